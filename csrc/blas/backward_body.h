@@ -1,0 +1,318 @@
+/* A sequence backwards, for one dtype. Included by blas_f32.c and blas_f64.c.
+ *
+ * In chunks of steps, from the last run to the first: (1) step by step, the gate kernel turns dh into the gradient da of
+ * the pre-activations, and one product takes da to the state before; (2) the rows of x and h_{t-1} are gathered beside
+ * the rows of da, and large products over all of them add to dx, dW and dU.
+ *
+ * The large products are cut into tasks that do not depend on the number of threads; whoever runs a task, it adds the
+ * same numbers in the same order.
+ */
+
+typedef struct {
+    const frnn_cell *cell;
+    const frnn_backward_args *args;
+    const KERNELS *kernels;
+    frnn_plan plan;
+    int by_units;
+    int64_t blocks; /* of H in a row of da: G, but 4 (r, z, hn, n) for a GRU that resets after */
+    REAL *zero;     /* (max(H, O)) zeros: the state after a reset */
+    REAL *da;       /* (chunk rows, blocks*H) */
+    REAL *x;        /* (chunk rows, I) gathered */
+    REAL *dx;       /* (chunk rows, I) */
+    REAL *h;        /* (chunk rows, O) gathered h_{t-1} */
+    REAL *rh;       /* (chunk rows, H) GRU before: r*h_{t-1} */
+    REAL *dh_out;   /* (chunk rows, O) projected LSTM: dh_t */
+    REAL *m;        /* (chunk rows, H) projected LSTM: o*tanh(c) */
+    REAL *dh;       /* (block rows, O) */
+    REAL *dc;       /* (block rows, H) LSTM */
+    REAL *dm;       /* (block rows, H) projected LSTM, GRU before: gradient of m or of r*h_{t-1} */
+} FN(backward_run);
+
+static size_t FN(backward_layout)(FN(backward_run) *run, char *base) {
+    const frnn_cell *cell = run->cell;
+    const int64_t chunk = run->plan.chunk_rows, block = run->plan.block_rows, H = cell->H;
+    const int before = cell->kind == FRNN_GRU_BEFORE, projected = cell->w_hr != NULL;
+    size_t used = 0;
+    run->zero = FN(take)(base, &used, FRNN_MAX(H, cell->O));
+    run->da = FN(take)(base, &used, chunk * run->blocks * H);
+    run->x = FN(take)(base, &used, chunk * cell->I);
+    run->dx = FN(take)(base, &used, chunk * cell->I);
+    run->h = FN(take)(base, &used, chunk * cell->O);
+    run->rh = FN(take)(base, &used, before ? chunk * H : 0);
+    run->dh_out = FN(take)(base, &used, projected ? chunk * cell->O : 0);
+    run->m = FN(take)(base, &used, projected ? chunk * H : 0);
+    run->dh = FN(take)(base, &used, block * cell->O);
+    run->dc = FN(take)(base, &used, cell->kind == FRNN_LSTM ? block * H : 0);
+    run->dm = FN(take)(base, &used, before || projected ? block * H : 0);
+    return used;
+}
+
+/* Row b's `n` values of a state before step t: zeros after a reset, the initial ones at its first step, else those that
+ * `states` holds for the step run before. */
+static const REAL *FN(before_step)(const FN(backward_run) *run, const frnn_series *states, const void *initial,
+                                   int64_t n, int64_t t, int64_t b) {
+    const frnn_steps *s = &run->args->steps;
+    if (frnn_cut_before(s, t, b)) return run->zero;
+    if (frnn_first(s, t, b)) return (const REAL *)initial + b * n;
+    return FN(series_at)(states, s->reverse ? t + 1 : t - 1, b);
+}
+
+static frnn_series FN(cells_series)(const FN(backward_run) *run) {
+    const int64_t H = run->cell->H;
+    return (frnn_series){run->args->record.cells, run->args->steps.B * H, H};
+}
+
+/* C (rows, columns of this thread) = beta*C + da[blocks k0..k1-1] * weight (H*(k1-k0), width) */
+static void FN(return_through)(const FN(backward_run) *run, const frnn_part *part, frnn_range columns, int64_t rows,
+                               const REAL *da, int k0, int k1, const REAL *weight, int64_t width, int beta, REAL *C) {
+    const int64_t H = run->cell->H, DA = run->blocks * H;
+    GEMM(0, 0, rows, columns.end - columns.first, (k1 - k0) * H, da + part->row_first * DA + k0 * H, part->row_step * DA,
+         weight + columns.first, width, beta, C + part->row_first * width + columns.first, part->row_step * width);
+}
+
+static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part, int64_t j0, int64_t t, int64_t at,
+                              int64_t n, int size) {
+    const frnn_cell *cell = run->cell;
+    const frnn_backward_args *args = run->args;
+    const frnn_steps *steps = &args->steps;
+    const int64_t H = cell->H, O = cell->O, DA = run->blocks * H, u0 = part->units.first, o0 = part->outputs.first;
+    const int64_t rows = frnn_part_rows(part, n), outputs = part->outputs.end - o0;
+    const int64_t K = cell->kind == FRNN_LSTM || cell->kind == FRNN_GRU_AFTER ? 4 : 3;
+    const frnn_series cells = FN(cells_series)(run);
+    const REAL *w_hh = cell->w_hh;
+    REAL *da = run->da + at * DA;
+
+    if (cell->w_hr) { /* h = W_hr m */
+        for (int64_t j = part->row_first; j < n; j += part->row_step) {
+            REAL *dh = run->dh + j * O + o0, *dh_out = run->dh_out + (at + j) * O + o0;
+            const REAL *dy = args->dy.data ? FN(series_at)(&args->dy, t, frnn_row(steps, j0 + j)) + o0 : NULL;
+            for (int64_t k = 0; k < outputs; k++) dh_out[k] = dy ? dh[k] + dy[k] : dh[k];
+        }
+        if (part->by_units) frnn_team_barrier(size); /* dm needs all of dh */
+        GEMM(0, 0, rows, part->units.end - u0, O, run->dh_out + (at + part->row_first) * O, part->row_step * O,
+             (const REAL *)cell->w_hr + u0, H, 0, run->dm + part->row_first * H + u0, part->row_step * H);
+    }
+
+    ROW(backward) row = {.n = part->units.end - u0, .H = H, .replace = cell->replace};
+    if (cell->peephole) row.peephole = (const REAL *)cell->peephole + u0;
+    for (int64_t j = part->row_first; j < n; j += part->row_step) {
+        const int64_t b = frnn_row(steps, j0 + j);
+        row.da = da + j * DA + u0;
+        row.dh = cell->w_hr ? run->dm + j * H + u0 : run->dh + j * O + u0;
+        row.dy = args->dy.data && !cell->w_hr ? FN(series_at)(&args->dy, t, b) + u0 : NULL;
+        if (args->record.gates) row.gates = (const REAL *)args->record.gates + (t * steps->B + b) * K * H + u0;
+        switch (cell->kind) {
+        case FRNN_RNN_TANH:
+        case FRNN_RNN_RELU:
+            row.h = FN(series_at)(&args->y, t, b) + u0;
+            (cell->kind == FRNN_RNN_TANH ? run->kernels->rnn_tanh_backward : run->kernels->rnn_relu_backward)(&row);
+            break;
+        case FRNN_LSTM:
+            row.dc = run->dc + j * H + u0;
+            row.c = FN(series_at)(&cells, t, b) + u0;
+            row.c_prev = FN(before_step)(run, &cells, args->c0, H, t, b) + u0;
+            run->kernels->lstm_backward(&row);
+            break;
+        case FRNN_GRU_AFTER:
+        case FRNN_GRU_BEFORE:
+            row.h_prev = FN(before_step)(run, &args->y, args->h0, O, t, b) + u0;
+            (cell->kind == FRNN_GRU_AFTER ? run->kernels->gru_after_backward : run->kernels->gru_before_backward)(&row);
+            break;
+        }
+    }
+    if (part->by_units) frnn_team_barrier(size); /* dh needs all of da */
+
+    if (cell->kind == FRNN_GRU_BEFORE) {
+        FN(return_through)(run, part, part->units, rows, da, 2, 3, w_hh + 2 * H * H, H, 0, run->dm);
+        for (int64_t j = part->row_first; j < n; j += part->row_step) {
+            const int64_t b = frnn_row(steps, j0 + j);
+            row.da = da + j * DA + u0, row.dh = run->dh + j * H + u0, row.drh = run->dm + j * H + u0;
+            row.gates = (const REAL *)args->record.gates + (t * steps->B + b) * K * H + u0;
+            row.h_prev = FN(before_step)(run, &args->y, args->h0, O, t, b) + u0;
+            run->kernels->gru_before_reset_backward(&row);
+        }
+        if (part->by_units) frnn_team_barrier(size); /* dh needs all of da_r */
+        FN(return_through)(run, part, part->outputs, rows, da, 0, 2, w_hh, H, 1, run->dh);
+    } else {
+        const int adds = cell->kind == FRNN_GRU_AFTER; /* to what passed around the matrices */
+        FN(return_through)(run, part, part->outputs, rows, da, 0, (int)frnn_gates(cell), w_hh, O, adds, run->dh);
+    }
+    if (steps->resets)
+        for (int64_t j = part->row_first; j < n; j += part->row_step)
+            if (frnn_cut_before(steps, t, frnn_row(steps, j0 + j))) { /* nothing flows back through a reset */
+                memset(run->dh + j * O + o0, 0, (size_t)outputs * sizeof(REAL));
+                if (run->dc) memset(run->dc + j * H + u0, 0, (size_t)row.n * sizeof(REAL));
+            }
+}
+
+/* What the large products need beside da: x and h_{t-1}, and of special cells r*h_{t-1} or m. */
+static void FN(gather_inputs)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0, int index, int size) {
+    const frnn_cell *cell = run->cell;
+    const frnn_backward_args *args = run->args;
+    const frnn_steps *steps = &args->steps;
+    const int64_t H = cell->H, O = cell->O;
+    FN(gather)(&args->x, steps, chunk, j0, cell->I, run->x, index, size);
+    FOR_CHUNK_ROWS(chunk, steps, j0, index, size) {
+        const REAL *h_prev = FN(before_step)(run, &args->y, args->h0, O, t, b);
+        const REAL *gates = (const REAL *)args->record.gates;
+        memcpy(run->h + at * O, h_prev, (size_t)O * sizeof(REAL));
+        if (run->rh) {
+            const REAL *r = gates + (t * steps->B + b) * 3 * H;
+            for (int64_t u = 0; u < H; u++) run->rh[at * H + u] = r[u] * h_prev[u];
+        }
+        if (run->m) {
+            const REAL *o = gates + ((t * steps->B + b) * 4 + 3) * H;
+            run->kernels->tanh(H, (const REAL *)args->record.cells + (t * steps->B + b) * H, run->m + at * H);
+            for (int64_t u = 0; u < H; u++) run->m[at * H + u] *= o[u];
+        }
+    }
+}
+
+/* sum (n) += the column sums of a (rows, ld) array */
+static void FN(add_columns)(REAL *sum, const REAL *a, int64_t rows, int64_t ld, int64_t n) {
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t k = 0; k < n; k++) sum[k] += a[row * ld + k];
+}
+
+/* p_i and p_f act on c_{t-1}, p_o on c_t */
+static void FN(add_peepholes)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0) {
+    const frnn_backward_args *args = run->args;
+    const int64_t H = run->cell->H;
+    const frnn_series cells = FN(cells_series)(run);
+    REAL *dp = args->dcell.peephole;
+    FOR_CHUNK_ROWS(chunk, &args->steps, j0, 0, 1) {
+        const REAL *da = run->da + at * 4 * H, *c = FN(series_at)(&cells, t, b);
+        const REAL *c_prev = FN(before_step)(run, &cells, args->c0, H, t, b);
+        for (int64_t u = 0; u < H; u++) {
+            dp[u] += da[u] * c_prev[u];
+            dp[H + u] += da[H + u] * c_prev[u];
+            dp[2 * H + u] += da[3 * H + u] * c[u];
+        }
+    }
+}
+
+#define TASK_ROWS 256
+/* Is the task being counted this thread's? */
+#define MINE (task++ % size == index)
+
+/* dweight (H*(k1-k0), width) += da[blocks k0..k1-1]^T a, in tasks of some rows of dweight */
+static int FN(add_weight)(const FN(backward_run) *run, int64_t rows, int k0, int k1, const REAL *a, int64_t width,
+                          REAL *dweight, int task, int index, int size) {
+    const int64_t H = run->cell->H, DA = run->blocks * H;
+    for (int64_t g = 0; g < (k1 - k0) * H; g += TASK_ROWS) {
+        const int64_t count = FRNN_MIN(TASK_ROWS, (k1 - k0) * H - g);
+        if (MINE) GEMM(1, 0, count, width, rows, run->da + k0 * H + g, DA, a, width, 1, dweight + g * width, width);
+    }
+    return task;
+}
+
+static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0, int index, int size) {
+    const frnn_cell *cell = run->cell;
+    const frnn_cell_gradient *d = &run->args->dcell;
+    const int64_t I = cell->I, H = cell->H, O = cell->O, G = frnn_gates(cell), DA = run->blocks * H;
+    const int64_t rows = frnn_chunk_rows(chunk);
+    const REAL *w_ih = cell->w_ih;
+    int task = 0;
+    if (cell->kind == FRNN_GRU_AFTER) { /* x meets da_r, da_z and da_n, h meets da_r, da_z and da_hn */
+        task = FN(add_weight)(run, rows, 0, 2, run->x, I, d->w_ih, task, index, size);
+        task = FN(add_weight)(run, rows, 3, 4, run->x, I, (REAL *)d->w_ih + 2 * H * I, task, index, size);
+    } else {
+        task = FN(add_weight)(run, rows, 0, (int)G, run->x, I, d->w_ih, task, index, size);
+    }
+    if (cell->kind == FRNN_GRU_BEFORE) { /* U_n meets r*h */
+        task = FN(add_weight)(run, rows, 0, 2, run->h, O, d->w_hh, task, index, size);
+        task = FN(add_weight)(run, rows, 2, 3, run->rh, H, (REAL *)d->w_hh + 2 * H * H, task, index, size);
+    } else {
+        task = FN(add_weight)(run, rows, 0, (int)G, run->h, O, d->w_hh, task, index, size);
+    }
+    for (int64_t r = 0; r < rows; r += TASK_ROWS) {
+        const int64_t count = FRNN_MIN(TASK_ROWS, rows - r);
+        const REAL *da = run->da + r * DA;
+        REAL *dx = run->dx + r * I;
+        if (!MINE) continue;
+        GEMM(0, 0, count, I, (cell->kind == FRNN_GRU_AFTER ? 2 : G) * H, da, DA, w_ih, I, 0, dx, I);
+        if (cell->kind == FRNN_GRU_AFTER) GEMM(0, 0, count, I, H, da + 3 * H, DA, w_ih + 2 * H * I, I, 1, dx, I);
+    }
+    if (d->b_ih && MINE) {
+        if (cell->kind == FRNN_GRU_AFTER) {
+            FN(add_columns)(d->b_ih, run->da, rows, DA, 2 * H);
+            FN(add_columns)((REAL *)d->b_ih + 2 * H, run->da + 3 * H, rows, DA, H);
+        } else {
+            FN(add_columns)(d->b_ih, run->da, rows, DA, G * H);
+        }
+    }
+    if (d->b_hh && MINE) FN(add_columns)(d->b_hh, run->da, rows, DA, G * H);
+    if (d->w_hr && MINE) GEMM(1, 0, O, H, rows, run->dh_out, O, run->m, H, 1, d->w_hr, H);
+    if (d->peephole && MINE) FN(add_peepholes)(run, chunk, j0);
+}
+
+static void FN(add_dx)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0, int index, int size) {
+    const int64_t I = run->cell->I;
+    FOR_CHUNK_ROWS(chunk, &run->args->steps, j0, index, size) {
+        REAL *to = FN(series_at)(&run->args->dx, t, b);
+        const REAL *from = run->dx + at * I;
+        for (int64_t k = 0; k < I; k++) to[k] += from[k];
+    }
+}
+
+static void FN(backward_work)(void *context, int index, int size) {
+    const FN(backward_run) *run = context;
+    const frnn_cell *cell = run->cell;
+    const frnn_backward_args *args = run->args;
+    const frnn_steps *steps = &args->steps;
+    const frnn_part part = frnn_part_of(cell, run->by_units, index, size);
+    const int64_t H = cell->H, O = cell->O;
+    frnn_chunk chunk;
+    if (index == 0) memset(run->zero, 0, (size_t)FRNN_MAX(H, O) * sizeof(REAL));
+    for (int64_t j0 = 0; j0 < steps->B; j0 += run->plan.block_rows) {
+        const int64_t j1 = FRNN_MIN(j0 + run->plan.block_rows, steps->B);
+        const int64_t longest = frnn_length(steps, frnn_row(steps, j0));
+        for (int64_t j = j0 + index; j < j1; j += size) {
+            const int64_t b = frnn_row(steps, j);
+            memcpy(run->dh + (j - j0) * O, (const REAL *)args->dh_n + b * O, (size_t)O * sizeof(REAL));
+            if (run->dc) memcpy(run->dc + (j - j0) * H, (const REAL *)args->dc_n + b * H, (size_t)H * sizeof(REAL));
+        }
+        frnn_team_barrier(size);
+        for (int64_t s1 = longest; s1 > 0; s1 -= FRNN_MIN(s1, run->plan.chunk_steps)) { /* s counts as in forward */
+            const int64_t s0 = s1 - FRNN_MIN(s1, run->plan.chunk_steps);
+            frnn_chunk_fill(&chunk, steps, j0, j1, steps->reverse ? longest - s1 : s0, steps->reverse ? longest - s0 : s1);
+            for (int64_t s = s1; s-- > s0;) {
+                const int64_t t = steps->reverse ? longest - 1 - s : s, at = chunk.offset[t - chunk.low];
+                FN(backward_step)(run, &part, j0, t, at, chunk.offset[t - chunk.low + 1] - at, size);
+            }
+            FN(gather_inputs)(run, &chunk, j0, index, size);
+            frnn_team_barrier(size);
+            FN(large_products)(run, &chunk, j0, index, size);
+            frnn_team_barrier(size);
+            FN(add_dx)(run, &chunk, j0, index, size);
+            /* No barrier: the next to write dx comes after the next one, and nothing else that is read here changes. */
+        }
+        frnn_team_barrier(size);
+        for (int64_t j = j0 + index; j < j1; j += size) {
+            const int64_t b = frnn_row(steps, j);
+            memcpy((REAL *)args->dh0 + b * O, run->dh + (j - j0) * O, (size_t)O * sizeof(REAL));
+            if (run->dc) memcpy((REAL *)args->dc0 + b * H, run->dc + (j - j0) * H, (size_t)H * sizeof(REAL));
+        }
+        frnn_team_barrier(size); /* dh and dc are free for the next block */
+    }
+}
+
+static FN(backward_run) FN(backward_new)(const frnn_cell *cell, const frnn_backward_args *args) {
+    FN(backward_run) run = {.cell = cell, .args = args, .kernels = &frnn_kernels()->KERNELS_OF};
+    run.plan = frnn_backward_plan(cell, args, sizeof(REAL));
+    run.blocks = cell->kind == FRNN_GRU_AFTER ? 4 : frnn_gates(cell);
+    return run;
+}
+
+size_t FN(frnn_blas_backward_workspace)(const frnn_cell *cell, const frnn_backward_args *args) {
+    FN(backward_run) run = FN(backward_new)(cell, args);
+    return FN(backward_layout)(&run, NULL);
+}
+
+void FN(frnn_blas_backward)(const frnn_cell *cell, const frnn_backward_args *args, int threads, void *workspace) {
+    FN(backward_run) run = FN(backward_new)(cell, args);
+    FN(backward_layout)(&run, workspace);
+    threads = frnn_gemm_begin(frnn_worthwhile(cell, &args->steps, threads, &run.by_units));
+    frnn_team_run(threads, FN(backward_work), &run);
+    frnn_gemm_end();
+}

@@ -1,0 +1,45 @@
+#include "plan.h"
+
+#include "gemm.h"
+
+/* Inference promises at most 8 MiB of scratch: at most 2 for projections, 2 for gathered inputs, 1 for U h, and up to 2
+ * for states. A single row may exceed this, when H or I is beyond 100,000. */
+#define STEP_BYTES (1 << 20)
+#define CHUNK_BYTES (2 << 20)
+/* Gradients are collected for more rows: products over many rows are what BLAS is best at. */
+#define GRADIENT_BYTES (8 << 20)
+
+static frnn_plan plan(const frnn_steps *s, int64_t row_bytes, int64_t step_limit, int64_t chunk_limit) {
+    frnn_plan p = {0};
+    p.block_rows = FRNN_MAX(1, FRNN_MIN(s->B, step_limit / row_bytes));
+    const int64_t chunk_rows = FRNN_MAX(p.block_rows, chunk_limit / row_bytes);
+    p.chunk_steps = FRNN_MAX(1, FRNN_MIN(FRNN_MIN(s->T, FRNN_CHUNK_STEPS), chunk_rows / p.block_rows));
+    p.chunk_rows = p.block_rows * p.chunk_steps;
+    return p;
+}
+
+frnn_plan frnn_forward_plan(const frnn_cell *cell, const frnn_forward_args *args, size_t real_bytes) {
+    const frnn_steps *s = &args->steps;
+    const int64_t widest = FRNN_MAX(frnn_gates(cell) * cell->H, cell->I) * (int64_t)real_bytes;
+    frnn_plan p = plan(s, widest, STEP_BYTES, CHUNK_BYTES);
+    p.direct = !s->lengths && p.block_rows >= s->B && (s->B == 1 || args->x.stride_b == cell->I) &&
+               (s->T == 1 || args->x.stride_t == s->B * cell->I);
+    return p;
+}
+
+frnn_plan frnn_backward_plan(const frnn_cell *cell, const frnn_backward_args *args, size_t real_bytes) {
+    const int64_t widest = FRNN_MAX((frnn_gates(cell) + 1) * cell->H, cell->I) * (int64_t)real_bytes;
+    return plan(&args->steps, widest, GRADIENT_BYTES, GRADIENT_BYTES);
+}
+
+int frnn_worthwhile(const frnn_cell *cell, const frnn_steps *steps, int threads, int *by_units) {
+    const double step = 2.0 * (double)steps->B * (double)frnn_gates(cell) * (double)cell->H * (double)(cell->O + cell->I);
+    *by_units = 0;
+    if (threads > steps->B / 8) { /* too few rows for BLAS to be quick on a part of them */
+        *by_units = 1;
+        threads = (int)FRNN_MIN((int64_t)threads, FRNN_MAX(1, cell->H / 32));
+        if (step < 2e5) return 1; /* a barrier a step would cost more */
+    }
+    if (step * (double)steps->T < 1e6) return 1; /* waking a team would cost more */
+    return threads;
+}

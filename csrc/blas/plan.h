@@ -1,0 +1,21 @@
+/* How much of a sequence lies in the workspace at a time. Nothing here depends on the number of threads, so that sums over
+ * steps and rows are split in the same places whatever it is. */
+#ifndef FRNN_PLAN_H
+#define FRNN_PLAN_H
+
+#include "walk.h"
+
+typedef struct {
+    int64_t block_rows;  /* rows that run through all of time together */
+    int64_t chunk_steps; /* steps whose input projection is one product */
+    int64_t chunk_rows;  /* block_rows * chunk_steps */
+    int direct;          /* x of a chunk is one contiguous block already */
+} frnn_plan;
+
+frnn_plan frnn_forward_plan(const frnn_cell *cell, const frnn_forward_args *args, size_t real_bytes);
+frnn_plan frnn_backward_plan(const frnn_cell *cell, const frnn_backward_args *args, size_t real_bytes);
+
+/* How many of `threads` are worth their cost, and whether they share the units instead of the rows. */
+int frnn_worthwhile(const frnn_cell *cell, const frnn_steps *steps, int threads, int *by_units);
+
+#endif

@@ -1,0 +1,99 @@
+/* Which rows a step has, where a state comes from, and how work is shared. Free of dtypes.
+ *
+ * Rows are taken in order of falling length, so that those valid at any step t are the first active(t) of them: `j`
+ * counts rows in that order, `b` in the caller's.
+ */
+#ifndef FRNN_WALK_H
+#define FRNN_WALK_H
+
+#include "../compiler.h"
+#include "../fastrnn.h"
+
+typedef struct {
+    int64_t first, end;
+} frnn_range;
+
+/* A contiguous share of 0..n-1, in multiples of `grain`. */
+static inline frnn_range frnn_share(int64_t n, int64_t grain, int index, int size) {
+    const int64_t grains = (n + grain - 1) / grain;
+    const int64_t first = grains * index / size * grain, end = grains * (index + 1) / size * grain;
+    return (frnn_range){FRNN_MIN(first, n), FRNN_MIN(end, n)};
+}
+
+static inline int64_t frnn_row(const frnn_steps *s, int64_t j) { return s->order ? s->order[j] : j; }
+
+static inline int64_t frnn_length(const frnn_steps *s, int64_t b) { return s->lengths ? s->lengths[b] : s->T; }
+
+/* How many of the rows j0..j1-1 are valid at step t. */
+static inline int64_t frnn_active(const frnn_steps *s, int64_t j0, int64_t j1, int64_t t) {
+    if (!s->lengths) return t < s->T ? j1 - j0 : 0;
+    int64_t low = j0, high = j1; /* lengths fall along j: find the first that is too short */
+    while (low < high) {
+        const int64_t middle = low + (high - low) / 2;
+        if (s->lengths[s->order[middle]] > t)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low - j0;
+}
+
+/* Is t row b's first step in running order? */
+static inline int frnn_first(const frnn_steps *s, int64_t t, int64_t b) {
+    return s->reverse ? t + 1 == frnn_length(s, b) : t == 0;
+}
+
+/* Is the state that row b's step t starts from zeroed? A boundary belongs to the later of its two steps. */
+static inline int frnn_cut_before(const frnn_steps *s, int64_t t, int64_t b) {
+    if (!s->resets) return 0;
+    if (!s->reverse) return s->resets[t * s->B + b] != 0;
+    return t + 1 < frnn_length(s, b) && s->resets[(t + 1) * s->B + b] != 0;
+}
+
+/* Is the state that row b's step t leaves zeroed before its next step? Never after its last: that is the final state. */
+static inline int frnn_cut_after(const frnn_steps *s, int64_t t, int64_t b) {
+    if (!s->resets) return 0;
+    if (s->reverse) return t > 0 && s->resets[t * s->B + b] != 0;
+    return t + 1 < frnn_length(s, b) && s->resets[(t + 1) * s->B + b] != 0;
+}
+
+/* Some consecutive steps of the rows j0..j1-1. Arrays for a chunk hold the valid rows only, step after step: step t has
+ * rows offset[t - low] .. offset[t - low + 1] - 1. */
+#define FRNN_CHUNK_STEPS 256
+typedef struct {
+    int64_t low, high; /* steps low..high-1 */
+    int64_t offset[FRNN_CHUNK_STEPS + 1];
+} frnn_chunk;
+
+static inline void frnn_chunk_fill(frnn_chunk *chunk, const frnn_steps *s, int64_t j0, int64_t j1, int64_t low,
+                                   int64_t high) {
+    chunk->low = low, chunk->high = high, chunk->offset[0] = 0;
+    for (int64_t t = low; t < high; t++)
+        chunk->offset[t - low + 1] = chunk->offset[t - low] + frnn_active(s, j0, j1, t);
+}
+
+static inline int64_t frnn_chunk_rows(const frnn_chunk *chunk) { return chunk->offset[chunk->high - chunk->low]; }
+
+/* Which of a step's rows and which units a thread of a team computes: every size-th row and all units, or all rows and
+ * a slice of the units. Rows need no barrier between steps; units do, but stay few enough for that thread's cache. */
+typedef struct {
+    int64_t row_first, row_step;
+    frnn_range units, outputs; /* of H and of O */
+    int by_units;
+} frnn_part;
+
+static inline frnn_part frnn_part_of(const frnn_cell *cell, int by_units, int index, int size) {
+    if (by_units && size > 1)
+        return (frnn_part){0, 1, frnn_share(cell->H, 16, index, size), frnn_share(cell->O, 16, index, size), 1};
+    return (frnn_part){index, size, {0, cell->H}, {0, cell->O}, 0};
+}
+
+static inline int64_t frnn_part_rows(const frnn_part *part, int64_t n) {
+    return n > part->row_first ? (n - part->row_first + part->row_step - 1) / part->row_step : 0;
+}
+
+static inline int64_t frnn_gates(const frnn_cell *cell) {
+    return cell->kind == FRNN_LSTM ? 4 : cell->kind <= FRNN_RNN_RELU ? 1 : 3;
+}
+
+#endif

@@ -1,0 +1,28 @@
+/* What differs between compilers and machines, in one place. */
+#ifndef FRNN_COMPILER_H
+#define FRNN_COMPILER_H
+
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__GNUC__) || defined(__clang__)
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+#define FRNN_VECTORS 1 /* vector extensions */
+#elif defined(_MSC_VER)
+#define ALWAYS_INLINE __forceinline
+#define FRNN_VECTORS 0
+#else
+#define ALWAYS_INLINE inline
+#define FRNN_VECTORS 0
+#endif
+
+#if FRNN_VECTORS && defined(__x86_64__)
+#define FRNN_X86 1
+#elif FRNN_VECTORS && defined(__aarch64__)
+#define FRNN_NEON 1
+#endif
+
+#define FRNN_MIN(a, b) ((a) < (b) ? (a) : (b))
+#define FRNN_MAX(a, b) ((a) > (b) ? (a) : (b))
+
+#endif

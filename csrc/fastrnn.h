@@ -1,0 +1,117 @@
+/* fastrnn.h: all that Cython sees of the C code.
+ *
+ * Sizes: T time steps, B batch rows, I input size, H hidden units, O output size (P if projected, else H), G gates.
+ * Arrays are row-major, the rightmost index changes fastest, and hold float or double as cell->dtype says. Nothing here
+ * knows Python, allocates, prints or keeps state between calls. Callers have validated; asserts only document.
+ */
+#ifndef FASTRNN_H
+#define FASTRNN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#undef I /* complex.h's; here it is the input size */
+
+typedef enum { FRNN_F32, FRNN_F64 } frnn_dtype;
+
+/* Gate order of the weights' rows: LSTM i, f, g, o; GRU r, z, n. */
+typedef enum { FRNN_RNN_TANH, FRNN_RNN_RELU, FRNN_LSTM, FRNN_GRU_AFTER, FRNN_GRU_BEFORE } frnn_kind;
+
+/* One direction of one layer. Pointers may be null where the cell has no such parameter. */
+typedef struct {
+    frnn_kind kind;
+    frnn_dtype dtype;
+    int replace;           /* GRU: h_t = z*n + (1-z)*h_{t-1} instead of (1-z)*n + z*h_{t-1} */
+    int64_t I, H, O;
+    const void *w_ih;      /* (G*H, I) */
+    const void *w_hh;      /* (G*H, O) */
+    const void *b_ih;      /* (G*H) or null */
+    const void *b_hh;      /* (G*H) or null, null exactly if b_ih is */
+    const void *w_hr;      /* (O, H) or null: LSTM projection */
+    const void *peephole;  /* (3, H) or null: LSTM p_i, p_f, p_o */
+} frnn_cell;
+
+/* Gradients of a cell's parameters, added to; null where the parameter is. */
+typedef struct {
+    void *w_ih, *w_hh, *b_ih, *b_hh, *w_hr, *peephole;
+} frnn_cell_gradient;
+
+/* Which steps run: row b's steps 0..lengths[b]-1, upwards or downwards. A boundary (t, b) with resets[t*B + b] != 0
+ * separates steps t-1 and t: no state crosses it. At t = 0 it hides the initial state (upwards only). */
+typedef struct {
+    int64_t T, B;
+    const int64_t *lengths;  /* (B), each in 0..T; null: all T */
+    const int64_t *order;    /* (B), the rows by falling length; null exactly if lengths is */
+    const uint8_t *resets;   /* (T, B) or null */
+    int reverse;
+} frnn_steps;
+
+/* A (T, B, n) array whose last axis is contiguous; strides in elements, of any sign. */
+typedef struct {
+    void *data;
+    int64_t stride_t, stride_b;
+} frnn_series;
+
+/* What a tape holds; zero-filled by the caller where lengths leave gaps.
+ *   gates  (T, B, K, H)  LSTM i,f,g,o; GRU after r,z,n,hn with hn = U_n h + b_hn; GRU before r,z,n; RNN: null
+ *   cells  (T, B, H)     LSTM c_t, else null */
+typedef struct {
+    void *gates, *cells;
+} frnn_record;
+
+typedef struct {
+    frnn_steps steps;
+    frnn_series x;             /* in   (T, B, I) */
+    const void *h0, *c0;       /* in   (B, O), (B, H); c0 null unless LSTM */
+    frnn_series y;             /* out  (T, B, O), zero past a row's end */
+    void *h_n, *c_n;           /* out  (B, O), (B, H); may be h0 and c0 */
+    frnn_record record;        /* out  or nulls: nothing is recorded */
+} frnn_forward_args;
+
+typedef struct {
+    frnn_steps steps;
+    frnn_series x, y;          /* in   as given to and left by the forward run */
+    const void *h0, *c0;       /* in */
+    frnn_record record;        /* in */
+    frnn_series dy;            /* in   (T, B, O); data null: zeros */
+    const void *dh_n, *dc_n;   /* in   (B, O), (B, H) */
+    frnn_series dx;            /* added to (T, B, I) */
+    void *dh0, *dc0;           /* out  (B, O), (B, H) */
+    frnn_cell_gradient dcell;  /* added to */
+} frnn_backward_args;
+
+/* ---- The blas engine --------------------------------------------------------------------------------------------- */
+
+/* Workspace in bytes, for any number of threads; -1 if a size does not fit BLAS's integer or an address. */
+int64_t frnn_blas_forward_workspace(const frnn_cell *cell, const frnn_forward_args *args);
+int64_t frnn_blas_backward_workspace(const frnn_cell *cell, const frnn_backward_args *args);
+
+/* Run with at most `threads` threads; `workspace` is 64-byte aligned and as large as the functions above say. */
+void frnn_blas_forward(const frnn_cell *cell, const frnn_forward_args *args, int threads, void *workspace);
+void frnn_blas_backward(const frnn_cell *cell, const frnn_backward_args *args, int threads, void *workspace);
+
+/* BLAS as found at import: Fortran routines with 32-bit or 64-bit integers. void set_threads(int) and
+ * int get_threads(void) may be null: then BLAS may run threads of its own, and the engine runs on one. */
+void frnn_blas_install(void *sgemm, void *dgemm, void *sgemv, void *dgemv, int integer_bytes,
+                       void *set_threads, void *get_threads);
+
+/* C (M, N) = beta*C + op(A) op(B), row-major; op transposes where ta, tb are nonzero. For tests. */
+void frnn_blas_gemm(frnn_dtype dtype, int ta, int tb, int64_t M, int64_t N, int64_t K, const void *A, int64_t lda,
+                    const void *B, int64_t ldb, double beta, void *C, int64_t ldc);
+
+/* ---- Instruction sets and threads -------------------------------------------------------------------------------- */
+
+/* Names of the instruction sets that are compiled in and run on this machine, best first; null beyond the last. */
+const char *frnn_isa_name(int index);
+/* Choose one by name; 0 if it is not there. Not to be called while another call runs. */
+int frnn_isa_select(const char *name);
+const char *frnn_isa_selected(void);
+
+/* y[k] = tanh(x[k]) or sigmoid(x[k]) with the selected instruction set; may alias. For tests and benchmarks. */
+void frnn_tanh(frnn_dtype dtype, int64_t n, const void *x, void *y);
+void frnn_sigmoid(frnn_dtype dtype, int64_t n, const void *x, void *y);
+
+/* The date of the OpenMP specification, as in _OPENMP; 0 without OpenMP. */
+int frnn_openmp_version(void);
+
+#endif

@@ -1,0 +1,14 @@
+#include "../compiler.h"
+#if FRNN_X86
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC target("avx2,fma")
+#endif
+#define ISA avx2
+#define VECTOR_BYTES 32
+#include "kernels_isa.h"
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#endif

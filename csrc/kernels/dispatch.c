@@ -1,0 +1,76 @@
+/* Which kernel sets there are, which of them this machine runs, and which one is used. */
+#include "../fastrnn.h"
+#include "kernels.h"
+
+#if FRNN_X86
+extern const frnn_kernel_set frnn_kernels_avx512, frnn_kernels_avx2, frnn_kernels_sse2;
+#elif FRNN_NEON
+extern const frnn_kernel_set frnn_kernels_neon;
+#endif
+extern const frnn_kernel_set frnn_kernels_scalar;
+
+/* Best first. */
+static const frnn_kernel_set *const compiled[] = {
+#if FRNN_X86
+    &frnn_kernels_avx512,
+    &frnn_kernels_avx2,
+    &frnn_kernels_sse2,
+#elif FRNN_NEON
+    &frnn_kernels_neon,
+#endif
+    &frnn_kernels_scalar,
+};
+
+static const frnn_kernel_set *selected;
+
+static int runs_here(const frnn_kernel_set *set) {
+#if FRNN_X86
+    __builtin_cpu_init();
+    if (set == &frnn_kernels_avx512)
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+               __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+               __builtin_cpu_supports("fma");
+    if (set == &frnn_kernels_avx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+    (void)set;
+    return 1;
+}
+
+static const frnn_kernel_set *nth(int index) {
+    for (size_t k = 0; k < sizeof compiled / sizeof *compiled; k++)
+        if (runs_here(compiled[k]) && index-- == 0) return compiled[k];
+    return NULL;
+}
+
+const char *frnn_isa_name(int index) {
+    const frnn_kernel_set *set = nth(index);
+    return set ? set->name : NULL;
+}
+
+int frnn_isa_select(const char *name) {
+    const frnn_kernel_set *set;
+    for (int k = 0; (set = nth(k)) != NULL; k++)
+        if (strcmp(set->name, name) == 0) {
+            selected = set;
+            return 1;
+        }
+    return 0;
+}
+
+const frnn_kernel_set *frnn_kernels(void) { return selected; }
+
+const char *frnn_isa_selected(void) { return selected->name; }
+
+void frnn_tanh(frnn_dtype dtype, int64_t n, const void *x, void *y) {
+    if (dtype == FRNN_F32)
+        selected->f32.tanh(n, x, y);
+    else
+        selected->f64.tanh(n, x, y);
+}
+
+void frnn_sigmoid(frnn_dtype dtype, int64_t n, const void *x, void *y) {
+    if (dtype == FRNN_F32)
+        selected->f32.sigmoid(n, x, y);
+    else
+        selected->f64.sigmoid(n, x, y);
+}

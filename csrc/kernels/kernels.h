@@ -1,0 +1,75 @@
+/* The gate kernels: what remains of a step once its matrix products are done. One row at a time, some or all units.
+ *
+ * FRNN_KERNELS lists them once; prototypes, tables, dispatch and tests follow from it. The bodies are in
+ * kernels_body.h, compiled per dtype and instruction set.
+ */
+#ifndef FRNN_KERNELS_H
+#define FRNN_KERNELS_H
+
+#include "../compiler.h"
+
+/* clang-format off */
+#define FRNN_KERNELS(X)                                                                                                \
+    X(rnn_tanh, forward) X(rnn_relu, forward) X(lstm, forward) X(gru_after, forward)                                   \
+    X(gru_before_reset, forward) X(gru_before, forward)                                                                \
+    X(rnn_tanh, backward) X(rnn_relu, backward) X(lstm, backward) X(gru_after, backward)                               \
+    X(gru_before, backward) X(gru_before_reset, backward)
+/* clang-format on */
+
+/* Blocks of gates are `H` elements apart in xw, hu, bias, peephole, gates and da; a kernel touches the `n` units from
+ * each pointer on. Pointers do not alias, but c_prev may be c. */
+#define FRNN_DECLARE_ROWS(REAL, D)                                                                                     \
+    typedef struct {                                                                                                   \
+        int64_t n, H;                                                                                                  \
+        int replace;                                                                                                   \
+        const REAL *xw;       /* W x, G blocks */                                                                      \
+        const REAL *hu;       /* U h, G blocks */                                                                      \
+        const REAL *bias;     /* b_ih + b_hh, G blocks; GRU after: r, z, b_in, b_hn */                                 \
+        const REAL *peephole; /* LSTM p_i, p_f, p_o, or null */                                                        \
+        const REAL *h_prev;   /* GRU */                                                                                \
+        const REAL *c_prev;   /* LSTM */                                                                               \
+        REAL *h, *c;          /* out: state; h of a projected LSTM is o*tanh(c) */                                     \
+        REAL *y;              /* out: a second copy of h, or null */                                                   \
+        REAL *rh;             /* GRU before: r*h_prev, out of the first kernel */                                      \
+        REAL *r, *z;          /* GRU before: out of the first kernel, into the second */                               \
+        REAL *gates, *cells;  /* out: tape, or null */                                                                 \
+    } frnn_forward_row_##D;                                                                                            \
+    typedef struct {                                                                                                   \
+        int64_t n, H;                                                                                                  \
+        int replace;                                                                                                   \
+        const REAL *gates, *peephole;                                                                                  \
+        const REAL *c, *c_prev;    /* LSTM */                                                                          \
+        const REAL *h, *h_prev;    /* RNN h; GRU h_prev */                                                             \
+        const REAL *dy;            /* added to dh, or null */                                                          \
+        REAL *dh;                  /* in: gradient of h_t; out: GRU what reaches h_{t-1} around the matrices */        \
+        REAL *dc;                  /* LSTM in: gradient of c_t, out: of c_{t-1} */                                     \
+        const REAL *drh;           /* GRU before: gradient of r*h_prev */                                              \
+        REAL *da;                  /* out: gradient of the pre-activations; GRU after: r, z, hn, then n */             \
+    } frnn_backward_row_##D;
+
+FRNN_DECLARE_ROWS(float, f32)
+FRNN_DECLARE_ROWS(double, f64)
+
+#define FRNN_DECLARE_TABLE(REAL, D)                                                                                    \
+    typedef struct {                                                                                                   \
+        FRNN_KERNELS(FRNN_MEMBER_##D)                                                                                  \
+        void (*tanh)(int64_t n, const REAL *x, REAL *y);                                                               \
+        void (*sigmoid)(int64_t n, const REAL *x, REAL *y);                                                            \
+    } frnn_kernels_##D;
+#define FRNN_MEMBER_f32(cell, pass) void (*cell##_##pass)(const frnn_##pass##_row_f32 *);
+#define FRNN_MEMBER_f64(cell, pass) void (*cell##_##pass)(const frnn_##pass##_row_f64 *);
+
+FRNN_DECLARE_TABLE(float, f32)
+FRNN_DECLARE_TABLE(double, f64)
+
+/* One instruction set's kernels. */
+typedef struct {
+    const char *name;
+    frnn_kernels_f32 f32;
+    frnn_kernels_f64 f64;
+} frnn_kernel_set;
+
+/* The selected set (dispatch.c). */
+const frnn_kernel_set *frnn_kernels(void);
+
+#endif

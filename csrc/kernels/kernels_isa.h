@@ -1,0 +1,36 @@
+/* All kernels of one instruction set, as a table. The includer defines ISA (a name) and VECTOR_BYTES, and has switched
+ * the compiler to that instruction set. */
+#include "kernels.h"
+
+#define JOIN_(a, b) a##_##b
+#define JOIN(a, b) JOIN_(a, b)
+#define TEXT_(a) #a
+#define TEXT(a) TEXT_(a)
+
+#define REAL float
+#define INTEGER int32_t
+#define REAL_BITS 32
+#define MANTISSA_BITS 23
+#define FN(name) JOIN(name, f32)
+#include "kernels_body.h"
+#undef REAL
+#undef INTEGER
+#undef REAL_BITS
+#undef MANTISSA_BITS
+#undef FN
+
+#define REAL double
+#define INTEGER int64_t
+#define REAL_BITS 64
+#define MANTISSA_BITS 52
+#define FN(name) JOIN(name, f64)
+#include "kernels_body.h"
+
+#define ENTRY_f32(cell, pass) .cell##_##pass = cell##_##pass##_f32,
+#define ENTRY_f64(cell, pass) .cell##_##pass = cell##_##pass##_f64,
+
+const frnn_kernel_set JOIN(frnn_kernels, ISA) = {
+    .name = TEXT(ISA),
+    .f32 = {FRNN_KERNELS(ENTRY_f32).tanh = tanh_array_f32, .sigmoid = sigmoid_array_f32},
+    .f64 = {FRNN_KERNELS(ENTRY_f64).tanh = tanh_array_f64, .sigmoid = sigmoid_array_f64},
+};

@@ -1,0 +1,6 @@
+#include "../compiler.h"
+#if FRNN_NEON /* part of every aarch64 */
+#define ISA neon
+#define VECTOR_BYTES 16
+#include "kernels_isa.h"
+#endif

@@ -1,0 +1,4 @@
+/* For compilers without vector extensions, and other machines. */
+#define ISA scalar
+#define VECTOR_BYTES 0
+#include "kernels_isa.h"

@@ -1,0 +1,6 @@
+#include "../compiler.h"
+#if FRNN_X86 /* part of every x86-64 */
+#define ISA sse2
+#define VECTOR_BYTES 16
+#include "kernels_isa.h"
+#endif

@@ -1,0 +1,89 @@
+/* A vector of REAL, VECTOR_BYTES wide, in the vector extensions of GCC and clang; one REAL where there are none.
+ *
+ * Included once per (instruction set, dtype); the includer defines REAL, INTEGER (signed, as wide), VECTOR_BYTES and
+ * FN(name), which adds a suffix for both. VECTOR_BYTES 0 asks for the scalar form.
+ */
+#undef VL
+#if VECTOR_BYTES
+#define VL ((int64_t)(VECTOR_BYTES / sizeof(REAL)))
+typedef REAL FN(vec) __attribute__((vector_size(VECTOR_BYTES)));
+typedef INTEGER FN(ivec) __attribute__((vector_size(VECTOR_BYTES)));
+typedef REAL FN(vec_unaligned) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
+#else
+#define VL ((int64_t)1)
+typedef REAL FN(vec);
+typedef INTEGER FN(ivec);
+#endif
+#define vec FN(vec)
+#define ivec FN(ivec)
+
+/* Lanes beyond `lanes` are zero, and nothing there is read. With a constant `lanes` of VL this is one instruction. */
+static ALWAYS_INLINE vec FN(load)(const REAL *p, int64_t lanes) {
+#if VECTOR_BYTES
+    if (lanes >= VL) return *(const FN(vec_unaligned) *)p;
+    vec v = {0};
+    for (int64_t k = 0; k < lanes; k++) v[k] = p[k];
+    return v;
+#else
+    (void)lanes;
+    return *p;
+#endif
+}
+
+static ALWAYS_INLINE void FN(store)(REAL *p, vec v, int64_t lanes) {
+#if VECTOR_BYTES
+    if (lanes >= VL) {
+        *(FN(vec_unaligned) *)p = v;
+        return;
+    }
+    for (int64_t k = 0; k < lanes; k++) p[k] = v[k];
+#else
+    (void)lanes;
+    *p = v;
+#endif
+}
+
+static ALWAYS_INLINE vec FN(splat)(REAL a) {
+#if VECTOR_BYTES
+    return a - (vec){0};
+#else
+    return a;
+#endif
+}
+
+static ALWAYS_INLINE ivec FN(bits)(vec a) {
+#if VECTOR_BYTES
+    return (ivec)a;
+#else
+    ivec i;
+    memcpy(&i, &a, sizeof i);
+    return i;
+#endif
+}
+
+static ALWAYS_INLINE vec FN(from_bits)(ivec i) {
+#if VECTOR_BYTES
+    return (vec)i;
+#else
+    vec a;
+    memcpy(&a, &i, sizeof a);
+    return a;
+#endif
+}
+
+/* a where x < y, else b; b where x or y is NaN. Compiles to a compare and a blend. */
+static ALWAYS_INLINE vec FN(where_less)(vec x, vec y, vec a, vec b) {
+#if VECTOR_BYTES
+    const ivec mask = (ivec)(x < y);
+    return FN(from_bits)((mask & FN(bits)(a)) | (~mask & FN(bits)(b)));
+#else
+    return x < y ? a : b;
+#endif
+}
+
+#define load FN(load)
+#define store FN(store)
+#define splat FN(splat)
+#define bits FN(bits)
+#define from_bits FN(from_bits)
+#define where_less FN(where_less)

@@ -1,0 +1,89 @@
+# csrc/fastrnn.h, as Cython needs it.
+from libc.stdint cimport int64_t, uint8_t
+
+cdef extern from "fastrnn.h" nogil:
+    ctypedef enum frnn_dtype:
+        FRNN_F32
+        FRNN_F64
+
+    ctypedef enum frnn_kind:
+        FRNN_RNN_TANH
+        FRNN_RNN_RELU
+        FRNN_LSTM
+        FRNN_GRU_AFTER
+        FRNN_GRU_BEFORE
+
+    ctypedef struct frnn_cell:
+        frnn_kind kind
+        frnn_dtype dtype
+        int replace
+        int64_t I, H, O
+        const void *w_ih
+        const void *w_hh
+        const void *b_ih
+        const void *b_hh
+        const void *w_hr
+        const void *peephole
+
+    ctypedef struct frnn_cell_gradient:
+        void *w_ih
+        void *w_hh
+        void *b_ih
+        void *b_hh
+        void *w_hr
+        void *peephole
+
+    ctypedef struct frnn_steps:
+        int64_t T, B
+        const int64_t *lengths
+        const int64_t *order
+        const uint8_t *resets
+        int reverse
+
+    ctypedef struct frnn_series:
+        void *data
+        int64_t stride_t, stride_b
+
+    ctypedef struct frnn_record:
+        void *gates
+        void *cells
+
+    ctypedef struct frnn_forward_args:
+        frnn_steps steps
+        frnn_series x
+        const void *h0
+        const void *c0
+        frnn_series y
+        void *h_n
+        void *c_n
+        frnn_record record
+
+    ctypedef struct frnn_backward_args:
+        frnn_steps steps
+        frnn_series x, y
+        const void *h0
+        const void *c0
+        frnn_record record
+        frnn_series dy
+        const void *dh_n
+        const void *dc_n
+        frnn_series dx
+        void *dh0
+        void *dc0
+        frnn_cell_gradient dcell
+
+    int64_t frnn_blas_forward_workspace(const frnn_cell *, const frnn_forward_args *)
+    int64_t frnn_blas_backward_workspace(const frnn_cell *, const frnn_backward_args *)
+    void frnn_blas_forward(const frnn_cell *, const frnn_forward_args *, int threads, void *workspace)
+    void frnn_blas_backward(const frnn_cell *, const frnn_backward_args *, int threads, void *workspace)
+    void frnn_blas_install(void *sgemm, void *dgemm, void *sgemv, void *dgemv, int integer_bytes,
+                           void *set_threads, void *get_threads)
+    void frnn_blas_gemm(frnn_dtype, int ta, int tb, int64_t M, int64_t N, int64_t K, const void *A, int64_t lda,
+                        const void *B, int64_t ldb, double beta, void *C, int64_t ldc)
+
+    const char *frnn_isa_name(int index)
+    int frnn_isa_select(const char *name)
+    const char *frnn_isa_selected()
+    void frnn_tanh(frnn_dtype, int64_t n, const void *x, void *y)
+    void frnn_sigmoid(frnn_dtype, int64_t n, const void *x, void *y)
+    int frnn_openmp_version()

@@ -1,0 +1,242 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
+"""The C code for Python: see csrc/fastrnn.h. Arrays are unpacked to pointers here and nowhere else."""
+
+cimport numpy as cnp
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
+from libc.stdint cimport int64_t, uint8_t, uintptr_t
+
+from fastrnn._core.csrc cimport *
+
+cnp.import_array()
+
+cdef dict KINDS = {
+    ("rnn", "tanh"): FRNN_RNN_TANH,
+    ("rnn", "relu"): FRNN_RNN_RELU,
+    ("lstm", True): FRNN_LSTM,
+    ("gru", True): FRNN_GRU_AFTER,
+    ("gru", False): FRNN_GRU_BEFORE,
+}
+
+
+cdef inline void *address(cnp.ndarray a) noexcept:
+    return NULL if a is None else cnp.PyArray_DATA(a)
+
+
+cdef inline frnn_series series(cnp.ndarray a) noexcept:
+    """A (T, B, n) array; null for None."""
+    cdef frnn_series result
+    cdef int64_t size
+    if a is None:
+        result.data, result.stride_t, result.stride_b = NULL, 0, 0
+    else:
+        size = cnp.PyArray_ITEMSIZE(a)
+        result.data = cnp.PyArray_DATA(a)
+        result.stride_t, result.stride_b = cnp.PyArray_STRIDE(a, 0) // size, cnp.PyArray_STRIDE(a, 1) // size
+    return result
+
+
+cdef inline frnn_steps unpack_steps(object steps, cnp.ndarray x):
+    cdef frnn_steps result
+    result.T, result.B = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1)
+    result.lengths = <const int64_t *> address(steps.lengths)
+    result.order = <const int64_t *> address(steps.order)
+    result.resets = <const uint8_t *> address(steps.resets)
+    result.reverse = steps.reverse
+    return result
+
+
+cdef class Workspace:
+    """64-byte aligned memory that is freed with this object; grows, and is kept, as calls need it."""
+
+    cdef void *block
+    cdef void *data
+    cdef int64_t size
+
+    cdef int reserve(self, int64_t size) except -1:
+        if size < 0:
+            raise ValueError("x: expected sizes that fit BLAS's integer, got larger ones")
+        if size > self.size or self.block == NULL:
+            PyMem_RawFree(self.block)
+            self.size = 0
+            self.block = PyMem_RawMalloc(size + 64)
+            if self.block == NULL:
+                raise MemoryError(f"fastrnn: no room for a workspace of {size} bytes")
+            self.data = <void *> ((<uintptr_t> self.block + 63) & ~<uintptr_t> 63)
+            self.size = size
+        return 0
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.block)
+
+
+cdef class BlasCell:
+    """A cell and its weights, unpacked for the blas engine. Keeps the arrays alive."""
+
+    cdef frnn_cell c
+    cdef object weights
+
+    def __init__(self, cell, weights):
+        variant = {"rnn": cell.nonlinearity, "lstm": True, "gru": cell.reset_after}[cell.kind]
+        self.c.kind = KINDS[cell.kind, variant]
+        self.c.dtype = FRNN_F32 if cell.dtype.itemsize == 4 else FRNN_F64
+        self.c.replace = cell.update_gate == "replace"
+        self.c.I, self.c.H, self.c.O = cell.input_size, cell.hidden_size, cell.output_size
+        self.c.w_ih, self.c.w_hh = address(weights[0]), address(weights[1])
+        self.c.b_ih, self.c.b_hh = address(weights[2]), address(weights[3])
+        self.c.w_hr, self.c.peephole = address(weights[4]), address(weights[5])
+        self.weights = weights
+
+
+def blas_forward(
+    BlasCell cell, steps, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, cnp.ndarray y, cnp.ndarray h_n,
+    cnp.ndarray c_n, cnp.ndarray gates, cnp.ndarray cells, int threads,
+):
+    """`fastrnn.engines.Engine.forward`; gates and cells are those of the record, or None."""
+    cdef frnn_forward_args args
+    cdef Workspace workspace = Workspace()
+    args.steps = unpack_steps(steps, x)
+    args.x, args.y = series(x), series(y)
+    args.h0, args.c0 = address(h0), address(c0)
+    args.h_n, args.c_n = address(h_n), address(c_n)
+    args.record.gates, args.record.cells = address(gates), address(cells)
+    workspace.reserve(frnn_blas_forward_workspace(&cell.c, &args))
+    with nogil:
+        frnn_blas_forward(&cell.c, &args, threads, workspace.data)
+
+
+def blas_backward(
+    BlasCell cell, steps, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, cnp.ndarray y, cnp.ndarray gates,
+    cnp.ndarray cells, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_n, cnp.ndarray dx, cnp.ndarray dh0,
+    cnp.ndarray dc0, dweights, int threads,
+):
+    """`fastrnn.engines.Engine.backward`; gates and cells are those of the record."""
+    cdef frnn_backward_args args
+    cdef Workspace workspace = Workspace()
+    args.steps = unpack_steps(steps, x)
+    args.x, args.y, args.dy, args.dx = series(x), series(y), series(dy), series(dx)
+    args.h0, args.c0 = address(h0), address(c0)
+    args.record.gates, args.record.cells = address(gates), address(cells)
+    args.dh_n, args.dc_n = address(dh_n), address(dc_n)
+    args.dh0, args.dc0 = address(dh0), address(dc0)
+    args.dcell.w_ih, args.dcell.w_hh = address(dweights[0]), address(dweights[1])
+    args.dcell.b_ih, args.dcell.b_hh = address(dweights[2]), address(dweights[3])
+    args.dcell.w_hr, args.dcell.peephole = address(dweights[4]), address(dweights[5])
+    workspace.reserve(frnn_blas_backward_workspace(&cell.c, &args))
+    with nogil:
+        frnn_blas_backward(&cell.c, &args, threads, workspace.data)
+
+
+cdef class BlasStepper:
+    """`fastrnn.engines.Engine.stepper`: a stack of unidirectional cells, one step at a time, without allocation."""
+
+    cdef list cells
+    cdef list args  # of StepArgs, a layer each
+    cdef Workspace workspace
+
+    def __init__(self, list cells, list outputs, cnp.ndarray h, cnp.ndarray c):
+        """`outputs` are arrays (B, O) for what lies between the layers."""
+        cdef StepArgs step
+        cdef BlasCell cell
+        self.cells, self.args, self.workspace = cells, [], Workspace()
+        for layer, cell in enumerate(cells):
+            step = StepArgs.__new__(StepArgs)
+            step.keep = (h[layer], None if c is None else c[layer], outputs)
+            step.a.steps.T, step.a.steps.B = 1, cnp.PyArray_DIM(h, 1)
+            step.a.x.stride_t, step.a.x.stride_b = step.a.steps.B * cell.c.I, cell.c.I
+            step.a.y.stride_t, step.a.y.stride_b = step.a.steps.B * cell.c.O, cell.c.O
+            step.a.h0 = step.a.h_n = address(step.keep[0])
+            step.a.c0 = step.a.c_n = address(step.keep[1])
+            step.a.x.data = address(outputs[layer - 1]) if layer > 0 else NULL
+            step.a.y.data = address(outputs[layer]) if layer + 1 < len(cells) else NULL
+            self.workspace.reserve(frnn_blas_forward_workspace(&cell.c, &step.a))
+            self.args.append(step)
+
+    def __call__(self, cnp.ndarray x, cnp.ndarray out, int threads=1):
+        cdef Py_ssize_t layer, last = len(self.cells) - 1
+        cdef StepArgs step
+        cdef BlasCell cell
+        for layer in range(last + 1):
+            step, cell = self.args[layer], self.cells[layer]
+            if layer == 0:
+                step.a.x.data = cnp.PyArray_DATA(x)
+            if layer == last:
+                step.a.y.data = cnp.PyArray_DATA(out)
+            with nogil:
+                frnn_blas_forward(&cell.c, &step.a, threads, self.workspace.data)
+
+
+cdef class StepArgs:
+    """One layer's arguments of a step; all but the ends of the stack stay as they are."""
+
+    cdef frnn_forward_args a
+    cdef object keep
+
+    def __cinit__(self):
+        self.a.steps.lengths = self.a.steps.order = NULL
+        self.a.steps.resets = NULL
+        self.a.steps.reverse = 0
+        self.a.record.gates = self.a.record.cells = NULL
+
+
+def install_blas(capsules, uintptr_t set_threads, uintptr_t get_threads):
+    """Hand SciPy's BLAS to C: {name: capsule} of sgemm, dgemm, sgemv, dgemv, and the addresses that control its threads.
+
+    A capsule's name is the routine's C signature; it says how wide BLAS's integers are. Returns that, in bytes.
+    """
+    pointers = {}
+    for name in ("sgemm", "dgemm", "sgemv", "dgemv"):
+        pointers[name] = <uintptr_t> PyCapsule_GetPointer(capsules[name], PyCapsule_GetName(capsules[name]))
+    signature = (<bytes> PyCapsule_GetName(capsules["sgemm"])).decode()
+    # "int *" is 32 bits; SciPy's name for 64 is an alias, or long
+    cdef int integer_bytes = 4 if " int *" in signature else 8
+    frnn_blas_install(
+        <void *> <uintptr_t> pointers["sgemm"], <void *> <uintptr_t> pointers["dgemm"],
+        <void *> <uintptr_t> pointers["sgemv"], <void *> <uintptr_t> pointers["dgemv"], integer_bytes,
+        <void *> set_threads, <void *> get_threads,
+    )
+    return integer_bytes
+
+
+def isa_names():
+    """Instruction sets that run on this machine, best first."""
+    names = []
+    while frnn_isa_name(len(names)) != NULL:
+        names.append(frnn_isa_name(len(names)).decode())
+    return tuple(names)
+
+
+def isa_select(str name):
+    """Use this instruction set's kernels from now on, in the whole process; False if it is not there."""
+    return bool(frnn_isa_select(name.encode()))
+
+
+def isa_selected():
+    """The instruction set whose kernels are used."""
+    return frnn_isa_selected().decode()
+
+
+def openmp_version():
+    """The date of the OpenMP specification compiled with, such as 201511; 0 without OpenMP."""
+    return frnn_openmp_version()
+
+
+def activation(str name, cnp.ndarray x not None, cnp.ndarray y not None):
+    """y[...] = tanh or sigmoid of x, contiguous arrays of one floating dtype, with the vector code of the kernels."""
+    cdef frnn_dtype dtype = FRNN_F32 if cnp.PyArray_ITEMSIZE(x) == 4 else FRNN_F64
+    cdef int64_t n = cnp.PyArray_SIZE(x)
+    if name == "tanh":
+        frnn_tanh(dtype, n, cnp.PyArray_DATA(x), cnp.PyArray_DATA(y))
+    else:
+        frnn_sigmoid(dtype, n, cnp.PyArray_DATA(x), cnp.PyArray_DATA(y))
+
+
+def gemm(bint ta, bint tb, cnp.ndarray a not None, cnp.ndarray b not None, bint beta, cnp.ndarray c not None):
+    """c = beta*c + op(a) op(b) for two-dimensional arrays with contiguous rows."""
+    cdef frnn_dtype dtype = FRNN_F32 if cnp.PyArray_ITEMSIZE(a) == 4 else FRNN_F64
+    cdef int64_t size = cnp.PyArray_ITEMSIZE(a), K = cnp.PyArray_DIM(a, 0 if ta else 1)
+    frnn_blas_gemm(
+        dtype, ta, tb, cnp.PyArray_DIM(c, 0), cnp.PyArray_DIM(c, 1), K, cnp.PyArray_DATA(a),
+        cnp.PyArray_STRIDE(a, 0) // size, cnp.PyArray_DATA(b), cnp.PyArray_STRIDE(b, 0) // size, beta,
+        cnp.PyArray_DATA(c), cnp.PyArray_STRIDE(c, 0) // size,
+    )

@@ -1,0 +1,109 @@
+"""The seam: what an engine is, which engines there are, and which one a call uses.
+
+A layer is a loop over (layer, direction), and each of those is one *cell sequence*, run forwards or backwards by an
+engine. Everything above this line knows nothing of how; everything below knows nothing of layers.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeAlias
+
+from numpy.typing import NDArray
+
+from fastrnn.blas import BlasEngine
+from fastrnn.cell import Cell, Record, Steps, Weights
+from fastrnn.reference import ReferenceEngine
+
+__all__ = ["Engine", "available", "current", "use"]
+
+
+class Engine(Protocol):
+    """Runs one cell over one batch of sequences.
+
+    All arrays have the cell's dtype. `x`, `y`, `dy` and `dx` are time-major views whose last axis is contiguous and
+    whose other strides are free; all others are C-contiguous. Outputs do not overlap inputs.
+    """
+
+    name: str
+
+    def prepare(self, cell: Cell, weights: Weights) -> Any:
+        """Return `weights` in the form that `forward` and `backward` want (packed, say)."""
+
+    def forward(
+        self, cell: Cell, weights: Any, steps: Steps, x: NDArray, h0: NDArray, c0: NDArray | None, y: NDArray,
+        h_n: NDArray, c_n: NDArray | None, record: Record | None,
+    ) -> None:  # fmt: skip
+        """Run the cell over the steps.
+
+        Reads x (T, B, I), h0 (B, O) and c0 (B, H); writes y (T, B, O), zero past a row's end, h_n (B, O),
+        c_n (B, H) and, unless it is None, the valid steps of `record`. h_n may be h0 itself, c_n may be c0.
+        """
+
+    def backward(
+        self, cell: Cell, weights: Any, steps: Steps, x: NDArray, h0: NDArray, c0: NDArray | None, y: NDArray,
+        record: Record, dy: NDArray | None, dh_n: NDArray, dc_n: NDArray | None, dx: NDArray, dh0: NDArray,
+        dc0: NDArray | None, dweights: Weights,
+    ) -> None:  # fmt: skip
+        """Differentiate a run of `forward` whose y and record are given.
+
+        Reads dy (T, B, O), dh_n (B, O) and dc_n (B, H); writes dh0 and dc0; adds to dx (T, B, I) and `dweights`.
+        """
+
+
+    def stepper(self, cells: tuple[Cell, ...], weights: list[Any], h: NDArray, c: NDArray | None) -> Stepper:
+        """Return a function that advances a stack of unidirectional cells by one step.
+
+        It reads and updates h (L, B, O) and c (L, B, H) in place.
+        """
+
+
+Stepper: TypeAlias = Callable[[NDArray, NDArray], None]
+"""(x, out): reads x (B, I) and writes out (B, O), both C-contiguous."""
+
+
+def available() -> tuple[str, ...]:
+    """Return the names of the engines, fastest first."""
+    return tuple(_ENGINES)
+
+
+def current() -> Engine:
+    """Return the engine that a call from this thread uses."""
+    return getattr(_local, "engine", None) or _default
+
+
+@contextmanager
+def use(name: str) -> Iterator[None]:
+    """Select an engine for calls from the calling thread, inside a ``with`` block.
+
+    Parameters
+    ----------
+    name : str
+        One of `available()`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such engine.
+    """
+    engine = _named("name", name)
+    before = getattr(_local, "engine", None)
+    _local.engine = engine
+    try:
+        yield
+    finally:
+        _local.engine = before
+
+
+def _named(source: str, name: str) -> Engine:
+    if name not in _ENGINES:
+        raise ValueError(f"{source}: expected one of {', '.join(_ENGINES)}, got {name!r}")
+    return _ENGINES[name]
+
+
+_ENGINES: dict[str, Engine] = {engine.name: engine for engine in (BlasEngine(), ReferenceEngine())}
+_local = threading.local()
+_default = _named("FASTRNN_ENGINE", os.environ.get("FASTRNN_ENGINE") or next(iter(_ENGINES)))

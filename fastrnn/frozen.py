@@ -1,0 +1,173 @@
+"""Inference: a run that keeps nothing, frozen layers, and streams that take one step at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrnn import validate
+from fastrnn.cell import Steps, Weights
+from fastrnn.engines import Engine
+from fastrnn.stack import Stack, State, at, direction_part, state_to_caller
+from fastrnn.validate import Arguments
+
+__all__ = ["Frozen", "Stream", "infer"]
+
+# What lies between the layers of a unidirectional stack at a time, whatever T is.
+CHUNK_BYTES = 1 << 20
+
+
+def infer(stack: Stack, engine: Engine, prepared: list[Any], args: Arguments) -> tuple[NDArray, State]:
+    """Run all layers and keep nothing.
+
+    A unidirectional stack goes through time in chunks, each through all layers, so that what lies between two layers
+    stays small. A backward direction needs the whole sequence of the layer below first.
+    """
+    T, B, _ = args.x.shape
+    D, O = stack.directions, stack.cells[0].output_size  # noqa: E741
+    y = stack.empty(T, B, D * O)
+    h, c = args.h0.copy(), None if args.c0 is None else args.c0.copy()
+    chunk = T
+    if D == 1 and len(stack.cells) > 1:
+        chunk = max(1, CHUNK_BYTES // max(1, B * O * stack.dtype.itemsize))
+    for start in range(0, T, max(1, chunk)):
+        steps = slice(start, start + chunk)
+        below, out = args.x[steps], y[steps]
+        for layer, cell in enumerate(stack.cells):
+            above = out if layer == len(stack.cells) - 1 else np.empty((len(below), B, D * O), stack.dtype)
+            for d in range(D):
+                k = layer * D + d
+                engine.forward(
+                    cell, prepared[k], _part(args.steps(d), start, len(below)), below, h[k], at(c, k),
+                    direction_part(above, d, O), h[k], at(c, k), None,
+                )  # fmt: skip
+            below = above
+    return stack.to_caller(y, args.batched), state_to_caller(h, c, args.batched)
+
+
+def _part(steps: Steps, start: int, count: int) -> Steps:
+    """The steps as seen by `count` of them from `start` on."""
+    lengths = None if steps.lengths is None else np.clip(steps.lengths - start, 0, count)
+    resets = None if steps.resets is None else steps.resets[start : start + count]
+    return Steps(lengths, steps.order, resets, steps.reverse)  # clipping keeps the order
+
+
+class Frozen:
+    """An immutable layer for inference, from a layer's ``freeze()``: its weights are packed once.
+
+    Safe to share among threads: a call reads it and writes nothing but its own results.
+    """
+
+    __slots__ = ("_engine", "_prepared", "_stack")
+
+    def __init__(self, stack: Stack, engine: Engine, weights: list[Weights]) -> None:
+        self._stack, self._engine = stack, engine
+        copies = [Weights(*(None if a is None else a.copy() for a in w)) for w in weights]
+        self._prepared = [engine.prepare(stack.cells[k // stack.directions], w) for k, w in enumerate(copies)]
+
+    def __call__(
+        self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None
+    ) -> tuple[NDArray, State]:
+        """Run the layer; arguments, results and errors are those of calling the layer itself."""
+        args = validate.arguments(self._stack, x, state, lengths, resets)
+        return infer(self._stack, self._engine, self._prepared, args)
+
+    def stream(self, batch_size: int = 1) -> Stream:
+        """Return a stream: one state per row, advanced a step at a time.
+
+        Parameters
+        ----------
+        batch_size : int, default 1
+            B, how many sequences advance together.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `batch_size` is not an integer of at least 1, or the layer is bidirectional: a backward direction
+            starts at the end, which a stream has not seen.
+        """
+        if self._stack.directions == 2:
+            raise ValueError("stream: expected a unidirectional layer, got a bidirectional one, which needs the end")
+        return Stream(self._stack, self._engine, self._prepared, validate.size("batch_size", batch_size))
+
+
+class Stream:
+    """Sequences that arrive one step at a time; T steps equal one call over T steps.
+
+    One thread at a time may use a stream; any number of streams may run at once on one frozen layer.
+    """
+
+    __slots__ = ("_c", "_h", "_shapes", "_stack", "_stepper")
+
+    def __init__(self, stack: Stack, engine: Engine, prepared: list[Any], batch_size: int) -> None:
+        self._stack = stack
+        self._h, self._c = validate.state_like(stack, "state", None, batch_size, True)
+        self._stepper = engine.stepper(stack.cells, prepared, self._h, self._c)
+        self._shapes = (batch_size, stack.cells[0].input_size), (batch_size, stack.output_size)
+
+    def step(self, x: Any, out: NDArray | None = None) -> NDArray:
+        """Advance every row by one step.
+
+        Parameters
+        ----------
+        x : array_like
+            (B, I), the layer's dtype.
+        out : ndarray, optional
+            (B, O), written to and returned; C-contiguous and not overlapping x. Nothing is allocated then.
+
+        Returns
+        -------
+        ndarray
+            (B, O): `out`, or a new array.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has a wrong type, dtype or shape, or `out` cannot be written; before any work.
+        """
+        dtype, (x_shape, out_shape) = self._stack.dtype, self._shapes
+        x = validate.array("x", x, dtype)
+        if x.shape != x_shape:
+            raise ValueError(f"x: expected {x_shape}, got {x.shape}")
+        if out is None:
+            out = np.empty(out_shape, dtype)
+        else:
+            validate.output("out", out, out_shape, dtype)
+            if np.may_share_memory(x, out):
+                x = x.copy()
+        if not x.flags.carray:
+            x = np.array(x, order="C")
+        self._stepper(x, out)
+        return out
+
+    def reset(self, rows: Any = None) -> None:
+        """Set the state to zero, as at a sequence's start.
+
+        Parameters
+        ----------
+        rows : int, array_like of int or array_like of bool, optional
+            Which rows. Default: all.
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            If `rows` is none of these, or names a row that is not there.
+        """
+        index = slice(None) if rows is None else validate.rows("rows", rows, self._h.shape[1])
+        self._h[:, index] = 0
+        if self._c is not None:
+            self._c[:, index] = 0
+
+    @property
+    def state(self) -> State:
+        """The state: a copy of h (L, B, O), or of (h, c) with c (L, B, H) for an LSTM. Assign to set it; None: zeros."""
+        return state_to_caller(self._h.copy(), None if self._c is None else self._c.copy(), True)
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        h, c = validate.state_like(self._stack, "state", value, self._h.shape[1], True)
+        self._h[...] = h
+        if self._c is not None:
+            self._c[...] = c

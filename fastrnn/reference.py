@@ -1,0 +1,274 @@
+"""The reference engine: NumPy, written to be read beside the equations of docs/math.md.
+
+It is the oracle of the tests (in float64) and the rival in the benchmarks, and is never optimised. Each cell has one
+function for a step forwards and one for a step backwards; two drivers walk a sequence with them. Every backward line
+stands opposite the forward line that it differentiates; `d` before a name means the gradient of the loss in it.
+
+A step sees only the rows that are valid at that step, so shapes here are (rows, .), rows <= B.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrnn.cell import Cell, Record, Steps, Weights
+
+__all__ = ["ReferenceEngine"]
+
+
+def sigmoid(a: NDArray) -> NDArray:
+    return 1 / (1 + np.exp(-a))
+
+
+def affine(x: NDArray, weight: NDArray, bias: NDArray | None) -> NDArray:
+    return x @ weight.T if bias is None else x @ weight.T + bias
+
+
+# ---- RNN: h_t = act(W x_t + b_ih + U h_{t-1} + b_hh) --------------------------------------------------------------
+
+
+def rnn_step(cell: Cell, w: Weights, x: NDArray, h: NDArray, c: None) -> tuple[NDArray, None, tuple]:
+    a = affine(x, w.weight_ih, w.bias_ih) + affine(h, w.weight_hh, w.bias_hh)
+    return (np.tanh(a) if cell.nonlinearity == "tanh" else np.where(a < 0, 0, a).astype(a.dtype)), None, ()
+
+
+def rnn_step_backward(
+    cell: Cell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: None, gates: None, h: NDArray, c: None,
+    dh: NDArray, dc: None,
+) -> tuple[NDArray, NDArray, None]:  # fmt: skip
+    da = dh * (1 - h * h) if cell.nonlinearity == "tanh" else np.where(h > 0, dh, 0)
+    add_weight_gradients(dw, x, h_prev, da, da)
+    return da @ w.weight_ih, da @ w.weight_hh, None
+
+
+# ---- LSTM: c_t = f*c_{t-1} + i*g, h_t = o*tanh(c_t), projected to W_hr h_t ------------------------------------------
+
+
+def lstm_step(cell: Cell, w: Weights, x: NDArray, h: NDArray, c: NDArray) -> tuple[NDArray, NDArray, tuple]:
+    a_i, a_f, a_g, a_o = np.split(affine(x, w.weight_ih, w.bias_ih) + affine(h, w.weight_hh, w.bias_hh), 4, axis=1)
+    if w.peephole is not None:
+        a_i = a_i + w.peephole[0] * c
+        a_f = a_f + w.peephole[1] * c
+    i, f, g = sigmoid(a_i), sigmoid(a_f), np.tanh(a_g)
+    c = f * c + i * g
+    if w.peephole is not None:
+        a_o = a_o + w.peephole[2] * c
+    o = sigmoid(a_o)
+    m = o * np.tanh(c)
+    h = m if w.weight_hr is None else m @ w.weight_hr.T
+    return h, c, (i, f, g, o)
+
+
+def lstm_step_backward(
+    cell: Cell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: NDArray, gates: NDArray, h: NDArray,
+    c: NDArray, dh: NDArray, dc: NDArray,
+) -> tuple[NDArray, NDArray, NDArray]:  # fmt: skip
+    i, f, g, o = np.moveaxis(gates, 1, 0)
+    tanh_c = np.tanh(c)
+    dm = dh
+    if w.weight_hr is not None and dw.weight_hr is not None:
+        dm = dh @ w.weight_hr
+        dw.weight_hr[...] += dh.T @ (o * tanh_c)
+    da_o = dm * tanh_c * o * (1 - o)
+    dc = dc + dm * o * (1 - tanh_c * tanh_c)
+    if w.peephole is not None and dw.peephole is not None:
+        dc = dc + da_o * w.peephole[2]
+        dw.peephole[2] += (da_o * c).sum(0)
+    da_i = dc * g * i * (1 - i)
+    da_f = dc * c_prev * f * (1 - f)
+    da_g = dc * i * (1 - g * g)
+    dc_prev = dc * f
+    if w.peephole is not None and dw.peephole is not None:
+        dc_prev = dc_prev + da_i * w.peephole[0] + da_f * w.peephole[1]
+        dw.peephole[0] += (da_i * c_prev).sum(0)
+        dw.peephole[1] += (da_f * c_prev).sum(0)
+    da = np.concatenate([da_i, da_f, da_g, da_o], axis=1)
+    add_weight_gradients(dw, x, h_prev, da, da)
+    return da @ w.weight_ih, da @ w.weight_hh, dc_prev
+
+
+# ---- GRU: h_t = (1 - z)*n + z*h_{t-1} ("keep") or z*n + (1 - z)*h_{t-1} ("replace") ---------------------------------
+
+
+def gru_step(cell: Cell, w: Weights, x: NDArray, h: NDArray, c: None) -> tuple[NDArray, None, tuple]:
+    H = cell.hidden_size
+    x_r, x_z, x_n = np.split(affine(x, w.weight_ih, w.bias_ih), 3, axis=1)
+    bias_rz, bias_n = (None, None) if w.bias_hh is None else (w.bias_hh[: 2 * H], w.bias_hh[2 * H :])
+    h_r, h_z = np.split(affine(h, w.weight_hh[: 2 * H], bias_rz), 2, axis=1)
+    r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
+    recorded: tuple
+    if cell.reset_after:
+        hn = affine(h, w.weight_hh[2 * H :], bias_n)
+        n = np.tanh(x_n + r * hn)
+        recorded = (r, z, n, hn)
+    else:
+        n = np.tanh(x_n + affine(r * h, w.weight_hh[2 * H :], bias_n))
+        recorded = (r, z, n)
+    h = (1 - z) * n + z * h if cell.update_gate == "keep" else z * n + (1 - z) * h
+    return h, None, recorded
+
+
+def gru_step_backward(
+    cell: Cell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: None, gates: NDArray, h: NDArray, c: None,
+    dh: NDArray, dc: None,
+) -> tuple[NDArray, NDArray, None]:  # fmt: skip
+    H = cell.hidden_size
+    r, z, n = np.moveaxis(gates, 1, 0)[:3]
+    keep = z if cell.update_gate == "keep" else 1 - z  # h_t = (1 - keep)*n + keep*h_{t-1}
+    dz = dh * (h_prev - n) if cell.update_gate == "keep" else dh * (n - h_prev)
+    da_z = dz * z * (1 - z)
+    da_n = dh * (1 - keep) * (1 - n * n)
+    dh_prev = dh * keep
+    U_rz, U_n = w.weight_hh[: 2 * H], w.weight_hh[2 * H :]
+    if cell.reset_after:
+        da_r = da_n * gates[:, 3] * r * (1 - r)
+        da_hn = da_n * r
+        da_h = np.concatenate([da_r, da_z, da_hn], axis=1)
+        dh_prev = dh_prev + da_h @ w.weight_hh
+        add_weight_gradients(dw, x, h_prev, np.concatenate([da_r, da_z, da_n], axis=1), da_h)
+    else:
+        drh = da_n @ U_n  # gradient of r*h_{t-1}
+        da_r = drh * h_prev * r * (1 - r)
+        da_rz = np.concatenate([da_r, da_z], axis=1)
+        dh_prev = dh_prev + drh * r + da_rz @ U_rz
+        da = np.concatenate([da_rz, da_n], axis=1)
+        add_weight_gradients(dw, x, h_prev, da, da)
+        dw.weight_hh[2 * H :] += da_n.T @ (r * h_prev - h_prev)  # U_n acts on r*h_{t-1}, not on h_{t-1}
+    return np.concatenate([da_r, da_z, da_n], axis=1) @ w.weight_ih, dh_prev, None
+
+
+def add_weight_gradients(dw: Weights, x: NDArray, h_prev: NDArray, da_x: NDArray, da_h: NDArray) -> None:
+    """Of W x + b_ih, whose gradient is da_x, and U h_{t-1} + b_hh, whose gradient is da_h; both (rows, G*H)."""
+    dw.weight_ih[...] += da_x.T @ x
+    dw.weight_hh[...] += da_h.T @ h_prev
+    if dw.bias_ih is not None and dw.bias_hh is not None:
+        dw.bias_ih[...] += da_x.sum(0)
+        dw.bias_hh[...] += da_h.sum(0)
+
+
+STEP: dict[str, Callable[..., Any]] = {"rnn": rnn_step, "lstm": lstm_step, "gru": gru_step}
+STEP_BACKWARD: dict[str, Callable[..., Any]] = {
+    "rnn": rnn_step_backward,
+    "lstm": lstm_step_backward,
+    "gru": gru_step_backward,
+}
+
+
+# ---- The walk over a sequence --------------------------------------------------------------------------------------
+
+
+def walk(T: int, B: int, steps: Steps) -> Iterator[tuple[int, Any, Any]]:
+    """Yield (t, rows, cut) in running order: the rows valid at t, and of those the ones whose state is zeroed before.
+
+    `rows` indexes the batch; `cut` is a boolean (rows,) or None.
+    """
+    for t in reversed(range(T)) if steps.reverse else range(T):
+        rows: Any = slice(None) if steps.lengths is None else np.flatnonzero(t < steps.lengths)
+        cut = None
+        if steps.resets is not None:
+            if not steps.reverse:
+                cut = steps.resets[t, rows] != 0
+            elif t + 1 < T:  # the step run before t is t+1, and the boundary between them belongs to t+1
+                cut = steps.resets[t + 1, rows] != 0
+                if steps.lengths is not None:
+                    cut = cut & (t + 1 < steps.lengths[rows])  # past a row's end there is no boundary
+        yield t, rows, cut
+
+
+class ReferenceEngine:
+    """Runs any cell in NumPy, in the dtype of the cell."""
+
+    name = "reference"
+
+    def prepare(self, cell: Cell, weights: Weights) -> Weights:
+        return weights
+
+    def forward(
+        self, cell: Cell, weights: Weights, steps: Steps, x: NDArray, h0: NDArray, c0: NDArray | None, y: NDArray,
+        h_n: NDArray, c_n: NDArray | None, record: Record | None,
+    ) -> None:  # fmt: skip
+        """See `fastrnn.engines.Engine.forward`."""
+        step = STEP[cell.kind]
+        h, c = h0.copy(), None if c0 is None else c0.copy()
+        if steps.lengths is not None:
+            y[...] = 0
+        with np.errstate(all="ignore"):  # infinities and NaN travel as IEEE says, silently
+            for t, rows, cut in walk(x.shape[0], x.shape[1], steps):
+                h_prev, c_prev = zeroed(h[rows], cut), None if c is None else zeroed(c[rows], cut)
+                h[rows], c_t, gates = step(cell, weights, x[t, rows], h_prev, c_prev)
+                y[t, rows] = h[rows]
+                if c is not None:
+                    c[rows] = c_t
+                if record is not None:
+                    for k, gate in enumerate(gates):
+                        record.gates[t, rows, k] = gate  # type: ignore[index]
+                    if record.cells is not None:
+                        record.cells[t, rows] = c_t
+        h_n[...] = h
+        if c_n is not None:
+            c_n[...] = c
+
+    def stepper(
+        self, cells: tuple[Cell, ...], weights: list[Weights], h: NDArray, c: NDArray | None
+    ) -> Callable[[NDArray, NDArray], None]:
+        """See `fastrnn.engines.Engine.stepper`."""
+
+        def step(x: NDArray, out: NDArray) -> None:
+            for layer, cell in enumerate(cells):
+                c_l = None if c is None else c[layer]
+                y = np.empty((1, *h[layer].shape), cell.dtype)
+                self.forward(cell, weights[layer], Steps(), x[None], h[layer], c_l, y, h[layer], c_l, None)
+                x = y[0]
+            out[...] = x
+
+        return step
+
+    def backward(
+        self, cell: Cell, weights: Weights, steps: Steps, x: NDArray, h0: NDArray, c0: NDArray | None, y: NDArray,
+        record: Record, dy: NDArray | None, dh_n: NDArray, dc_n: NDArray | None, dx: NDArray, dh0: NDArray,
+        dc0: NDArray | None, dweights: Weights,
+    ) -> None:  # fmt: skip
+        """See `fastrnn.engines.Engine.backward`."""
+        step_backward = STEP_BACKWARD[cell.kind]
+        dh, dc = dh_n.copy(), None if dc_n is None else dc_n.copy()
+        with np.errstate(all="ignore"):
+            visits = list(walk(x.shape[0], x.shape[1], steps))
+            for t, rows, cut in reversed(visits):
+                h_prev = zeroed(previous(y, h0, t, rows, steps), cut)
+                c_prev = None if c0 is None else zeroed(previous(record.cells, c0, t, rows, steps), cut)
+                gates = None if record.gates is None else record.gates[t, rows]
+                c_t = None if record.cells is None else record.cells[t, rows]
+                dh_t = dh[rows] if dy is None else dh[rows] + dy[t, rows]
+                dc_t = None if dc is None else dc[rows]
+                dx_t, dh_prev, dc_prev = step_backward(
+                    cell, weights, dweights, x[t, rows], h_prev, c_prev, gates, y[t, rows], c_t, dh_t, dc_t
+                )
+                dx[t, rows] += dx_t
+                dh[rows] = zeroed(dh_prev, cut)  # nothing flows back through a reset
+                if dc is not None:
+                    dc[rows] = zeroed(dc_prev, cut)
+        dh0[...] = dh
+        if dc0 is not None:
+            dc0[...] = dc
+
+
+def zeroed(a: NDArray, cut: NDArray | None) -> NDArray:
+    """`a` with zeros in the rows where `cut` is true."""
+    return a if cut is None else np.where(cut[:, None], a.dtype.type(0), a)
+
+
+def previous(values: NDArray, initial: NDArray, t: int, rows: Any, steps: Steps) -> NDArray:
+    """The (rows, .) values that the step run before t left; the initial ones where t is a row's first step."""
+    T = values.shape[0]
+    if not steps.reverse:
+        return values[t - 1, rows] if t > 0 else initial[rows]
+    if t + 1 == T:
+        return initial[rows]
+    if steps.lengths is None:
+        return values[t + 1, rows]
+    first = (t + 1 == steps.lengths[rows])[:, None]
+    return np.where(first, initial[rows], values[t + 1, rows])

@@ -1,0 +1,113 @@
+"""How many threads a call may use: for the process, for the calling thread, and by default."""
+
+from __future__ import annotations
+
+import operator
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["get_num_threads", "num_threads", "set_num_threads"]
+
+
+def get_num_threads() -> int:
+    """Return the number of threads that a call from this thread may use.
+
+    Small work stays on one thread whatever this says.
+    """
+    return getattr(_local, "count", None) or _process_count
+
+
+def set_num_threads(n: int) -> None:
+    """Set the number of threads that a call may use, for the whole process.
+
+    Parameters
+    ----------
+    n : int
+        At least 1. More than the machine has is allowed, and slow.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `n` is not an integer, or is less than 1.
+    """
+    global _process_count
+    _process_count = _checked("n", n)
+
+
+@contextmanager
+def num_threads(n: int) -> Iterator[None]:
+    """Set the number of threads for calls from the calling thread, inside a ``with`` block.
+
+    Parameters
+    ----------
+    n : int
+        At least 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `n` is not an integer, or is less than 1.
+    """
+    n = _checked("n", n)
+    before = getattr(_local, "count", None)
+    _local.count = n
+    try:
+        yield
+    finally:
+        _local.count = before
+
+
+MAX_THREADS = 1024  # far beyond what helps, and small enough that a team's bookkeeping cannot overflow
+
+
+def _checked(name: str, n: int) -> int:
+    if isinstance(n, bool):
+        raise TypeError(f"{name}: expected an integer number of threads, got a bool")
+    try:
+        n = operator.index(n)
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer number of threads, got {type(n).__name__}") from None
+    if not 1 <= n <= MAX_THREADS:
+        raise ValueError(f"{name}: expected 1 to {MAX_THREADS} threads, got {n}")
+    return n
+
+
+def _default() -> int:
+    """The environment's word, else the CPUs that this process may run on, within its cgroup's quota."""
+    for variable in ("FASTRNN_NUM_THREADS", "OMP_NUM_THREADS"):
+        text = os.environ.get(variable, "").split(",")[0].strip()  # OMP allows a list, a value a nesting level
+        if text:
+            if not text.isdecimal():
+                if variable.startswith("OMP"):
+                    continue  # not ours to judge
+                raise ValueError(f"{variable}: expected an integer of at least 1, got {text!r}")
+            return _checked(variable, int(text))
+    try:
+        cpus = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        cpus = os.cpu_count() or 1
+    return min(max(1, min(cpus, _cgroup_quota() or cpus)), MAX_THREADS)
+
+
+def _cgroup_quota(root: str = "/sys/fs/cgroup") -> int | None:
+    """CPUs granted by the cgroup's bandwidth limit, rounded up; None without one. Versions 2 and 1."""
+    try:
+        quota, period = Path(root, "cpu.max").read_text().split()[:2]
+    except (OSError, ValueError):
+        try:
+            quota = Path(root, "cpu/cpu.cfs_quota_us").read_text()
+            period = Path(root, "cpu/cpu.cfs_period_us").read_text()
+        except OSError:
+            return None
+    try:
+        limit, per = int(quota), int(period)
+    except ValueError:  # "max"
+        return None
+    return max(1, -(-limit // per)) if limit > 0 and per > 0 else None
+
+
+_local = threading.local()
+_process_count = _default()
