@@ -22,6 +22,10 @@
 #define FRNN_NEON 1
 #endif
 
+#if defined(__unix__) || defined(__APPLE__)
+#define FRNN_POSIX 1 /* threads and fork */
+#endif
+
 #define FRNN_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define FRNN_MAX(a, b) ((a) > (b) ? (a) : (b))
 

@@ -2,14 +2,17 @@
 #ifndef FRNN_TEAM_H
 #define FRNN_TEAM_H
 
-/* Call work(context, index, size) on `size` <= `threads` threads at once, index = 0..size-1, and wait for all. Denormals
- * count as zero meanwhile; the caller's floating-point flags are as before afterwards. */
-void frnn_team_run(int threads, void (*work)(void *context, int index, int size), void *context);
+/* A member's view of its team. */
+typedef struct {
+    int index, size; /* 0 <= index < size */
+    struct frnn_barrier *barrier;
+} frnn_team;
 
-/* Wait until every thread of the running team is here. */
-void frnn_team_barrier(int size);
+/* Call work(context, team) in at most `threads` threads at once and wait for all. Denormals count as zero meanwhile; the
+ * caller's floating-point flags are as before afterwards. */
+void frnn_team_run(int threads, void (*work)(void *context, const frnn_team *team), void *context);
 
-/* Nonzero in a process that was forked after a team of several threads had run: there are no threads to call. */
-int frnn_team_lost(void);
+/* Wait until every member is here. */
+void frnn_team_barrier(const frnn_team *team);
 
 #endif

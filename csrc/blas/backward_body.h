@@ -17,8 +17,8 @@ typedef struct {
     int64_t blocks; /* of H in a row of da: G, but 4 (r, z, hn, n) for a GRU that resets after */
     REAL *zero;     /* (max(H, O)) zeros: the state after a reset */
     REAL *da;       /* (chunk rows, blocks*H) */
-    REAL *x;        /* (chunk rows, I) gathered */
-    REAL *dx;       /* (chunk rows, I) */
+    REAL *x;        /* (chunk rows, I) gathered; unused where x and dx are one block themselves */
+    REAL *dx;       /* (chunk rows, I) likewise */
     REAL *h;        /* (chunk rows, O) gathered h_{t-1} */
     REAL *rh;       /* (chunk rows, H) GRU before: r*h_{t-1} */
     REAL *dh_out;   /* (chunk rows, O) projected LSTM: dh_t */
@@ -35,8 +35,8 @@ static size_t FN(backward_layout)(FN(backward_run) *run, char *base) {
     size_t used = 0;
     run->zero = FN(take)(base, &used, FRNN_MAX(H, cell->O));
     run->da = FN(take)(base, &used, chunk * run->blocks * H);
-    run->x = FN(take)(base, &used, chunk * cell->I);
-    run->dx = FN(take)(base, &used, chunk * cell->I);
+    run->x = FN(take)(base, &used, run->plan.direct ? 0 : chunk * cell->I);
+    run->dx = FN(take)(base, &used, run->plan.direct ? 0 : chunk * cell->I);
     run->h = FN(take)(base, &used, chunk * cell->O);
     run->rh = FN(take)(base, &used, before ? chunk * H : 0);
     run->dh_out = FN(take)(base, &used, projected ? chunk * cell->O : 0);
@@ -71,7 +71,7 @@ static void FN(return_through)(const FN(backward_run) *run, const frnn_part *par
 }
 
 static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part, int64_t j0, int64_t t, int64_t at,
-                              int64_t n, int size) {
+                              int64_t n, const frnn_team *team) {
     const frnn_cell *cell = run->cell;
     const frnn_backward_args *args = run->args;
     const frnn_steps *steps = &args->steps;
@@ -88,7 +88,7 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
             const REAL *dy = args->dy.data ? FN(series_at)(&args->dy, t, frnn_row(steps, j0 + j)) + o0 : NULL;
             for (int64_t k = 0; k < outputs; k++) dh_out[k] = dy ? dh[k] + dy[k] : dh[k];
         }
-        if (part->by_units) frnn_team_barrier(size); /* dm needs all of dh */
+        if (part->by_units) frnn_team_barrier(team); /* dm needs all of dh */
         GEMM(0, 0, rows, part->units.end - u0, O, run->dh_out + (at + part->row_first) * O, part->row_step * O,
              (const REAL *)cell->w_hr + u0, H, 0, run->dm + part->row_first * H + u0, part->row_step * H);
     }
@@ -120,7 +120,7 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
             break;
         }
     }
-    if (part->by_units) frnn_team_barrier(size); /* dh needs all of da */
+    if (part->by_units) frnn_team_barrier(team); /* dh needs all of da */
 
     if (cell->kind == FRNN_GRU_BEFORE) {
         FN(return_through)(run, part, part->units, rows, da, 2, 3, w_hh + 2 * H * H, H, 0, run->dm);
@@ -131,7 +131,7 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
             row.h_prev = FN(before_step)(run, &args->y, args->h0, O, t, b) + u0;
             run->kernels->gru_before_reset_backward(&row);
         }
-        if (part->by_units) frnn_team_barrier(size); /* dh needs all of da_r */
+        if (part->by_units) frnn_team_barrier(team); /* dh needs all of da_r */
         FN(return_through)(run, part, part->outputs, rows, da, 0, 2, w_hh, H, 1, run->dh);
     } else {
         const int adds = cell->kind == FRNN_GRU_AFTER; /* to what passed around the matrices */
@@ -146,13 +146,13 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
 }
 
 /* What the large products need beside da: x and h_{t-1}, and of special cells r*h_{t-1} or m. */
-static void FN(gather_inputs)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0, int index, int size) {
+static void FN(gather_inputs)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0, const frnn_team *team) {
     const frnn_cell *cell = run->cell;
     const frnn_backward_args *args = run->args;
     const frnn_steps *steps = &args->steps;
     const int64_t H = cell->H, O = cell->O;
-    FN(gather)(&args->x, steps, chunk, j0, cell->I, run->x, index, size);
-    FOR_CHUNK_ROWS(chunk, steps, j0, index, size) {
+    if (!run->plan.direct) FN(gather)(&args->x, steps, chunk, j0, cell->I, run->x, team);
+    FOR_CHUNK_ROWS(chunk, steps, j0, team) {
         const REAL *h_prev = FN(before_step)(run, &args->y, args->h0, O, t, b);
         const REAL *gates = (const REAL *)args->record.gates;
         memcpy(run->h + at * O, h_prev, (size_t)O * sizeof(REAL));
@@ -180,7 +180,8 @@ static void FN(add_peepholes)(const FN(backward_run) *run, const frnn_chunk *chu
     const int64_t H = run->cell->H;
     const frnn_series cells = FN(cells_series)(run);
     REAL *dp = args->dcell.peephole;
-    FOR_CHUNK_ROWS(chunk, &args->steps, j0, 0, 1) {
+    const frnn_team alone = {.index = 0, .size = 1};
+    FOR_CHUNK_ROWS(chunk, &args->steps, j0, &alone) {
         const REAL *da = run->da + at * 4 * H, *c = FN(series_at)(&cells, t, b);
         const REAL *c_prev = FN(before_step)(run, &cells, args->c0, H, t, b);
         for (int64_t u = 0; u < H; u++) {
@@ -193,11 +194,11 @@ static void FN(add_peepholes)(const FN(backward_run) *run, const frnn_chunk *chu
 
 #define TASK_ROWS 256
 /* Is the task being counted this thread's? */
-#define MINE (task++ % size == index)
+#define MINE (task++ % team->size == team->index)
 
 /* dweight (H*(k1-k0), width) += da[blocks k0..k1-1]^T a, in tasks of some rows of dweight */
 static int FN(add_weight)(const FN(backward_run) *run, int64_t rows, int k0, int k1, const REAL *a, int64_t width,
-                          REAL *dweight, int task, int index, int size) {
+                          REAL *dweight, int task, const frnn_team *team) {
     const int64_t H = run->cell->H, DA = run->blocks * H;
     for (int64_t g = 0; g < (k1 - k0) * H; g += TASK_ROWS) {
         const int64_t count = FRNN_MIN(TASK_ROWS, (k1 - k0) * H - g);
@@ -206,32 +207,33 @@ static int FN(add_weight)(const FN(backward_run) *run, int64_t rows, int k0, int
     return task;
 }
 
-static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0, int index, int size) {
+static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0, const frnn_team *team) {
     const frnn_cell *cell = run->cell;
     const frnn_cell_gradient *d = &run->args->dcell;
     const int64_t I = cell->I, H = cell->H, O = cell->O, G = frnn_gates(cell), DA = run->blocks * H;
     const int64_t rows = frnn_chunk_rows(chunk);
-    const REAL *w_ih = cell->w_ih;
+    const int direct = run->plan.direct;
+    const REAL *w_ih = cell->w_ih, *x = direct ? FN(series_at)(&run->args->x, chunk->low, 0) : run->x;
+    REAL *dx = direct ? FN(series_at)(&run->args->dx, chunk->low, 0) : run->dx;
     int task = 0;
     if (cell->kind == FRNN_GRU_AFTER) { /* x meets da_r, da_z and da_n, h meets da_r, da_z and da_hn */
-        task = FN(add_weight)(run, rows, 0, 2, run->x, I, d->w_ih, task, index, size);
-        task = FN(add_weight)(run, rows, 3, 4, run->x, I, (REAL *)d->w_ih + 2 * H * I, task, index, size);
+        task = FN(add_weight)(run, rows, 0, 2, x, I, d->w_ih, task, team);
+        task = FN(add_weight)(run, rows, 3, 4, x, I, (REAL *)d->w_ih + 2 * H * I, task, team);
     } else {
-        task = FN(add_weight)(run, rows, 0, (int)G, run->x, I, d->w_ih, task, index, size);
+        task = FN(add_weight)(run, rows, 0, (int)G, x, I, d->w_ih, task, team);
     }
     if (cell->kind == FRNN_GRU_BEFORE) { /* U_n meets r*h */
-        task = FN(add_weight)(run, rows, 0, 2, run->h, O, d->w_hh, task, index, size);
-        task = FN(add_weight)(run, rows, 2, 3, run->rh, H, (REAL *)d->w_hh + 2 * H * H, task, index, size);
+        task = FN(add_weight)(run, rows, 0, 2, run->h, O, d->w_hh, task, team);
+        task = FN(add_weight)(run, rows, 2, 3, run->rh, H, (REAL *)d->w_hh + 2 * H * H, task, team);
     } else {
-        task = FN(add_weight)(run, rows, 0, (int)G, run->h, O, d->w_hh, task, index, size);
+        task = FN(add_weight)(run, rows, 0, (int)G, run->h, O, d->w_hh, task, team);
     }
     for (int64_t r = 0; r < rows; r += TASK_ROWS) {
         const int64_t count = FRNN_MIN(TASK_ROWS, rows - r);
         const REAL *da = run->da + r * DA;
-        REAL *dx = run->dx + r * I;
         if (!MINE) continue;
-        GEMM(0, 0, count, I, (cell->kind == FRNN_GRU_AFTER ? 2 : G) * H, da, DA, w_ih, I, 0, dx, I);
-        if (cell->kind == FRNN_GRU_AFTER) GEMM(0, 0, count, I, H, da + 3 * H, DA, w_ih + 2 * H * I, I, 1, dx, I);
+        GEMM(0, 0, count, I, (cell->kind == FRNN_GRU_AFTER ? 2 : G) * H, da, DA, w_ih, I, direct, dx + r * I, I);
+        if (cell->kind == FRNN_GRU_AFTER) GEMM(0, 0, count, I, H, da + 3 * H, DA, w_ih + 2 * H * I, I, 1, dx + r * I, I);
     }
     if (d->b_ih && MINE) {
         if (cell->kind == FRNN_GRU_AFTER) {
@@ -246,54 +248,54 @@ static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *ch
     if (d->peephole && MINE) FN(add_peepholes)(run, chunk, j0);
 }
 
-static void FN(add_dx)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0, int index, int size) {
+static void FN(add_dx)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0, const frnn_team *team) {
     const int64_t I = run->cell->I;
-    FOR_CHUNK_ROWS(chunk, &run->args->steps, j0, index, size) {
+    FOR_CHUNK_ROWS(chunk, &run->args->steps, j0, team) {
         REAL *to = FN(series_at)(&run->args->dx, t, b);
         const REAL *from = run->dx + at * I;
         for (int64_t k = 0; k < I; k++) to[k] += from[k];
     }
 }
 
-static void FN(backward_work)(void *context, int index, int size) {
+static void FN(backward_work)(void *context, const frnn_team *team) {
     const FN(backward_run) *run = context;
     const frnn_cell *cell = run->cell;
     const frnn_backward_args *args = run->args;
     const frnn_steps *steps = &args->steps;
-    const frnn_part part = frnn_part_of(cell, run->by_units, index, size);
+    const frnn_part part = frnn_part_of(cell, run->by_units, team->index, team->size);
     const int64_t H = cell->H, O = cell->O;
     frnn_chunk chunk;
-    if (index == 0) memset(run->zero, 0, (size_t)FRNN_MAX(H, O) * sizeof(REAL));
+    if (team->index == 0) memset(run->zero, 0, (size_t)FRNN_MAX(H, O) * sizeof(REAL));
     for (int64_t j0 = 0; j0 < steps->B; j0 += run->plan.block_rows) {
         const int64_t j1 = FRNN_MIN(j0 + run->plan.block_rows, steps->B);
         const int64_t longest = frnn_length(steps, frnn_row(steps, j0));
-        for (int64_t j = j0 + index; j < j1; j += size) {
+        for (int64_t j = j0 + team->index; j < j1; j += team->size) {
             const int64_t b = frnn_row(steps, j);
             memcpy(run->dh + (j - j0) * O, (const REAL *)args->dh_n + b * O, (size_t)O * sizeof(REAL));
             if (run->dc) memcpy(run->dc + (j - j0) * H, (const REAL *)args->dc_n + b * H, (size_t)H * sizeof(REAL));
         }
-        frnn_team_barrier(size);
+        frnn_team_barrier(team);
         for (int64_t s1 = longest; s1 > 0; s1 -= FRNN_MIN(s1, run->plan.chunk_steps)) { /* s counts as in forward */
             const int64_t s0 = s1 - FRNN_MIN(s1, run->plan.chunk_steps);
             frnn_chunk_fill(&chunk, steps, j0, j1, steps->reverse ? longest - s1 : s0, steps->reverse ? longest - s0 : s1);
             for (int64_t s = s1; s-- > s0;) {
                 const int64_t t = steps->reverse ? longest - 1 - s : s, at = chunk.offset[t - chunk.low];
-                FN(backward_step)(run, &part, j0, t, at, chunk.offset[t - chunk.low + 1] - at, size);
+                FN(backward_step)(run, &part, j0, t, at, chunk.offset[t - chunk.low + 1] - at, team);
             }
-            FN(gather_inputs)(run, &chunk, j0, index, size);
-            frnn_team_barrier(size);
-            FN(large_products)(run, &chunk, j0, index, size);
-            frnn_team_barrier(size);
-            FN(add_dx)(run, &chunk, j0, index, size);
+            FN(gather_inputs)(run, &chunk, j0, team);
+            frnn_team_barrier(team);
+            FN(large_products)(run, &chunk, j0, team);
+            frnn_team_barrier(team);
+            if (!run->plan.direct) FN(add_dx)(run, &chunk, j0, team);
             /* No barrier: the next to write dx comes after the next one, and nothing else that is read here changes. */
         }
-        frnn_team_barrier(size);
-        for (int64_t j = j0 + index; j < j1; j += size) {
+        frnn_team_barrier(team);
+        for (int64_t j = j0 + team->index; j < j1; j += team->size) {
             const int64_t b = frnn_row(steps, j);
             memcpy((REAL *)args->dh0 + b * O, run->dh + (j - j0) * O, (size_t)O * sizeof(REAL));
             if (run->dc) memcpy((REAL *)args->dc0 + b * H, run->dc + (j - j0) * H, (size_t)H * sizeof(REAL));
         }
-        frnn_team_barrier(size); /* dh and dc are free for the next block */
+        frnn_team_barrier(team); /* dh and dc are free for the next block */
     }
 }
 

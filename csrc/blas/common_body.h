@@ -18,16 +18,17 @@ static void FN(copy_or_clear)(REAL *to, const REAL *from, int64_t n) {
         memset(to, 0, (size_t)n * sizeof(REAL));
 }
 
-/* For each valid (t, b) of a chunk that is this thread's: at is its row in the chunk's arrays, j its row in the block. */
-#define FOR_CHUNK_ROWS(chunk, steps, j0, index, size)                                                                  \
+/* For each valid (t, b) of a chunk that is this member's: at is its row in the chunk's arrays, j its row in the block. */
+#define FOR_CHUNK_ROWS(chunk, steps, j0, team)                                                                         \
     for (int64_t t = (chunk)->low; t < (chunk)->high; t++)                                                             \
-        for (int64_t j = ((index) + (size) - t % (size)) % (size), at = (chunk)->offset[t - (chunk)->low] + j, b;      \
+        for (int64_t j = ((team)->index + (team)->size - t % (team)->size) % (team)->size,                             \
+                     at = (chunk)->offset[t - (chunk)->low] + j, b;                                                    \
              at < (chunk)->offset[t - (chunk)->low + 1] && (b = frnn_row(steps, (j0) + j), 1);                         \
-             j += (size), at += (size))
+             j += (team)->size, at += (team)->size)
 
 /* Rows of a series into a chunk's array of `n` values a row. */
 static void FN(gather)(const frnn_series *from, const frnn_steps *steps, const frnn_chunk *chunk, int64_t j0, int64_t n,
-                       REAL *to, int index, int size) {
-    FOR_CHUNK_ROWS(chunk, steps, j0, index, size)
+                       REAL *to, const frnn_team *team) {
+    FOR_CHUNK_ROWS(chunk, steps, j0, team)
         memcpy(to + at * n, FN(series_at)(from, t, b), (size_t)n * sizeof(REAL));
 }

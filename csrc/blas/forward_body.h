@@ -53,10 +53,10 @@ static void FN(combine_bias)(const FN(forward_run) *run) {
         }
 }
 
-static void FN(start_states)(const FN(forward_run) *run, int64_t j0, int64_t j1, int index, int size) {
+static void FN(start_states)(const FN(forward_run) *run, int64_t j0, int64_t j1, const frnn_team *team) {
     const frnn_steps *s = &run->args->steps;
     const int64_t O = run->cell->O, H = run->cell->H;
-    for (int64_t j = j0 + index; j < j1; j += size) {
+    for (int64_t j = j0 + team->index; j < j1; j += team->size) {
         const int64_t b = frnn_row(s, j), at = j - j0;
         const int cut = !s->reverse && frnn_length(s, b) > 0 && frnn_cut_before(s, 0, b);
         FN(copy_or_clear)(run->h[0] + at * O, cut ? NULL : (const REAL *)run->args->h0 + b * O, O);
@@ -65,10 +65,10 @@ static void FN(start_states)(const FN(forward_run) *run, int64_t j0, int64_t j1,
     }
 }
 
-static void FN(finish_states)(const FN(forward_run) *run, int64_t j0, int64_t j1, int64_t longest, int index, int size) {
+static void FN(finish_states)(const FN(forward_run) *run, int64_t j0, int64_t j1, int64_t longest, const frnn_team *team) {
     const frnn_steps *s = &run->args->steps;
     const int64_t O = run->cell->O, H = run->cell->H;
-    for (int64_t j = j0 + index; j < j1; j += size) {
+    for (int64_t j = j0 + team->index; j < j1; j += team->size) {
         const int64_t b = frnn_row(s, j), at = j - j0, length = frnn_length(s, b);
         /* upwards a row stops after `length` steps of the block; downwards all end together */
         const REAL *h = run->h[(length == 0 ? 0 : s->reverse ? longest : length) % 2];
@@ -77,24 +77,24 @@ static void FN(finish_states)(const FN(forward_run) *run, int64_t j0, int64_t j1
     }
 }
 
-static void FN(clear_past_ends)(const FN(forward_run) *run, int index, int size) {
+static void FN(clear_past_ends)(const FN(forward_run) *run, const frnn_team *team) {
     const frnn_steps *s = &run->args->steps;
     if (!s->lengths) return;
-    for (int64_t b = index; b < s->B; b += size)
+    for (int64_t b = team->index; b < s->B; b += team->size)
         for (int64_t t = s->lengths[b]; t < s->T; t++)
             memset(FN(series_at)(&run->args->y, t, b), 0, (size_t)run->cell->O * sizeof(REAL));
 }
 
 /* xw = x W^T for all rows of a chunk, each thread a share of the rows, or of the columns where rows are few. */
-static void FN(project)(const FN(forward_run) *run, const frnn_chunk *chunk, int index, int size) {
+static void FN(project)(const FN(forward_run) *run, const frnn_chunk *chunk, const frnn_team *team) {
     const frnn_cell *cell = run->cell;
     const int64_t I = cell->I, GH = frnn_gates(cell) * cell->H, rows = frnn_chunk_rows(chunk);
     const REAL *x = run->plan.direct ? FN(series_at)(&run->args->x, chunk->low, 0) : run->x;
-    if (rows >= 16 * size) {
-        const frnn_range part = frnn_share(rows, 1, index, size);
+    if (rows >= 16 * team->size) {
+        const frnn_range part = frnn_share(rows, 1, team->index, team->size);
         GEMM(0, 1, part.end - part.first, GH, I, x + part.first * I, I, cell->w_ih, I, 0, run->xw + part.first * GH, GH);
     } else {
-        const frnn_range part = frnn_share(GH, 16, index, size);
+        const frnn_range part = frnn_share(GH, 16, team->index, team->size);
         GEMM(0, 1, rows, part.end - part.first, I, x, I, (const REAL *)cell->w_ih + part.first * I, I, 0,
              run->xw + part.first, GH);
     }
@@ -119,7 +119,7 @@ static void FN(recur)(const FN(forward_run) *run, const frnn_part *part, int64_t
 }
 
 static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, int64_t j0, int64_t s, int64_t t,
-                             int64_t n, const REAL *xw, int size) {
+                             int64_t n, const REAL *xw, const frnn_team *team) {
     const frnn_cell *cell = run->cell;
     const frnn_forward_args *args = run->args;
     const frnn_steps *steps = &args->steps;
@@ -143,7 +143,7 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
             row.h_prev = h_prev + j * O + u0, row.rh = run->rh + j * H + u0;
             run->kernels->gru_before_reset_forward(&row);
         }
-        if (part->by_units) frnn_team_barrier(size); /* U_n needs all of r*h */
+        if (part->by_units) frnn_team_barrier(team); /* U_n needs all of r*h */
         FN(recur)(run, part, rows, run->rh, H, 2, 3);
     }
     for (int64_t j = part->row_first; j < n; j += part->row_step) {
@@ -166,7 +166,7 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
     }
     const int64_t o0 = part->outputs.first, outputs = part->outputs.end - o0;
     if (cell->w_hr) {
-        if (part->by_units) frnn_team_barrier(size); /* the projection needs all of m */
+        if (part->by_units) frnn_team_barrier(team); /* the projection needs all of m */
         GEMM(0, 1, rows, outputs, H, run->m + part->row_first * H, part->row_step * H, (const REAL *)cell->w_hr + o0 * H,
              H, 0, h_next + part->row_first * O + o0, part->row_step * O);
     }
@@ -180,41 +180,41 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
                 if (run->c) memset(run->c + j * H + u0, 0, (size_t)row.n * sizeof(REAL));
             }
         }
-    if (part->by_units) frnn_team_barrier(size); /* the next step reads all of h */
+    if (part->by_units) frnn_team_barrier(team); /* the next step reads all of h */
 }
 
-static void FN(forward_work)(void *context, int index, int size) {
+static void FN(forward_work)(void *context, const frnn_team *team) {
     const FN(forward_run) *run = context;
     const frnn_cell *cell = run->cell;
     const frnn_steps *steps = &run->args->steps;
-    const frnn_part part = frnn_part_of(cell, run->by_units, index, size);
+    const frnn_part part = frnn_part_of(cell, run->by_units, team->index, team->size);
     const int64_t GH = frnn_gates(cell) * cell->H;
     frnn_chunk chunk;
-    if (index == 0) FN(combine_bias)(run);
+    if (team->index == 0) FN(combine_bias)(run);
     for (int64_t j0 = 0; j0 < steps->B; j0 += run->plan.block_rows) {
         const int64_t j1 = FRNN_MIN(j0 + run->plan.block_rows, steps->B);
         const int64_t longest = frnn_length(steps, frnn_row(steps, j0));
-        FN(start_states)(run, j0, j1, index, size);
+        FN(start_states)(run, j0, j1, team);
         for (int64_t s0 = 0; s0 < longest; s0 += run->plan.chunk_steps) {
             const int64_t s1 = FRNN_MIN(s0 + run->plan.chunk_steps, longest);
             frnn_chunk_fill(&chunk, steps, j0, j1, steps->reverse ? longest - s1 : s0, steps->reverse ? longest - s0 : s1);
             if (!run->plan.direct) {
-                FN(gather)(&run->args->x, steps, &chunk, j0, cell->I, run->x, index, size);
-                frnn_team_barrier(size);
+                FN(gather)(&run->args->x, steps, &chunk, j0, cell->I, run->x, team);
+                frnn_team_barrier(team);
             }
-            FN(project)(run, &chunk, index, size);
-            frnn_team_barrier(size);
+            FN(project)(run, &chunk, team);
+            frnn_team_barrier(team);
             for (int64_t s = s0; s < s1; s++) {
                 const int64_t t = steps->reverse ? longest - 1 - s : s, at = chunk.offset[t - chunk.low];
-                FN(forward_step)(run, &part, j0, s, t, chunk.offset[t - chunk.low + 1] - at, run->xw + at * GH, size);
+                FN(forward_step)(run, &part, j0, s, t, chunk.offset[t - chunk.low + 1] - at, run->xw + at * GH, team);
             }
-            frnn_team_barrier(size); /* xw is free for the next chunk */
+            frnn_team_barrier(team); /* xw is free for the next chunk */
         }
-        frnn_team_barrier(size);
-        FN(finish_states)(run, j0, j1, longest, index, size);
-        frnn_team_barrier(size); /* h and c are free for the next block */
+        frnn_team_barrier(team);
+        FN(finish_states)(run, j0, j1, longest, team);
+        frnn_team_barrier(team); /* h and c are free for the next block */
     }
-    FN(clear_past_ends)(run, index, size);
+    FN(clear_past_ends)(run, team);
 }
 
 static FN(forward_run) FN(forward_new)(const frnn_cell *cell, const frnn_forward_args *args) {

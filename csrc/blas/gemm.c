@@ -3,7 +3,7 @@
 #include <stdatomic.h>
 
 #include "../compiler.h"
-#if defined(__unix__) || defined(__APPLE__)
+#if FRNN_POSIX
 #include <pthread.h>
 #endif
 
@@ -26,7 +26,7 @@ static void acquire(void) {
 }
 static void release(void) { atomic_flag_clear_explicit(&lock, memory_order_release); }
 
-#if defined(__unix__) || defined(__APPLE__)
+#if FRNN_POSIX
 /* A child's only thread is the one that forked: nobody else holds the lock or is between begin and end. BLAS itself
  * must not be called here, so it stays on one thread in the rare child of a parent that was computing. */
 static void in_child(void) {
@@ -58,7 +58,7 @@ void frnn_blas_install(void *sgemm, void *dgemm, void *sgemv, void *dgemv, int i
     blas.sgemm = sgemm, blas.dgemm = dgemm, blas.sgemv = sgemv, blas.dgemv = dgemv;
     blas.integer_bytes = integer_bytes;
     blas.set_threads = (void (*)(int))set_threads, blas.get_threads = (int (*)(void))get_threads;
-#if defined(__unix__) || defined(__APPLE__)
+#if FRNN_POSIX
     if (set_threads) pthread_atfork(NULL, NULL, in_child);
 #endif
 }

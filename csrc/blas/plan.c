@@ -6,7 +6,9 @@
  * for states. A single row may exceed this, when H or I is beyond 100,000. */
 #define STEP_BYTES (1 << 20)
 #define CHUNK_BYTES (2 << 20)
-/* Gradients are collected for more rows: products over many rows are what BLAS is best at. */
+/* Weight gradients are read and written once a chunk, so a chunk has this many rows at least, and more while it stays in
+ * cache; but it is bounded. */
+#define GRADIENT_ROWS 512
 #define GRADIENT_BYTES (8 << 20)
 
 static frnn_plan plan(const frnn_steps *s, int64_t row_bytes, int64_t step_limit, int64_t chunk_limit) {
@@ -18,18 +20,25 @@ static frnn_plan plan(const frnn_steps *s, int64_t row_bytes, int64_t step_limit
     return p;
 }
 
+/* Are all rows of some steps of a (T, B, n) series one block of memory? */
+static int one_block(const frnn_plan *p, const frnn_steps *s, const frnn_series *a, int64_t n) {
+    return !s->lengths && p->block_rows >= s->B && (s->B == 1 || a->stride_b == n) &&
+           (s->T == 1 || a->stride_t == s->B * n);
+}
+
 frnn_plan frnn_forward_plan(const frnn_cell *cell, const frnn_forward_args *args, size_t real_bytes) {
-    const frnn_steps *s = &args->steps;
-    const int64_t widest = FRNN_MAX(frnn_gates(cell) * cell->H, cell->I) * (int64_t)real_bytes;
-    frnn_plan p = plan(s, widest, STEP_BYTES, CHUNK_BYTES);
-    p.direct = !s->lengths && p.block_rows >= s->B && (s->B == 1 || args->x.stride_b == cell->I) &&
-               (s->T == 1 || args->x.stride_t == s->B * cell->I);
+    const int64_t row_bytes = FRNN_MAX(frnn_gates(cell) * cell->H, cell->I) * (int64_t)real_bytes;
+    frnn_plan p = plan(&args->steps, row_bytes, STEP_BYTES, CHUNK_BYTES);
+    p.direct = one_block(&p, &args->steps, &args->x, cell->I);
     return p;
 }
 
 frnn_plan frnn_backward_plan(const frnn_cell *cell, const frnn_backward_args *args, size_t real_bytes) {
-    const int64_t widest = FRNN_MAX((frnn_gates(cell) + 1) * cell->H, cell->I) * (int64_t)real_bytes;
-    return plan(&args->steps, widest, GRADIENT_BYTES, GRADIENT_BYTES);
+    const int64_t row_bytes = FRNN_MAX((frnn_gates(cell) + 1) * cell->H, cell->I) * (int64_t)real_bytes;
+    const int64_t chunk_bytes = FRNN_MIN(FRNN_MAX(GRADIENT_ROWS * row_bytes, STEP_BYTES), GRADIENT_BYTES);
+    frnn_plan p = plan(&args->steps, row_bytes, GRADIENT_BYTES, chunk_bytes);
+    p.direct = one_block(&p, &args->steps, &args->x, cell->I) && one_block(&p, &args->steps, &args->dx, cell->I);
+    return p;
 }
 
 int frnn_worthwhile(const frnn_cell *cell, const frnn_steps *steps, int threads, int *by_units) {

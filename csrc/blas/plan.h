@@ -9,7 +9,7 @@ typedef struct {
     int64_t block_rows;  /* rows that run through all of time together */
     int64_t chunk_steps; /* steps whose input projection is one product */
     int64_t chunk_rows;  /* block_rows * chunk_steps */
-    int direct;          /* x of a chunk is one contiguous block already */
+    int direct;          /* x (and dx) of a chunk is one contiguous block already */
 } frnn_plan;
 
 frnn_plan frnn_forward_plan(const frnn_cell *cell, const frnn_forward_args *args, size_t real_bytes);
