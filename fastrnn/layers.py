@@ -45,14 +45,15 @@ class Tape:
     none for an RNN; between layers, H a direction more, and with dropout that again and one byte a value.
     """
 
-    __slots__ = ("_args", "_engine", "_inputs", "_masks", "_outputs", "_records", "_stack", "_weights")
+    __slots__ = ("_args", "_dropout", "_engine", "_inputs", "_masks", "_outputs", "_records", "_stack", "_weights")
 
     def __init__(
         self, stack: Stack, engine: engines.Engine, args: Arguments, weights: list[Weights], inputs: list[NDArray],
-        masks: list[NDArray | None], outputs: list[NDArray], records: list[Record],
+        dropout: float, masks: list[NDArray | None], outputs: list[NDArray], records: list[Record],
     ) -> None:  # fmt: skip
         self._stack, self._engine, self._args, self._weights = stack, engine, args, weights
-        self._inputs, self._masks, self._outputs, self._records = inputs, masks, outputs, records
+        self._inputs, self._dropout, self._masks = inputs, dropout, masks
+        self._outputs, self._records = outputs, records
 
     def gates(self, layer: int = 0, direction: int = 0) -> dict[str, NDArray]:
         """Return what each gate did at each step.
@@ -73,11 +74,9 @@ class Tape:
         IndexError
             If there is no such layer or direction.
         """
-        layers, directions = len(self._stack.cells), self._stack.directions
-        if not 0 <= validate.size("layer", layer, 0) < layers:
-            raise IndexError(f"layer: expected 0 to {layers - 1}, got {layer}")
-        if not 0 <= validate.size("direction", direction, 0) < directions:
-            raise IndexError(f"direction: expected 0 to {directions - 1}, got {direction}")
+        directions = self._stack.directions
+        layer = validate.index("layer", layer, len(self._stack.cells))
+        direction = validate.index("direction", direction, directions)
         record, cell = self._records[layer * directions + direction], self._stack.cells[layer]
         views = {}
         if record.gates is not None:
@@ -104,13 +103,13 @@ class Recurrent:
         proj_size = validate.size("proj_size", proj_size, minimum=0)
         if proj_size >= hidden_size and proj_size > 0:
             raise ValueError(f"proj_size: expected less than hidden_size ({hidden_size}), got {proj_size}")
-        self.dropout = validate.probability("dropout", dropout)
+        self.dropout = dropout
         directions = 2 if validate.flag("bidirectional", bidirectional) else 1
         above = directions * (proj_size or hidden_size)  # input size of layers > 0
         options |= {"bias": validate.flag("bias", bias), "dtype": validate.dtype(dtype), "proj_size": proj_size}
         bottom = Cell(kind, input_size, hidden_size, **options)
         upper = Cell(kind, above, hidden_size, **options)
-        validate.parameters_addressable((bottom, upper))
+        validate.layers_addressable(num_layers, (bottom, upper))
         self._stack = Stack((bottom, *[upper] * (num_layers - 1)), directions, validate.flag("batch_first", batch_first))
         try:
             self._rng = np.random.default_rng(rng)
@@ -153,6 +152,15 @@ class Recurrent:
     def dtype(self) -> np.dtype:
         """The dtype of parameters, inputs and outputs."""
         return self._stack.dtype
+
+    @property
+    def dropout(self) -> float:
+        """Probability of zeroing a value between layers in `forward`; may be assigned."""
+        return self._dropout
+
+    @dropout.setter
+    def dropout(self, value: float) -> None:
+        self._dropout = validate.probability("dropout", value)
 
     def __repr__(self) -> str:
         cell = self._stack.cells[0]
@@ -228,7 +236,7 @@ class Recurrent:
         TypeError, ValueError
             As for a call.
         """
-        stack, engine = self._stack, engines.current()
+        stack, engine, dropout = self._stack, engines.current(), self.dropout
         args = validate.arguments(stack, x, state, lengths, resets)
         weights = validate.weights(stack, self.params)
         (T, B), D = args.x.shape[:2], stack.directions
@@ -250,9 +258,9 @@ class Recurrent:
                 )  # fmt: skip
             outputs.append(y)
             if not last:
-                masks.append(self._rng.random(y.shape, np.float32) >= self.dropout if self.dropout else None)
-                inputs.append(_dropped(y, masks[layer], self.dropout))
-        tape = Tape(stack, engine, args, weights, inputs, masks, outputs, records)
+                masks.append(self._rng.random(y.shape, np.float32) >= dropout if dropout else None)
+                inputs.append(_dropped(y, masks[layer], dropout))
+        tape = Tape(stack, engine, args, weights, inputs, dropout, masks, outputs, records)
         return stack.to_caller(outputs[-1], args.batched), state_to_caller(h_n, c_n, args.batched), tape
 
     def backward(self, tape: Tape, dy: Any = None, dstate: Any = None) -> Gradients:
@@ -294,23 +302,23 @@ class Recurrent:
         dh0 = np.empty_like(args.h0)
         dc0 = None if args.c0 is None else np.empty_like(args.c0)
         params: dict[str, NDArray] = {}
+        dweights = [self._zero_weights(layer, d, params) for layer in range(len(stack.cells)) for d in range(D)]
         for layer in reversed(range(len(stack.cells))):
             cell = stack.cells[layer]
             dx = stack.empty(T, B, cell.input_size) if layer == 0 else np.empty((T, B, cell.input_size), stack.dtype)
             dx[...] = 0
             for d in range(D):
                 k = layer * D + d
-                dweights = self._zero_weights(layer, d, params)
                 engine.backward(
                     cell, engine.prepare(cell, tape._weights[k]), args.steps(d), tape._inputs[layer], args.h0[k],
                     at(args.c0, k), direction_part(tape._outputs[layer], d, cell.output_size), tape._records[k],
                     None if dy is None else direction_part(dy, d, cell.output_size), dh_n[k], at(dc_n, k), dx, dh0[k],
-                    at(dc0, k), dweights,
+                    at(dc0, k), dweights[k],
                 )  # fmt: skip
             if layer > 0:
-                dy = _dropped(dx, tape._masks[layer - 1], self.dropout)
+                dy = _dropped(dx, tape._masks[layer - 1], tape._dropout)
         state = state_to_caller(dh0, dc0, args.batched)
-        return Gradients(stack.to_caller(dx, args.batched), state, {name: params[name] for name in self.params})
+        return Gradients(stack.to_caller(dx, args.batched), state, params)
 
     def freeze(self) -> Frozen:
         """Return an immutable copy for inference: weights packed once, safe to share among threads.
@@ -337,7 +345,7 @@ class Recurrent:
         Raises
         ------
         TypeError, ValueError
-            If a name is missing or unknown, or an array has a wrong shape or dtype.
+            If a name is missing or unknown, an array has a wrong shape or dtype, or a parameter is read-only.
         """
         if not isinstance(mapping, Mapping):
             raise TypeError(f"mapping: expected names and arrays, got {type(mapping).__name__}")
@@ -345,10 +353,12 @@ class Recurrent:
         unknown = [name for name in mapping if name not in self.params]
         if missing or unknown:
             raise ValueError(f"mapping: expected {', '.join(self.params)}; missing {missing}, unknown {unknown}")
-        checked = {
-            name: validate.parameter(name, mapping[name], value.shape, self.dtype)
-            for name, value in self.params.items()
-        }
+        checked = {}
+        for name, value in self.params.items():
+            new = validate.parameter(name, mapping[name], value.shape, self.dtype)
+            checked[name] = new.copy() if any(np.may_share_memory(new, p) for p in self.params.values()) else new
+            if not value.flags.writeable:
+                raise ValueError(f"{name}: expected a parameter that can be written, got a read-only array in params")
         for name, value in checked.items():
             self.params[name][...] = value
 

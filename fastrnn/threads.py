@@ -77,14 +77,14 @@ def _checked(name: str, n: int) -> int:
 
 def _default() -> int:
     """The environment's word, else the CPUs that this process may run on, within its cgroup's quota."""
-    for variable in ("FASTRNN_NUM_THREADS", "OMP_NUM_THREADS"):
-        text = os.environ.get(variable, "").split(",")[0].strip()  # OMP allows a list, a value a nesting level
-        if text:
-            if not text.isdecimal():
-                if variable.startswith("OMP"):
-                    continue  # not ours to judge
-                raise ValueError(f"{variable}: expected an integer of at least 1, got {text!r}")
-            return _checked(variable, int(text))
+    text = os.environ.get("FASTRNN_NUM_THREADS", "").strip()
+    if text:
+        if not text.isdecimal():
+            raise ValueError(f"FASTRNN_NUM_THREADS: expected 1 to {MAX_THREADS} threads, got {text!r}")
+        return _checked("FASTRNN_NUM_THREADS", int(text))
+    text = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # a list has a value a nesting level
+    if text.isdecimal() and 1 <= int(text) <= MAX_THREADS:  # if it makes no sense, it is not ours to judge
+        return int(text)
     try:
         cpus = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS and Windows

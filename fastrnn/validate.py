@@ -46,10 +46,10 @@ def arguments(stack: Stack, x: Any, state: Any, lengths: Any, resets: Any) -> Ar
     if x.ndim not in (2, 3) or x.shape[-1] != I:
         raise ValueError(f"x: expected ({axes[0]}, {axes[1]}, {I}) or (T, {I}), got {x.shape}")
     x = stack.time_major(x, batched)
+    T, B = x.shape[:2]
+    _addressable("x", T, B, max(I, stack.output_size, (stack.cells[0].gates + 1) * stack.cells[0].hidden_size))
     if x.strides[2] != x.itemsize or not x.flags.aligned:
         x = np.ascontiguousarray(x)
-    T, B = x.shape[:2]
-    _addressable("x", T, B, max(stack.output_size, max(c.gates + 1 for c in stack.cells) * stack.cells[0].hidden_size))
     h0, c0 = state_like(stack, "state", state, B, batched)
     lengths = _lengths(lengths, T, B, batched)
     order = None if lengths is None else np.argsort(-lengths, kind="stable")
@@ -152,14 +152,27 @@ def weights(stack: Stack, params: dict[str, NDArray]) -> list[Weights]:
     return result
 
 
-def size(name: str, value: Any, minimum: int = 1) -> int:
-    """A size: an integer of at least `minimum`."""
+def integer(name: str, value: Any) -> int:
+    """An integer, of whatever integer type, but not a bool."""
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}: expected an integer, got a bool")
     try:
-        value = operator.index(value)
+        return operator.index(value)
     except TypeError:
         raise TypeError(f"{name}: expected an integer, got {type(value).__name__}") from None
+
+
+def index(name: str, value: Any, count: int) -> int:
+    """One of 0..count-1."""
+    value = integer(name, value)
+    if not 0 <= value < count:
+        raise IndexError(f"{name}: expected 0 to {count - 1}, got {value}")
+    return value
+
+
+def size(name: str, value: Any, minimum: int = 1) -> int:
+    """A size: an integer of at least `minimum`."""
+    value = integer(name, value)
     if value < minimum:
         raise ValueError(f"{name}: expected an integer of at least {minimum}, got {value}")
     if value > sys.maxsize:
@@ -186,12 +199,12 @@ def choice(name: str, value: Any, options: tuple[str, ...]) -> str:
 def dtype(value: Any) -> np.dtype:
     """A dtype that the kernels serve."""
     try:
-        value = np.dtype(value)
-    except TypeError:
+        result = np.dtype(value)
+    except (TypeError, ValueError):
         raise TypeError(f"dtype: expected float32 or float64, got {value!r}") from None
-    if value not in DTYPES:
-        raise TypeError(f"dtype: expected float32 or float64, got {value}")
-    return value
+    if value is None or result not in DTYPES:  # NumPy reads None as float64
+        raise TypeError(f"dtype: expected float32 or float64, got {value if value is None else result}")
+    return result
 
 
 def probability(name: str, value: Any) -> float:
@@ -203,16 +216,17 @@ def probability(name: str, value: Any) -> float:
     return float(value)
 
 
-def parameters_addressable(cells: tuple[Cell, ...]) -> None:
-    """Raise if a parameter of these cells has more bytes than an address can count."""
+def layers_addressable(num_layers: int, cells: tuple[Cell, ...]) -> None:
+    """Raise if the parameters of these cells have more bytes than an address can count."""
     for cell in cells:
         for field, shape in cell.shapes().items():
             name = "hidden_size" if field != "weight_ih" else "input_size, hidden_size"
-            _addressable(name, *shape, itemsize=cell.dtype.itemsize)
+            _addressable(name, *shape)
+            _addressable("num_layers, " + name, num_layers, *shape)
 
 
-def _addressable(name: str, *sizes: int, itemsize: int = 8) -> None:
-    total = itemsize
+def _addressable(name: str, *sizes: int) -> None:
+    total = 16  # bytes of the widest value, twice over for both directions
     for n in sizes:
         total *= max(n, 1)
     if total > sys.maxsize:
