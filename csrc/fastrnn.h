@@ -17,7 +17,8 @@ typedef enum { FRNN_F32, FRNN_F64 } frnn_dtype;
 /* Gate order of the weights' rows: LSTM i, f, g, o; GRU r, z, n. */
 typedef enum { FRNN_RNN_TANH, FRNN_RNN_RELU, FRNN_LSTM, FRNN_GRU_AFTER, FRNN_GRU_BEFORE } frnn_kind;
 
-/* One direction of one layer. Pointers may be null where the cell has no such parameter. */
+/* One direction of one layer. Pointers may be null where the cell has no such parameter. `packed` decides who multiplies:
+ * null, BLAS; else what frnn_pack made of these weights for the pass that is run, our own kernels. */
 typedef struct {
     frnn_kind kind;
     frnn_dtype dtype;
@@ -29,6 +30,7 @@ typedef struct {
     const void *b_hh;      /* (G*H) or null, null exactly if b_ih is */
     const void *w_hr;      /* (O, H) or null: LSTM projection */
     const void *peephole;  /* (3, H) or null: LSTM p_i, p_f, p_o */
+    const void *packed;    /* frnn_pack's, 64-byte aligned, or null */
 } frnn_cell;
 
 /* Gradients of a cell's parameters, added to; null where the parameter is. */
@@ -80,15 +82,26 @@ typedef struct {
     frnn_cell_gradient dcell;  /* added to */
 } frnn_backward_args;
 
-/* ---- The blas engine --------------------------------------------------------------------------------------------- */
+/* ---- A cell over a sequence ---------------------------------------------------------------------------------------- */
 
 /* Workspace in bytes, for any number of threads; -1 if a size does not fit BLAS's integer or an address. */
-int64_t frnn_blas_forward_workspace(const frnn_cell *cell, const frnn_forward_args *args);
-int64_t frnn_blas_backward_workspace(const frnn_cell *cell, const frnn_backward_args *args);
+int64_t frnn_forward_workspace(const frnn_cell *cell, const frnn_forward_args *args);
+int64_t frnn_backward_workspace(const frnn_cell *cell, const frnn_backward_args *args);
 
 /* Run with at most `threads` threads; `workspace` is 64-byte aligned and as large as the functions above say. */
-void frnn_blas_forward(const frnn_cell *cell, const frnn_forward_args *args, int threads, void *workspace);
-void frnn_blas_backward(const frnn_cell *cell, const frnn_backward_args *args, int threads, void *workspace);
+void frnn_forward(const frnn_cell *cell, const frnn_forward_args *args, int threads, void *workspace);
+void frnn_backward(const frnn_cell *cell, const frnn_backward_args *args, int threads, void *workspace);
+
+/* ---- Packed weights, for the instruction set selected now ------------------------------------------------------------ */
+
+typedef enum { FRNN_FORWARD, FRNN_BACKWARD } frnn_pass;
+
+/* Bytes that the weights of a cell take when packed for a pass. */
+int64_t frnn_pack_bytes(const frnn_cell *cell, frnn_pass pass);
+/* Pack the cell's weights into `packed`, 64-byte aligned. */
+void frnn_pack(const frnn_cell *cell, frnn_pass pass, void *packed);
+
+/* ---- BLAS ---------------------------------------------------------------------------------------------------------- */
 
 /* BLAS as found at import: Fortran routines with 32-bit or 64-bit integers. void set_threads(int) and
  * int get_threads(void) may be null: then BLAS may run threads of its own, and the engine runs on one. */

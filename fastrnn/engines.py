@@ -14,8 +14,8 @@ from typing import Any, Protocol, TypeAlias
 
 from numpy.typing import NDArray
 
-from fastrnn.blas import BlasEngine
 from fastrnn.cell import Cell, Record, Steps, Weights
+from fastrnn.compiled import BlasEngine, PackedEngine
 from fastrnn.reference import ReferenceEngine
 
 __all__ = ["Engine", "available", "current", "use"]
@@ -31,7 +31,10 @@ class Engine(Protocol):
     name: str
 
     def prepare(self, cell: Cell, weights: Weights) -> Any:
-        """Return `weights` in the form that `forward` and `backward` want (packed, say)."""
+        """Return `weights` in the form that `forward` and `stepper` want (packed, say)."""
+
+    def prepare_backward(self, cell: Cell, weights: Weights) -> Any:
+        """Return `weights` in the form that `backward` wants."""
 
     def forward(
         self, cell: Cell, weights: Any, steps: Steps, x: NDArray, h0: NDArray, c0: NDArray | None, y: NDArray,
@@ -104,6 +107,6 @@ def _named(source: str, name: str) -> Engine:
     return _ENGINES[name]
 
 
-_ENGINES: dict[str, Engine] = {engine.name: engine for engine in (BlasEngine(), ReferenceEngine())}
+_ENGINES: dict[str, Engine] = {engine.name: engine for engine in (PackedEngine(), BlasEngine(), ReferenceEngine())}
 _local = threading.local()
 _default = _named("FASTRNN_ENGINE", os.environ.get("FASTRNN_ENGINE") or next(iter(_ENGINES)))

@@ -310,7 +310,7 @@ class Recurrent:
             for d in range(D):
                 k = layer * D + d
                 engine.backward(
-                    cell, engine.prepare(cell, tape._weights[k]), args.steps(d), tape._inputs[layer], args.h0[k],
+                    cell, engine.prepare_backward(cell, tape._weights[k]), args.steps(d), tape._inputs[layer], args.h0[k],
                     at(args.c0, k), direction_part(tape._outputs[layer], d, cell.output_size), tape._records[k],
                     None if dy is None else direction_part(dy, d, cell.output_size), dh_n[k], at(dc_n, k), dx, dh0[k],
                     at(dc0, k), dweights[k],

@@ -187,6 +187,8 @@ class ReferenceEngine:
     def prepare(self, cell: Cell, weights: Weights) -> Weights:
         return weights
 
+    prepare_backward = prepare
+
     def forward(
         self, cell: Cell, weights: Weights, steps: Steps, x: NDArray, h0: NDArray, c0: NDArray | None, y: NDArray,
         h_n: NDArray, c_n: NDArray | None, record: Record | None,

@@ -7,6 +7,7 @@
 #endif
 #define ISA avx512
 #define VECTOR_BYTES 64
+#define VECTOR_REGISTERS 32
 #include "kernels_isa.h"
 #if defined(__clang__)
 #pragma clang attribute pop

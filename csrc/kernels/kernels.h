@@ -16,15 +16,14 @@
     X(gru_before, backward) X(gru_before_reset, backward)
 /* clang-format on */
 
-/* Blocks of gates are `H` elements apart in xw, hu, bias, peephole, gates and da; a kernel touches the `n` units from
- * each pointer on. Pointers do not alias, but c_prev may be c. */
+/* Blocks of gates are `plane` elements apart in a and bias, `H` in peephole, gates and da; a kernel touches the `n`
+ * units from each pointer on. Pointers do not alias, but c_prev may be c. */
 #define FRNN_DECLARE_ROWS(REAL, D)                                                                                     \
     typedef struct {                                                                                                   \
-        int64_t n, H;                                                                                                  \
+        int64_t n, H, plane;                                                                                           \
         int replace;                                                                                                   \
-        const REAL *xw;       /* W x, G blocks */                                                                      \
-        const REAL *hu;       /* U h, G blocks */                                                                      \
-        const REAL *bias;     /* b_ih + b_hh, G blocks; GRU after: r, z, b_in, b_hn */                                 \
+        const REAL *a;        /* W x + U h, G blocks; GRU after: r, z, U_n h, W_n x */                                 \
+        const REAL *bias;     /* likewise: b_ih + b_hh; GRU after: r, z, b_hn, b_in */                                 \
         const REAL *peephole; /* LSTM p_i, p_f, p_o, or null */                                                        \
         const REAL *h_prev;   /* GRU */                                                                                \
         const REAL *c_prev;   /* LSTM */                                                                               \
@@ -45,7 +44,18 @@
         REAL *dc;                  /* LSTM in: gradient of c_t, out: of c_{t-1} */                                     \
         const REAL *drh;           /* GRU before: gradient of r*h_prev */                                              \
         REAL *da;                  /* out: gradient of the pre-activations; GRU after: r, z, hn, then n */             \
-    } frnn_backward_row_##D;
+    } frnn_backward_row_##D;                                                                                           \
+    /* C (rows, columns) = beta*C + A (rows, K) R, R packed: product_body.h */                                         \
+    typedef struct {                                                                                                   \
+        int64_t rows, columns, K;                                                                                      \
+        const REAL *A;                                                                                                 \
+        int64_t lda;                                                                                                   \
+        const REAL *R;                                                                                                 \
+        int64_t stride; /* from one vector of columns to the next */                                                   \
+        int beta;       /* 0 or 1; at 0 nothing is read from C */                                                      \
+        REAL *C;                                                                                                       \
+        int64_t ldc;                                                                                                   \
+    } frnn_product_##D;
 
 FRNN_DECLARE_ROWS(float, f32)
 FRNN_DECLARE_ROWS(double, f64)
@@ -55,6 +65,10 @@ FRNN_DECLARE_ROWS(double, f64)
         FRNN_KERNELS(FRNN_MEMBER_##D)                                                                                  \
         void (*tanh)(int64_t n, const REAL *x, REAL *y);                                                               \
         void (*sigmoid)(int64_t n, const REAL *x, REAL *y);                                                            \
+        void (*multiply)(const frnn_product_##D *);                                                                    \
+        void (*pack)(int transposed, int64_t K, int64_t columns, const REAL *weights, int64_t ld, REAL *packed,        \
+                     int64_t stride);                                                                                  \
+        int64_t lanes; /* values a vector */                                                                           \
     } frnn_kernels_##D;
 #define FRNN_MEMBER_f32(cell, pass) void (*cell##_##pass)(const frnn_##pass##_row_f32 *);
 #define FRNN_MEMBER_f64(cell, pass) void (*cell##_##pass)(const frnn_##pass##_row_f64 *);

@@ -19,8 +19,8 @@
 
 /* W x + U h + b of gate block k */
 static ALWAYS_INLINE vec FN(preactivation)(const forward_row *row, int k, int64_t u, int64_t lanes) {
-    const int64_t at = k * row->H + u;
-    return load(row->xw + at, lanes) + load(row->hu + at, lanes) + load(row->bias + at, lanes);
+    const int64_t at = k * row->plane + u;
+    return load(row->a + at, lanes) + load(row->bias + at, lanes);
 }
 #define preactivation(k) FN(preactivation)(row, k, u, lanes)
 
@@ -119,10 +119,9 @@ static ALWAYS_INLINE vec FN(blend)(const forward_row *row, vec z, vec n, vec h_p
 }
 
 static ALWAYS_INLINE void FN(gru_after_forward_vector)(const forward_row *row, int64_t u, int64_t lanes) {
-    const int64_t H = row->H, at_n = 2 * H + u;
-    const vec r = vsigmoid(preactivation(0)), z = vsigmoid(preactivation(1));
-    const vec hn = load(row->hu + at_n, lanes) + load(row->bias + 3 * H + u, lanes);
-    const vec n = vtanh(load(row->xw + at_n, lanes) + load(row->bias + at_n, lanes) + r * hn);
+    const int64_t H = row->H;
+    const vec r = vsigmoid(preactivation(0)), z = vsigmoid(preactivation(1)), hn = preactivation(2);
+    const vec n = vtanh(preactivation(3) + r * hn);
     store_h(FN(blend)(row, z, n, load(row->h_prev + u, lanes)));
     if (row->gates) {
         store(row->gates + u, r, lanes);
@@ -188,6 +187,8 @@ static ALWAYS_INLINE void FN(gru_before_reset_backward_vector)(const backward_ro
     store(row->dh + u, load(row->dh + u, lanes) + drh * r, lanes);
 }
 KERNEL(gru_before_reset_backward, backward_row)
+
+#include "product_body.h"
 
 /* ---- The activations alone ---- */
 

@@ -1,4 +1,5 @@
-/* All kernels of one instruction set, as a table. The includer defines ISA (a name) and VECTOR_BYTES, and has switched
+/* All kernels of one instruction set, as a table. The includer defines ISA (a name), VECTOR_BYTES and
+ * VECTOR_REGISTERS, and has switched
  * the compiler to that instruction set. */
 #include "kernels.h"
 
@@ -26,11 +27,15 @@
 #define FN(name) JOIN(name, f64)
 #include "kernels_body.h"
 
+#define LANES_f32 (VECTOR_BYTES ? VECTOR_BYTES / 4 : 1)
+#define LANES_f64 (VECTOR_BYTES ? VECTOR_BYTES / 8 : 1)
 #define ENTRY_f32(cell, pass) .cell##_##pass = cell##_##pass##_f32,
 #define ENTRY_f64(cell, pass) .cell##_##pass = cell##_##pass##_f64,
 
 const frnn_kernel_set JOIN(frnn_kernels, ISA) = {
     .name = TEXT(ISA),
-    .f32 = {FRNN_KERNELS(ENTRY_f32).tanh = tanh_array_f32, .sigmoid = sigmoid_array_f32},
-    .f64 = {FRNN_KERNELS(ENTRY_f64).tanh = tanh_array_f64, .sigmoid = sigmoid_array_f64},
+    .f32 = {FRNN_KERNELS(ENTRY_f32).tanh = tanh_array_f32, .sigmoid = sigmoid_array_f32, .multiply = multiply_f32,
+            .pack = pack_f32, .lanes = LANES_f32},
+    .f64 = {FRNN_KERNELS(ENTRY_f64).tanh = tanh_array_f64, .sigmoid = sigmoid_array_f64, .multiply = multiply_f64,
+            .pack = pack_f64, .lanes = LANES_f64},
 };

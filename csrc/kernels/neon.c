@@ -2,5 +2,6 @@
 #if FRNN_NEON /* part of every aarch64 */
 #define ISA neon
 #define VECTOR_BYTES 16
+#define VECTOR_REGISTERS 32
 #include "kernels_isa.h"
 #endif

@@ -24,6 +24,11 @@ cdef extern from "fastrnn.h" nogil:
         const void *b_hh
         const void *w_hr
         const void *peephole
+        const void *packed
+
+    ctypedef enum frnn_pass:
+        FRNN_FORWARD
+        FRNN_BACKWARD
 
     ctypedef struct frnn_cell_gradient:
         void *w_ih
@@ -72,10 +77,12 @@ cdef extern from "fastrnn.h" nogil:
         void *dc0
         frnn_cell_gradient dcell
 
-    int64_t frnn_blas_forward_workspace(const frnn_cell *, const frnn_forward_args *)
-    int64_t frnn_blas_backward_workspace(const frnn_cell *, const frnn_backward_args *)
-    void frnn_blas_forward(const frnn_cell *, const frnn_forward_args *, int threads, void *workspace)
-    void frnn_blas_backward(const frnn_cell *, const frnn_backward_args *, int threads, void *workspace)
+    int64_t frnn_forward_workspace(const frnn_cell *, const frnn_forward_args *)
+    int64_t frnn_backward_workspace(const frnn_cell *, const frnn_backward_args *)
+    void frnn_forward(const frnn_cell *, const frnn_forward_args *, int threads, void *workspace)
+    void frnn_backward(const frnn_cell *, const frnn_backward_args *, int threads, void *workspace)
+    int64_t frnn_pack_bytes(const frnn_cell *, frnn_pass)
+    void frnn_pack(const frnn_cell *, frnn_pass, void *packed)
     void frnn_blas_install(void *sgemm, void *dgemm, void *sgemv, void *dgemv, int integer_bytes,
                            void *set_threads, void *get_threads)
     void frnn_blas_gemm(frnn_dtype, int ta, int tb, int64_t M, int64_t N, int64_t K, const void *A, int64_t lda,

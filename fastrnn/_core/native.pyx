@@ -70,13 +70,18 @@ cdef class Workspace:
         PyMem_RawFree(self.block)
 
 
-cdef class BlasCell:
-    """A cell and its weights, unpacked for the blas engine. Keeps the arrays alive."""
+cdef class NativeCell:
+    """A cell and its weights as C takes them. Keeps the arrays alive.
+
+    `packed_for` says for which pass the weights are packed, "forward" or "backward"; None leaves products to BLAS.
+    """
 
     cdef frnn_cell c
     cdef object weights
+    cdef Workspace packed
 
-    def __init__(self, cell, weights):
+    def __init__(self, cell, weights, packed_for=None):
+        cdef frnn_pass which
         variant = {"rnn": cell.nonlinearity, "lstm": True, "gru": cell.reset_after}[cell.kind]
         self.c.kind = KINDS[cell.kind, variant]
         self.c.dtype = FRNN_F32 if cell.dtype.itemsize == 4 else FRNN_F64
@@ -85,11 +90,19 @@ cdef class BlasCell:
         self.c.w_ih, self.c.w_hh = address(weights[0]), address(weights[1])
         self.c.b_ih, self.c.b_hh = address(weights[2]), address(weights[3])
         self.c.w_hr, self.c.peephole = address(weights[4]), address(weights[5])
+        self.c.packed = NULL
         self.weights = weights
+        if packed_for is not None:
+            which = FRNN_FORWARD if packed_for == "forward" else FRNN_BACKWARD
+            self.packed = Workspace()
+            self.packed.reserve(frnn_pack_bytes(&self.c, which))
+            with nogil:
+                frnn_pack(&self.c, which, self.packed.data)
+            self.c.packed = self.packed.data
 
 
-def blas_forward(
-    BlasCell cell, steps, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, cnp.ndarray y, cnp.ndarray h_n,
+def forward(
+    NativeCell cell, steps, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, cnp.ndarray y, cnp.ndarray h_n,
     cnp.ndarray c_n, cnp.ndarray gates, cnp.ndarray cells, int threads,
 ):
     """`fastrnn.engines.Engine.forward`; gates and cells are those of the record, or None."""
@@ -100,13 +113,13 @@ def blas_forward(
     args.h0, args.c0 = address(h0), address(c0)
     args.h_n, args.c_n = address(h_n), address(c_n)
     args.record.gates, args.record.cells = address(gates), address(cells)
-    workspace.reserve(frnn_blas_forward_workspace(&cell.c, &args))
+    workspace.reserve(frnn_forward_workspace(&cell.c, &args))
     with nogil:
-        frnn_blas_forward(&cell.c, &args, threads, workspace.data)
+        frnn_forward(&cell.c, &args, threads, workspace.data)
 
 
-def blas_backward(
-    BlasCell cell, steps, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, cnp.ndarray y, cnp.ndarray gates,
+def backward(
+    NativeCell cell, steps, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, cnp.ndarray y, cnp.ndarray gates,
     cnp.ndarray cells, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_n, cnp.ndarray dx, cnp.ndarray dh0,
     cnp.ndarray dc0, dweights, int threads,
 ):
@@ -122,12 +135,12 @@ def blas_backward(
     args.dcell.w_ih, args.dcell.w_hh = address(dweights[0]), address(dweights[1])
     args.dcell.b_ih, args.dcell.b_hh = address(dweights[2]), address(dweights[3])
     args.dcell.w_hr, args.dcell.peephole = address(dweights[4]), address(dweights[5])
-    workspace.reserve(frnn_blas_backward_workspace(&cell.c, &args))
+    workspace.reserve(frnn_backward_workspace(&cell.c, &args))
     with nogil:
-        frnn_blas_backward(&cell.c, &args, threads, workspace.data)
+        frnn_backward(&cell.c, &args, threads, workspace.data)
 
 
-cdef class BlasStepper:
+cdef class NativeStepper:
     """`fastrnn.engines.Engine.stepper`: a stack of unidirectional cells, one step at a time, without allocation."""
 
     cdef list cells
@@ -137,7 +150,7 @@ cdef class BlasStepper:
     def __init__(self, list cells, list outputs, cnp.ndarray h, cnp.ndarray c):
         """`outputs` are arrays (B, O) for what lies between the layers."""
         cdef StepArgs step
-        cdef BlasCell cell
+        cdef NativeCell cell
         self.cells, self.args, self.workspace = cells, [], Workspace()
         for layer, cell in enumerate(cells):
             step = StepArgs.__new__(StepArgs)
@@ -149,13 +162,13 @@ cdef class BlasStepper:
             step.a.c0 = step.a.c_n = address(step.keep[1])
             step.a.x.data = address(outputs[layer - 1]) if layer > 0 else NULL
             step.a.y.data = address(outputs[layer]) if layer + 1 < len(cells) else NULL
-            self.workspace.reserve(frnn_blas_forward_workspace(&cell.c, &step.a))
+            self.workspace.reserve(frnn_forward_workspace(&cell.c, &step.a))
             self.args.append(step)
 
     def __call__(self, cnp.ndarray x, cnp.ndarray out, int threads=1):
         cdef Py_ssize_t layer, last = len(self.cells) - 1
         cdef StepArgs step
-        cdef BlasCell cell
+        cdef NativeCell cell
         for layer in range(last + 1):
             step, cell = self.args[layer], self.cells[layer]
             if layer == 0:
@@ -163,7 +176,7 @@ cdef class BlasStepper:
             if layer == last:
                 step.a.y.data = cnp.PyArray_DATA(out)
             with nogil:
-                frnn_blas_forward(&cell.c, &step.a, threads, self.workspace.data)
+                frnn_forward(&cell.c, &step.a, threads, self.workspace.data)
 
 
 cdef class StepArgs:

@@ -1,7 +1,6 @@
 #define REAL double
 #define FN(name) name##_f64
-#define ROW(pass) frnn_##pass##_row_f64
 #define KERNELS frnn_kernels_f64
 #define KERNELS_OF f64
 #define GEMM frnn_gemm_f64
-#include "engine.h"
+#include "sequence_body.h"

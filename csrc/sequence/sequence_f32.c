@@ -1,7 +1,6 @@
 #define REAL float
 #define FN(name) name##_f32
-#define ROW(pass) frnn_##pass##_row_f32
 #define KERNELS frnn_kernels_f32
 #define KERNELS_OF f32
 #define GEMM frnn_gemm_f32
-#include "engine.h"
+#include "sequence_body.h"

@@ -1,9 +1,9 @@
 #include "plan.h"
 
-#include "gemm.h"
+#include "../blas/gemm.h"
 
-/* Inference promises at most 8 MiB of scratch: at most 2 for projections, 2 for gathered inputs, 1 for U h, and up to 2
- * for states. A single row may exceed this, when H or I is beyond 100,000. */
+/* Inference promises at most 8 MiB of scratch: at most 2 for pre-activations, 2 for gathered inputs, and up to
+ * 2 for states. A single row may exceed this, when H or I is beyond 100,000. */
 #define STEP_BYTES (1 << 20)
 #define CHUNK_BYTES (2 << 20)
 /* Weight gradients are read and written once a chunk, so a chunk has this many rows at least, and more while it stays in
@@ -27,7 +27,7 @@ static int one_block(const frnn_plan *p, const frnn_steps *s, const frnn_series 
 }
 
 frnn_plan frnn_forward_plan(const frnn_cell *cell, const frnn_forward_args *args, size_t real_bytes) {
-    const int64_t row_bytes = FRNN_MAX(frnn_gates(cell) * cell->H, cell->I) * (int64_t)real_bytes;
+    const int64_t row_bytes = FRNN_MAX((frnn_gates(cell) + 1) * cell->H, cell->I) * (int64_t)real_bytes;
     frnn_plan p = plan(&args->steps, row_bytes, STEP_BYTES, CHUNK_BYTES);
     p.direct = one_block(&p, &args->steps, &args->x, cell->I);
     return p;

@@ -14,6 +14,7 @@ typedef struct {
     const KERNELS *kernels;
     frnn_plan plan;
     int by_units;
+    FN(factors) factors;
     int64_t blocks; /* of H in a row of da: G, but 4 (r, z, hn, n) for a GRU that resets after */
     REAL *zero;     /* (max(H, O)) zeros: the state after a reset */
     REAL *da;       /* (chunk rows, blocks*H) */
@@ -62,12 +63,12 @@ static frnn_series FN(cells_series)(const FN(backward_run) *run) {
     return (frnn_series){run->args->record.cells, run->args->steps.B * H, H};
 }
 
-/* C (rows, columns of this thread) = beta*C + da[blocks k0..k1-1] * weight (H*(k1-k0), width) */
-static void FN(return_through)(const FN(backward_run) *run, const frnn_part *part, frnn_range columns, int64_t rows,
-                               const REAL *da, int k0, int k1, const REAL *weight, int64_t width, int beta, REAL *C) {
-    const int64_t H = run->cell->H, DA = run->blocks * H;
-    GEMM(0, 0, rows, columns.end - columns.first, (k1 - k0) * H, da + part->row_first * DA + k0 * H, part->row_step * DA,
-         weight + columns.first, width, beta, C + part->row_first * width + columns.first, part->row_step * width);
+/* C's columns = beta*C + da[blocks b0..b1-1] U[those blocks], for `rows` of this member's rows; C (rows, O) */
+static void FN(return_through)(const FN(backward_run) *run, const frnn_part *part, int64_t rows, const REAL *da, int b0,
+                               int b1, int beta, REAL *C) {
+    const int64_t H = run->cell->H, O = run->cell->O, DA = run->blocks * H;
+    FN(multiply)(&run->factors.state, rows, da + part->row_first * DA + b0 * H, part->row_step * DA, b0 * H, b1 * H, 0, 1,
+                 part->outputs.first, part->outputs.end, beta, C + part->row_first * O, part->row_step * O, O);
 }
 
 static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part, int64_t j0, int64_t t, int64_t at,
@@ -79,7 +80,6 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
     const int64_t rows = frnn_part_rows(part, n), outputs = part->outputs.end - o0;
     const int64_t K = cell->kind == FRNN_LSTM || cell->kind == FRNN_GRU_AFTER ? 4 : 3;
     const frnn_series cells = FN(cells_series)(run);
-    const REAL *w_hh = cell->w_hh;
     REAL *da = run->da + at * DA;
 
     if (cell->w_hr) { /* h = W_hr m */
@@ -89,11 +89,11 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
             for (int64_t k = 0; k < outputs; k++) dh_out[k] = dy ? dh[k] + dy[k] : dh[k];
         }
         if (part->by_units) frnn_team_barrier(team); /* dm needs all of dh */
-        GEMM(0, 0, rows, part->units.end - u0, O, run->dh_out + (at + part->row_first) * O, part->row_step * O,
-             (const REAL *)cell->w_hr + u0, H, 0, run->dm + part->row_first * H + u0, part->row_step * H);
+        FN(multiply)(&run->factors.projection, rows, run->dh_out + (at + part->row_first) * O, part->row_step * O, 0, O, 0,
+                     1, u0, part->units.end, 0, run->dm + part->row_first * H, part->row_step * H, H);
     }
 
-    ROW(backward) row = {.n = part->units.end - u0, .H = H, .replace = cell->replace};
+    FN(frnn_backward_row) row = {.n = part->units.end - u0, .H = H, .replace = cell->replace};
     if (cell->peephole) row.peephole = (const REAL *)cell->peephole + u0;
     for (int64_t j = part->row_first; j < n; j += part->row_step) {
         const int64_t b = frnn_row(steps, j0 + j);
@@ -123,7 +123,7 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
     if (part->by_units) frnn_team_barrier(team); /* dh needs all of da */
 
     if (cell->kind == FRNN_GRU_BEFORE) {
-        FN(return_through)(run, part, part->units, rows, da, 2, 3, w_hh + 2 * H * H, H, 0, run->dm);
+        FN(return_through)(run, part, rows, da, 2, 3, 0, run->dm);
         for (int64_t j = part->row_first; j < n; j += part->row_step) {
             const int64_t b = frnn_row(steps, j0 + j);
             row.da = da + j * DA + u0, row.dh = run->dh + j * H + u0, row.drh = run->dm + j * H + u0;
@@ -132,10 +132,10 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
             run->kernels->gru_before_reset_backward(&row);
         }
         if (part->by_units) frnn_team_barrier(team); /* dh needs all of da_r */
-        FN(return_through)(run, part, part->outputs, rows, da, 0, 2, w_hh, H, 1, run->dh);
+        FN(return_through)(run, part, rows, da, 0, 2, 1, run->dh);
     } else {
         const int adds = cell->kind == FRNN_GRU_AFTER; /* to what passed around the matrices */
-        FN(return_through)(run, part, part->outputs, rows, da, 0, (int)frnn_gates(cell), w_hh, O, adds, run->dh);
+        FN(return_through)(run, part, rows, da, 0, (int)frnn_gates(cell), adds, run->dh);
     }
     if (steps->resets)
         for (int64_t j = part->row_first; j < n; j += part->row_step)
@@ -213,7 +213,8 @@ static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *ch
     const int64_t I = cell->I, H = cell->H, O = cell->O, G = frnn_gates(cell), DA = run->blocks * H;
     const int64_t rows = frnn_chunk_rows(chunk);
     const int direct = run->plan.direct;
-    const REAL *w_ih = cell->w_ih, *x = direct ? FN(series_at)(&run->args->x, chunk->low, 0) : run->x;
+    const FN(factor) *W = &run->factors.input;
+    const REAL *x = direct ? FN(series_at)(&run->args->x, chunk->low, 0) : run->x;
     REAL *dx = direct ? FN(series_at)(&run->args->dx, chunk->low, 0) : run->dx;
     int task = 0;
     if (cell->kind == FRNN_GRU_AFTER) { /* x meets da_r, da_z and da_n, h meets da_r, da_z and da_hn */
@@ -232,8 +233,10 @@ static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *ch
         const int64_t count = FRNN_MIN(TASK_ROWS, rows - r);
         const REAL *da = run->da + r * DA;
         if (!MINE) continue;
-        GEMM(0, 0, count, I, (cell->kind == FRNN_GRU_AFTER ? 2 : G) * H, da, DA, w_ih, I, direct, dx + r * I, I);
-        if (cell->kind == FRNN_GRU_AFTER) GEMM(0, 0, count, I, H, da + 3 * H, DA, w_ih + 2 * H * I, I, 1, dx + r * I, I);
+        const int64_t k = (cell->kind == FRNN_GRU_AFTER ? 2 : G) * H;
+        FN(multiply)(W, count, da, DA, 0, k, 0, 1, 0, I, direct, dx + r * I, I, I);
+        if (cell->kind == FRNN_GRU_AFTER) /* da_n is the fourth block, W_n the third */
+            FN(multiply)(W, count, da + 3 * H, DA, 2 * H, 3 * H, 0, 1, 0, I, 1, dx + r * I, I, I);
     }
     if (d->b_ih && MINE) {
         if (cell->kind == FRNN_GRU_AFTER) {
@@ -302,16 +305,17 @@ static void FN(backward_work)(void *context, const frnn_team *team) {
 static FN(backward_run) FN(backward_new)(const frnn_cell *cell, const frnn_backward_args *args) {
     FN(backward_run) run = {.cell = cell, .args = args, .kernels = &frnn_kernels()->KERNELS_OF};
     run.plan = frnn_backward_plan(cell, args, sizeof(REAL));
+    run.factors = FN(factors_of)(cell, FRNN_BACKWARD);
     run.blocks = cell->kind == FRNN_GRU_AFTER ? 4 : frnn_gates(cell);
     return run;
 }
 
-size_t FN(frnn_blas_backward_workspace)(const frnn_cell *cell, const frnn_backward_args *args) {
+size_t FN(frnn_backward_workspace)(const frnn_cell *cell, const frnn_backward_args *args) {
     FN(backward_run) run = FN(backward_new)(cell, args);
     return FN(backward_layout)(&run, NULL);
 }
 
-void FN(frnn_blas_backward)(const frnn_cell *cell, const frnn_backward_args *args, int threads, void *workspace) {
+void FN(frnn_backward)(const frnn_cell *cell, const frnn_backward_args *args, int threads, void *workspace) {
     FN(backward_run) run = FN(backward_new)(cell, args);
     FN(backward_layout)(&run, workspace);
     threads = frnn_gemm_begin(frnn_worthwhile(cell, &args->steps, threads, &run.by_units));

@@ -76,6 +76,9 @@ static inline int64_t frnn_chunk_rows(const frnn_chunk *chunk) { return chunk->o
 
 /* Which of a step's rows and which units a thread of a team computes: every size-th row and all units, or all rows and
  * a slice of the units. Rows need no barrier between steps; units do, but stay few enough for that thread's cache. */
+/* Units are shared in multiples of this, which is a whole number of any instruction set's vectors. */
+#define FRNN_UNITS 16
+
 typedef struct {
     int64_t row_first, row_step;
     frnn_range units, outputs; /* of H and of O */
@@ -84,7 +87,8 @@ typedef struct {
 
 static inline frnn_part frnn_part_of(const frnn_cell *cell, int by_units, int index, int size) {
     if (by_units && size > 1)
-        return (frnn_part){0, 1, frnn_share(cell->H, 16, index, size), frnn_share(cell->O, 16, index, size), 1};
+        return (frnn_part){0, 1, frnn_share(cell->H, FRNN_UNITS, index, size),
+                           frnn_share(cell->O, FRNN_UNITS, index, size), 1};
     return (frnn_part){index, size, {0, cell->H}, {0, cell->O}, 0};
 }
 

@@ -1,7 +1,7 @@
 /* A sequence forwards, for one dtype. Included by blas_f32.c and blas_f64.c.
  *
  * In chunks of steps: (1) gather the valid rows of x, (2) project them with one product, (3) step by step, one product
- * with the state for all gates together, then the gate kernel row by row.
+ * adds the state's part for all gates together, then the gate kernel goes row by row.
  */
 
 typedef struct {
@@ -10,10 +10,12 @@ typedef struct {
     const KERNELS *kernels;
     frnn_plan plan;
     int by_units;
-    REAL *bias; /* (G or G+1, H): see frnn_forward_row */
+    FN(factors) factors;
+    int64_t blocks; /* of pre-activations: G, but 4 (r, z, U_n h, W_n x) for a GRU that resets after */
+    int64_t plane;  /* from block to block, at least H */
+    REAL *bias; /* (blocks, plane) */
     REAL *x;    /* (chunk rows, I) gathered; unused where x itself is one block */
-    REAL *xw;   /* (chunk rows, G*H) */
-    REAL *hu;   /* (block rows, G*H) */
+    REAL *a;    /* (chunk rows, blocks, plane): W x, then W x + U h */
     REAL *h[2]; /* (block rows, O): step s reads h[s % 2] and writes the other */
     REAL *c;    /* (block rows, H) LSTM */
     REAL *m;    /* (block rows, H) LSTM: o*tanh(c) before projection */
@@ -25,12 +27,11 @@ typedef struct {
 static size_t FN(forward_layout)(FN(forward_run) *run, char *base) {
     const frnn_cell *cell = run->cell;
     const frnn_plan *plan = &run->plan;
-    const int64_t GH = frnn_gates(cell) * cell->H, lstm = cell->kind == FRNN_LSTM, before = cell->kind == FRNN_GRU_BEFORE;
+    const int64_t lstm = cell->kind == FRNN_LSTM, before = cell->kind == FRNN_GRU_BEFORE;
     size_t used = 0;
-    run->bias = FN(take)(base, &used, GH + cell->H);
+    run->bias = FN(take)(base, &used, run->blocks * run->plane);
     run->x = FN(take)(base, &used, plan->direct ? 0 : plan->chunk_rows * cell->I);
-    run->xw = FN(take)(base, &used, plan->chunk_rows * GH);
-    run->hu = FN(take)(base, &used, plan->block_rows * GH);
+    run->a = FN(take)(base, &used, plan->chunk_rows * run->blocks * run->plane);
     run->h[0] = FN(take)(base, &used, plan->block_rows * cell->O);
     run->h[1] = FN(take)(base, &used, plan->block_rows * cell->O);
     run->c = FN(take)(base, &used, lstm ? plan->block_rows * cell->H : 0);
@@ -40,17 +41,21 @@ static size_t FN(forward_layout)(FN(forward_run) *run, char *base) {
     return used;
 }
 
-/* b_ih + b_hh; for a GRU that resets after, b_in and b_hn apart. */
+/* b_ih + b_hh; for a GRU that resets after, b_hn and b_in apart. */
 static void FN(combine_bias)(const FN(forward_run) *run) {
     const frnn_cell *cell = run->cell;
-    const int64_t GH = frnn_gates(cell) * cell->H;
+    const int64_t H = cell->H, G = frnn_gates(cell);
     const REAL *b_ih = cell->b_ih, *b_hh = cell->b_hh;
-    for (int64_t k = 0; k < GH; k++) run->bias[k] = b_ih ? b_ih[k] + b_hh[k] : 0;
-    if (cell->kind == FRNN_GRU_AFTER)
-        for (int64_t k = 2 * cell->H; k < GH; k++) {
-            run->bias[k] = b_ih ? b_ih[k] : 0;
-            run->bias[k + cell->H] = b_hh ? b_hh[k] : 0;
+    memset(run->bias, 0, (size_t)(run->blocks * run->plane) * sizeof(REAL));
+    if (!b_ih) return;
+    for (int64_t g = 0; g < G; g++) {
+        REAL *bias = run->bias + g * run->plane;
+        const int apart = cell->kind == FRNN_GRU_AFTER && g == 2;
+        for (int64_t u = 0; u < H; u++) {
+            bias[u] = apart ? b_hh[g * H + u] : b_ih[g * H + u] + b_hh[g * H + u];
+            if (apart) bias[run->plane + u] = b_ih[g * H + u];
         }
+    }
 }
 
 static void FN(start_states)(const FN(forward_run) *run, int64_t j0, int64_t j1, const frnn_team *team) {
@@ -85,70 +90,74 @@ static void FN(clear_past_ends)(const FN(forward_run) *run, const frnn_team *tea
             memset(FN(series_at)(&run->args->y, t, b), 0, (size_t)run->cell->O * sizeof(REAL));
 }
 
-/* xw = x W^T for all rows of a chunk, each thread a share of the rows, or of the columns where rows are few. */
-static void FN(project)(const FN(forward_run) *run, const frnn_chunk *chunk, const frnn_team *team) {
-    const frnn_cell *cell = run->cell;
-    const int64_t I = cell->I, GH = frnn_gates(cell) * cell->H, rows = frnn_chunk_rows(chunk);
-    const REAL *x = run->plan.direct ? FN(series_at)(&run->args->x, chunk->low, 0) : run->x;
-    if (rows >= 16 * team->size) {
-        const frnn_range part = frnn_share(rows, 1, team->index, team->size);
-        GEMM(0, 1, part.end - part.first, GH, I, x + part.first * I, I, cell->w_ih, I, 0, run->xw + part.first * GH, GH);
-    } else {
-        const frnn_range part = frnn_share(GH, 16, team->index, team->size);
-        GEMM(0, 1, rows, part.end - part.first, I, x, I, (const REAL *)cell->w_ih + part.first * I, I, 0,
-             run->xw + part.first, GH);
+/* a = x W^T for some rows and units of a chunk. */
+static void FN(project_part)(const FN(forward_run) *run, const REAL *x, frnn_range rows, frnn_range units) {
+    const FN(factor) *W = &run->factors.input;
+    const int64_t I = run->cell->I, A = run->blocks * run->plane, count = rows.end - rows.first;
+    REAL *a = run->a + rows.first * A;
+    x += rows.first * I;
+    if (run->cell->kind != FRNN_GRU_AFTER) {
+        FN(multiply)(W, count, x, I, 0, I, 0, (int)W->blocks, units.first, units.end, 0, a, A, run->plane);
+    } else { /* W_n x goes to the fourth block, and U_n h will be added to the third */
+        FN(multiply)(W, count, x, I, 0, I, 0, 2, units.first, units.end, 0, a, A, run->plane);
+        FN(multiply)(W, count, x, I, 0, I, 2, 3, units.first, units.end, 0, a + run->plane, A, run->plane);
+        const int64_t end = units.end == run->cell->H ? run->plane : units.end;
+        for (int64_t r = 0; r < count; r++)
+            memset(a + r * A + 2 * run->plane + units.first, 0, (size_t)(end - units.first) * sizeof(REAL));
     }
 }
 
-/* hu = h U^T for gate blocks k0..k1-1 of this thread's units, for `rows` of its rows. */
-static void FN(recur)(const FN(forward_run) *run, const frnn_part *part, int64_t rows, const REAL *h, int64_t width,
-                      int k0, int k1) {
-    const frnn_cell *cell = run->cell;
-    const int64_t H = cell->H, GH = frnn_gates(cell) * H, units = part->units.end - part->units.first;
-    const REAL *A = h + part->row_first * width, *U = cell->w_hh;
-    REAL *C = run->hu + part->row_first * GH;
-    const int64_t lda = part->row_step * width, ldc = part->row_step * GH;
-    if (units == H) {
-        GEMM(0, 1, rows, (k1 - k0) * H, width, A, lda, U + k0 * H * width, width, 0, C + k0 * H, ldc);
-    } else {
-        for (int k = k0; k < k1; k++) {
-            const int64_t at = k * H + part->units.first;
-            GEMM(0, 1, rows, units, width, A, lda, U + at * width, width, 0, C + at, ldc);
-        }
-    }
+/* a = x W^T for a chunk: each member a share of the rows, or of the units where rows are few. */
+static void FN(project)(const FN(forward_run) *run, const frnn_chunk *chunk, const frnn_team *team) {
+    const int64_t H = run->cell->H, rows = frnn_chunk_rows(chunk);
+    const REAL *x = run->plan.direct ? FN(series_at)(&run->args->x, chunk->low, 0) : run->x;
+    if (rows >= 16 * team->size)
+        FN(project_part)(run, x, frnn_share(rows, 1, team->index, team->size), (frnn_range){0, H});
+    else
+        FN(project_part)(run, x, (frnn_range){0, rows}, frnn_share(H, FRNN_UNITS, team->index, team->size));
+}
+
+/* a += h U^T, blocks b0..b1-1, for this member's units and `rows` of its rows. */
+static void FN(recur)(const FN(forward_run) *run, const frnn_part *part, int64_t rows, const REAL *h, REAL *a, int b0,
+                      int b1) {
+    const FN(factor) *U = &run->factors.state;
+    const int64_t A = run->blocks * run->plane;
+    FN(multiply)(U, rows, h + part->row_first * U->K, part->row_step * U->K, 0, U->K, b0, b1, part->units.first,
+                 part->units.end, 1, a + part->row_first * A, part->row_step * A, run->plane);
 }
 
 static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, int64_t j0, int64_t s, int64_t t,
-                             int64_t n, const REAL *xw, const frnn_team *team) {
+                             int64_t n, REAL *a, const frnn_team *team) {
     const frnn_cell *cell = run->cell;
     const frnn_forward_args *args = run->args;
     const frnn_steps *steps = &args->steps;
-    const int64_t H = cell->H, O = cell->O, G = frnn_gates(cell), u0 = part->units.first;
+    const int64_t H = cell->H, O = cell->O, A = run->blocks * run->plane, u0 = part->units.first;
     const int64_t rows = frnn_part_rows(part, n), K = cell->kind == FRNN_LSTM || cell->kind == FRNN_GRU_AFTER ? 4 : 3;
     const REAL *h_prev = run->h[s % 2];
     REAL *h_next = run->h[1 - s % 2];
     const int before = cell->kind == FRNN_GRU_BEFORE;
 
-    ROW(forward) row = {.n = part->units.end - u0, .H = H, .replace = cell->replace, .bias = run->bias + u0};
+    FN(frnn_forward_row) row = {.n = part->units.end - u0, .H = H, .plane = run->plane, .replace = cell->replace};
+    row.bias = run->bias + u0;
     if (cell->peephole) row.peephole = (const REAL *)cell->peephole + u0;
 
-    FN(recur)(run, part, rows, h_prev, O, 0, before ? 2 : (int)G);
+    FN(recur)(run, part, rows, h_prev, a, 0, before ? 2 : (int)run->factors.state.blocks);
     if (before) {
         for (int64_t j = part->row_first; j < n; j += part->row_step) {
             const int64_t b = frnn_row(steps, j0 + j);
             REAL *gates = (REAL *)args->record.gates;
-            row.xw = xw + j * G * H + u0, row.hu = run->hu + j * G * H + u0;
+            row.a = a + j * A + u0;
             row.r = gates ? gates + (t * steps->B + b) * K * H + u0 : run->rz + j * 2 * H + u0;
             row.z = row.r + H;
             row.h_prev = h_prev + j * O + u0, row.rh = run->rh + j * H + u0;
             run->kernels->gru_before_reset_forward(&row);
         }
         if (part->by_units) frnn_team_barrier(team); /* U_n needs all of r*h */
-        FN(recur)(run, part, rows, run->rh, H, 2, 3);
+        FN(recur)(run, part, rows, run->rh, a, 2, 3);
     }
     for (int64_t j = part->row_first; j < n; j += part->row_step) {
         const int64_t b = frnn_row(steps, j0 + j), at = (t * steps->B + b) * H + u0;
-        row.xw = xw + j * G * H + u0, row.hu = run->hu + j * G * H + u0;
+        row.a = a + j * A + u0;
         row.h_prev = h_prev + j * O + u0;
         row.h = cell->w_hr ? run->m + j * H + u0 : h_next + j * O + u0;
         row.y = cell->w_hr ? NULL : FN(series_at)(&args->y, t, b) + u0;
@@ -167,8 +176,8 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
     const int64_t o0 = part->outputs.first, outputs = part->outputs.end - o0;
     if (cell->w_hr) {
         if (part->by_units) frnn_team_barrier(team); /* the projection needs all of m */
-        GEMM(0, 1, rows, outputs, H, run->m + part->row_first * H, part->row_step * H, (const REAL *)cell->w_hr + o0 * H,
-             H, 0, h_next + part->row_first * O + o0, part->row_step * O);
+        FN(multiply)(&run->factors.projection, rows, run->m + part->row_first * H, part->row_step * H, 0, H, 0, 1, o0,
+                     part->outputs.end, 0, h_next + part->row_first * O, part->row_step * O, O);
     }
     if (cell->w_hr || steps->resets)
         for (int64_t j = part->row_first; j < n; j += part->row_step) {
@@ -188,7 +197,6 @@ static void FN(forward_work)(void *context, const frnn_team *team) {
     const frnn_cell *cell = run->cell;
     const frnn_steps *steps = &run->args->steps;
     const frnn_part part = frnn_part_of(cell, run->by_units, team->index, team->size);
-    const int64_t GH = frnn_gates(cell) * cell->H;
     frnn_chunk chunk;
     if (team->index == 0) FN(combine_bias)(run);
     for (int64_t j0 = 0; j0 < steps->B; j0 += run->plan.block_rows) {
@@ -206,9 +214,10 @@ static void FN(forward_work)(void *context, const frnn_team *team) {
             frnn_team_barrier(team);
             for (int64_t s = s0; s < s1; s++) {
                 const int64_t t = steps->reverse ? longest - 1 - s : s, at = chunk.offset[t - chunk.low];
-                FN(forward_step)(run, &part, j0, s, t, chunk.offset[t - chunk.low + 1] - at, run->xw + at * GH, team);
+                FN(forward_step)(run, &part, j0, s, t, chunk.offset[t - chunk.low + 1] - at, 
+                                 run->a + at * run->blocks * run->plane, team);
             }
-            frnn_team_barrier(team); /* xw is free for the next chunk */
+            frnn_team_barrier(team); /* a is free for the next chunk */
         }
         frnn_team_barrier(team);
         FN(finish_states)(run, j0, j1, longest, team);
@@ -220,15 +229,18 @@ static void FN(forward_work)(void *context, const frnn_team *team) {
 static FN(forward_run) FN(forward_new)(const frnn_cell *cell, const frnn_forward_args *args) {
     FN(forward_run) run = {.cell = cell, .args = args, .kernels = &frnn_kernels()->KERNELS_OF};
     run.plan = frnn_forward_plan(cell, args, sizeof(REAL));
+    run.factors = FN(factors_of)(cell, FRNN_FORWARD);
+    run.blocks = cell->kind == FRNN_GRU_AFTER ? 4 : frnn_gates(cell);
+    run.plane = FN(plane)(cell);
     return run;
 }
 
-size_t FN(frnn_blas_forward_workspace)(const frnn_cell *cell, const frnn_forward_args *args) {
+size_t FN(frnn_forward_workspace)(const frnn_cell *cell, const frnn_forward_args *args) {
     FN(forward_run) run = FN(forward_new)(cell, args);
     return FN(forward_layout)(&run, NULL);
 }
 
-void FN(frnn_blas_forward)(const frnn_cell *cell, const frnn_forward_args *args, int threads, void *workspace) {
+void FN(frnn_forward)(const frnn_cell *cell, const frnn_forward_args *args, int threads, void *workspace) {
     FN(forward_run) run = FN(forward_new)(cell, args);
     FN(forward_layout)(&run, workspace);
     threads = frnn_gemm_begin(frnn_worthwhile(cell, &args->steps, threads, &run.by_units));

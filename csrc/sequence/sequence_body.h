@@ -1,0 +1,11 @@
+/* A cell over a sequence, for one dtype. The includer defines REAL, its suffix as FN(name), KERNELS, KERNELS_OF and GEMM. */
+#include "../blas/gemm.h"
+#include "../kernels/kernels.h"
+#include "../team.h"
+#include "plan.h"
+#include "walk.h"
+
+#include "common_body.h"
+#include "factor_body.h"
+#include "forward_body.h"
+#include "backward_body.h"

@@ -1,0 +1,65 @@
+"""The compiled engines: one C driver (csrc/), whose products are BLAS's or, with packed weights, our own."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrnn import blas
+from fastrnn._core import native
+from fastrnn.cell import Cell, Record, Steps, Weights
+from fastrnn.threads import get_num_threads
+
+__all__ = ["BlasEngine", "PackedEngine"]
+
+assert blas.integer_bytes  # both engines leave weight gradients to BLAS, so it is there before they are
+
+
+class BlasEngine:
+    """Products by SciPy's BLAS: every CPU, every compiler."""
+
+    name = "blas"
+
+    def prepare(self, cell: Cell, weights: Weights) -> native.NativeCell:
+        return native.NativeCell(cell, weights)
+
+    def prepare_backward(self, cell: Cell, weights: Weights) -> native.NativeCell:
+        return native.NativeCell(cell, weights)
+
+    def forward(
+        self, cell: Cell, weights: native.NativeCell, steps: Steps, x: NDArray, h0: NDArray, c0: NDArray | None,
+        y: NDArray, h_n: NDArray, c_n: NDArray | None, record: Record | None,
+    ) -> None:  # fmt: skip
+        """See `fastrnn.engines.Engine.forward`."""
+        gates, cells = (None, None) if record is None else record
+        native.forward(weights, steps, x, h0, c0, y, h_n, c_n, gates, cells, get_num_threads())
+
+    def backward(
+        self, cell: Cell, weights: native.NativeCell, steps: Steps, x: NDArray, h0: NDArray, c0: NDArray | None,
+        y: NDArray, record: Record, dy: NDArray | None, dh_n: NDArray, dc_n: NDArray | None, dx: NDArray, dh0: NDArray,
+        dc0: NDArray | None, dweights: Weights,
+    ) -> None:  # fmt: skip
+        """See `fastrnn.engines.Engine.backward`."""
+        native.backward(
+            weights, steps, x, h0, c0, y, record.gates, record.cells, dy, dh_n, dc_n, dx, dh0, dc0, dweights,
+            get_num_threads(),
+        )  # fmt: skip
+
+    def stepper(
+        self, cells: tuple[Cell, ...], weights: list[native.NativeCell], h: NDArray, c: NDArray | None
+    ) -> native.NativeStepper:
+        """See `fastrnn.engines.Engine.stepper`."""
+        between = [np.empty_like(h[0]) for _ in cells[:-1]]
+        return native.NativeStepper(weights, between, h, c)
+
+
+class PackedEngine(BlasEngine):
+    """Products by our own vector kernels, with weights packed for them; weight gradients by BLAS."""
+
+    name = "packed"
+
+    def prepare(self, cell: Cell, weights: Weights) -> native.NativeCell:
+        return native.NativeCell(cell, weights, "forward")
+
+    def prepare_backward(self, cell: Cell, weights: Weights) -> native.NativeCell:
+        return native.NativeCell(cell, weights, "backward")
