@@ -1,0 +1,34 @@
+"""The C code for Python: see csrc/fastrnn.h. Arguments have been validated, and are trusted."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from fastrnn.cell import Cell, Steps, Weights
+
+class BlasCell:
+    def __init__(self, cell: Cell, weights: Weights) -> None: ...
+
+def blas_forward(
+    cell: BlasCell, steps: Steps, x: NDArray, h0: NDArray, c0: NDArray | None, y: NDArray, h_n: NDArray,
+    c_n: NDArray | None, gates: NDArray | None, cells: NDArray | None, threads: int,
+) -> None: ...  # fmt: skip
+def blas_backward(
+    cell: BlasCell, steps: Steps, x: NDArray, h0: NDArray, c0: NDArray | None, y: NDArray, gates: NDArray | None,
+    cells: NDArray | None, dy: NDArray | None, dh_n: NDArray, dc_n: NDArray | None, dx: NDArray, dh0: NDArray,
+    dc0: NDArray | None, dweights: Weights, threads: int,
+) -> None: ...  # fmt: skip
+
+class BlasStepper:
+    def __init__(self, cells: list[BlasCell], outputs: list[NDArray], h: NDArray, c: NDArray | None) -> None: ...
+    def __call__(self, x: NDArray, out: NDArray, threads: int = 1) -> None: ...
+
+# The capsules are those of scipy.linalg.cython_blas.__pyx_capi__, the addresses 0 where there is no such function.
+def install_blas(capsules: Mapping[str, Any], set_threads: int, get_threads: int) -> int: ...
+def isa_names() -> tuple[str, ...]: ...
+def isa_select(name: str) -> bool: ...
+def isa_selected() -> str: ...
+def openmp_version() -> int: ...
+def activation(name: str, x: NDArray, y: NDArray) -> None: ...
+def gemm(ta: bool, tb: bool, a: NDArray, b: NDArray, beta: bool, c: NDArray) -> None: ...
