@@ -2,7 +2,8 @@
  *
  * Sizes: T time steps, B batch rows, I input size, H hidden units, O output size (P if projected, else H), G gates.
  * Arrays are row-major, the rightmost index changes fastest, and hold float or double as cell->dtype says. Nothing here
- * knows Python, allocates, prints or keeps state between calls. Callers have validated; asserts only document.
+ * knows Python, allocates or prints; what is kept between calls is which BLAS, which instruction set, and whether threads
+ * were lost in a fork. Callers have validated.
  */
 #ifndef FASTRNN_H
 #define FASTRNN_H

@@ -53,7 +53,7 @@ static void restore_denormals(float_mode before) { (void)before; }
 /* ---- The barrier ----
  *
  * A step lasts microseconds, so a member spins. But when the machine has more to do than cores, the member that all wait
- * for may itself wait for a core: so after some microseconds a spinning member sleeps and gives its own away. (OpenMP's
+ * for may itself wait for a core: so after some 50 microseconds a spinning member sleeps and gives its own away. (OpenMP's
  * own barrier spins for milliseconds; on a busy machine that was measured at 5 ms a step.) */
 
 #define SPINS 4000
@@ -112,7 +112,7 @@ void frnn_team_barrier(const frnn_team *team) {
 /* ---- Fork: a child has none of its parent's threads, and OpenMP would wait for them forever ---- */
 
 #ifdef _OPENMP
-static volatile int used_threads, lost_threads;
+static atomic_int used_threads, lost_threads;
 #if FRNN_POSIX
 static void in_child(void) { lost_threads = used_threads; }
 static void watch_forks(void) { pthread_atfork(NULL, NULL, in_child); }

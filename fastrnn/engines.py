@@ -92,7 +92,7 @@ def use(name: str) -> Iterator[None]:
     ValueError
         If there is no such engine.
     """
-    engine = _named("name", name)
+    engine = named("name", name)
     before = getattr(_local, "engine", None)
     _local.engine = engine
     try:
@@ -101,7 +101,8 @@ def use(name: str) -> Iterator[None]:
         _local.engine = before
 
 
-def _named(source: str, name: str) -> Engine:
+def named(source: str, name: str) -> Engine:
+    """The engine of that name; `source` is what an error calls it."""
     if name not in _ENGINES:
         raise ValueError(f"{source}: expected one of {', '.join(_ENGINES)}, got {name!r}")
     return _ENGINES[name]
@@ -109,4 +110,4 @@ def _named(source: str, name: str) -> Engine:
 
 _ENGINES: dict[str, Engine] = {engine.name: engine for engine in (PackedEngine(), BlasEngine(), ReferenceEngine())}
 _local = threading.local()
-_default = _named("FASTRNN_ENGINE", os.environ.get("FASTRNN_ENGINE") or next(iter(_ENGINES)))
+_default = named("FASTRNN_ENGINE", os.environ.get("FASTRNN_ENGINE") or next(iter(_ENGINES)))

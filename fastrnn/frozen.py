@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn import validate
+from fastrnn import engines, validate
 from fastrnn.cell import Steps, Weights
 from fastrnn.engines import Engine
 from fastrnn.stack import Stack, State, at, direction_part, state_to_caller
@@ -16,7 +16,7 @@ from fastrnn.validate import Arguments
 __all__ = ["Frozen", "Stream", "infer"]
 
 # What lies between the layers of a unidirectional stack at a time, whatever T is.
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 19
 
 
 def infer(stack: Stack, engine: Engine, prepared: list[Any], args: Arguments) -> tuple[NDArray, State]:
@@ -28,7 +28,9 @@ def infer(stack: Stack, engine: Engine, prepared: list[Any], args: Arguments) ->
     T, B, _ = args.x.shape
     D, O = stack.directions, stack.cells[0].output_size  # noqa: E741
     y = stack.empty(T, B, D * O)
-    h, c = args.h0.copy(), None if args.c0 is None else args.c0.copy()
+    h, c = args.h0, args.c0
+    if not args.state_is_new:
+        h, c = h.copy(), None if c is None else c.copy()
     chunk = T
     if D == 1 and len(stack.cells) > 1:
         chunk = max(1, CHUNK_BYTES // max(1, B * O * stack.dtype.itemsize))
@@ -60,12 +62,15 @@ class Frozen:
     Safe to share among threads: a call reads it and writes nothing but its own results.
     """
 
-    __slots__ = ("_engine", "_prepared", "_stack")
+    __slots__ = ("_engine", "_prepared", "_stack", "_weights")
 
     def __init__(self, stack: Stack, engine: Engine, weights: list[Weights]) -> None:
         self._stack, self._engine = stack, engine
-        copies = [Weights(*(None if a is None else a.copy() for a in w)) for w in weights]
-        self._prepared = [engine.prepare(stack.cells[k // stack.directions], w) for k, w in enumerate(copies)]
+        self._weights = [Weights._make(None if a is None else a.copy() for a in w) for w in weights]
+        self._prepared = [engine.prepare(stack.cells[k // stack.directions], w) for k, w in enumerate(self._weights)]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _frozen, (self._stack, self._engine.name, self._weights)
 
     def __call__(
         self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None
@@ -90,7 +95,12 @@ class Frozen:
         """
         if self._stack.directions == 2:
             raise ValueError("stream: expected a unidirectional layer, got a bidirectional one, which needs the end")
-        return Stream(self._stack, self._engine, self._prepared, validate.size("batch_size", batch_size))
+        return Stream(self, validate.size("batch_size", batch_size))
+
+
+def _frozen(stack: Stack, engine: str, weights: list[Weights]) -> Frozen:
+    """A frozen layer from its pickle: packed again, for the machine that it is on now."""
+    return Frozen(stack, engines.named("engine", engine), weights)
 
 
 class Stream:
@@ -99,13 +109,17 @@ class Stream:
     One thread at a time may use a stream; any number of streams may run at once on one frozen layer.
     """
 
-    __slots__ = ("_c", "_h", "_shapes", "_stack", "_stepper")
+    __slots__ = ("_c", "_frozen", "_h", "_shapes", "_stack", "_stepper")
 
-    def __init__(self, stack: Stack, engine: Engine, prepared: list[Any], batch_size: int) -> None:
-        self._stack = stack
+    def __init__(self, frozen: Frozen, batch_size: int) -> None:
+        self._frozen, self._stack = frozen, frozen._stack
+        stack = self._stack
         self._h, self._c = validate.state_like(stack, "state", None, batch_size, True)
-        self._stepper = engine.stepper(stack.cells, prepared, self._h, self._c)
+        self._stepper = frozen._engine.stepper(stack.cells, frozen._prepared, self._h, self._c)
         self._shapes = (batch_size, stack.cells[0].input_size), (batch_size, stack.output_size)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _stream, (self._frozen, self._h.shape[1], self.state)
 
     def step(self, x: Any, out: NDArray | None = None) -> NDArray:
         """Advance every row by one step.
@@ -137,7 +151,7 @@ class Stream:
             validate.output("out", out, out_shape, dtype)
             if np.may_share_memory(x, out):
                 x = x.copy()
-        if not x.flags.carray:
+        if not (x.flags.c_contiguous and x.flags.aligned):
             x = np.array(x, order="C")
         self._stepper(x, out)
         return out
@@ -171,3 +185,10 @@ class Stream:
         self._h[...] = h
         if self._c is not None:
             self._c[...] = c
+
+
+def _stream(frozen: Frozen, batch_size: int, state: State) -> Stream:
+    """A stream from its pickle."""
+    stream = Stream(frozen, batch_size)
+    stream.state = state
+    return stream

@@ -42,7 +42,7 @@ class Tape:
 
     It shares x, the initial state, y and the parameters with the caller: do not change them in place before
     `backward`. Per step and row it owns (G + 1)*H values for an LSTM, G*H for a GRU (one H more with reset_after),
-    none for an RNN; between layers, H a direction more, and with dropout that again and one byte a value.
+    none for an RNN; between layers, one y more, and with dropout that again and one byte a value.
     """
 
     __slots__ = ("_args", "_dropout", "_engine", "_inputs", "_masks", "_outputs", "_records", "_stack", "_weights")

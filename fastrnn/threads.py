@@ -26,12 +26,12 @@ def set_num_threads(n: int) -> None:
     Parameters
     ----------
     n : int
-        At least 1. More than the machine has is allowed, and slow.
+        1 to 1,024. More than the machine has is allowed, and slow.
 
     Raises
     ------
     TypeError, ValueError
-        If `n` is not an integer, or is less than 1.
+        If `n` is not an integer, or not in that range.
     """
     global _process_count
     _process_count = _checked("n", n)
@@ -44,12 +44,12 @@ def num_threads(n: int) -> Iterator[None]:
     Parameters
     ----------
     n : int
-        At least 1.
+        1 to 1,024.
 
     Raises
     ------
     TypeError, ValueError
-        If `n` is not an integer, or is less than 1.
+        If `n` is not an integer, or not in that range.
     """
     n = _checked("n", n)
     before = getattr(_local, "count", None)

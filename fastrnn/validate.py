@@ -1,4 +1,4 @@
-"""All checks of what a caller passes in, and nothing else. Engines trust what comes from here.
+"""All checks of what callers pass to layers, and nothing else. Engines trust what comes from here.
 
 Every error names the argument, what was expected and what came, and is raised before any work is done.
 """
@@ -32,6 +32,7 @@ class Arguments:
     order: NDArray[np.int64] | None  # the rows by falling length
     resets: NDArray[np.uint8] | None
     batched: bool
+    state_is_new: bool  # nobody else holds h0 and c0
 
     def steps(self, direction: int) -> Steps:
         return Steps(self.lengths, self.order, self.resets, reverse=direction == 1)
@@ -53,7 +54,7 @@ def arguments(stack: Stack, x: Any, state: Any, lengths: Any, resets: Any) -> Ar
     h0, c0 = state_like(stack, "state", state, B, batched)
     lengths = _lengths(lengths, T, B, batched)
     order = None if lengths is None else np.argsort(-lengths, kind="stable")
-    return Arguments(x, h0, c0, lengths, order, _resets(stack, resets, T, B, batched), batched)
+    return Arguments(x, h0, c0, lengths, order, _resets(stack, resets, T, B, batched), batched, state is None)
 
 
 def cotangent(stack: Stack, dy: Any, T: int, B: int, batched: bool) -> NDArray:
@@ -286,4 +287,4 @@ def _resets(stack: Stack, resets: Any, T: int, B: int, batched: bool) -> NDArray
         resets = resets[:, None]
     elif stack.batch_first:
         resets = resets.T
-    return resets.astype(np.uint8, order="C")
+    return np.ascontiguousarray(resets).view(np.uint8)

@@ -1,6 +1,6 @@
 /* The gate kernels: what remains of a step once its matrix products are done. One row at a time, some or all units.
  *
- * FRNN_KERNELS lists them once; prototypes, tables, dispatch and tests follow from it. The bodies are in
+ * FRNN_KERNELS lists them once; the table's members and each instruction set's entries follow from it. The bodies are in
  * kernels_body.h, compiled per dtype and instruction set.
  */
 #ifndef FRNN_KERNELS_H

@@ -3,7 +3,7 @@
 #include "../blas/gemm.h"
 
 /* Inference promises at most 8 MiB of scratch: at most 2 for pre-activations, 2 for gathered inputs, and up to
- * 2 for states. A single row may exceed this, when H or I is beyond 100,000. */
+ * 2 for states. A single row may exceed this, when H or I is in the 10,000s. */
 #define STEP_BYTES (1 << 20)
 #define CHUNK_BYTES (2 << 20)
 /* Weight gradients are read and written once a chunk, so a chunk has this many rows at least, and more while it stays in
@@ -49,6 +49,6 @@ int frnn_worthwhile(const frnn_cell *cell, const frnn_steps *steps, int threads,
         threads = (int)FRNN_MIN((int64_t)threads, FRNN_MAX(1, cell->H / 32));
         if (step < 2e5) return 1; /* a barrier a step would cost more */
     }
-    if (step * (double)steps->T < 1e6) return 1; /* waking a team would cost more */
+    if (step * (double)steps->T < 5e6) return 1; /* waking a team would cost more */
     return threads;
 }

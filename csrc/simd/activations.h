@@ -11,7 +11,7 @@
  *   tanh     float 1.5 ULP, double 2.6 ULP
  *   sigmoid  float 2.0 ULP, double 2.0 ULP where the result is normal; below that the absolute error is under the
  *            least normal number, since the argument is clamped where e^{-x} would overflow.
- * NaN stays NaN, +-0 and infinities are exact.
+ * NaN stays NaN; tanh of +-0 and of infinities is exact.
  */
 static ALWAYS_INLINE vec FN(expm1_parts)(vec a, vec *scale) {
 #if REAL_BITS == 32

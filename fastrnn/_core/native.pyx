@@ -55,7 +55,7 @@ cdef class Workspace:
 
     cdef int reserve(self, int64_t size) except -1:
         if size < 0:
-            raise ValueError("x: expected sizes that fit BLAS's integer, got larger ones")
+            raise ValueError("x, hidden_size: expected sizes that fit BLAS's integer, got larger ones")
         if size > self.size or self.block == NULL:
             PyMem_RawFree(self.block)
             self.size = 0

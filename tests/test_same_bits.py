@@ -1,0 +1,92 @@
+"""The packed engine's promise: a row's bits depend on that row alone.
+
+Not on the number of threads, the batch around it, whether the layer is frozen, or how time is cut into calls.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from generators import VARIANTS, build_layer
+from numpy.typing import NDArray
+
+import fastrnn
+from fastrnn.stack import State
+
+SIZES = [(3, 5), (17, 83), (70, 64), (130, 128)]  # (I, H)
+
+
+@pytest.fixture(autouse=True)
+def packed() -> Iterator[None]:
+    with fastrnn.engines.use("packed"):
+        yield
+
+
+@pytest.fixture(params=VARIANTS)
+def build(request: pytest.FixtureRequest) -> Callable[..., fastrnn.LSTM]:
+    return lambda *args, **kwargs: build_layer(request.param, *args, rng=0, **kwargs)
+
+
+def numbers(*shape: int, dtype: type = np.float32) -> NDArray:
+    return np.random.default_rng(5).standard_normal(shape).astype(dtype)
+
+
+def parts(state: State) -> tuple[NDArray, ...]:
+    return state if isinstance(state, tuple) else (state,)
+
+
+def assert_same(a: State, b: State) -> None:
+    for x, y in zip(parts(a), parts(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", SIZES)
+def test_for_any_number_of_threads(build: Callable, size: tuple[int, int], dtype: type) -> None:
+    layer = build(*size, dtype=dtype, bidirectional=True)
+    x = numbers(40, 13, size[0], dtype=dtype)
+
+    def run(threads: int) -> tuple:
+        with fastrnn.num_threads(threads):
+            y, state, tape = layer.forward(x)
+            return y, state, layer.backward(tape, y)
+
+    y, state, grads = run(1)
+    for threads in (2, 3, 7):
+        y_n, state_n, grads_n = run(threads)
+        assert_same(y, y_n)
+        assert_same(state, state_n)
+        assert_same(grads.x, grads_n.x)
+        assert_same(grads.state, grads_n.state)
+        for name in grads.params:
+            np.testing.assert_array_equal(grads.params[name], grads_n.params[name], err_msg=name)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_for_any_batch_around_it(build: Callable, size: tuple[int, int]) -> None:
+    layer = build(*size)
+    x = numbers(9, 29, size[0])
+    lengths = np.arange(29) % 10
+    y, state = layer(x, lengths=lengths)
+    for rows in (slice(0, 1), slice(3, 5), slice(7, 16), slice(4, 29)):
+        y_r, state_r = layer(np.ascontiguousarray(x[:, rows]), lengths=lengths[rows])
+        assert_same(y[:, rows], y_r)
+        assert_same(tuple(s[:, rows] for s in parts(state)), parts(state_r))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_for_any_cut_of_time(build: Callable, size: tuple[int, int]) -> None:
+    layer = build(*size, num_layers=2)
+    x = numbers(23, 3, size[0])
+    whole, final = layer(x)
+    trained = layer.forward(x)
+    frozen = layer.freeze()
+    stream = frozen.stream(3)
+    pieces, state = [], None
+    for piece in np.split(x, [1, 4, 11]):
+        y, state = frozen(piece, state)
+        pieces.append(y)
+    for y in (np.concatenate(pieces), trained[0], np.stack([stream.step(x_t) for x_t in x])):
+        np.testing.assert_array_equal(whole, y)
+    for s in (state, trained[1], stream.state):
+        assert_same(final, s)
