@@ -56,7 +56,6 @@ class Engine(Protocol):
         Reads dy (T, B, O), dh_n (B, O) and dc_n (B, H); writes dh0 and dc0; adds to dx (T, B, I) and `dweights`.
         """
 
-
     def stepper(self, cells: tuple[Cell, ...], weights: list[Any], h: NDArray, c: NDArray | None) -> Stepper:
         """Return a function that advances a stack of unidirectional cells by one step.
 

@@ -26,7 +26,7 @@ def infer(stack: Stack, engine: Engine, prepared: list[Any], args: Arguments) ->
     stays small. A backward direction needs the whole sequence of the layer below first.
     """
     T, B, _ = args.x.shape
-    D, O = stack.directions, stack.cells[0].output_size  # noqa: E741
+    D, O = stack.directions, stack.cells[0].output_size
     y = stack.empty(T, B, D * O)
     h, c = args.h0, args.c0
     if not args.state_is_new:
@@ -72,9 +72,7 @@ class Frozen:
     def __reduce__(self) -> tuple[Any, ...]:
         return _frozen, (self._stack, self._engine.name, self._weights)
 
-    def __call__(
-        self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None
-    ) -> tuple[NDArray, State]:
+    def __call__(self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None) -> tuple[NDArray, State]:
         """Run the layer; arguments, results and errors are those of calling the layer itself."""
         args = validate.arguments(self._stack, x, state, lengths, resets)
         return infer(self._stack, self._engine, self._prepared, args)
@@ -176,7 +174,7 @@ class Stream:
 
     @property
     def state(self) -> State:
-        """The state: a copy of h (L, B, O), or of (h, c) with c (L, B, H) for an LSTM. Assign to set it; None: zeros."""
+        """A copy of h (L, B, O), or of (h, c) with c (L, B, H) for an LSTM. Assign to set it; None means zeros."""
         return state_to_caller(self._h.copy(), None if self._c is None else self._c.copy(), True)
 
     @state.setter

@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from fastrnn import engines, validate
 from fastrnn.cell import Cell, Record, Weights
 from fastrnn.frozen import Frozen, infer
+from fastrnn.params import copy_in
 from fastrnn.stack import Stack, State, at, direction_part, state_to_caller
 from fastrnn.validate import Arguments
 
@@ -110,7 +111,9 @@ class Recurrent:
         bottom = Cell(kind, input_size, hidden_size, **options)
         upper = Cell(kind, above, hidden_size, **options)
         validate.layers_addressable(num_layers, (bottom, upper))
-        self._stack = Stack((bottom, *[upper] * (num_layers - 1)), directions, validate.flag("batch_first", batch_first))
+        self._stack = Stack(
+            (bottom, *[upper] * (num_layers - 1)), directions, validate.flag("batch_first", batch_first)
+        )
         try:
             self._rng = np.random.default_rng(rng)
         except (TypeError, ValueError) as error:
@@ -309,9 +312,9 @@ class Recurrent:
             dx[...] = 0
             for d in range(D):
                 k = layer * D + d
+                weights = engine.prepare_backward(cell, tape._weights[k])
                 engine.backward(
-                    cell, engine.prepare_backward(cell, tape._weights[k]), args.steps(d), tape._inputs[layer], args.h0[k],
-                    at(args.c0, k), direction_part(tape._outputs[layer], d, cell.output_size), tape._records[k],
+                    cell, weights, args.steps(d), tape._inputs[layer], args.h0[k], at(args.c0, k), direction_part(tape._outputs[layer], d, cell.output_size), tape._records[k],
                     None if dy is None else direction_part(dy, d, cell.output_size), dh_n[k], at(dc_n, k), dx, dh0[k],
                     at(dc0, k), dweights[k],
                 )  # fmt: skip
@@ -347,20 +350,7 @@ class Recurrent:
         TypeError, ValueError
             If a name is missing or unknown, an array has a wrong shape or dtype, or a parameter is read-only.
         """
-        if not isinstance(mapping, Mapping):
-            raise TypeError(f"mapping: expected names and arrays, got {type(mapping).__name__}")
-        missing = [name for name in self.params if name not in mapping]
-        unknown = [name for name in mapping if name not in self.params]
-        if missing or unknown:
-            raise ValueError(f"mapping: expected {', '.join(self.params)}; missing {missing}, unknown {unknown}")
-        checked = {}
-        for name, value in self.params.items():
-            new = validate.parameter(name, mapping[name], value.shape, self.dtype)
-            checked[name] = new.copy() if any(np.may_share_memory(new, p) for p in self.params.values()) else new
-            if not value.flags.writeable:
-                raise ValueError(f"{name}: expected a parameter that can be written, got a read-only array in params")
-        for name, value in checked.items():
-            self.params[name][...] = value
+        copy_in(self.params, mapping)
 
     def _zero_weights(self, layer: int, direction: int, params: dict[str, NDArray]) -> Weights:
         """Zeros for the gradients of one direction of one layer, entered into `params` under their full names."""

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from scipy.sparse import csc_array
 
 from fastrnn import validate
+from fastrnn.params import copy_in
 
 __all__ = [
     "Embedding",
@@ -79,7 +79,7 @@ class _Layer:
         TypeError, ValueError
             If a name is missing or unknown, or an array has a wrong shape or dtype.
         """
-        _copy_in(self.params, mapping)
+        copy_in(self.params, mapping)
 
     def _param(self, name: str) -> NDArray:
         return validate.parameter(name, self.params[name], self._shapes[name], self.dtype)
@@ -87,7 +87,7 @@ class _Layer:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingTape:
-    """What `Embedding.backward` needs. It shares the ids with the caller: do not change them before `backward`."""
+    """What `Embedding.backward` needs: a copy of the ids."""
 
     ids: NDArray
 
@@ -154,7 +154,7 @@ class Embedding(_Layer):
         """
         ids = _integers("ids", ids)
         _check_range("ids", ids, self.num_embeddings)
-        return self._param("weight").take(ids, axis=0), EmbeddingTape(ids)
+        return self._param("weight").take(ids, axis=0), EmbeddingTape(ids.copy())
 
     def backward(self, tape: EmbeddingTape, dy: Any) -> Grads:
         """Differentiate `forward`. Pure; an id's rows are added in the order of the ids, the same in every run.
@@ -180,6 +180,8 @@ class Embedding(_Layer):
         _check_shape("dy", dy, (*tape.ids.shape, self.embedding_dim))
         # one_hot(ids).T @ dy as a sparse product: 2 to 40 times as fast as np.add.at, and ahead of sorting with
         # np.add.reduceat and of a dense product at every size measured (V from 65 to 50,000, E from 32 to 512).
+        from scipy.sparse import csc_array  # here, since it takes a fifth of the package's import time
+
         n = tape.ids.size
         shape = (self.num_embeddings, n)
         one_hot = csc_array((np.ones(n, self.dtype), tape.ids.reshape(-1), np.arange(n + 1)), shape=shape)
@@ -486,21 +488,7 @@ def load_parameters(parts: Mapping[str, HasParams], mapping: Mapping[str, Any]) 
     TypeError, ValueError
         If a name is missing or unknown, or an array has a wrong shape or dtype.
     """
-    _copy_in(parameters(parts), mapping)
-
-
-def _copy_in(params: dict[str, NDArray], mapping: Mapping[str, Any]) -> None:
-    if not isinstance(mapping, Mapping):
-        raise TypeError(f"mapping: expected names and arrays, got {type(mapping).__name__}")
-    missing = [name for name in params if name not in mapping]
-    unknown = [name for name in mapping if name not in params]
-    if missing or unknown:
-        raise ValueError(f"mapping: expected {', '.join(params)}; missing {missing}, unknown {unknown}")
-    checked = {
-        name: validate.parameter(name, mapping[name], value.shape, value.dtype) for name, value in params.items()
-    }
-    for name, value in checked.items():
-        params[name][...] = value
+    copy_in(parameters(parts), mapping)
 
 
 def _rows(a: NDArray) -> NDArray:

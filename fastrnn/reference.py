@@ -241,9 +241,10 @@ class ReferenceEngine:
             visits = list(walk(x.shape[0], x.shape[1], steps))
             for t, rows, cut in reversed(visits):
                 h_prev = zeroed(previous(y, h0, t, rows, steps), cut)
-                c_prev = None if c0 is None else zeroed(previous(record.cells, c0, t, rows, steps), cut)
+                c_prev = c_t = None
+                if record.cells is not None and c0 is not None:
+                    c_prev, c_t = zeroed(previous(record.cells, c0, t, rows, steps), cut), record.cells[t, rows]
                 gates = None if record.gates is None else record.gates[t, rows]
-                c_t = None if record.cells is None else record.cells[t, rows]
                 dh_t = dh[rows] if dy is None else dh[rows] + dy[t, rows]
                 dc_t = None if dc is None else dc[rows]
                 dx_t, dh_prev, dc_prev = step_backward(

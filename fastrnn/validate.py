@@ -40,7 +40,7 @@ class Arguments:
 
 def arguments(stack: Stack, x: Any, state: Any, lengths: Any, resets: Any) -> Arguments:
     """Check the arguments of a layer's forward run."""
-    I = stack.cells[0].input_size  # noqa: E741
+    I = stack.cells[0].input_size
     x = array("x", x, stack.dtype)
     batched = x.ndim != 2
     axes = ("B", "T") if stack.batch_first else ("T", "B")

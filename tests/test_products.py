@@ -6,7 +6,18 @@ import pytest
 import fastrnn
 from fastrnn._core import native
 
-SIZES = [(1, 1, 1), (1, 7, 5), (5, 1, 7), (7, 5, 1), (2, 3, 4), (17, 33, 9), (64, 64, 64), (0, 3, 2), (3, 0, 2), (3, 2, 0)]
+SIZES = [
+    (1, 1, 1),
+    (1, 7, 5),
+    (5, 1, 7),
+    (7, 5, 1),
+    (2, 3, 4),
+    (17, 33, 9),
+    (64, 64, 64),
+    (0, 3, 2),
+    (3, 0, 2),
+    (3, 2, 0),
+]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -7,21 +7,21 @@ from numpy.typing import NDArray
 
 from fastrnn.cell import Cell, Steps, Weights
 
-class BlasCell:
-    def __init__(self, cell: Cell, weights: Weights) -> None: ...
+class NativeCell:
+    def __init__(self, cell: Cell, weights: Weights, packed_for: str | None = None) -> None: ...
 
-def blas_forward(
-    cell: BlasCell, steps: Steps, x: NDArray, h0: NDArray, c0: NDArray | None, y: NDArray, h_n: NDArray,
+def forward(
+    cell: NativeCell, steps: Steps, x: NDArray, h0: NDArray, c0: NDArray | None, y: NDArray, h_n: NDArray,
     c_n: NDArray | None, gates: NDArray | None, cells: NDArray | None, threads: int,
 ) -> None: ...  # fmt: skip
-def blas_backward(
-    cell: BlasCell, steps: Steps, x: NDArray, h0: NDArray, c0: NDArray | None, y: NDArray, gates: NDArray | None,
+def backward(
+    cell: NativeCell, steps: Steps, x: NDArray, h0: NDArray, c0: NDArray | None, y: NDArray, gates: NDArray | None,
     cells: NDArray | None, dy: NDArray | None, dh_n: NDArray, dc_n: NDArray | None, dx: NDArray, dh0: NDArray,
     dc0: NDArray | None, dweights: Weights, threads: int,
 ) -> None: ...  # fmt: skip
 
-class BlasStepper:
-    def __init__(self, cells: list[BlasCell], outputs: list[NDArray], h: NDArray, c: NDArray | None) -> None: ...
+class NativeStepper:
+    def __init__(self, cells: list[NativeCell], outputs: list[NDArray], h: NDArray, c: NDArray | None) -> None: ...
     def __call__(self, x: NDArray, out: NDArray, threads: int = 1) -> None: ...
 
 # The capsules are those of scipy.linalg.cython_blas.__pyx_capi__, the addresses 0 where there is no such function.

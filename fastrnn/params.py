@@ -1,0 +1,38 @@
+"""Parameters as plain arrays under names: loading them all, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrnn import validate
+
+__all__ = ["copy_in"]
+
+
+def copy_in(params: dict[str, NDArray], mapping: Mapping[str, Any]) -> None:
+    """Copy the arrays of `mapping` into those of `params`, all of them or, on an error, none.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a name is missing or unknown, an array has a wrong shape or dtype, or a parameter is read-only.
+    """
+    if not isinstance(mapping, Mapping):
+        raise TypeError(f"mapping: expected names and arrays, got {type(mapping).__name__}")
+    missing = [name for name in params if name not in mapping]
+    unknown = [name for name in mapping if name not in params]
+    if missing or unknown:
+        raise ValueError(f"mapping: expected {', '.join(params)}; missing {missing}, unknown {unknown}")
+    checked = {}
+    for name, value in params.items():
+        new = validate.parameter(name, mapping[name], value.shape, value.dtype)
+        shared = any(np.may_share_memory(new, other) for other in params.values())  # as in exchanging two of them
+        checked[name] = new.copy() if shared else new
+        if not value.flags.writeable:
+            raise ValueError(f"{name}: expected a parameter that can be written, got a read-only array in params")
+    for name, value in checked.items():
+        params[name][...] = value
