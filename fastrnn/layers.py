@@ -313,10 +313,11 @@ class Recurrent:
             for d in range(D):
                 k = layer * D + d
                 weights = engine.prepare_backward(cell, tape._weights[k])
+                y_d = direction_part(tape._outputs[layer], d, cell.output_size)
+                dy_d = None if dy is None else direction_part(dy, d, cell.output_size)
                 engine.backward(
-                    cell, weights, args.steps(d), tape._inputs[layer], args.h0[k], at(args.c0, k), direction_part(tape._outputs[layer], d, cell.output_size), tape._records[k],
-                    None if dy is None else direction_part(dy, d, cell.output_size), dh_n[k], at(dc_n, k), dx, dh0[k],
-                    at(dc0, k), dweights[k],
+                    cell, weights, args.steps(d), tape._inputs[layer], args.h0[k], at(args.c0, k), y_d,
+                    tape._records[k], dy_d, dh_n[k], at(dc_n, k), dx, dh0[k], at(dc0, k), dweights[k],
                 )  # fmt: skip
             if layer > 0:
                 dy = _dropped(dx, tape._masks[layer - 1], tape._dropout)
