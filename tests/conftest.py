@@ -1,0 +1,61 @@
+"""What every test shares: the engine it runs on, the variants of the cells, and how hypothesis looks for examples."""
+
+import os
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from generators import VARIANTS, build_layer
+from hypothesis import HealthCheck, settings
+
+import fastrnn
+
+# The fixtures here only choose an engine or a cell, which stays the same for all examples of a test.
+_fixtures_are_constant = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+settings.register_profile("dev", deadline=None, max_examples=20, suppress_health_check=_fixtures_are_constant)
+settings.register_profile("ci", settings.get_profile("dev"), derandomize=True)
+settings.register_profile("thorough", settings.get_profile("dev"), max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
+
+
+@pytest.fixture(params=fastrnn.engines.available())
+def engine(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The engine's name; calls from the test's thread use it."""
+    with fastrnn.engines.use(request.param):
+        yield request.param
+
+
+@pytest.fixture(params=[name for name in fastrnn.engines.available() if name != "reference"])
+def compiled(request: pytest.FixtureRequest) -> Iterator[str]:
+    """As `engine`, but only those that promise something about memory and threads: the reference is just NumPy."""
+    with fastrnn.engines.use(request.param):
+        yield request.param
+
+
+@pytest.fixture(params=VARIANTS)
+def variant(request: pytest.FixtureRequest) -> str:
+    """A name from `generators.VARIANTS`."""
+    return request.param
+
+
+@pytest.fixture
+def build(variant: str) -> Callable:
+    """Build a layer of the variant: ``build(input_size, hidden_size, **options)``."""
+
+    def build_variant(input_size: int, hidden_size: int, **options: object) -> fastrnn.LSTM:
+        return build_layer(variant, input_size, hidden_size, **options)
+
+    return build_variant
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20240229)
+
+
+@pytest.fixture
+def thread_count() -> Iterator[None]:
+    """For tests that set the process's thread count: it is put back."""
+    before = fastrnn.get_num_threads()
+    yield
+    fastrnn.set_num_threads(before)

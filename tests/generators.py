@@ -1,0 +1,175 @@
+"""What tests run on: variants of the cells, random calls, layouts of arrays, and hypothesis strategies over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from oracle import Call
+
+import fastrnn
+
+__all__ = ["LAYOUTS", "VARIANTS", "WIDTHS", "Case", "build_layer", "cases", "random_call"]
+
+# Every cell with every option of its own.
+VARIANTS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
+    "rnn": (fastrnn.RNN, {}),
+    "rnn-relu": (fastrnn.RNN, {"nonlinearity": "relu"}),
+    "lstm": (fastrnn.LSTM, {}),
+    "lstm-peephole": (fastrnn.LSTM, {"peephole": True}),
+    "lstm-proj": (fastrnn.LSTM, {"proj_size": "half"}),
+    "lstm-peephole-proj": (fastrnn.LSTM, {"peephole": True, "proj_size": "half"}),
+    "gru": (fastrnn.GRU, {}),
+    "gru-replace": (fastrnn.GRU, {"update_gate": "replace"}),
+    "gru-before": (fastrnn.GRU, {"reset_after": False}),
+    "gru-before-replace": (fastrnn.GRU, {"reset_after": False, "update_gate": "replace"}),
+}
+
+# On, below and above the widths of vectors (4, 8, 16 values) and of tiles made of them.
+WIDTHS = (1, 2, 3, 4, 5, 8, 15, 16, 17, 31, 33, 64, 83)
+
+
+def build_layer(variant: str, input_size: int, hidden_size: int, **options: Any) -> Any:
+    """A layer of the variant; parameters from seed 0 unless `rng` says otherwise."""
+    cell, own = VARIANTS[variant]
+    options = {"rng": 0} | own | options
+    if options.get("proj_size") == "half":
+        options["proj_size"] = hidden_size // 2  # of one hidden unit there is no smaller projection: none then
+    return cell(input_size, hidden_size, **options)
+
+
+def random_call(
+    layer: Any, T: int, B: int, rng: np.random.Generator, *, batched: bool = True, state: bool = True,
+    lengths: bool = False, resets: bool = False,
+) -> Call:  # fmt: skip
+    """Normally distributed arguments of a run and gradients of its results."""
+
+    def normal(*shape: int) -> NDArray:
+        return rng.standard_normal(shape).astype(layer.dtype)
+
+    def lay_out(a: NDArray) -> NDArray:
+        return a[:, 0] if not batched else a.swapaxes(0, 1).copy() if layer.batch_first else a
+
+    def random_state() -> Any:
+        drawn = [normal(*shape) for shape in layer._stack.state_shapes(B)[: 2 if layer._stack.has_c else 1]]
+        drawn = drawn if batched else [a[:, 0] for a in drawn]
+        return tuple(drawn) if len(drawn) == 2 else drawn[0]
+
+    assert batched or B == 1
+    return Call(
+        x=lay_out(normal(T, B, layer.input_size)),
+        state=random_state() if state else None,
+        lengths=rng.integers(0, T + 1, B) if lengths else None,
+        resets=lay_out(rng.random((T, B)) < 0.25) if resets else None,
+        dy=lay_out(normal(T, B, layer._stack.output_size)),
+        dstate=random_state(),
+    )
+
+
+# ---- Layouts: the same values, lying otherwise in memory ---------------------------------------------------------
+
+
+def _spaced(a: NDArray) -> NDArray:
+    """Every axis has gaps between its elements."""
+    wide = np.zeros([3 * n for n in a.shape], a.dtype)
+    wide[tuple(slice(1, None, 3) for _ in a.shape)] = a
+    return wide[tuple(slice(1, None, 3) for _ in a.shape)]
+
+
+def _padded(a: NDArray) -> NDArray:
+    """The last axis is contiguous, the rows have gaps between them."""
+    wide = np.zeros((*a.shape[:-1], a.shape[-1] + 3), a.dtype)
+    wide[..., 1 : 1 + a.shape[-1]] = a
+    return wide[..., 1 : 1 + a.shape[-1]]
+
+
+def _misaligned(a: NDArray) -> NDArray:
+    """Elements start at odd addresses."""
+    room = np.zeros(a.nbytes + 1, np.uint8)
+    view = room[1:].view(a.dtype).reshape(a.shape)
+    view[...] = a
+    return view
+
+
+def _read_only(a: NDArray) -> NDArray:
+    a = a.copy()
+    a.flags.writeable = False
+    return a
+
+
+LAYOUTS: dict[str, Callable[[NDArray], NDArray]] = {
+    "contiguous": lambda a: a,
+    "fortran": lambda a: np.asfortranarray(a),
+    "swapped": lambda a: np.ascontiguousarray(a.swapaxes(0, -1)).swapaxes(0, -1),
+    "negative first": lambda a: a[::-1].copy()[::-1],
+    "negative last": lambda a: a[..., ::-1].copy()[..., ::-1],
+    "negative": lambda a: np.flip(np.flip(a).copy()),
+    "spaced": _spaced,
+    "padded rows": _padded,
+    "misaligned": _misaligned,
+    "read-only": _read_only,
+}
+
+
+# ---- Strategies --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Case:
+    """A layer and a call of it, in few words, so that a failing example can be read and run again."""
+
+    variant: str
+    input_size: int
+    hidden_size: int
+    options: dict[str, Any]
+    T: int
+    B: int
+    batched: bool
+    state: bool
+    lengths: bool
+    resets: bool
+    seed: int
+
+    def layer(self, **options: Any) -> Any:
+        options = self.options | options
+        return build_layer(self.variant, self.input_size, self.hidden_size, rng=self.seed, **options)
+
+    def call(self, layer: Any) -> Call:
+        return random_call(
+            layer, self.T, self.B, np.random.default_rng(self.seed), batched=self.batched, state=self.state,
+            lengths=self.lengths, resets=self.resets,
+        )  # fmt: skip
+
+
+@st.composite
+def cases(draw: Any, variant: str | None = None, **fixed: Any) -> Case:
+    """Any layer and call; `fixed` names fields or options of a layer that are not to vary."""
+
+    def pick(name: str, strategy: Any) -> Any:
+        return fixed[name] if name in fixed else draw(strategy)
+
+    batched = pick("batched", st.sampled_from((True, True, True, False)))
+    options = {
+        "dtype": pick("dtype", st.sampled_from((np.float32, np.float64))),
+        "bias": pick("bias", st.sampled_from((True, True, False))),
+        "num_layers": pick("num_layers", st.sampled_from((1, 1, 2, 3))),
+        "bidirectional": pick("bidirectional", st.booleans()),
+        "batch_first": pick("batch_first", st.booleans()),
+    }
+    return Case(
+        variant=variant or draw(st.sampled_from(sorted(VARIANTS))),
+        input_size=pick("input_size", st.sampled_from((1, 2, 3, 5, 8, 16, 17, 40, 83))),
+        hidden_size=pick("hidden_size", st.sampled_from(WIDTHS)),
+        options=options,
+        T=pick("T", st.sampled_from((0, 1, 2, 3, 5, 9))),
+        B=pick("B", st.sampled_from((0, 1, 2, 3, 4, 5, 7, 8, 9, 13, 33))) if batched else 1,
+        batched=batched,
+        state=pick("state", st.booleans()),
+        lengths=pick("lengths", st.booleans()),
+        resets=pick("resets", st.booleans()),
+        seed=draw(st.integers(0, 2**32 - 1)),
+    )

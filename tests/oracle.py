@@ -1,0 +1,87 @@
+"""Runs of a layer with their results under flat names, and the oracle: the same run by the reference in float64."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fastrnn
+
+__all__ = ["Call", "Results", "float64_twin", "infer", "named_state", "oracle", "parts", "train"]
+
+Results = dict[str, NDArray]
+
+
+@dataclass
+class Call:
+    """Arguments of a run, and the gradients of the loss in its results."""
+
+    x: NDArray
+    state: Any = None
+    lengths: NDArray | None = None
+    resets: NDArray | None = None
+    dy: NDArray | None = None
+    dstate: Any = None
+
+    def astype(self, dtype: Any) -> Call:
+        return self.map(lambda a: a.astype(dtype) if a.dtype.kind == "f" else a)
+
+    def map(self, function: Any) -> Call:
+        """The call with `function` applied to every array."""
+
+        def apply(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(map(apply, value))
+            return None if value is None else function(value)
+
+        return Call(**{field.name: apply(getattr(self, field.name)) for field in fields(self)})
+
+    def arrays(self) -> list[NDArray]:
+        found: list[NDArray] = []
+        self.map(found.append)
+        return found
+
+
+def parts(state: Any) -> tuple[NDArray, ...]:
+    """(h, c) of an LSTM's state, (h,) of another's."""
+    return state if isinstance(state, tuple) else (state,)
+
+
+def named_state(state: Any, h: str = "h_n", c: str = "c_n") -> Results:
+    return dict(zip((h, c), parts(state), strict=False))
+
+
+def infer(layer: Any, call: Call) -> Results:
+    """Results of calling a layer, or a frozen one."""
+    y, state = layer(call.x, call.state, lengths=call.lengths, resets=call.resets)
+    return {"y": y, **named_state(state)}
+
+
+def train(layer: Any, call: Call) -> Results:
+    """Results and gradients of a layer's forward and backward; without `dy` and `dstate`, results only."""
+    y, state, tape = layer.forward(call.x, call.state, lengths=call.lengths, resets=call.resets)
+    results = {"y": y, **named_state(state)}
+    if call.dy is None and call.dstate is None:
+        return results
+    grads = layer.backward(tape, call.dy, call.dstate)
+    results |= {"grad x": grads.x, **named_state(grads.state, "grad h0", "grad c0")}
+    return results | {f"grad {name}": grad for name, grad in grads.params.items()}
+
+
+def oracle(layer: Any, call: Call) -> Results:
+    """What `train` of this layer should give."""
+    with fastrnn.engines.use("reference"):
+        return train(float64_twin(layer), call.astype(np.float64))
+
+
+def float64_twin(layer: Any) -> Any:
+    """A copy of the layer in float64; dropout will draw what the layer's own next run draws."""
+    twin = copy.deepcopy(layer)
+    cells = tuple(replace(cell, dtype=np.dtype(np.float64)) for cell in layer._stack.cells)
+    twin._stack = replace(layer._stack, cells=cells)
+    twin.params = {name: value.astype(np.float64) for name, value in layer.params.items()}
+    return twin

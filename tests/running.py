@@ -1,0 +1,56 @@
+"""Code run elsewhere than in the test: in several threads at once, or in a fresh interpreter."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import fastrnn
+
+__all__ = ["in_threads", "output_of", "run_python"]
+
+# What a developer's shell may hold must not decide a test.
+_OURS = ("FASTRNN_", "OMP_", "OPENBLAS_", "MKL_", "GOMP_", "KMP_")
+
+
+def in_threads(engine: str, jobs: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Run each job in a thread of its own, all starting at once, on the engine (which a thread chooses for itself)."""
+    barrier = threading.Barrier(len(jobs))
+
+    def run(job: Callable[[], Any]) -> Any:
+        with fastrnn.engines.use(engine):
+            barrier.wait(60)
+            return job()
+
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        return list(pool.map(run, jobs))
+
+
+def run_python(code: str, *, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess:
+    """Run code in a fresh interpreter, which can import this fastrnn and what lies beside this file.
+
+    `environment` holds variables to add to it.
+    """
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+    paths = [
+        str(Path(fastrnn.__file__).parents[1]),
+        str(Path(__file__).parent),
+        *filter(None, [os.environ.get("PYTHONPATH")]),
+    ]
+    return subprocess.run(
+        [sys.executable, "-c", dedent(code)],
+        env=inherited | {"PYTHONPATH": os.pathsep.join(paths)} | environment,
+        capture_output=True, text=True, timeout=timeout, check=False,
+    )  # fmt: skip
+
+
+def output_of(code: str, *, timeout: float = 120, **environment: str) -> str:
+    """What the code prints; it must not fail."""
+    done = run_python(code, timeout=timeout, **environment)
+    assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout

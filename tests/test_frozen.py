@@ -1,0 +1,254 @@
+"""Frozen layers never change; streams take a step at a time and equal one call; both are safe in many threads."""
+
+import gc
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from generators import Case, build_layer, cases, random_call
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import Call, infer, named_state, oracle, parts
+from running import in_threads
+from tolerances import assert_close, assert_results_close
+
+
+def run_stream(stream: Any, call: Call) -> dict[str, np.ndarray]:
+    """A call, made step by step."""
+    stream.state = call.state
+    outputs = [stream.step(x) for x in call.x]
+    return {"y": np.stack(outputs), **named_state(stream.state)}
+
+
+class TestFrozen:
+    @settings(max_examples=10)
+    @given(data=st.data())
+    def test_equals_the_layer(self, engine: str, variant: str, data: st.DataObject) -> None:
+        case: Case = data.draw(cases(variant, dropout=0.0))
+        layer = case.layer()
+        call = case.call(layer)
+        assert_results_close(infer(layer.freeze(), call), infer(layer, call))
+
+    @pytest.mark.parametrize("how", ["in place", "replaced", "loaded", "removed"])
+    def test_does_not_follow_the_layer(self, engine: str, build: Callable, how: str, rng: np.random.Generator) -> None:
+        layer = build(3, 5, num_layers=2)
+        call = random_call(layer, 4, 2, rng)
+        expected = infer(layer, call)
+        frozen = layer.freeze()
+        stream = frozen.stream(2)
+        if how == "in place":
+            for param in layer.params.values():
+                param += 1
+        elif how == "replaced":
+            layer.params = {name: value + 1 for name, value in layer.params.items()}
+        elif how == "loaded":
+            layer.load_state_dict({name: value + 1 for name, value in layer.params.items()})
+        else:
+            layer.params.clear()
+        for _ in range(2):
+            assert_results_close(infer(frozen, call), expected)
+            assert_results_close(run_stream(stream, call), expected)
+
+    def test_has_nothing_to_set(self, engine: str, build: Callable) -> None:
+        frozen = build(3, 5).freeze()
+        for name in ("params", "state", "dropout"):
+            with pytest.raises(AttributeError):
+                setattr(frozen, name, None)
+
+    def test_keeps_no_state_between_calls(self, engine: str, build: Callable, rng: np.random.Generator) -> None:
+        frozen = build(3, 5).freeze()
+        x = rng.standard_normal((4, 2, 3), np.float32)
+        first = frozen(x)[0]
+        frozen(rng.standard_normal((9, 5, 3), np.float32))
+        np.testing.assert_array_equal(frozen(x)[0], first)
+
+    def test_outlives_its_layer(self, engine: str, build: Callable, rng: np.random.Generator) -> None:
+        layer = build(17, 33)
+        call = random_call(layer, 4, 2, rng)
+        expected = infer(layer, call)
+        stream = layer.freeze().stream(2)
+        del layer
+        gc.collect()
+        rubbish = [np.full(10_000, np.nan) for _ in range(50)]  # over whatever was freed
+        assert_results_close(run_stream(stream, call), expected)
+        assert len(rubbish) == 50
+
+    @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}])
+    def test_in_many_threads(self, engine: str, build: Callable, options: dict, rng: np.random.Generator) -> None:
+        layer = build(17, 33, **options)
+        frozen = layer.freeze()
+        calls = [random_call(layer, T, B, rng, lengths=True) for T, B in [(40, 3), (7, 20), (90, 1), (40, 3)]]
+        expected = [infer(frozen, call) for call in calls]
+        jobs = [lambda call=call: [infer(frozen, call) for _ in range(10)] for call in calls]
+        for results, once in zip(in_threads(engine, jobs), expected, strict=True):
+            for result in results:
+                assert_results_close(result, once)
+
+
+class TestStream:
+    @settings(max_examples=10)
+    @given(data=st.data())
+    def test_steps_equal_one_call(self, engine: str, variant: str, data: st.DataObject) -> None:
+        plain = {"bidirectional": False, "batch_first": False, "batched": True, "lengths": False, "resets": False}
+        T, B = data.draw(st.tuples(st.sampled_from((1, 2, 5)), st.sampled_from((1, 2, 3, 5, 8, 17, 33))))
+        case: Case = data.draw(cases(variant, T=T, B=B, **plain))
+        layer = case.layer()
+        call = case.call(layer)
+        expected = infer(layer, call)
+        assert_results_close(run_stream(layer.freeze().stream(case.B), call), expected)
+        call.dy = call.dstate = None
+        assert_results_close(expected, oracle(layer, call))
+
+    @pytest.mark.parametrize("batch_first", [False, True])
+    def test_starts_from_zeros(self, engine: str, build: Callable, batch_first: bool, rng: np.random.Generator) -> None:
+        layer = build(3, 5, num_layers=2, batch_first=batch_first)
+        stream = layer.freeze().stream(4)
+        for part, shape in zip(parts(stream.state), layer._stack.state_shapes(4), strict=False):
+            assert part.shape == shape
+        assert not any(part.any() for part in parts(stream.state))
+        x = rng.standard_normal((4, 3), np.float32)
+        expected = infer(layer, Call(x[:, None] if batch_first else x[None]))["y"]
+        assert_close(stream.step(x), expected[:, 0] if batch_first else expected[0])
+
+    def test_one_row_is_the_default(self, engine: str, build: Callable) -> None:
+        stream = build(3, 5).freeze().stream()
+        assert stream.step(np.zeros((1, 3), np.float32)).shape[0] == 1
+
+    def test_state_is_taken_and_given_as_copies(self, engine: str, build: Callable, rng: np.random.Generator) -> None:
+        layer = build(3, 5, num_layers=2)
+        call = random_call(layer, 4, 2, rng)
+        stream = layer.freeze().stream(2)
+        given = call.map(np.copy).state
+        stream.state = given
+        for part in parts(given):
+            part[...] = 99
+        for a, b in zip(parts(stream.state), parts(call.state), strict=True):
+            np.testing.assert_array_equal(a, b)
+        for part in parts(stream.state):
+            part[...] = 99
+        for a, b in zip(parts(stream.state), parts(call.state), strict=True):
+            np.testing.assert_array_equal(a, b)
+        stream.state = None
+        assert not any(part.any() for part in parts(stream.state))
+
+    def test_state_may_be_saved_and_restored(self, engine: str, build: Callable, rng: np.random.Generator) -> None:
+        layer = build(3, 5, num_layers=2)
+        x = rng.standard_normal((4, 2, 3), np.float32)
+        stream, other = layer.freeze().stream(2), layer.freeze().stream(2)
+        stream.step(x[0])
+        other.state = saved = stream.state
+        expected = [stream.step(x_t) for x_t in x[1:]]
+        np.testing.assert_array_equal([other.step(x_t) for x_t in x[1:]], expected)
+        stream.state = saved
+        np.testing.assert_array_equal([stream.step(x_t) for x_t in x[1:]], expected)
+
+    @pytest.mark.parametrize(
+        ("rows", "mask"),
+        [
+            (None, [1, 1, 1, 1]),
+            (2, [0, 0, 1, 0]),
+            (np.int32(0), [1, 0, 0, 0]),
+            (np.array(3), [0, 0, 0, 1]),
+            ([0, 3], [1, 0, 0, 1]),
+            ((3, 3, 1), [0, 1, 0, 1]),
+            (range(1, 3), [0, 1, 1, 0]),
+            (np.array([2], np.uint8), [0, 0, 1, 0]),
+            ([True, False, False, True], [1, 0, 0, 1]),
+            (np.array([False] * 4), [0, 0, 0, 0]),
+            ([], [0, 0, 0, 0]),
+        ],
+    )
+    def test_reset(self, engine: str, build: Callable, rows: Any, mask: list[int]) -> None:
+        layer = build(3, 5, num_layers=2)
+        rng = np.random.default_rng(4)
+        call = random_call(layer, 3, 4, rng)
+        stream = layer.freeze().stream(4)
+        stream.state = call.state
+        stream.step(call.x[0])
+        before = parts(stream.state)
+        assert stream.reset(rows) is None
+        cleared = np.array(mask, bool)
+        for a, b in zip(parts(stream.state), before, strict=True):
+            assert not a[:, cleared].any()
+            np.testing.assert_array_equal(a[:, ~cleared], b[:, ~cleared])
+        # From here on it is as if `resets` had said so.
+        resets = np.zeros((3, 4), bool)
+        resets[1] = cleared
+        expected = infer(layer, Call(call.x, call.state, resets=resets))["y"]
+        assert_close(stream.step(call.x[1]), expected[1])
+        assert_close(stream.step(call.x[2]), expected[2])
+
+    def test_out_is_written_and_returned(self, engine: str, build: Callable, rng: np.random.Generator) -> None:
+        layer = build(3, 5, num_layers=2)
+        x = rng.standard_normal((6, 2, 3), np.float32)
+        plain, into = layer.freeze().stream(2), layer.freeze().stream(2)
+        out = np.full((2, layer._stack.output_size), np.nan, np.float32)
+        for x_t in x:
+            expected = plain.step(x_t)
+            assert into.step(x_t, out=out) is out
+            np.testing.assert_array_equal(out, expected)
+
+    def test_streams_do_not_know_of_each_other(self, engine: str, build: Callable, rng: np.random.Generator) -> None:
+        layer = build(3, 5)
+        frozen = layer.freeze()
+        calls = [random_call(layer, 6, B, rng) for B in (1, 4, 1)]
+        streams = [frozen.stream(call.x.shape[1]) for call in calls]
+        for stream, call in zip(streams, calls, strict=True):
+            stream.state = call.state
+        outputs = [[stream.step(call.x[t]) for stream, call in zip(streams, calls, strict=True)] for t in range(6)]
+        for k, call in enumerate(calls):
+            assert_close(np.stack([row[k] for row in outputs]), infer(layer, call)["y"])
+
+    def test_many_threads_with_a_stream_each(self, engine: str, build: Callable, rng: np.random.Generator) -> None:
+        layer = build(17, 33, num_layers=2)
+        frozen = layer.freeze()
+        calls = [random_call(layer, 60, B, rng) for B in (1, 3, 1, 8)]
+        expected = [infer(layer, call) for call in calls]
+        jobs = [lambda call=call: run_stream(frozen.stream(call.x.shape[1]), call) for call in calls]
+        for actual, serial in zip(in_threads(engine, jobs), expected, strict=True):
+            assert_results_close(actual, serial)
+
+    @pytest.mark.parametrize("batch_size", [1, 8])
+    def test_steps_with_out_keep_no_memory(self, engine: str, build: Callable, batch_size: int) -> None:
+        stream, x, out = self.warm(build, batch_size)
+        tracemalloc.start()
+        stream.step(x, out=out)
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(200):
+            stream.step(x, out=out)
+        grown = tracemalloc.get_traced_memory()[0] - before
+        tracemalloc.stop()
+        assert grown < 200 * 20  # the smallest object a step would be more; NumPy keeps a few freed buffers for reuse
+
+    @pytest.mark.parametrize("batch_size", [1, 8])
+    def test_steps_with_out_allocate_no_arrays(self, compiled: str, build: Callable, batch_size: int) -> None:
+        """Nor anything that grows with the sizes: no more at its peak than a few Python objects."""
+        stream, x, out = self.warm(build, batch_size)
+        tracemalloc.start()
+        stream.step(x, out=out)
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        for _ in range(200):
+            stream.step(x, out=out)
+        peak = tracemalloc.get_traced_memory()[1] - before
+        tracemalloc.stop()
+        assert peak < 1024
+
+    def warm(self, build: Callable, batch_size: int) -> tuple[Any, np.ndarray, np.ndarray]:
+        layer = build(64, 128, num_layers=2)
+        stream = layer.freeze().stream(batch_size)
+        x = np.ones((batch_size, 64), np.float32)
+        out = np.empty((batch_size, layer._stack.output_size), np.float32)
+        for _ in range(3):
+            stream.step(x, out=out)
+        return stream, x, out
+
+
+def test_a_long_stream_stays_right(engine: str) -> None:
+    """Errors do not pile up over thousands of steps: the cell forgets them as it forgets its inputs."""
+    layer = build_layer("lstm", 2, 8)
+    call = random_call(layer, 2000, 1, np.random.default_rng(3))
+    call.dy = call.dstate = None
+    assert_results_close(run_stream(layer.freeze().stream(1), call), oracle(layer, call))

@@ -1,0 +1,289 @@
+"""fastrnn.nn: results against formulas, gradients against central differences, purity, and errors before any work."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.special
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from fastrnn import nn
+
+RNG = np.random.default_rng(7)
+
+
+def numeric_gradient(loss, array, eps=1e-6):
+    """Central differences of loss() in each element of `array`, which loss() must see."""
+    gradient = np.empty_like(array)
+    for index in np.ndindex(array.shape):
+        kept = array[index]
+        array[index] = kept + eps
+        above = loss()
+        array[index] = kept - eps
+        below = loss()
+        array[index] = kept
+        gradient[index] = (above - below) / (2 * eps)
+    return gradient
+
+
+def close(a, b, tolerance=1e-8):
+    np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+# ---- Linear ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(3,), (4, 3), (2, 5, 3), (0, 3), (2, 0, 3)])
+def test_linear_is_its_formula_and_its_gradients_are_right(shape, bias):
+    layer = nn.Linear(3, 2, bias, dtype=np.float64, rng=0)
+    x, cotangent = RNG.standard_normal(shape), RNG.standard_normal((*shape[:-1], 2))
+    y, tape = layer.forward(x)
+    close(y, np.einsum("...i,oi->...o", x, layer.params["weight"]) + layer.params.get("bias", 0.0))
+    np.testing.assert_array_equal(layer(x), y)
+    grads = layer.backward(tape, cotangent)
+
+    def loss():
+        return float((layer(x) * cotangent).sum())
+
+    close(grads.x, numeric_gradient(loss, x))
+    assert grads.params.keys() == layer.params.keys() == ({"weight", "bias"} if bias else {"weight"})
+    for name, value in layer.params.items():
+        close(grads.params[name], numeric_gradient(loss, value))
+
+
+def test_linear_takes_any_layout():
+    layer = nn.Linear(6, 4, rng=0)
+    base = RNG.standard_normal((5, 6, 7)).astype(np.float32)
+    for x in (base.transpose(0, 2, 1), np.asfortranarray(base[:, :, 0]), base[::-1, :, 0], base[::2, :, 3]):
+        close(layer(x), layer(x.copy()), 1e-6)
+        grads = layer.backward(layer.forward(x)[1], np.ones((*x.shape[:-1], 4), np.float32))
+        close(grads.params["weight"], np.tile(x.reshape(-1, 6).sum(axis=0), (4, 1)), 1e-5)
+
+
+def test_initial_values_are_torchs():
+    bound = 1 / math.sqrt(25)
+    layer = nn.Linear(25, 400, rng=0)
+    for value in layer.params.values():
+        assert value.dtype == np.float32
+        assert bound * 0.98 < np.abs(value).max() <= bound
+        assert abs(value.std() - bound / math.sqrt(3)) < 0.02 * bound * 5
+    weight = nn.Embedding(500, 40, rng=0).params["weight"]
+    assert abs(weight.mean()) < 0.02
+    assert abs(weight.std() - 1) < 0.02
+    np.testing.assert_array_equal(weight, nn.Embedding(500, 40, rng=np.random.default_rng(0)).params["weight"])
+
+
+# ---- Embedding -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(), (9,), (4, 5), (0, 3)])
+def test_embedding_gradient_adds_up_repeated_ids(shape, dtype):
+    layer = nn.Embedding(6, 3, dtype=dtype, rng=0)
+    ids = RNG.integers(0, 5, shape)  # the last row is never asked for
+    dy = RNG.standard_normal((*shape, 3)).astype(dtype)
+    y, tape = layer.forward(ids)
+    np.testing.assert_array_equal(y, layer.params["weight"][ids])
+    grads = layer.backward(tape, dy)
+    expected = np.zeros((6, 3))
+    np.add.at(expected, ids, dy)
+    assert grads.x is None
+    assert grads.params["weight"].dtype == dtype
+    close(grads.params["weight"], expected, 1e-5)
+
+
+def test_embedding_gradient_keeps_nan_to_its_row():
+    layer = nn.Embedding(3, 2, rng=0)
+    dy = np.array([[np.nan, 1], [2, 3]], np.float32)
+    weight = layer.backward(layer.forward([2, 0])[1], dy).params["weight"]
+    np.testing.assert_array_equal(weight, np.array([[2, 3], [0, 0], [np.nan, 1]], np.float32))
+
+
+@pytest.mark.parametrize("ids", [np.uint8([1, 2]), np.int16([[1], [2]])[::-1], [0, 1], []])
+def test_embedding_takes_any_integers(ids):
+    assert nn.Embedding(3, 2, rng=0)(ids).shape == (*np.shape(ids), 2)
+
+
+# ---- cross-entropy ---------------------------------------------------------------------------------------------------
+
+
+@given(
+    hnp.arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(1, 6)), elements=st.floats(-1e4, 1e4)),
+    st.data(),
+)
+def test_softmax_and_log_softmax_are_scipys(logits, data):
+    axis = data.draw(st.integers(-2, 1))
+    close(nn.softmax(logits, axis), scipy.special.softmax(logits, axis), 1e-12)
+    close(nn.log_softmax(logits, axis), scipy.special.log_softmax(logits, axis), 1e-11)
+
+
+def test_softmax_keeps_dtype_and_takes_integers():
+    assert nn.softmax(np.zeros((2, 3), np.float32)).dtype == np.float32
+    close(nn.softmax([0, 0]), [0.5, 0.5])
+    assert nn.softmax(np.zeros((0, 3))).shape == (0, 3)
+
+
+@given(st.data())
+def test_loss_and_gradient_are_the_formulas(data):
+    shape = data.draw(st.sampled_from([(1,), (3,), (2, 3), (0,), ()]))
+    count = data.draw(st.integers(1, 5))
+    logits = data.draw(hnp.arrays(np.float64, (*shape, count), elements=st.floats(-20, 20)))
+    targets = data.draw(hnp.arrays(np.int64, shape, elements=st.integers(-1, count - 1)))  # -1 is ignored
+    weights = data.draw(st.none() | hnp.arrays(np.float64, shape, elements=st.sampled_from([0.0, 0.5, 2.0])))
+    criterion = nn.SoftmaxCrossEntropy(ignore_index=-1)
+    loss, tape = criterion.forward(logits, targets, weights=weights)
+    counts = np.where(targets == -1, 0.0, 1.0 if weights is None else weights)
+    total = counts.sum()
+    shares = counts / total if total else counts
+    log_p = scipy.special.log_softmax(logits, -1)
+    chosen = np.take_along_axis(log_p, np.maximum(targets, 0)[..., None], -1)[..., 0]
+    assert loss == pytest.approx(-(chosen * shares).sum(), abs=1e-12)
+    one_hot = np.maximum(targets, 0)[..., None] == np.arange(count)
+    expected = (np.exp(log_p) - one_hot) * shares[..., None]
+    close(criterion.backward(tape, 3.0).x, 3 * expected, 1e-12)
+
+
+def test_loss_gradient_by_differences():
+    criterion, logits, targets = nn.SoftmaxCrossEntropy(), RNG.standard_normal((4, 2, 5)), RNG.integers(0, 5, (4, 2))
+    weights = np.array([1.0, 0.25])
+    gradient = criterion.backward(criterion.forward(logits, targets, weights=weights)[1]).x
+    close(gradient, numeric_gradient(lambda: criterion(logits, targets, weights=weights), logits))
+
+
+def test_loss_is_stable_in_float32():
+    criterion = nn.SoftmaxCrossEntropy()
+    logits = np.array([[3e38, -3e38], [0, -200]], np.float32) / 2
+    loss, tape = criterion.forward(logits, [0, 1])
+    assert loss == pytest.approx(50)
+    close(criterion.backward(tape).x, [[0, 0], [0.5, -0.5]])
+    assert criterion(np.array([[-np.inf, 0]], np.float32), [1]) == 0
+
+
+def test_silent_targets_count_for_nothing_whatever_their_logits():
+    criterion = nn.SoftmaxCrossEntropy()
+    logits = np.array([[1, 2, 0], [np.nan, 0, 0], [-np.inf, 0, 1]], np.float32)
+    loss, tape = criterion.forward(logits, [0, 2, -100], weights=[1, 0, 1])
+    assert loss == criterion(logits[:1], [0])
+    np.testing.assert_array_equal(criterion.backward(tape).x[1:], 0)
+
+
+def test_no_weight_at_all_is_a_loss_of_zero():
+    criterion = nn.SoftmaxCrossEntropy()
+    for targets, weights in (([-100, -100], None), ([0, 1], [0, 0])):
+        loss, tape = criterion.forward(np.ones((2, 3)), targets, weights=weights)
+        assert loss == 0.0
+        np.testing.assert_array_equal(criterion.backward(tape).x, np.zeros((2, 3)))
+
+
+# ---- purity and parameters -------------------------------------------------------------------------------------------
+
+
+def test_inputs_are_not_modified_and_backward_is_pure():
+    embedding, linear, criterion = nn.Embedding(5, 4, rng=0), nn.Linear(4, 5, rng=1), nn.SoftmaxCrossEntropy()
+    ids, targets = RNG.integers(0, 5, (3, 2)), RNG.integers(0, 5, (3, 2))
+    ids.flags.writeable = targets.flags.writeable = False
+    vectors, embedding_tape = embedding.forward(ids)
+    vectors.flags.writeable = False
+    logits, linear_tape = linear.forward(vectors)
+    logits.flags.writeable = False
+    loss, loss_tape = criterion.forward(logits, targets)
+
+    def gradients():
+        d_logits = criterion.backward(loss_tape).x
+        d_logits.flags.writeable = False
+        d_linear = linear.backward(linear_tape, d_logits)
+        d_linear.x.flags.writeable = False
+        return d_logits, *d_linear.params.values(), *embedding.backward(embedding_tape, d_linear.x).params.values()
+
+    for first, second in zip(gradients(), gradients(), strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert criterion(logits, targets) == loss
+
+
+def test_parameters_are_shared_and_loaded_whole_or_not_at_all():
+    parts = {"embedding": nn.Embedding(5, 4, rng=0), "output": nn.Linear(4, 5, rng=1)}
+    params = nn.parameters(parts)
+    assert list(params) == ["embedding.weight", "output.weight", "output.bias"]
+    assert params["output.bias"] is parts["output"].params["bias"]
+    other = {"embedding": nn.Embedding(5, 4, rng=2), "output": nn.Linear(4, 5, rng=3)}
+    nn.load_parameters(other, params)
+    for name, value in nn.parameters(other).items():
+        np.testing.assert_array_equal(value, params[name])
+        assert value is not params[name]
+    before = params["embedding.weight"].copy()
+    zeros = {name: np.zeros_like(value) for name, value in params.items()}
+    for broken, error in (
+        ({**zeros, "output.bias": np.zeros(4, np.float32)}, ValueError),
+        ({**zeros, "output.bias": np.zeros(5)}, TypeError),
+        ({**zeros, "output.bais": zeros["output.bias"]}, ValueError),
+        ({name: zeros[name] for name in list(zeros)[:2]}, ValueError),
+        ([1], TypeError),
+    ):
+        with pytest.raises(error):
+            nn.load_parameters(parts, broken)
+    np.testing.assert_array_equal(params["embedding.weight"], before)
+
+
+def test_state_dict_is_a_copy_that_loads_back():
+    layer = nn.Linear(3, 2, rng=0)
+    state = layer.state_dict()
+    layer.params["weight"] += 1
+    layer.load_state_dict(state)
+    np.testing.assert_array_equal(layer.params["weight"], nn.Linear(3, 2, rng=0).params["weight"])
+    assert state["weight"] is not layer.params["weight"]
+
+
+# ---- errors ----------------------------------------------------------------------------------------------------------
+
+LINEAR = nn.Linear(3, 2, rng=0)
+EMBEDDING = nn.Embedding(5, 4, rng=0)
+LOSS = nn.SoftmaxCrossEntropy()
+LOGITS = np.zeros((2, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: LINEAR(np.zeros((2, 4), np.float32)), ValueError, r"x: expected \(\.\.\., 3\), got \(2, 4\)"),
+        (lambda: LINEAR(np.zeros((2, 3))), TypeError, r"x: expected .*float32, got float64.*astype"),
+        (lambda: LINEAR(np.float32(1)), ValueError, r"x: expected"),
+        (
+            lambda: LINEAR.backward(LINEAR.forward(LOGITS)[1], LOGITS),
+            ValueError,
+            r"dy: expected \(2, 2\), got \(2, 3\)",
+        ),
+        (lambda: EMBEDDING([1.5]), TypeError, r"ids: expected integers, got float64"),
+        (lambda: EMBEDDING([True]), TypeError, r"ids: expected integers, got bool"),
+        (lambda: EMBEDDING([0, 5]), IndexError, r"ids: expected integers in 0\.\.4, got 5"),
+        (lambda: EMBEDDING([-1, 0]), IndexError, r"ids: expected integers in 0\.\.4, got -1"),
+        (lambda: EMBEDDING.backward(EMBEDDING.forward([1])[1], LOGITS), ValueError, r"dy: expected \(1, 4\)"),
+        (lambda: LOSS(LOGITS, [0, 3]), IndexError, r"targets: expected integers in 0\.\.2, got 3"),
+        (lambda: LOSS(LOGITS, [0, -1]), IndexError, r"targets: .* got -1"),
+        (lambda: LOSS(LOGITS, [0.0, 1.0]), TypeError, r"targets: expected integers"),
+        (lambda: LOSS(LOGITS, [0]), ValueError, r"targets: expected \(2,\), got \(1,\)"),
+        (lambda: LOSS(LOGITS.astype(int), [0, 1]), TypeError, r"logits: expected float32 or float64, got int64"),
+        (lambda: LOSS(LOGITS[:, :0], [0, 1]), ValueError, r"logits: expected"),
+        (lambda: LOSS(LOGITS, [0, 1], weights=[1, -1]), ValueError, r"weights: .* at least 0, got -1"),
+        (lambda: LOSS(LOGITS, [0, 1], weights=[1, np.nan]), ValueError, r"weights: .* got nan"),
+        (lambda: LOSS(LOGITS, [0, 1], weights=[1, 2, 3]), ValueError, r"weights: .*broadcasts to \(2,\), got \(3,\)"),
+        (lambda: LOSS(LOGITS, [0, 1], weights=["a", "b"]), TypeError, r"weights: expected numbers"),
+        (lambda: nn.Linear(0, 2), ValueError, r"in_features: .* got 0"),
+        (lambda: nn.Linear(2, 2.5), TypeError, r"out_features: expected an integer"),
+        (lambda: nn.Linear(2, 2, dtype=np.int32), TypeError, r"dtype: expected float32 or float64, got int32"),
+        (lambda: nn.Embedding(-1, 2), ValueError, r"num_embeddings: .* got -1"),
+        (lambda: nn.Embedding(2, True), TypeError, r"embedding_dim: expected an integer"),
+    ],
+)
+def test_errors_name_the_argument_what_was_expected_and_what_came(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_a_replaced_parameter_is_checked():
+    layer = nn.Linear(3, 2, rng=0)
+    layer.params["weight"] = np.zeros((2, 3))
+    with pytest.raises(TypeError, match=r"weight: expected .*float32"):
+        layer(LOGITS)

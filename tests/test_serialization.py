@@ -1,0 +1,171 @@
+"""fastrnn.serialization: what is saved comes back, files are whole or untouched, damage and code are refused."""
+
+import os
+import pickle
+import random
+import stat
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from fastrnn import serialization
+
+TENSORS = {
+    "embedding.weight": np.arange(6, dtype=np.float32).reshape(2, 3).T,
+    "file": np.array(True),  # a keyword of np.savez
+    "a/b": np.zeros((0, 4)),
+    "../c": np.arange(3, dtype=np.int16)[::-1],
+}
+METADATA = {"cell": "lstm", "characters": "aé\n\0한"}
+
+
+@pytest.fixture(params=[".npz", ".safetensors"])
+def path(request, tmp_path):
+    if request.param == ".safetensors":
+        pytest.importorskip("safetensors")
+    return tmp_path / f"model{request.param}"
+
+
+def assert_same(loaded, tensors):
+    assert loaded.keys() == tensors.keys()
+    for name, value in tensors.items():
+        assert loaded[name].dtype == value.dtype
+        np.testing.assert_array_equal(loaded[name], value)
+
+
+@pytest.mark.parametrize("metadata", [METADATA, {}, None])
+def test_what_is_saved_comes_back(path, metadata):
+    serialization.save(path, TENSORS, metadata)
+    tensors, words = serialization.load(str(path))
+    assert_same(tensors, TENSORS)
+    assert words == (metadata or {})
+
+
+@given(st.dictionaries(st.text(max_size=5), hnp.arrays(st.sampled_from(["f4", "f8", "i8", "?"]), (2,)), max_size=3))
+def test_any_names_come_back_from_npz(tmp_path_factory, tensors):
+    path = tmp_path_factory.getbasetemp() / "names.npz"
+    try:
+        serialization.save(path, tensors)
+    except UnicodeEncodeError:  # lone surrogates are no text
+        return
+    assert_same(serialization.load(path)[0], tensors)
+
+
+def test_npz_is_numpys(tmp_path):
+    np.savez_compressed(tmp_path / "theirs.npz", a=np.arange(3))
+    assert_same(serialization.load(tmp_path / "theirs.npz")[0], {"a": np.arange(3)})
+    serialization.save(tmp_path / "ours.npz", {"a": np.arange(3)})
+    with np.load(tmp_path / "ours.npz", allow_pickle=False) as theirs:
+        assert_same(dict(theirs), {"a": np.arange(3)})
+
+
+def test_a_failed_save_leaves_the_old_file_and_no_other(path, monkeypatch):
+    serialization.save(path, TENSORS)
+
+    def no_space(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(OSError, match="No space"):
+        serialization.save(path, {"a": np.zeros(3)})
+    assert_same(serialization.load(path)[0], TENSORS)
+    assert os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no symbolic links and modes as here")
+def test_links_stay_links_and_modes_follow_the_umask(path, tmp_path):
+    target = tmp_path / "target"
+    target.mkdir()
+    path.symlink_to(target / path.name)
+    serialization.save(path, TENSORS)
+    assert path.is_symlink()
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE((target / path.name).stat().st_mode) == 0o666 & ~umask
+
+
+def test_damaged_files_are_value_errors_that_name_the_path(path):
+    serialization.save(path, TENSORS, METADATA)
+    whole = path.read_bytes()
+    rng = random.Random(0)
+    messages = []
+    for trial in range(400):
+        broken = bytearray(whole[: rng.randrange(len(whole))] if trial % 4 == 0 else whole)
+        for _ in range(trial % 4):
+            broken[rng.randrange(len(broken))] = rng.randrange(256)
+        path.write_bytes(broken)
+        try:
+            serialization.load(path)
+        except ValueError as error:
+            messages.append(str(error))
+    assert messages
+    assert all(str(path) in message for message in messages)
+
+
+class Bomb:
+    def __reduce__(self):
+        return (os.mkdir, ("exploded",))
+
+
+@pytest.mark.parametrize("name", ["model.npz", "model.safetensors"])
+def test_code_is_never_executed(tmp_path, monkeypatch, name):
+    if name.endswith("safetensors"):
+        pytest.importorskip("safetensors")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "raw").with_name(name).write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(ValueError, match=name):
+        serialization.load(name)
+    np.savez("objects.npz", a=np.array([Bomb()], object))
+    with pytest.raises(ValueError, match=r"objects\.npz"):
+        serialization.load("objects.npz")
+    assert not os.path.exists("exploded")
+
+
+def test_a_header_beyond_the_file_is_damage(tmp_path):
+    path = tmp_path / "huge.npz"
+    with zipfile.ZipFile(path, "w") as archive, archive.open("a.npy", "w") as entry:
+        np.lib.format.write_array_header_1_0(entry, {"descr": "<f8", "fortran_order": False, "shape": (1 << 58,)})
+    with pytest.raises(ValueError, match=r"huge\.npz"):
+        serialization.load(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "tensors", "metadata", "error", "message"),
+    [
+        ("model.pt", {}, None, ValueError, r"path: .*\.npz or \.safetensors, got .*model\.pt"),
+        ("model.npz", {"a": [1]}, None, TypeError, r"tensors\['a'\]: expected a NumPy array, got list"),
+        ("model.npz", {"a": np.array([None])}, None, TypeError, r"tensors\['a'\]: .* got object"),
+        ("model.npz", {"a": np.array(["text"])}, None, TypeError, r"tensors\['a'\]: .* got <U4"),
+        ("model.npz", {1: np.zeros(1)}, None, TypeError, "tensors: expected str, got int"),
+        ("model.npz", {"__metadata__": np.zeros(1)}, None, ValueError, "tensors: .*'__metadata__'"),
+        ("model.npz", {}, {"epochs": 3}, TypeError, r"metadata\['epochs'\]: expected str, got int"),
+    ],
+)
+def test_what_cannot_be_stored_is_refused_before_writing(tmp_path, path, tensors, metadata, error, message):
+    with pytest.raises(error, match=message):
+        serialization.save(tmp_path / path, tensors, metadata)
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_safetensors_cannot_hold_is_refused(tmp_path):
+    pytest.importorskip("safetensors")
+    with pytest.raises(ValueError, match="can hold"):
+        serialization.save(tmp_path / "model.safetensors", {"a": np.zeros(2, np.complex128)})
+    assert os.listdir(tmp_path) == []
+
+
+def test_missing_safetensors_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    with pytest.raises(ImportError, match="pip install safetensors"):
+        serialization.check_path("model.safetensors")
+
+
+def test_a_missing_file_is_an_os_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        serialization.load(tmp_path / "none.npz")

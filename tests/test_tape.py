@@ -1,0 +1,266 @@
+"""The tape: what gates() shows, what it costs, and that backward is a pure function of it."""
+
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from generators import random_call
+from oracle import Call, parts
+from tolerances import assert_close
+
+import fastrnn
+
+NAMES = {"rnn": "h", "lstm": "i f g o c", "gru": "r z n hn", "gru-before": "r z n"}
+
+
+def names_of(variant: str) -> list[str]:
+    cell = variant.removesuffix("-replace").removesuffix("-proj").removesuffix("-peephole").removesuffix("-relu")
+    return NAMES[cell].split()
+
+
+def sigmoid(a: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-a))
+
+
+def gates_by_hand(layer: Any, variant: str, suffix: str, x: np.ndarray, h: np.ndarray, c: Any) -> dict[str, np.ndarray]:
+    """One step of one direction: the gates from its inputs, in plain NumPy."""
+    p = {name.removesuffix(suffix): value for name, value in layer.params.items() if name.endswith(suffix)}
+    W, U, b, d = p["weight_ih"], p["weight_hh"], p["bias_ih"], p["bias_hh"]
+    H = layer.hidden_size
+    if variant.startswith("rnn"):
+        a = W @ x + b + U @ h + d
+        return {"h": np.tanh(a) if variant == "rnn" else np.maximum(a, 0)}
+    if variant.startswith("lstm"):
+        a_i, a_f, a_g, a_o = np.split(W @ x + b + U @ h + d, 4)
+        p_i, p_f, p_o = p.get("peephole", np.zeros((3, H)))
+        i, f, g = sigmoid(a_i + p_i * c), sigmoid(a_f + p_f * c), np.tanh(a_g)
+        c = f * c + i * g
+        return {"i": i, "f": f, "g": g, "o": sigmoid(a_o + p_o * c), "c": c}
+    r, z = np.split(sigmoid((W @ x + b + U @ h + d)[: 2 * H]), 2)
+    hn = U[2 * H :] @ h + d[2 * H :]
+    if "before" in variant:
+        return {"r": r, "z": z, "n": np.tanh((W @ x + b)[2 * H :] + U[2 * H :] @ (r * h) + d[2 * H :])}
+    return {"r": r, "z": z, "n": np.tanh((W @ x + b)[2 * H :] + r * hn), "hn": hn}
+
+
+class TestGates:
+    @pytest.mark.parametrize("direction", [0, 1])
+    @pytest.mark.parametrize("layer_index", [0, 1])
+    def test_values(
+        self, engine: str, build: Callable, variant: str, layer_index: int, direction: int, rng: np.random.Generator
+    ) -> None:
+        """At every step, in both layers and directions: a loop by hand, from the x and h that each step saw."""
+        layer = build(3, 5, num_layers=2, bidirectional=True, dtype=np.float64)
+        call = random_call(layer, 6, 3, rng)
+        lengths = [6, 0, 4]
+        tape = layer.forward(call.x, call.state, lengths=lengths)[2]
+        gates = tape.gates(layer_index, direction)
+        assert list(gates) == names_of(variant)
+        x = call.x
+        if layer_index == 1:  # what layer 0 puts out, from a layer of its own
+            bottom = build(3, 5, bidirectional=True, dtype=np.float64)
+            bottom.params = {name: layer.params[name] for name in bottom.params}
+            x, _ = bottom(call.x, first_half(call.state), lengths=lengths)
+        suffix = f"_l{layer_index}" + "_reverse" * direction
+        k = 2 * layer_index + direction
+        for b, length in enumerate(lengths):
+            h, c = parts(call.state)[0][k, b], parts(call.state)[-1][k, b]
+            for t in reversed(range(length)) if direction else range(length):
+                expected = gates_by_hand(layer, variant, suffix, x[t, b], h, c)
+                for name, value in expected.items():
+                    assert_close(gates[name][t, b], value, name=f"{name} at {t}, {b}")
+                h, c = self.next_state(layer, variant, suffix, expected, h)
+            for name in gates:
+                assert (gates[name][length:, b] == 0).all(), "zero past the end"
+
+    def next_state(self, layer: Any, variant: str, suffix: str, gates: dict, h: np.ndarray) -> tuple[Any, Any]:
+        if "h" in gates:
+            return gates["h"], None
+        if "c" in gates:
+            h = gates["o"] * np.tanh(gates["c"])
+            return (layer.params[f"weight_hr{suffix}"] @ h if "proj" in variant else h), gates["c"]
+        z = 1 - gates["z"] if "replace" in variant else gates["z"]
+        return (1 - z) * gates["n"] + z * h, None
+
+    @pytest.mark.parametrize("options", [{}, {"batch_first": True}])
+    def test_are_read_only_views_of_steps_rows_units(
+        self, engine: str, build: Callable, variant: str, options: dict, rng: np.random.Generator
+    ) -> None:
+        layer = build(3, 5, **options)
+        y, _, tape = layer.forward(random_call(layer, 4, 2, rng).x)
+        before = y.copy()
+        for name, gate in tape.gates().items():
+            assert gate.shape == (4, 2, 5), name
+            assert gate.dtype == layer.dtype
+            with pytest.raises(ValueError, match="read-only"):
+                gate[0] = 0
+            assert np.shares_memory(gate, tape.gates()[name]), "views, not copies"
+        np.testing.assert_array_equal(y, before)
+        y[0] = 1  # y itself stays the caller's to write
+
+    def test_of_an_unbatched_run_have_a_batch_of_one(self, engine: str, build: Callable) -> None:
+        tape = build(3, 5).forward(np.zeros((4, 3), np.float32))[2]
+        assert {gate.shape for gate in tape.gates().values()} == {(4, 1, 5)}
+
+    def test_of_no_steps(self, engine: str, build: Callable) -> None:
+        tape = build(3, 5).forward(np.zeros((0, 2, 3), np.float32))[2]
+        assert {gate.shape for gate in tape.gates().values()} == {(0, 2, 5)}
+
+    @pytest.mark.parametrize(("layer", "direction"), [(2, 0), (0, 2), (-1, 0), (0, -1)])
+    def test_that_are_not_there(self, engine: str, layer: int, direction: int) -> None:
+        tape = fastrnn.GRU(3, 5, num_layers=2, bidirectional=True).forward(np.zeros((4, 2, 3), np.float32))[2]
+        with pytest.raises(IndexError, match=r"^(layer|direction): expected"):
+            tape.gates(layer, direction)
+
+
+def first_half(state: Any) -> Any:
+    return tuple(part[:2] for part in state) if isinstance(state, tuple) else state[:2]
+
+
+class TestMemory:
+    T, B, H = 300, 8, 32
+
+    def owned(self, layer: Any) -> int:
+        """Bytes that a tape keeps alive beyond what the caller has."""
+        x = np.zeros((self.T, self.B, 16), np.float32)
+        layer.forward(x)  # whatever is made once is made now
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        y, state, tape = layer.forward(x)
+        after = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        assert tape is not None
+        return after - before - y.nbytes - sum(part.nbytes for part in parts(state))
+
+    @pytest.mark.parametrize(
+        ("cell", "options", "values", "other_bytes"),
+        [
+            pytest.param(fastrnn.RNN, {}, 0, 0, id="RNN: nothing but y"),
+            pytest.param(fastrnn.GRU, {}, 4, 0, id="GRU: G*H and H more for reset_after"),
+            pytest.param(fastrnn.GRU, {"reset_after": False}, 3, 0, id="GRU: G*H"),
+            pytest.param(fastrnn.LSTM, {}, 5, 0, id="LSTM: (G+1)*H"),
+            pytest.param(fastrnn.LSTM, {"peephole": True, "proj_size": 16}, 5, 0, id="LSTM: (G+1)*H with all options"),
+            pytest.param(fastrnn.LSTM, {"bidirectional": True}, 10, 0, id="LSTM: that for each direction"),
+            pytest.param(fastrnn.GRU, {"num_layers": 2}, 4 + 1 + 4, 0, id="GRU: H between layers"),
+            pytest.param(
+                fastrnn.GRU,
+                {"num_layers": 2, "bidirectional": True},
+                2 * (4 + 1 + 4),
+                0,
+                id="GRU: H for each direction",
+            ),
+            pytest.param(
+                fastrnn.GRU, {"num_layers": 2, "dropout": 0.5}, 4 + 1 + 1 + 4, 1, id="GRU: H and a mask for dropout"
+            ),
+        ],
+    )
+    def test_is_what_the_docstring_says(
+        self, engine: str, cell: Callable, options: dict, values: int, other_bytes: int
+    ) -> None:
+        stated = self.T * self.B * self.H * (4 * values + other_bytes)
+        owned = self.owned(cell(16, self.H, rng=0, **options))
+        slack = 16 * 1024  # objects, and states of a row each
+        assert stated - 1024 <= owned <= stated + slack, (stated, owned)
+
+    def test_it_keeps_no_copy_of_x(self, engine: str) -> None:
+        layer = fastrnn.RNN(16, 4, rng=0)
+        x = np.zeros((self.T, self.B, 16), np.float32)
+        tracemalloc.start()
+        y, _, _tape = layer.forward(x)
+        held = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        assert held < y.nbytes + x.nbytes // 4
+
+
+class TestBackward:
+    def test_twice_gives_the_same_bits(self, engine: str, build: Callable, rng: np.random.Generator) -> None:
+        layer = build(17, 33, num_layers=2, bidirectional=True, dropout=0.3)
+        call = random_call(layer, 9, 13, rng, lengths=True, resets=True)
+        tape = layer.forward(call.x, call.state, lengths=call.lengths, resets=call.resets)[2]
+        first, second = (flat(layer.backward(tape, call.dy, call.dstate)) for _ in range(2))
+        for a, b in zip(first, second, strict=True):
+            np.testing.assert_array_equal(a, b)
+            assert not np.shares_memory(a, b)
+
+    def test_modifies_neither_tape_nor_arguments_nor_parameters(
+        self, engine: str, build: Callable, rng: np.random.Generator
+    ) -> None:
+        layer = build(3, 5, num_layers=2, bidirectional=True)
+        call = random_call(layer, 4, 2, rng, lengths=True)
+        y, _, tape = layer.forward(call.x, call.state, lengths=call.lengths)
+        watched = [y, *call.arrays(), *layer.params.values()]
+        watched += [gate for k in range(4) for gate in tape.gates(k // 2, k % 2).values()]
+        before = [a.copy() for a in watched]
+        layer.backward(tape, call.dy, call.dstate)
+        for a, b in zip(watched, before, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+    def test_tapes_in_any_order(self, engine: str, build: Callable, rng: np.random.Generator) -> None:
+        """Of runs of different shapes, differentiated late, out of order, with other runs in between."""
+        layer = build(3, 5, num_layers=2)
+        calls = [random_call(layer, T, B, rng) for T, B in [(4, 2), (1, 7), (6, 3)]]
+        expected = [gradients(layer, call) for call in calls]
+        tapes = [layer.forward(call.x, call.state)[2] for call in calls]
+        for k in (1, 2, 0, 1):
+            layer(calls[2].x)
+            actual = flat(layer.backward(tapes[k], calls[k].dy, calls[k].dstate))
+            for a, b in zip(actual, expected[k], strict=True):
+                np.testing.assert_array_equal(a, b)
+
+    def test_uses_the_parameters_of_its_run(self, engine: str, build: Callable, rng: np.random.Generator) -> None:
+        """Parameters that were replaced since (not changed in place) do not matter."""
+        layer = build(3, 5)
+        call = random_call(layer, 4, 2, rng)
+        expected = gradients(layer, call)
+        tape = layer.forward(call.x, call.state)[2]
+        layer.params = {name: value + 1 for name, value in layer.params.items()}
+        for a, b in zip(flat(layer.backward(tape, call.dy, call.dstate)), expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+    def test_accumulates_nothing(self, engine: str, build: Callable, rng: np.random.Generator) -> None:
+        """It is linear in the gradients that it is given."""
+        layer = build(3, 5, num_layers=2, bidirectional=True, dtype=np.float64)
+        call = random_call(layer, 4, 2, rng)
+        tape = layer.forward(call.x, call.state)[2]
+        one = flat(layer.backward(tape, call.dy, call.dstate))
+        two = flat(layer.backward(tape, 2 * call.dy, twice(call.dstate)))
+        for a, b in zip(one, two, strict=True):
+            assert_close(2 * a, b, "gradient")
+
+    def test_the_engine_of_the_run_differentiates_it(self, build: Callable, rng: np.random.Generator) -> None:
+        """A record of one engine need mean nothing to another."""
+        layer = build(3, 5)
+        call = random_call(layer, 4, 2, rng)
+        for engine in fastrnn.engines.available():
+            with fastrnn.engines.use(engine):
+                expected = gradients(layer, call)
+                tape = layer.forward(call.x, call.state)[2]
+            for other in fastrnn.engines.available():
+                with fastrnn.engines.use(other):
+                    actual = flat(layer.backward(tape, call.dy, call.dstate))
+                for a, b in zip(actual, expected, strict=True):
+                    np.testing.assert_array_equal(a, b)
+
+    def test_names_of_gradients_are_those_of_parameters(self, engine: str, build: Callable) -> None:
+        layer = build(3, 5, num_layers=2, bidirectional=True)
+        y, _, tape = layer.forward(np.ones((4, 2, 3), np.float32))
+        grads = layer.backward(tape, np.ones_like(y))
+        assert list(grads.params) == list(layer.params)
+        for name, param in layer.params.items():
+            assert grads.params[name].shape == param.shape
+            assert grads.params[name].dtype == param.dtype
+
+
+def gradients(layer: Any, call: Call) -> list[np.ndarray]:
+    return flat(layer.backward(layer.forward(call.x, call.state)[2], call.dy, call.dstate))
+
+
+def flat(grads: fastrnn.Gradients) -> list[np.ndarray]:
+    return [grads.x, *parts(grads.state), *grads.params.values()]
+
+
+def twice(state: Any) -> Any:
+    """Twice the state."""
+    return tuple(2 * part for part in state) if isinstance(state, tuple) else 2 * state
