@@ -1,0 +1,237 @@
+"""``fastrnn demo``: train a character language model, write text with it, and time it against NumPy."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import signal
+import statistics
+import tempfile
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from fastrnn import engines, serialization
+from fastrnn.bench import numpy_blas_threads, wait_until_idle
+from fastrnn.cli.errors import Failure
+from fastrnn.cli.sample import print_sample, sample_options
+from fastrnn.text import CELLS, CharModel, Training, Vocabulary
+
+__all__ = ["demo"]
+
+HELD_OUT = 0.1  # share of the text, its end, that is not trained on
+VALID_LIMIT = 200_000  # characters of the held-out part that are read for validation
+QUICK_LIMIT = 200_000  # characters of the text that --quick takes
+QUICK = {"hidden": 64, "minutes": 0.1, "batch": 32, "seq_len": 32}
+USUAL = {"hidden": 256, "minutes": 3.0, "batch": 64, "seq_len": 64}
+EMBEDDING_SIZE = 64
+
+
+@click.command()
+@click.option("--text", type=click.Path(), help="UTF-8 text, or .gz of it. [default: Python's own help topics]")
+@click.option("--cell", type=click.Choice(sorted(CELLS)), default="lstm", show_default=True)
+@click.option("--hidden", type=click.IntRange(1, 1 << 16), help=f"Hidden units. [default: {USUAL['hidden']}]")
+@click.option("--layers", type=click.IntRange(1, 64), default=1, show_default=True)
+@click.option("--seq-len", type=click.IntRange(1, 1 << 16), help=f"Steps of a chunk. [default: {USUAL['seq_len']}]")
+@click.option("--batch", type=click.IntRange(1, 1 << 16), help=f"Texts side by side. [default: {USUAL['batch']}]")
+@click.option("--minutes", type=click.FloatRange(min=0, max=1e6), help=f"To train. [default: {USUAL['minutes']:g}]")
+@click.option("--steps", type=click.IntRange(min=1), help="To train, instead of --minutes: reproducible.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--out", type=click.Path(), help="Save the model with the best validation loss: .npz or .safetensors.")
+@click.option("--quick", is_flag=True, help="A small model on a little text, over in less than 20 seconds.")
+@sample_options
+def demo(
+    text: str | None, cell: str, hidden: int | None, layers: int, seq_len: int | None, batch: int | None,
+    minutes: float | None, steps: int | None, seed: int, out: str | None, quick: bool, prompt: str, length: int,
+    temperature: float,
+) -> None:  # fmt: skip
+    """Train a character language model on a text, write text with it, and time it against NumPy."""
+    console = Console(stderr=True, highlight=False)
+    usual = QUICK if quick else USUAL
+    hidden = hidden or int(usual["hidden"])
+    batch = batch or int(usual["batch"])
+    seq_len = seq_len or int(usual["seq_len"])
+    if steps is None and minutes is None:
+        minutes = usual["minutes"]
+    if steps is not None and minutes is not None:
+        raise Failure("--minutes, --steps: expected one of them, got both")
+    if out is not None:
+        check_writable(out)
+
+    source, content = read_text(text)
+    if quick:
+        content = content[:QUICK_LIMIT]
+    cut = len(content) - int(len(content) * HELD_OUT)
+    train_text, valid_text = content[:cut], content[cut:][:VALID_LIMIT]
+    if cut <= batch * seq_len or len(valid_text) < 2:
+        raise Failure(
+            f"{source}: too short: expected at least {(batch * seq_len + 1) / (1 - HELD_OUT) + 1:.0f} characters "
+            f"for --batch {batch} and --seq-len {seq_len}, got {len(content)}"
+        )
+    vocabulary = Vocabulary(train_text)
+    check_memory(len(vocabulary), CELLS[cell].__name__, hidden, layers, batch, seq_len)
+    model = CharModel(vocabulary, cell, hidden, layers, EMBEDDING_SIZE, np.random.default_rng([seed, 0]))
+    training = Training(
+        model, vocabulary.encode(train_text), vocabulary.encode(valid_text), batch=batch, seq_len=seq_len,
+        seconds=None if minutes is None else 60 * minutes, steps=steps, rng=np.random.default_rng([seed, 1]),
+    )  # fmt: skip
+    click.echo(f"text: {source}, {len(train_text):,} characters to train on, {len(vocabulary) - 1} distinct")
+    part = "all" if len(valid_text) == len(content) - cut else "the beginning"
+    click.echo(f"validation: {part} of the last {HELD_OUT:.0%}, {len(valid_text):,} characters, state carried through")
+    count = sum(p.size for p in model.params.values())
+    engine = engines.current().name
+    click.echo(f"model: {layers} x {cell} of {hidden} units, {count:,} parameters, engine {engine}")
+
+    with own_threads_only(engine):
+        interrupted = train(training, console)
+    for name, value in training.best_params.items():
+        model.params[name][...] = value
+    if np.isfinite(training.best_loss):
+        click.echo(f"best validation loss: {training.best_loss:.4f} nats per character")
+    if out is not None:
+        words = {"text": source, "seed": f"{seed}", "valid_loss": f"{training.best_loss:.4f}"}
+        try:
+            model.save(out, metadata=words | {"batch": f"{batch}", "seq_len": f"{seq_len}"})
+        except OSError as error:
+            raise Failure(f"{out}: {error.strerror or error}") from error
+        click.echo(f"{'interrupted: ' if interrupted else ''}saved {out}")
+    if interrupted:
+        raise click.exceptions.Exit(130)
+
+    click.echo(f"sample, temperature {temperature:g}:\n")
+    print_sample(model, prompt, length, temperature, seed)
+    click.echo()
+    compare_engines(training)
+
+
+def train(training: Training, console: Console) -> bool:
+    """Train to the end of the budget with a progress bar; return whether Ctrl-C ended it before."""
+    progress = Progress(
+        BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn(), TextColumn("{task.description}"),
+        console=console, disable=not console.is_terminal,
+    )  # fmt: skip
+    with first_interrupt_noted() as interrupted, progress:
+        bar = progress.add_task("", total=1.0)
+        for at in training:
+            speed = f"{at.characters_per_second:,.0f} characters/s"
+            description = f"loss {at.loss:.3f}, best valid {training.best_loss:.3f}, {speed}"
+            progress.update(bar, completed=at.fraction, description=description)
+            if at.valid_loss is not None:
+                losses = f"loss {at.loss:.4f}  validation {at.valid_loss:.4f}"
+                console.print(f"{at.fraction:4.0%}  step {at.step:,}  {losses}  {speed}")
+            if interrupted.is_set():
+                break
+    return interrupted.is_set()
+
+
+@contextmanager
+def first_interrupt_noted() -> Iterator[threading.Event]:
+    """Set the event at the first Ctrl-C, so that a training step is not torn; a second one raises as usual."""
+    noted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield noted
+        return
+
+    def note(*_: object) -> None:
+        noted.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def own_threads_only(engine: str) -> AbstractContextManager[None]:
+    """Hold NumPy's BLAS to one thread, unless it is the engine's own.
+
+    Its threads spin for 0.1 s after the little they have to do here (the linear layer), and would halve the speed of
+    the recurrent layer's.
+    """
+    return nullcontext() if engine == "reference" else numpy_blas_threads(1)
+
+
+def compare_engines(training: Training, repeats: int = 3) -> None:
+    """Print the time of the same training step on the reference engine and on the current one, in turn."""
+    fast = engines.current().name
+    ids, targets, _ = next(training.chunks())
+    training.optimizer.lr = 0.0  # the model stays as it is
+    seconds: dict[str, list[float]] = {"reference": [], fast: []}
+    for repeat in range(repeats + 1):
+        for name, times in seconds.items():
+            wait_until_idle()
+            with engines.use(name), own_threads_only(name):
+                begin = time.perf_counter()
+                training.learn(ids, targets, None)
+                if repeat:  # the first round only warms up
+                    times.append(time.perf_counter() - begin)
+    slow_time, fast_time = statistics.median(seconds["reference"]), statistics.median(seconds[fast])
+    click.echo(
+        f"a training step of {ids.size:,} characters: reference (NumPy) {slow_time * 1e3:.1f} ms, "
+        f"{fast} {fast_time * 1e3:.1f} ms: {slow_time / fast_time:.1f} times as fast"
+    )
+
+
+def read_text(path: str | None) -> tuple[str, str]:
+    """Return where a text is from, and the text: a file's, decompressed if it is .gz, or the embedded one."""
+    if path is None:
+        try:
+            from pydoc_data.topics import topics
+        except ImportError:
+            raise Failure("--text: expected a file, for this Python comes without its help topics") from None
+        return "Python's help topics", "\n\n".join(topics[name] for name in sorted(topics))
+    if not os.path.exists(path) and os.path.exists(f"{path}.gz"):
+        path = f"{path}.gz"
+        click.echo(f"using {path}")
+    try:
+        data = Path(path).read_bytes()
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
+        return path, data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Failure(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise Failure(f"{path}: damaged .gz file ({error})") from error
+    except OSError as error:
+        raise Failure(f"{path}: {error.strerror or error}") from error
+
+
+def check_writable(path: str) -> None:
+    """Fail now, not after minutes of training, if a model cannot be saved at `path`."""
+    try:
+        serialization.check_path(path)
+        if os.path.isdir(path):
+            raise IsADirectoryError(21, "Is a directory")
+        with tempfile.TemporaryFile(dir=os.path.dirname(os.path.realpath(path))):
+            pass
+    except OSError as error:
+        raise Failure(f"{path}: cannot write ({error.strerror or error})") from error
+    except (ValueError, ImportError) as error:
+        raise Failure(str(error)) from error
+
+
+def check_memory(vocabulary: int, cell: str, hidden: int, layers: int, batch: int, seq_len: int) -> None:
+    """Fail if training needs more memory than the machine has: Linux would grant it, and then kill the process."""
+    gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[cell]
+    params = vocabulary * (EMBEDDING_SIZE + hidden) + gates * hidden * (EMBEDDING_SIZE + hidden * (2 * layers - 1))
+    step = seq_len * batch * (3 * vocabulary + layers * hidden * (gates + 4))
+    # Parameters, best ones, gradients, two moments, and packed weights both ways.
+    needed = 4 * (7 * params + step)
+    try:
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        return
+    if needed > there:
+        raise MemoryError(
+            f"--hidden {hidden}, --layers {layers}, --batch {batch}, --seq-len {seq_len} need about "
+            f"{needed / 2**30:.1f} GiB, this machine has {there / 2**30:.1f}"
+        )

@@ -1,0 +1,60 @@
+"""How commands end: what is printed and which exit code it has."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+__all__ = ["Failure", "OneLineErrors"]
+
+
+class Failure(click.ClickException):
+    """A user's error: its message is all that is printed."""
+
+
+class OneLineErrors(click.Group):
+    """A group whose commands end with one line on stderr and exit code 2 instead of a usage text or a traceback."""
+
+    def main(
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, complete_var: str | None = None,
+        standalone_mode: bool = True, **extra: Any,
+    ) -> Any:  # fmt: skip
+        """Run a command and exit; see `click.Command.main`. Without `standalone_mode`, exceptions come through."""
+        try:
+            code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            if not standalone_mode:
+                return code
+        except Exception as error:
+            if not standalone_mode:
+                raise
+            end(error)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def end(error: Exception) -> NoReturn:
+    """Say what went wrong, and exit. What is no user's error comes through, as a traceback."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+    elif isinstance(error, click.ClickException):
+        say(error.format_message())
+    elif isinstance(error, MemoryError):
+        say(f"not enough memory: {error}" if str(error) else "not enough memory")
+    elif isinstance(error, click.Abort):
+        click.echo("fastrnn: interrupted", err=True)
+        sys.exit(130)
+    elif isinstance(error, BrokenPipeError):
+        # The reader of a pipe has left. Python's own flush of stdout at exit shall not complain about it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    else:
+        raise error
+    sys.exit(2)
+
+
+def say(message: str) -> None:
+    """Print a message as one line on stderr."""
+    click.echo(f"fastrnn: error: {' '.join(message.split())}", err=True)

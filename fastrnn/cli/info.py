@@ -1,0 +1,15 @@
+"""``fastrnn info``."""
+
+from __future__ import annotations
+
+import click
+
+import fastrnn
+
+__all__ = ["info"]
+
+
+@click.command()
+def info() -> None:
+    """Print version, instruction set, engine, BLAS, OpenMP and threads."""
+    fastrnn.show_config()

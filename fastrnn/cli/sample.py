@@ -1,0 +1,72 @@
+"""``fastrnn sample``: text from a saved character model, one step at a time through a stream."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from fastrnn.cli.errors import Failure
+from fastrnn.text import CharModel
+
+__all__ = ["print_sample", "sample", "sample_options"]
+
+LENGTH = click.option(
+    "--length", type=click.IntRange(min=0), default=500, show_default=True, help="Characters to write."
+)
+TEMPERATURE = click.option(
+    "--temperature", type=click.FloatRange(min=0), default=0.8, show_default=True,
+    help="Below 1 is more careful; 0 always takes the likeliest character.",
+)  # fmt: skip
+PROMPT = click.option(
+    "--prompt", default="\n", callback=lambda context, option, text: not_empty(text),
+    help="Text to go on from. [default: a new line]",
+)  # fmt: skip
+
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def sample_options(command: Command) -> Command:
+    """Add the options of sampling to a command."""
+    return PROMPT(LENGTH(TEMPERATURE(command)))
+
+
+@click.command()
+@click.argument("model", type=click.Path())
+@sample_options
+@click.option("--seed", type=click.IntRange(min=0), default=None, help="Of the draws. [default: another each time]")
+def sample(model: str, prompt: str, length: int, temperature: float, seed: int | None) -> None:
+    """Write text with MODEL, a file from `fastrnn demo --out`."""
+    try:
+        loaded = CharModel.load(model)
+    except OSError as error:
+        raise Failure(f"{model}: {error.strerror or error}") from error
+    except (ValueError, ImportError) as error:
+        raise Failure(str(error)) from error
+    print_sample(loaded, prompt, length, temperature, seed)
+
+
+def print_sample(model: CharModel, prompt: str, length: int, temperature: float, seed: int | None) -> None:
+    """Print the prompt and `length` characters that follow it, each as it is drawn."""
+    click.echo(printable(prompt.lstrip("\n")), nl=False)
+    for character in itertools.islice(model.sample(prompt, temperature, seed), length):
+        click.echo(printable(character), nl=False)
+    click.echo()
+
+
+def not_empty(text: str) -> str:
+    """The text; an empty one is an error."""
+    if not text:
+        raise click.BadParameter("expected at least one character.")
+    return text
+
+
+def printable(text: str) -> str:
+    """The text without what could control a terminal, and only with characters that stdout can encode."""
+    text = "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)
