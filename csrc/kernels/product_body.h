@@ -14,6 +14,8 @@
 #define TILE_VECTORS 2
 #endif
 #define TILE_ROWS 6
+/* One row alone: as many sums as hide the latency of adding to each. */
+#define ROW_VECTORS 8
 
 /* So many k at a time that the tile's part of R stays in L1 while rows pass over it. */
 #define TILE_K (24 * 1024 / (TILE_VECTORS * VL * (int64_t)sizeof(REAL)))
@@ -21,12 +23,12 @@
 /* `rows` and `vectors` are constants where this is inlined; the arrays become registers. */
 static ALWAYS_INLINE void FN(tile)(const int rows, const int vectors, int64_t K, const REAL *A, int64_t lda, const REAL *R,
                                    int64_t stride, int beta, REAL *C, int64_t ldc) {
-    vec sum[TILE_ROWS][TILE_VECTORS];
+    vec sum[TILE_ROWS][ROW_VECTORS];
     UNROLL for (int m = 0; m < rows; m++)
         UNROLL for (int v = 0; v < vectors; v++)
             sum[m][v] = beta ? load(C + m * ldc + v * VL, VL) : splat(0);
     for (int64_t k = 0; k < K; k++) {
-        vec r[TILE_VECTORS];
+        vec r[ROW_VECTORS];
         UNROLL for (int v = 0; v < vectors; v++) r[v] = load(R + v * stride + k * VL, VL);
         UNROLL for (int m = 0; m < rows; m++) {
             const REAL a = A[m * lda + k];
@@ -54,6 +56,7 @@ TILES(2)
 TILES(3)
 TILES(4)
 #endif
+TILE(1, 8)
 
 typedef void (*FN(tile_function))(int64_t, const REAL *, int64_t, const REAL *, int64_t, int, REAL *, int64_t);
 static const FN(tile_function) FN(tiles)[TILE_VECTORS][TILE_ROWS] = {
@@ -66,6 +69,15 @@ static const FN(tile_function) FN(tiles)[TILE_VECTORS][TILE_ROWS] = {
 };
 
 static void FN(multiply)(const product *p) {
+    if (p->rows == 1 && p->columns >= ROW_VECTORS * VL) {
+        const int64_t wide = p->columns / (ROW_VECTORS * VL) * (ROW_VECTORS * VL);
+        for (int64_t n = 0; n < wide; n += ROW_VECTORS * VL)
+            FN(tile_1_8)(p->K, p->A, p->lda, p->R + n / VL * p->stride, p->stride, p->beta, p->C + n, p->ldc);
+        product rest = *p;
+        rest.columns -= wide, rest.R += wide / VL * p->stride, rest.C += wide;
+        if (rest.columns > 0) FN(multiply)(&rest);
+        return;
+    }
     const int64_t chunk = p->rows > TILE_ROWS ? TILE_K : p->K; /* few rows pass over R once: nothing to keep */
     for (int64_t n = 0; n < p->columns; n += TILE_VECTORS * VL) {
         const int64_t width = FRNN_MIN(TILE_VECTORS * VL, p->columns - n), vectors = (width + VL - 1) / VL;
@@ -105,6 +117,7 @@ static void FN(pack)(int transposed, int64_t K, int64_t columns, const REAL *wei
 #undef product
 #undef TILE_VECTORS
 #undef TILE_ROWS
+#undef ROW_VECTORS
 #undef TILE_K
 #undef TILE
 #undef TILES

@@ -127,9 +127,10 @@ def bench(
                 results.append(result)
                 progress.update(bar, advance=1, description=f"{result.task}")
     finally:  # also what an interrupt or an error leaves
-        settings = {"rounds": rounds, "seconds": seconds, "quick": quick}
-        settings |= {"complete": len(results) == len(selected), "duration": round(time.perf_counter() - begin, 1)}
-        settings |= {"load_after": measuring.load_average()}
+        settings = {
+            "rounds": rounds, "seconds": seconds, "quick": quick, "complete": len(results) == len(selected),
+            "duration": round(time.perf_counter() - begin, 1), "load_after": measuring.load_average(),
+        }  # fmt: skip
         if results:
             report(results, described, settings)
             write(json_path, plot_path, results, described, settings)
