@@ -478,8 +478,8 @@ class Outcome:
 
     @property
     def uncertain(self) -> bool:
-        """Whether the ratios of the rounds differ by more than a factor of two: the machine had other work."""
-        return bool(self.ratios) and max(self.ratios) > 2 * min(self.ratios)
+        """Whether there is but one round, or rounds whose ratios differ by more than a factor of two."""
+        return len(self.ratios) == 1 or max(self.ratios, default=0) > 2 * min(self.ratios, default=0)
 
 
 @dataclass(slots=True)

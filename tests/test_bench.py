@@ -269,6 +269,7 @@ def test_summary_quotes_the_headline_case():
 
 def test_figures_are_uncertain_where_rounds_differ():
     assert not result([1.0, 1.9]).outcomes[0].uncertain
+    assert result([1.0]).outcomes[0].uncertain
     assert result([1.0, 2.1]).outcomes[0].uncertain
     assert not result([], wrong=("y",)).outcomes[0].uncertain
 

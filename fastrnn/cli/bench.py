@@ -27,7 +27,7 @@ from fastrnn.threads import MAX_THREADS
 
 __all__ = ["bench"]
 
-QUICK_SECONDS = 48.0  # what --quick grants itself, so that it ends within a minute on a machine that has other work
+QUICK_SECONDS = 45.0  # what --quick grants itself, so that it ends within a minute on a machine that has other work
 WIDTH = 100  # of lines where there is no terminal
 
 
@@ -161,7 +161,7 @@ def report(results: Sequence[Result], described: dict[str, Any], settings: dict[
         part = [result for result in results if (result.task.dtype, result.task.threads) == conditions]
         console.print(table_of(part, f"{conditions[0]}, {measuring.counted(conditions[1], 'thread')}"))
     if any(outcome.uncertain for result in results for outcome in result.outcomes):
-        console.print("\n~: the rounds differ by more than a factor of two: the machine had other work.")
+        console.print("\n~: uncertain: one round only, or rounds that differ by more than a factor of two.")
     done = sorted({len(result.reference_seconds) for result in results})
     console.print(
         f"\nms: medians over rounds. x: reference / engine, median over rounds in turn. "
