@@ -240,7 +240,7 @@ class Recurrent:
             As for a call.
         """
         stack, engine, dropout = self._stack, engines.current(), self.dropout
-        args = validate.arguments(stack, x, state, lengths, resets)
+        args = validate.arguments(stack, x, state, lengths, resets, taped=True)
         weights = validate.weights(stack, self.params)
         (T, B), D = args.x.shape[:2], stack.directions
         h_n = np.empty_like(args.h0)

@@ -38,8 +38,8 @@ class Arguments:
         return Steps(self.lengths, self.order, self.resets, reverse=direction == 1)
 
 
-def arguments(stack: Stack, x: Any, state: Any, lengths: Any, resets: Any) -> Arguments:
-    """Check the arguments of a layer's forward run."""
+def arguments(stack: Stack, x: Any, state: Any, lengths: Any, resets: Any, *, taped: bool = False) -> Arguments:
+    """Check the arguments of a forward run. For a tape, resets are copied, as lengths always are."""
     I = stack.cells[0].input_size
     x = array("x", x, stack.dtype)
     batched = x.ndim != 2
@@ -54,7 +54,7 @@ def arguments(stack: Stack, x: Any, state: Any, lengths: Any, resets: Any) -> Ar
     h0, c0 = state_like(stack, "state", state, B, batched)
     lengths = _lengths(lengths, T, B, batched)
     order = None if lengths is None else np.argsort(-lengths, kind="stable")
-    return Arguments(x, h0, c0, lengths, order, _resets(stack, resets, T, B, batched), batched, state is None)
+    return Arguments(x, h0, c0, lengths, order, _resets(stack, resets, T, B, batched, taped), batched, state is None)
 
 
 def cotangent(stack: Stack, dy: Any, T: int, B: int, batched: bool) -> NDArray:
@@ -274,7 +274,7 @@ def _lengths(lengths: Any, T: int, B: int, batched: bool) -> NDArray[np.int64] |
     return lengths.astype(np.int64)  # always a copy: a tape must not see later changes
 
 
-def _resets(stack: Stack, resets: Any, T: int, B: int, batched: bool) -> NDArray[np.uint8] | None:
+def _resets(stack: Stack, resets: Any, T: int, B: int, batched: bool, copy: bool) -> NDArray[np.uint8] | None:
     if resets is None:
         return None
     resets = _as_ndarray("resets", resets)
@@ -287,4 +287,4 @@ def _resets(stack: Stack, resets: Any, T: int, B: int, batched: bool) -> NDArray
         resets = resets[:, None]
     elif stack.batch_first:
         resets = resets.T
-    return np.ascontiguousarray(resets).view(np.uint8)
+    return (np.array(resets, order="C") if copy else np.ascontiguousarray(resets)).view(np.uint8)

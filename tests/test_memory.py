@@ -101,6 +101,7 @@ print(status("VmHWM") - before - y.nbytes)
         ("fastrnn.LSTM(8, 64, bidirectional=True, rng=0)", (10_000, 4)),
         ("fastrnn.LSTM(8, 16, rng=0)", (100_000, 1)),
         ("fastrnn.LSTM(8, 16, num_layers=2, rng=0)", (60, 4000)),
+        ("fastrnn.GRU(8, 1, rng=0)", (100, 2000)),  # far fewer units than a vector has
     ],
 )
 def test_inference_needs_at_most_8_mib_of_scratch(

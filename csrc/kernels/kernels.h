@@ -1,4 +1,5 @@
-/* The gate kernels: what remains of a step once its matrix products are done. One row at a time, some or all units.
+/* Kernels: products with packed weights, and what remains of a step once they are done, the gates, one row at a time,
+ * some or all units.
  *
  * FRNN_KERNELS lists them once; the table's members and each instruction set's entries follow from it. The bodies are in
  * kernels_body.h, compiled per dtype and instruction set.

@@ -1,6 +1,5 @@
-/* All kernels of one instruction set, as a table. The includer defines ISA (a name), VECTOR_BYTES and
- * VECTOR_REGISTERS, and has switched
- * the compiler to that instruction set. */
+/* All kernels of one instruction set, as a table. The includer defines ISA (a name), VECTOR_BYTES and VECTOR_REGISTERS,
+ * and has switched the compiler to that instruction set. */
 #include "kernels.h"
 
 #define JOIN_(a, b) a##_##b

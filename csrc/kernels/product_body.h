@@ -1,6 +1,6 @@
 /* Matrix products with packed weights, for one dtype and instruction set. Included by kernels_body.h.
  *
- * C (rows, columns) = beta*C + A (rows, K) R (K, columns), where R is packed by `frnn_pack` (packing.h): vector after
+ * C (rows, columns) = beta*C + A (rows, K) R (K, columns), where R is packed by `pack` below: vector after
  * vector of VL columns, each with its K rows contiguous. A tile holds up to TILE_ROWS rows of TILE_VECTORS vectors of C in
  * registers while k runs. Every element of C is the same sum in the same order whatever tile it falls in,
  *     c = c + a[0]*r[0], c = c + a[1]*r[1], ...

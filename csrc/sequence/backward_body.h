@@ -1,4 +1,4 @@
-/* A sequence backwards, for one dtype. Included by blas_f32.c and blas_f64.c.
+/* A sequence backwards, for one dtype. Included by sequence_body.h.
  *
  * In chunks of steps, from the last run to the first: (1) step by step, the gate kernel turns dh into the gradient da of
  * the pre-activations, and one product takes da to the state before; (2) the rows of x and h_{t-1} are gathered beside
@@ -304,15 +304,15 @@ static void FN(backward_work)(void *context, const frnn_team *team) {
 
 static FN(backward_run) FN(backward_new)(const frnn_cell *cell, const frnn_backward_args *args) {
     FN(backward_run) run = {.cell = cell, .args = args, .kernels = &frnn_kernels()->KERNELS_OF};
-    run.plan = frnn_backward_plan(cell, args, sizeof(REAL));
     run.factors = FN(factors_of)(cell, FRNN_BACKWARD);
     run.blocks = cell->kind == FRNN_GRU_AFTER ? 4 : frnn_gates(cell);
+    run.plan = frnn_backward_plan(cell, args, FRNN_MAX(run.blocks * cell->H, cell->I) * (int64_t)sizeof(REAL));
     return run;
 }
 
-size_t FN(frnn_backward_workspace)(const frnn_cell *cell, const frnn_backward_args *args) {
+int64_t FN(frnn_backward_workspace)(const frnn_cell *cell, const frnn_backward_args *args) {
     FN(backward_run) run = FN(backward_new)(cell, args);
-    return FN(backward_layout)(&run, NULL);
+    return frnn_fits(cell, &args->steps, &run.plan) ? (int64_t)FN(backward_layout)(&run, NULL) : -1;
 }
 
 void FN(frnn_backward)(const frnn_cell *cell, const frnn_backward_args *args, int threads, void *workspace) {

@@ -1,4 +1,4 @@
-/* A sequence forwards, for one dtype. Included by blas_f32.c and blas_f64.c.
+/* A sequence forwards, for one dtype. Included by sequence_body.h.
  *
  * In chunks of steps: (1) gather the valid rows of x, (2) project them with one product, (3) step by step, one product
  * adds the state's part for all gates together, then the gate kernel goes row by row.
@@ -214,7 +214,7 @@ static void FN(forward_work)(void *context, const frnn_team *team) {
             frnn_team_barrier(team);
             for (int64_t s = s0; s < s1; s++) {
                 const int64_t t = steps->reverse ? longest - 1 - s : s, at = chunk.offset[t - chunk.low];
-                FN(forward_step)(run, &part, j0, s, t, chunk.offset[t - chunk.low + 1] - at, 
+                FN(forward_step)(run, &part, j0, s, t, chunk.offset[t - chunk.low + 1] - at,
                                  run->a + at * run->blocks * run->plane, team);
             }
             frnn_team_barrier(team); /* a is free for the next chunk */
@@ -228,16 +228,16 @@ static void FN(forward_work)(void *context, const frnn_team *team) {
 
 static FN(forward_run) FN(forward_new)(const frnn_cell *cell, const frnn_forward_args *args) {
     FN(forward_run) run = {.cell = cell, .args = args, .kernels = &frnn_kernels()->KERNELS_OF};
-    run.plan = frnn_forward_plan(cell, args, sizeof(REAL));
     run.factors = FN(factors_of)(cell, FRNN_FORWARD);
     run.blocks = cell->kind == FRNN_GRU_AFTER ? 4 : frnn_gates(cell);
     run.plane = FN(plane)(cell);
+    run.plan = frnn_forward_plan(cell, args, FRNN_MAX(run.blocks * run.plane, cell->I) * (int64_t)sizeof(REAL));
     return run;
 }
 
-size_t FN(frnn_forward_workspace)(const frnn_cell *cell, const frnn_forward_args *args) {
+int64_t FN(frnn_forward_workspace)(const frnn_cell *cell, const frnn_forward_args *args) {
     FN(forward_run) run = FN(forward_new)(cell, args);
-    return FN(forward_layout)(&run, NULL);
+    return frnn_fits(cell, &args->steps, &run.plan) ? (int64_t)FN(forward_layout)(&run, NULL) : -1;
 }
 
 void FN(frnn_forward)(const frnn_cell *cell, const frnn_forward_args *args, int threads, void *workspace) {

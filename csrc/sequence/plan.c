@@ -2,8 +2,8 @@
 
 #include "../blas/gemm.h"
 
-/* Inference promises at most 8 MiB of scratch: at most 2 for pre-activations, 2 for gathered inputs, and up to
- * 2 for states. A single row may exceed this, when H or I is in the 10,000s. */
+/* Inference promises at most 8 MiB of scratch: at most 2 for pre-activations, 2 for gathered inputs, and
+ * up to 2 for states. A single row may exceed this, when H or I is in the 10,000s. */
 #define STEP_BYTES (1 << 20)
 #define CHUNK_BYTES (2 << 20)
 /* Weight gradients are read and written once a chunk, so a chunk has this many rows at least, and more while it stays in
@@ -26,25 +26,29 @@ static int one_block(const frnn_plan *p, const frnn_steps *s, const frnn_series 
            (s->T == 1 || a->stride_t == s->B * n);
 }
 
-frnn_plan frnn_forward_plan(const frnn_cell *cell, const frnn_forward_args *args, size_t real_bytes) {
-    const int64_t row_bytes = FRNN_MAX((frnn_gates(cell) + 1) * cell->H, cell->I) * (int64_t)real_bytes;
+frnn_plan frnn_forward_plan(const frnn_cell *cell, const frnn_forward_args *args, int64_t row_bytes) {
     frnn_plan p = plan(&args->steps, row_bytes, STEP_BYTES, CHUNK_BYTES);
     p.direct = one_block(&p, &args->steps, &args->x, cell->I);
     return p;
 }
 
-frnn_plan frnn_backward_plan(const frnn_cell *cell, const frnn_backward_args *args, size_t real_bytes) {
-    const int64_t row_bytes = FRNN_MAX((frnn_gates(cell) + 1) * cell->H, cell->I) * (int64_t)real_bytes;
+frnn_plan frnn_backward_plan(const frnn_cell *cell, const frnn_backward_args *args, int64_t row_bytes) {
     const int64_t chunk_bytes = FRNN_MIN(FRNN_MAX(GRADIENT_ROWS * row_bytes, STEP_BYTES), GRADIENT_BYTES);
     frnn_plan p = plan(&args->steps, row_bytes, GRADIENT_BYTES, chunk_bytes);
     p.direct = one_block(&p, &args->steps, &args->x, cell->I) && one_block(&p, &args->steps, &args->dx, cell->I);
     return p;
 }
 
+int frnn_fits(const frnn_cell *cell, const frnn_steps *steps, const frnn_plan *plan) {
+    /* a member's rows lie as many rows apart as there are threads, at most 1024 (fastrnn/threads.py) */
+    const int64_t limit = frnn_gemm_limit(), widest = FRNN_MAX(4 * cell->H, FRNN_MAX(cell->I, cell->O));
+    return widest <= limit / 1024 && steps->B <= limit && plan->chunk_rows <= limit;
+}
+
 int frnn_worthwhile(const frnn_cell *cell, const frnn_steps *steps, int threads, int *by_units) {
     const double step = 2.0 * (double)steps->B * (double)frnn_gates(cell) * (double)cell->H * (double)(cell->O + cell->I);
     *by_units = 0;
-    if (threads > steps->B / 8) { /* too few rows for BLAS to be quick on a part of them */
+    if (threads > steps->B / 8) { /* too few rows for products to be quick on a part of them */
         *by_units = 1;
         threads = (int)FRNN_MIN((int64_t)threads, FRNN_MAX(1, cell->H / 32));
         if (step < 2e5) return 1; /* a barrier a step would cost more */

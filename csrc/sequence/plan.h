@@ -12,8 +12,12 @@ typedef struct {
     int direct;          /* x (and dx) of a chunk is one contiguous block already */
 } frnn_plan;
 
-frnn_plan frnn_forward_plan(const frnn_cell *cell, const frnn_forward_args *args, size_t real_bytes);
-frnn_plan frnn_backward_plan(const frnn_cell *cell, const frnn_backward_args *args, size_t real_bytes);
+/* `row_bytes`: of a row in the widest array that holds a chunk. */
+frnn_plan frnn_forward_plan(const frnn_cell *cell, const frnn_forward_args *args, int64_t row_bytes);
+frnn_plan frnn_backward_plan(const frnn_cell *cell, const frnn_backward_args *args, int64_t row_bytes);
+
+/* Does every size and leading dimension fit BLAS's integer? */
+int frnn_fits(const frnn_cell *cell, const frnn_steps *steps, const frnn_plan *plan);
 
 /* How many of `threads` are worth their cost, and whether they share the units instead of the rows. */
 int frnn_worthwhile(const frnn_cell *cell, const frnn_steps *steps, int threads, int *by_units);

@@ -74,11 +74,11 @@ static inline void frnn_chunk_fill(frnn_chunk *chunk, const frnn_steps *s, int64
 
 static inline int64_t frnn_chunk_rows(const frnn_chunk *chunk) { return chunk->offset[chunk->high - chunk->low]; }
 
-/* Which of a step's rows and which units a thread of a team computes: every size-th row and all units, or all rows and
- * a slice of the units. Rows need no barrier between steps; units do, but stay few enough for that thread's cache. */
 /* Units are shared in multiples of this, which is a whole number of any instruction set's vectors. */
 #define FRNN_UNITS 16
 
+/* Which of a step's rows and which units a thread of a team computes: every size-th row and all units, or all rows and
+ * a slice of the units. Rows need no barrier between steps; units do, but stay few enough for that thread's cache. */
 typedef struct {
     int64_t row_first, row_step;
     frnn_range units, outputs; /* of H and of O */
