@@ -1,9 +1,7 @@
 """Builds the one extension module; everything else about the package is in pyproject.toml."""
 
 import os
-import subprocess
 import sys
-import tempfile
 from glob import glob
 
 import numpy
@@ -15,41 +13,20 @@ from setuptools import Extension, setup
 if sys.platform == "win32":
     COMPILE, LINK = ["/O2", "/std:c11", "/experimental:c11atomics"], []
 else:
-    COMPILE = ["-O3", "-std=gnu11", "-ffp-contract=fast", "-fvisibility=hidden", "-Wall", "-Wno-unused-function"]
-    LINK = []
+    COMPILE = ["-O3", "-std=gnu11", "-ffp-contract=fast", "-fvisibility=hidden", "-g0", "-pthread"]
+    COMPILE += ["-Wall", "-Wno-unused-function"]
+    LINK = ["-pthread"]
+NO_THREADS = [("FRNN_NO_THREADS", "1")] if os.environ.get("FASTRNN_NO_THREADS") else []
 
-
-def openmp_flags() -> tuple[list[str], list[str]]:
-    """Compile and link flags for OpenMP; empty where a program that needs it does not build."""
-    if sys.platform == "win32":
-        return ["/openmp"], []
-    compiler = os.environ.get("CC", "cc").split()
-    candidates = [(["-fopenmp"], ["-fopenmp"]), (["-Xpreprocessor", "-fopenmp"], ["-lomp"])]
-    with tempfile.TemporaryDirectory() as folder:
-        source = os.path.join(folder, "probe.c")
-        with open(source, "w") as file:
-            file.write("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
-        for compile_flags, link_flags in candidates:
-            command = [*compiler, *compile_flags, source, "-o", os.path.join(folder, "probe"), *link_flags]
-            try:
-                if subprocess.run(command, capture_output=True, check=False).returncode == 0:
-                    return compile_flags, link_flags
-            except OSError:
-                break
-    print("fastrnn: no OpenMP here; building for one thread", file=sys.stderr)
-    return [], []
-
-
-openmp_compile, openmp_link = ([], []) if os.environ.get("FASTRNN_NO_OPENMP") else openmp_flags()
 
 extension = Extension(
     "fastrnn._core.native",
     sources=["fastrnn/_core/native.pyx", *sorted(glob("csrc/**/*.c", recursive=True))],
     depends=sorted(glob("csrc/**/*.h", recursive=True)),
     include_dirs=["csrc", numpy.get_include()],
-    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
-    extra_compile_args=COMPILE + openmp_compile,
-    extra_link_args=LINK + openmp_link,
+    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"), *NO_THREADS],
+    extra_compile_args=COMPILE,
+    extra_link_args=LINK,
 )
 
 setup(ext_modules=cythonize([extension], build_dir="build/cython"))

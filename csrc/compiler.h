@@ -30,7 +30,7 @@
 #define FRNN_NEON 1
 #endif
 
-#if defined(__unix__) || defined(__APPLE__)
+#if (defined(__unix__) || defined(__APPLE__)) && !defined(FRNN_NO_THREADS)
 #define FRNN_POSIX 1 /* threads and fork */
 #endif
 

@@ -125,7 +125,7 @@ const char *frnn_isa_selected(void);
 void frnn_tanh(frnn_dtype dtype, int64_t n, const void *x, void *y);
 void frnn_sigmoid(frnn_dtype dtype, int64_t n, const void *x, void *y);
 
-/* The date of the OpenMP specification, as in _OPENMP; 0 without OpenMP. */
-int frnn_openmp_version(void);
+/* Can a team have more than one thread? */
+int frnn_has_threads(void);
 
 #endif

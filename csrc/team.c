@@ -1,26 +1,29 @@
-/* Threads by OpenMP; without it a team is one thread. */
+/* Threads: a few workers that sleep between calls.
+ *
+ * OpenMP is not used. Its teams wait for every thread to arrive, and spin for milliseconds; when other programs keep the
+ * cores busy, a call of 0.1 ms on two of two cores was measured at 12 ms. Here a call offers work to sleeping workers and
+ * goes ahead with those that come within JOIN_NANOSECONDS: alone, if none does. What a worker waits for it spins on for
+ * some 50 microseconds, and then sleeps.
+ */
 #include "team.h"
+
+#include <stdatomic.h>
 
 #include "compiler.h"
 #include "fastrnn.h"
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 #if FRNN_POSIX
+#include <limits.h>
 #include <pthread.h>
-#include <sched.h>
-#define YIELD() sched_yield()
-#else
-#define YIELD() (void)0
+#include <signal.h>
+#include <stdlib.h>
+#include <time.h>
 #endif
 #ifdef __linux__
-#include <limits.h>
 #include <linux/futex.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
-#include <stdatomic.h>
 #if defined(__SSE2__) || defined(_M_X64)
 #include <xmmintrin.h>
 #endif
@@ -50,22 +53,19 @@ static float_mode flush_denormals(void) { return 0; }
 static void restore_denormals(float_mode before) { (void)before; }
 #endif
 
-/* ---- The barrier ----
- *
- * A step lasts microseconds, so a member spins. But when the machine has more to do than cores, the member that all wait
- * for may itself wait for a core: so after some 50 microseconds a spinning member sleeps and gives its own away. (OpenMP's
- * own barrier spins for milliseconds; on a busy machine that was measured at 5 ms a step.) */
+static void run_member(const frnn_team *team, void (*work)(void *, const frnn_team *), void *context) {
+    const float_mode before = flush_denormals();
+    work(context, team);
+    restore_denormals(before);
+}
 
-#define SPINS 4000
+#if FRNN_POSIX
 
-struct frnn_barrier {
-    atomic_int arrived;
-    char apart[60]; /* from what the others spin on */
-    atomic_int generation;
-    atomic_int sleeping;
-};
+/* ---- Waiting for a word to change: spin first, then sleep ---- */
 
-#if defined(__x86_64__) || defined(_M_X64)
+#define SPINS 4000 /* some 50 microseconds */
+
+#if defined(__x86_64__)
 #define RELAX() _mm_pause()
 #elif FRNN_NEON
 #define RELAX() __asm__ volatile("yield")
@@ -73,84 +73,212 @@ struct frnn_barrier {
 #define RELAX() (void)0
 #endif
 
-static void sleep_while(struct frnn_barrier *barrier, int generation) {
+typedef struct {
+    atomic_uint value;
+    atomic_int sleepers;
+} word;
+
 #ifdef __linux__
-    atomic_fetch_add(&barrier->sleeping, 1);
-    while (atomic_load(&barrier->generation) == generation)
-        syscall(SYS_futex, &barrier->generation, FUTEX_WAIT_PRIVATE, generation, NULL, NULL, 0);
-    atomic_fetch_sub(&barrier->sleeping, 1);
+static void sleep_while(word *w, unsigned value) {
+    atomic_fetch_add(&w->sleepers, 1);
+    while (atomic_load(&w->value) == value) syscall(SYS_futex, &w->value, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+    atomic_fetch_sub(&w->sleepers, 1);
+}
+static void wake(word *w) {
+    if (atomic_load(&w->sleepers) > 0) syscall(SYS_futex, &w->value, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
 #else
-    while (atomic_load(&barrier->generation) == generation) YIELD();
+static pthread_mutex_t sleeping = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+static void sleep_while(word *w, unsigned value) {
+    pthread_mutex_lock(&sleeping);
+    atomic_fetch_add(&w->sleepers, 1);
+    while (atomic_load(&w->value) == value) pthread_cond_wait(&changed, &sleeping);
+    atomic_fetch_sub(&w->sleepers, 1);
+    pthread_mutex_unlock(&sleeping);
+}
+static void wake(word *w) {
+    pthread_mutex_lock(&sleeping);
+    if (atomic_load(&w->sleepers) > 0) pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&sleeping);
+}
 #endif
+
+static void wait_while(word *w, unsigned value) {
+    for (int spin = 0; spin < SPINS; spin++) {
+        if (atomic_load_explicit(&w->value, memory_order_acquire) != value) return;
+        RELAX();
+    }
+    sleep_while(w, value);
 }
 
-static void wake_all(struct frnn_barrier *barrier) {
-#ifdef __linux__
-    if (atomic_load(&barrier->sleeping) > 0)
-        syscall(SYS_futex, &barrier->generation, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
-#endif
-    (void)barrier;
-}
+/* ---- A call, on its caller's stack ---- */
+
+struct frnn_barrier {
+    atomic_int arrived;
+    char apart[60]; /* from what the others spin on */
+    word generation;
+};
+
+typedef struct {
+    void (*work)(void *context, const frnn_team *team);
+    void *context;
+    word size; /* 0 until the team is complete */
+    struct frnn_barrier barrier;
+} call;
 
 void frnn_team_barrier(const frnn_team *team) {
     if (team->size == 1) return;
     struct frnn_barrier *barrier = team->barrier;
-    const int generation = atomic_load_explicit(&barrier->generation, memory_order_acquire);
+    const unsigned generation = atomic_load_explicit(&barrier->generation.value, memory_order_acquire);
     if (atomic_fetch_add_explicit(&barrier->arrived, 1, memory_order_acq_rel) + 1 == team->size) {
         atomic_store_explicit(&barrier->arrived, 0, memory_order_relaxed);
-        atomic_fetch_add(&barrier->generation, 1);
-        wake_all(barrier);
-        return;
+        atomic_fetch_add(&barrier->generation.value, 1);
+        wake(&barrier->generation);
+    } else {
+        wait_while(&barrier->generation, generation);
     }
-    for (int spin = 0; spin < SPINS; spin++) {
-        if (atomic_load_explicit(&barrier->generation, memory_order_acquire) != generation) return;
-        RELAX();
-    }
-    sleep_while(barrier, generation);
 }
 
-/* ---- Fork: a child has none of its parent's threads, and OpenMP would wait for them forever ---- */
+/* ---- Workers ---- */
 
-#ifdef _OPENMP
-static atomic_int used_threads, lost_threads;
-#if FRNN_POSIX
-static void in_child(void) { lost_threads = used_threads; }
-static void watch_forks(void) { pthread_atfork(NULL, NULL, in_child); }
-static pthread_once_t watched = PTHREAD_ONCE_INIT;
-#endif
-#endif
+#define MOST_WORKERS 1023
+#define JOIN_NANOSECONDS 100000
 
-/* ---- Teams ---- */
+/* A worker's state is in the two lower bits; the others count its rounds (an offer and what became of it), so that a
+ * caller sees its own round end even if another caller's has begun. */
+enum { IDLE, CLAIMED, OFFERED, RUNNING, STATES = 4 };
+#define STATE(value) ((value) % STATES)
+#define NEXT_ROUND(value) ((value) - STATE(value) + STATES)
 
-static void run_member(const frnn_team *team, void (*work)(void *, const frnn_team *), void *context) {
-    const float_mode before = flush_denormals();
-    work(context, team);
-    restore_denormals(before);
+typedef struct {
+    word state;
+    call *call; /* of the offer */
+    int index;  /* in its team, once that is complete */
+} worker;
+
+static worker *workers[MOST_WORKERS];
+static atomic_int worker_count;
+static pthread_mutex_t hiring = PTHREAD_MUTEX_INITIALIZER;
+
+static void *worker_main(void *argument) {
+    worker *self = argument;
+    for (;;) {
+        unsigned state = atomic_load(&self->state.value);
+        if (STATE(state) != OFFERED) {
+            wait_while(&self->state, state);
+            continue;
+        }
+        const unsigned running = state - OFFERED + RUNNING;
+        if (!atomic_compare_exchange_strong(&self->state.value, &state, running)) continue; /* withdrawn */
+        call *const call = self->call;
+        wait_while(&call->size, 0);
+        const frnn_team team = {self->index, (int)atomic_load(&call->size.value), &call->barrier};
+        run_member(&team, call->work, call->context);
+        atomic_store(&self->state.value, NEXT_ROUND(running)); /* idle; from here on `call` may be gone */
+        wake(&self->state);
+    }
+    return NULL;
+}
+
+/* A child has none of its parent's threads; it hires its own. */
+static void in_child(void) {
+    atomic_store(&worker_count, 0);
+    pthread_mutex_init(&hiring, NULL);
+}
+
+/* Have `count` workers, or as many as the system lets us. */
+static void hire(int count) {
+    static int watching;
+    if (atomic_load(&worker_count) >= count) return;
+    pthread_mutex_lock(&hiring);
+    if (!watching) watching = pthread_atfork(NULL, NULL, in_child) == 0;
+    sigset_t all, before; /* signals are the caller's business */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    for (int k = atomic_load(&worker_count); k < count && k < MOST_WORKERS; k++) {
+        pthread_t thread;
+        workers[k] = calloc(1, sizeof *workers[k]);
+        if (!workers[k]) break;
+        if (pthread_create(&thread, NULL, worker_main, workers[k]) != 0) {
+            free(workers[k]);
+            break;
+        }
+        pthread_detach(thread);
+        atomic_store(&worker_count, k + 1);
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_mutex_unlock(&hiring);
+}
+
+static int64_t nanoseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+typedef struct {
+    worker *who;
+    unsigned state; /* as offered, then as running */
+} member;
+
+/* Offer `call` to at most `count` idle workers; those that take it in time are left in `members`. Returns their number. */
+static int gather_members(call *call, int count, member *members) {
+    int offers = 0, joined = 0;
+    const int present = atomic_load(&worker_count);
+    for (int k = 0; k < present && offers < count; k++) {
+        unsigned idle = atomic_load(&workers[k]->state.value);
+        if (STATE(idle) != IDLE) continue;
+        if (!atomic_compare_exchange_strong(&workers[k]->state.value, &idle, idle + CLAIMED)) continue;
+        workers[k]->call = call;
+        members[offers++] = (member){workers[k], idle + OFFERED};
+        atomic_store(&workers[k]->state.value, idle + OFFERED);
+        wake(&workers[k]->state);
+    }
+    const int64_t deadline = nanoseconds() + JOIN_NANOSECONDS;
+    for (int k = 0; k < offers; k++) {
+        member m = members[k];
+        while (atomic_load(&m.who->state.value) == m.state && nanoseconds() < deadline) RELAX();
+        unsigned offer = m.state;
+        if (atomic_compare_exchange_strong(&m.who->state.value, &offer, NEXT_ROUND(offer))) continue; /* too late */
+        m.state = m.state - OFFERED + RUNNING;
+        m.who->index = joined + 1;
+        members[joined++] = m;
+    }
+    return joined;
 }
 
 void frnn_team_run(int threads, void (*work)(void *context, const frnn_team *team), void *context) {
-#ifdef _OPENMP
-    if (threads > 1 && !lost_threads) {
-#if FRNN_POSIX
-        pthread_once(&watched, watch_forks);
-#endif
-        used_threads = 1;
-        struct frnn_barrier barrier = {0};
-#pragma omp parallel num_threads(threads)
-        {
-            const frnn_team team = {omp_get_thread_num(), omp_get_num_threads(), &barrier};
-            run_member(&team, work, context);
-        }
+    if (threads > 1) {
+        member members[MOST_WORKERS];
+        call call = {.work = work, .context = context};
+        threads = FRNN_MIN(threads, MOST_WORKERS + 1);
+        hire(threads - 1);
+        const int joined = gather_members(&call, threads - 1, members);
+        const frnn_team team = {0, joined + 1, &call.barrier};
+        atomic_store(&call.size.value, (unsigned)team.size);
+        wake(&call.size);
+        run_member(&team, work, context);
+        for (int k = 0; k < joined; k++) wait_while(&members[k].who->state, members[k].state);
         return;
     }
-#endif
+    run_member(&(frnn_team){0, 1, NULL}, work, context);
+}
+
+#else /* no POSIX threads: every team is one thread */
+
+void frnn_team_barrier(const frnn_team *team) { (void)team; }
+
+void frnn_team_run(int threads, void (*work)(void *context, const frnn_team *team), void *context) {
     (void)threads;
     run_member(&(frnn_team){0, 1, NULL}, work, context);
 }
 
-int frnn_openmp_version(void) {
-#ifdef _OPENMP
-    return _OPENMP;
+#endif
+
+int frnn_has_threads(void) {
+#if FRNN_POSIX
+    return 1;
 #else
     return 0;
 #endif

@@ -19,8 +19,7 @@ __all__ = ["show_config"]
 
 
 def show_config() -> None:
-    """Print versions, instruction set, engine, BLAS, OpenMP and threads."""
-    openmp = native.openmp_version()
+    """Print versions, instruction set, engine, BLAS and threads."""
     rows = {
         "fastrnn": __version__,
         "python": f"{platform.python_version()}, numpy {np.__version__}, scipy {scipy.__version__}",
@@ -29,7 +28,7 @@ def show_config() -> None:
         "engine": f"{engines.current().name} (of {', '.join(engines.available())}; FASTRNN_ENGINE)",
         "blas": f"{_blas_name()}, {blas.integer_bytes * 8}-bit integers, "
         + ("held to one thread inside a team" if blas.threads_controlled else "threads of its own: teams of one"),
-        "openmp": str(openmp) if openmp else "none: one thread",
+        "openmp": "not used: threads of our own" if native.has_threads() else "not used, nor other threads",
         "threads": f"{get_num_threads()} (FASTRNN_NUM_THREADS)",
     }
     width = max(map(len, rows))

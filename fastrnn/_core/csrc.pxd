@@ -93,4 +93,4 @@ cdef extern from "fastrnn.h" nogil:
     const char *frnn_isa_selected()
     void frnn_tanh(frnn_dtype, int64_t n, const void *x, void *y)
     void frnn_sigmoid(frnn_dtype, int64_t n, const void *x, void *y)
-    int frnn_openmp_version()
+    int frnn_has_threads()

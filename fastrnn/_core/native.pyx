@@ -229,9 +229,9 @@ def isa_selected():
     return frnn_isa_selected().decode()
 
 
-def openmp_version():
-    """The date of the OpenMP specification compiled with, such as 201511; 0 without OpenMP."""
-    return frnn_openmp_version()
+def has_threads():
+    """Whether a team can have more than one thread."""
+    return bool(frnn_has_threads())
 
 
 def activation(str name, cnp.ndarray x not None, cnp.ndarray y not None):

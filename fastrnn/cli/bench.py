@@ -222,14 +222,16 @@ def write(
     settings: dict[str, Any],
 ) -> None:  # fmt: skip
     """Write the files that were asked for."""
+    path = json_path
     try:
         if json_path is not None:
             content = measuring.as_json(results, described, settings)
             Path(json_path).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        path = plot_path
         if plot_path is not None:
             measuring.plot(plot_path, results, described)
     except OSError as error:
-        raise Failure(f"{error.filename}: {error.strerror or error}") from error
+        raise Failure(f"{path}: {error.strerror or error}") from error
 
 
 def check_plot(path: str) -> None:

@@ -11,5 +11,5 @@ __all__ = ["info"]
 
 @click.command()
 def info() -> None:
-    """Print version, instruction set, engine, BLAS, OpenMP and threads."""
+    """Print version, instruction set, engine, BLAS and threads."""
     fastrnn.show_config()
