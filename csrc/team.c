@@ -2,8 +2,8 @@
  *
  * OpenMP is not used. Its teams wait for every thread to arrive, and spin for milliseconds; when other programs keep the
  * cores busy, a call of 0.1 ms on two of two cores was measured at 12 ms. Here a call offers work to sleeping workers and
- * goes ahead with those that come within JOIN_NANOSECONDS: alone, if none does. What a worker waits for it spins on for
- * some 50 microseconds, and then sleeps.
+ * goes ahead with those that come in time: alone, if none does. Who waits spins for some 10 microseconds, and then sleeps.
+ * Where that happened too often in a call, its members had to wait for a core, and calls go alone for a while.
  */
 #include "team.h"
 
@@ -63,7 +63,7 @@ static void run_member(const frnn_team *team, void (*work)(void *, const frnn_te
 
 /* ---- Waiting for a word to change: spin first, then sleep ---- */
 
-#define SPINS 4000 /* some 50 microseconds */
+#define SPINS 800 /* some 10 microseconds */
 
 #if defined(__x86_64__)
 #define RELAX() _mm_pause()
@@ -104,19 +104,22 @@ static void wake(word *w) {
 }
 #endif
 
-static void wait_while(word *w, unsigned value) {
+/* Returns whether it slept. */
+static int wait_while(word *w, unsigned value) {
     for (int spin = 0; spin < SPINS; spin++) {
-        if (atomic_load_explicit(&w->value, memory_order_acquire) != value) return;
+        if (atomic_load_explicit(&w->value, memory_order_acquire) != value) return 0;
         RELAX();
     }
     sleep_while(w, value);
+    return 1;
 }
 
 /* ---- A call, on its caller's stack ---- */
 
 struct frnn_barrier {
     atomic_int arrived;
-    char apart[60]; /* from what the others spin on */
+    atomic_int sleeps; /* how often a member had to */
+    char apart[56];    /* from what the others spin on */
     word generation;
 };
 
@@ -135,15 +138,17 @@ void frnn_team_barrier(const frnn_team *team) {
         atomic_store_explicit(&barrier->arrived, 0, memory_order_relaxed);
         atomic_fetch_add(&barrier->generation.value, 1);
         wake(&barrier->generation);
-    } else {
-        wait_while(&barrier->generation, generation);
+    } else if (wait_while(&barrier->generation, generation)) {
+        atomic_fetch_add_explicit(&barrier->sleeps, 1, memory_order_relaxed);
     }
 }
 
 /* ---- Workers ---- */
 
 #define MOST_WORKERS 1023
-#define JOIN_NANOSECONDS 100000
+#define JOIN_NANOSECONDS 100000  /* to wait for workers to come */
+#define SLEEP_NANOSECONDS 20000  /* what a sleep and its waking cost, about */
+#define ALONE_NANOSECONDS 20000000 /* to go alone once the cores were found busy */
 
 /* A worker's state is in the two lower bits; the others count its rounds (an offer and what became of it), so that a
  * caller sees its own round end even if another caller's has begun. */
@@ -248,21 +253,29 @@ static int gather_members(call *call, int count, member *members) {
     return joined;
 }
 
+static atomic_llong alone_until;
+
+static void run_team(int threads, void (*work)(void *context, const frnn_team *team), void *context) {
+    member members[MOST_WORKERS];
+    call call = {.work = work, .context = context};
+    threads = FRNN_MIN(threads, MOST_WORKERS + 1);
+    hire(threads - 1);
+    const int64_t begin = nanoseconds();
+    const int joined = gather_members(&call, threads - 1, members);
+    const frnn_team team = {0, joined + 1, &call.barrier};
+    atomic_store(&call.size.value, (unsigned)team.size);
+    wake(&call.size);
+    run_member(&team, work, context);
+    for (int k = 0; k < joined; k++) wait_while(&members[k].who->state, members[k].state);
+    const int64_t end = nanoseconds(), slept = atomic_load(&call.barrier.sleeps) * (int64_t)SLEEP_NANOSECONDS;
+    if (joined == 0 || slept > (end - begin) / 4) atomic_store(&alone_until, end + ALONE_NANOSECONDS);
+}
+
 void frnn_team_run(int threads, void (*work)(void *context, const frnn_team *team), void *context) {
-    if (threads > 1) {
-        member members[MOST_WORKERS];
-        call call = {.work = work, .context = context};
-        threads = FRNN_MIN(threads, MOST_WORKERS + 1);
-        hire(threads - 1);
-        const int joined = gather_members(&call, threads - 1, members);
-        const frnn_team team = {0, joined + 1, &call.barrier};
-        atomic_store(&call.size.value, (unsigned)team.size);
-        wake(&call.size);
-        run_member(&team, work, context);
-        for (int k = 0; k < joined; k++) wait_while(&members[k].who->state, members[k].state);
-        return;
-    }
-    run_member(&(frnn_team){0, 1, NULL}, work, context);
+    if (threads > 1 && nanoseconds() >= atomic_load(&alone_until))
+        run_team(threads, work, context);
+    else
+        run_member(&(frnn_team){0, 1, NULL}, work, context);
 }
 
 #else /* no POSIX threads: every team is one thread */

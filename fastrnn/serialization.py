@@ -52,8 +52,11 @@ def save(
     check_path(path)
     arrays = {_text("tensors", name): _plain(name, value) for name, value in tensors.items()}
     words = {_text("metadata", key): _text(f"metadata[{key!r}]", value) for key, value in (metadata or {}).items()}
-    if METADATA in arrays:
-        raise ValueError(f"tensors: expected names other than {METADATA!r}, which holds the metadata")
+    for name in arrays:
+        if name == METADATA or "\0" in name:  # zipfile cuts names at a null character
+            raise ValueError(
+                f"tensors: expected names without null characters and other than {METADATA!r}, got {name!r}"
+            )
     target = Path(os.path.realpath(path))  # a symbolic link stays, what it points to is replaced
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:

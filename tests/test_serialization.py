@@ -46,13 +46,13 @@ def test_what_is_saved_comes_back(path, metadata):
     assert words == (metadata or {})
 
 
-@given(st.dictionaries(st.text(max_size=5), hnp.arrays(st.sampled_from(["f4", "f8", "i8", "?"]), (2,)), max_size=3))
+NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=5)
+
+
+@given(st.dictionaries(NAMES, hnp.arrays(st.sampled_from(["f4", "f8", "i8", "?"]), (2,)), max_size=3))
 def test_any_names_come_back_from_npz(tmp_path_factory, tensors):
     path = tmp_path_factory.getbasetemp() / "names.npz"
-    try:
-        serialization.save(path, tensors)
-    except UnicodeEncodeError:  # lone surrogates are no text
-        return
+    serialization.save(path, tensors)
     assert_same(serialization.load(path)[0], tensors)
 
 
@@ -143,6 +143,7 @@ def test_a_header_beyond_the_file_is_damage(tmp_path):
         ("model.npz", {"a": np.array(["text"])}, None, TypeError, r"tensors\['a'\]: .* got <U4"),
         ("model.npz", {1: np.zeros(1)}, None, TypeError, "tensors: expected str, got int"),
         ("model.npz", {"__metadata__": np.zeros(1)}, None, ValueError, "tensors: .*'__metadata__'"),
+        ("model.npz", {"a\0b": np.zeros(1)}, None, ValueError, "tensors: .*null"),
         ("model.npz", {}, {"epochs": 3}, TypeError, r"metadata\['epochs'\]: expected str, got int"),
     ],
 )

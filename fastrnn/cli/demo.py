@@ -31,7 +31,7 @@ HELD_OUT = 0.1  # share of the text, its end, that is not trained on
 VALID_LIMIT = 200_000  # characters of the held-out part that are read for validation
 QUICK_LIMIT = 200_000  # characters of the text that --quick takes
 QUICK = {"hidden": 64, "minutes": 0.1, "batch": 32, "seq_len": 32}
-USUAL = {"hidden": 256, "minutes": 3.0, "batch": 64, "seq_len": 64}
+USUAL = {"hidden": 256, "minutes": 3.0, "batch": 32, "seq_len": 64}
 EMBEDDING_SIZE = 64
 
 
