@@ -2,8 +2,8 @@
  *
  * OpenMP is not used. Its teams wait for every thread to arrive, and spin for milliseconds; when other programs keep the
  * cores busy, a call of 0.1 ms on two of two cores was measured at 12 ms. Here a call offers work to sleeping workers and
- * goes ahead with those that come in time: alone, if none does. Who waits spins for some 10 microseconds, and then sleeps.
- * Where that happened too often in a call, its members had to wait for a core, and calls go alone for a while.
+ * goes ahead with those that come in time: alone, if none does. Who waits spins for some microseconds, and then sleeps.
+ * Where that happened often in a call, its members had to wait for a core, and calls go alone for a while.
  */
 #include "team.h"
 
@@ -63,7 +63,11 @@ static void run_member(const frnn_team *team, void (*work)(void *, const frnn_te
 
 /* ---- Waiting for a word to change: spin first, then sleep ---- */
 
-#define SPINS 800 /* some 10 microseconds */
+/* Pauses before sleeping, of some 11 nanoseconds each: in a barrier or for a call's end; for the next call; and for the
+ * next call after having come too late for one. */
+#define WAIT_SPINS 1500
+#define IDLE_SPINS 5000
+#define LATE_SPINS 90000
 
 #if defined(__x86_64__)
 #define RELAX() _mm_pause()
@@ -105,8 +109,8 @@ static void wake(word *w) {
 #endif
 
 /* Returns whether it slept. */
-static int wait_while(word *w, unsigned value) {
-    for (int spin = 0; spin < SPINS; spin++) {
+static int wait_while(word *w, unsigned value, int spins) {
+    for (int spin = 0; spin < spins; spin++) {
         if (atomic_load_explicit(&w->value, memory_order_acquire) != value) return 0;
         RELAX();
     }
@@ -138,7 +142,7 @@ void frnn_team_barrier(const frnn_team *team) {
         atomic_store_explicit(&barrier->arrived, 0, memory_order_relaxed);
         atomic_fetch_add(&barrier->generation.value, 1);
         wake(&barrier->generation);
-    } else if (wait_while(&barrier->generation, generation)) {
+    } else if (wait_while(&barrier->generation, generation, WAIT_SPINS)) {
         atomic_fetch_add_explicit(&barrier->sleeps, 1, memory_order_relaxed);
     }
 }
@@ -146,8 +150,10 @@ void frnn_team_barrier(const frnn_team *team) {
 /* ---- Workers ---- */
 
 #define MOST_WORKERS 1023
-#define JOIN_NANOSECONDS 100000  /* to wait for workers to come */
-#define SLEEP_NANOSECONDS 20000  /* what a sleep and its waking cost, about */
+#define JOIN_SHARE 12              /* wait for workers for this part of the time that the work takes alone, ... */
+#define JOIN_NANOSECONDS 300000    /* ... but not longer than a waking takes */
+#define SLEEP_NANOSECONDS 20000    /* what a sleep in a barrier costs, about */
+#define MOST_SLEEPS 4              /* in a call, that say nothing */
 #define ALONE_NANOSECONDS 20000000 /* to go alone once the cores were found busy */
 
 /* A worker's state is in the two lower bits; the others count its rounds (an offer and what became of it), so that a
@@ -168,18 +174,21 @@ static pthread_mutex_t hiring = PTHREAD_MUTEX_INITIALIZER;
 
 static void *worker_main(void *argument) {
     worker *self = argument;
+    int spins = IDLE_SPINS;
     for (;;) {
         unsigned state = atomic_load(&self->state.value);
         if (STATE(state) != OFFERED) {
-            wait_while(&self->state, state);
+            wait_while(&self->state, state, spins);
+            if (NEXT_ROUND(state) != NEXT_ROUND(atomic_load(&self->state.value))) spins = LATE_SPINS; /* offered, withdrawn */
             continue;
         }
         const unsigned running = state - OFFERED + RUNNING;
         if (!atomic_compare_exchange_strong(&self->state.value, &state, running)) continue; /* withdrawn */
         call *const call = self->call;
-        wait_while(&call->size, 0);
+        wait_while(&call->size, 0, WAIT_SPINS);
         const frnn_team team = {self->index, (int)atomic_load(&call->size.value), &call->barrier};
         run_member(&team, call->work, call->context);
+        spins = IDLE_SPINS;
         atomic_store(&self->state.value, NEXT_ROUND(running)); /* idle; from here on `call` may be gone */
         wake(&self->state);
     }
@@ -227,8 +236,9 @@ typedef struct {
     unsigned state; /* as offered, then as running */
 } member;
 
-/* Offer `call` to at most `count` idle workers; those that take it in time are left in `members`. Returns their number. */
-static int gather_members(call *call, int count, member *members) {
+/* Offer `call` to at most `count` idle workers; those that take it within `patience` nanoseconds are left in `members`.
+ * Returns their number. */
+static int gather_members(call *call, int count, int64_t patience, member *members) {
     int offers = 0, joined = 0;
     const int present = atomic_load(&worker_count);
     for (int k = 0; k < present && offers < count; k++) {
@@ -240,7 +250,7 @@ static int gather_members(call *call, int count, member *members) {
         atomic_store(&workers[k]->state.value, idle + OFFERED);
         wake(&workers[k]->state);
     }
-    const int64_t deadline = nanoseconds() + JOIN_NANOSECONDS;
+    const int64_t deadline = nanoseconds() + patience;
     for (int k = 0; k < offers; k++) {
         member m = members[k];
         while (atomic_load(&m.who->state.value) == m.state && nanoseconds() < deadline) RELAX();
@@ -255,25 +265,26 @@ static int gather_members(call *call, int count, member *members) {
 
 static atomic_llong alone_until;
 
-static void run_team(int threads, void (*work)(void *context, const frnn_team *team), void *context) {
+static void run_team(int threads, int64_t alone, void (*work)(void *context, const frnn_team *team), void *context) {
     member members[MOST_WORKERS];
     call call = {.work = work, .context = context};
     threads = FRNN_MIN(threads, MOST_WORKERS + 1);
     hire(threads - 1);
     const int64_t begin = nanoseconds();
-    const int joined = gather_members(&call, threads - 1, members);
+    const int joined = gather_members(&call, threads - 1, FRNN_MIN(alone / JOIN_SHARE, JOIN_NANOSECONDS), members);
     const frnn_team team = {0, joined + 1, &call.barrier};
     atomic_store(&call.size.value, (unsigned)team.size);
     wake(&call.size);
     run_member(&team, work, context);
-    for (int k = 0; k < joined; k++) wait_while(&members[k].who->state, members[k].state);
-    const int64_t end = nanoseconds(), slept = atomic_load(&call.barrier.sleeps) * (int64_t)SLEEP_NANOSECONDS;
-    if (joined == 0 || slept > (end - begin) / 4) atomic_store(&alone_until, end + ALONE_NANOSECONDS);
+    for (int k = 0; k < joined; k++) wait_while(&members[k].who->state, members[k].state, WAIT_SPINS);
+    const int64_t end = nanoseconds(), sleeps = atomic_load(&call.barrier.sleeps);
+    if (sleeps > MOST_SLEEPS && sleeps * SLEEP_NANOSECONDS > (end - begin) / 4)
+        atomic_store(&alone_until, end + ALONE_NANOSECONDS);
 }
 
-void frnn_team_run(int threads, void (*work)(void *context, const frnn_team *team), void *context) {
+void frnn_team_run(int threads, int64_t alone, void (*work)(void *context, const frnn_team *team), void *context) {
     if (threads > 1 && nanoseconds() >= atomic_load(&alone_until))
-        run_team(threads, work, context);
+        run_team(threads, alone, work, context);
     else
         run_member(&(frnn_team){0, 1, NULL}, work, context);
 }
@@ -282,8 +293,8 @@ void frnn_team_run(int threads, void (*work)(void *context, const frnn_team *tea
 
 void frnn_team_barrier(const frnn_team *team) { (void)team; }
 
-void frnn_team_run(int threads, void (*work)(void *context, const frnn_team *team), void *context) {
-    (void)threads;
+void frnn_team_run(int threads, int64_t alone, void (*work)(void *context, const frnn_team *team), void *context) {
+    (void)threads, (void)alone;
     run_member(&(frnn_team){0, 1, NULL}, work, context);
 }
 

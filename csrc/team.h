@@ -2,15 +2,18 @@
 #ifndef FRNN_TEAM_H
 #define FRNN_TEAM_H
 
+#include <stdint.h>
+
 /* A member's view of its team. */
 typedef struct {
     int index, size; /* 0 <= index < size */
     struct frnn_barrier *barrier;
 } frnn_team;
 
-/* Call work(context, team) in at most `threads` threads at once and wait for all. Denormals count as zero meanwhile; the
- * caller's floating-point flags are as before afterwards. */
-void frnn_team_run(int threads, void (*work)(void *context, const frnn_team *team), void *context);
+/* Call work(context, team) in at most `threads` threads at once and wait for all; in fewer where cores are busy. `alone`
+ * is about how many nanoseconds the work takes one thread. Denormals count as zero meanwhile; the caller's floating-point
+ * flags are as before afterwards. */
+void frnn_team_run(int threads, int64_t alone, void (*work)(void *context, const frnn_team *team), void *context);
 
 /* Wait until every member is here. */
 void frnn_team_barrier(const frnn_team *team);

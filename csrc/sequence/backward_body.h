@@ -319,6 +319,6 @@ void FN(frnn_backward)(const frnn_cell *cell, const frnn_backward_args *args, in
     FN(backward_run) run = FN(backward_new)(cell, args);
     FN(backward_layout)(&run, workspace);
     threads = frnn_gemm_begin(frnn_worthwhile(cell, &args->steps, threads, &run.by_units));
-    frnn_team_run(threads, FN(backward_work), &run);
+    frnn_team_run(threads, frnn_alone(cell, &args->steps, 2), FN(backward_work), &run);
     frnn_gemm_end();
 }

@@ -244,6 +244,6 @@ void FN(frnn_forward)(const frnn_cell *cell, const frnn_forward_args *args, int 
     FN(forward_run) run = FN(forward_new)(cell, args);
     FN(forward_layout)(&run, workspace);
     threads = frnn_gemm_begin(frnn_worthwhile(cell, &args->steps, threads, &run.by_units));
-    frnn_team_run(threads, FN(forward_work), &run);
+    frnn_team_run(threads, frnn_alone(cell, &args->steps, 1), FN(forward_work), &run);
     frnn_gemm_end();
 }

@@ -45,14 +45,22 @@ int frnn_fits(const frnn_cell *cell, const frnn_steps *steps, const frnn_plan *p
     return widest <= limit / 1024 && steps->B <= limit && plan->chunk_rows <= limit;
 }
 
+static double step_operations(const frnn_cell *cell, const frnn_steps *steps) {
+    return 2.0 * (double)steps->B * (double)frnn_gates(cell) * (double)cell->H * (double)(cell->O + cell->I);
+}
+
+int64_t frnn_alone(const frnn_cell *cell, const frnn_steps *steps, int times) {
+    return (int64_t)(times * (double)steps->T * step_operations(cell, steps) / 70); /* at 70 GFLOP/s */
+}
+
 int frnn_worthwhile(const frnn_cell *cell, const frnn_steps *steps, int threads, int *by_units) {
-    const double step = 2.0 * (double)steps->B * (double)frnn_gates(cell) * (double)cell->H * (double)(cell->O + cell->I);
+    const double step = step_operations(cell, steps);
     *by_units = 0;
     if (threads > steps->B / 8) { /* too few rows for products to be quick on a part of them */
         *by_units = 1;
         threads = (int)FRNN_MIN((int64_t)threads, FRNN_MAX(1, cell->H / 32));
         if (step < 2e5) return 1; /* a barrier a step would cost more */
     }
-    if (step * (double)steps->T < 5e6) return 1; /* waking a team would cost more */
+    if (step * (double)steps->T < (*by_units ? 2e7 : 1e7)) return 1; /* waking a team would cost more */
     return threads;
 }
