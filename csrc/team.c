@@ -65,7 +65,7 @@ static void run_member(const frnn_team *team, void (*work)(void *, const frnn_te
 
 /* Pauses before sleeping, of some 11 nanoseconds each: in a barrier or for a call's end; for the next call; and for the
  * next call after having come too late for one. */
-#define WAIT_SPINS 1500
+#define WAIT_SPINS 3000
 #define IDLE_SPINS 5000
 #define LATE_SPINS 90000
 
