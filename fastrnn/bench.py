@@ -8,9 +8,6 @@ its own can be one as well. Machines drift by a factor of two within minutes, so
 
 from __future__ import annotations
 
-import ctypes
-import functools
-import importlib
 import itertools
 import math
 import os
@@ -29,7 +26,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from fastrnn import blas, config, engines
+from fastrnn import blas, engines
 from fastrnn._core import native
 from fastrnn.layers import GRU, LSTM, RNN
 from fastrnn.threads import num_threads
@@ -219,7 +216,7 @@ class EngineRunner:
 
     @contextmanager
     def _selected(self) -> Iterator[None]:
-        with engines.use(self._engine), num_threads(self._threads), numpy_blas_threads(self._threads):
+        with engines.use(self._engine), num_threads(self._threads), blas.numpy_threads(self._threads):
             yield
 
 
@@ -428,33 +425,6 @@ def wait_until_idle(at_most: float = 0.5, step: float = 0.005) -> None:
             return
 
 
-@contextmanager
-def numpy_blas_threads(n: int) -> Iterator[None]:
-    """Give the BLAS that NumPy is built with so many threads, where it lets itself be told."""
-    control = numpy_blas_control()
-    if control is None:
-        yield
-        return
-    set_threads, get_threads = control
-    before = get_threads()
-    set_threads(n)
-    try:
-        yield
-    finally:
-        set_threads(before)
-
-
-@functools.cache
-def numpy_blas_control() -> tuple[Callable[[int], None], Callable[[], int]] | None:
-    """What sets and what gets the number of threads of NumPy's BLAS, or None."""
-    linked_with_it = importlib.import_module("numpy.linalg._umath_linalg").__file__
-    library = ctypes.CDLL(linked_with_it)
-    for setter, getter in blas._CONTROLS:
-        if hasattr(library, setter) and hasattr(library, getter):
-            return getattr(library, setter), getattr(library, getter)
-    return None
-
-
 @dataclass(slots=True)
 class Outcome:
     """How one contender did.
@@ -607,11 +577,11 @@ def machine() -> dict[str, Any]:
         "load": load_average(),
         "fastrnn": __version__,
         "isa": native.isa_selected(),
-        "blas": config._blas_name(),
+        "blas": blas.name(),
         "python": platform.python_version(),
         "numpy": np.__version__,
         "scipy": scipy.__version__,
-        "reference_threads_controlled": numpy_blas_control() is not None,
+        "reference_threads_controlled": blas.numpy_control() is not None,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 

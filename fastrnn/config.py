@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 
 import numpy as np
 import scipy
-import scipy.linalg.cython_blas as cython_blas
 
 from fastrnn import blas, engines
 from fastrnn._core import native
@@ -26,24 +24,13 @@ def show_config() -> None:
         "machine": f"{platform.machine()}, {platform.system()}",
         "instruction set": f"{native.isa_selected()} (of {', '.join(native.isa_names())}; FASTRNN_ISA)",
         "engine": f"{engines.current().name} (of {', '.join(engines.available())}; FASTRNN_ENGINE)",
-        "blas": f"{_blas_name()}, {blas.integer_bytes * 8}-bit integers, "
+        "blas": f"{blas.name()}, {blas.integer_bytes * 8}-bit integers, "
         + ("held to one thread inside a team" if blas.threads_controlled else "threads of its own: teams of one"),
         "openmp": "not used: threads of our own" if native.has_threads() else "not used, nor other threads",
         "threads": f"{get_num_threads()} (FASTRNN_NUM_THREADS)",
     }
     width = max(map(len, rows))
     print("\n".join(f"{name:<{width}}  {value}" for name, value in rows.items()))
-
-
-def _blas_name() -> str:
-    """What the BLAS library says of itself, where it is an OpenBLAS."""
-    library = ctypes.CDLL(cython_blas.__file__)
-    for name in ("scipy_openblas_get_config", "scipy_openblas_get_config64_", "openblas_get_config"):
-        if hasattr(library, name):
-            getter = getattr(library, name)
-            getter.restype = ctypes.c_char_p
-            return " ".join(getter().decode().split())
-    return "SciPy's BLAS"
 
 
 def _select_instruction_set() -> None:

@@ -401,7 +401,7 @@ class SoftmaxCrossEntropy:
         IndexError
             If a target is neither in 0..V-1 nor `ignore_index`.
         """
-        logits = validate._as_ndarray("logits", logits)
+        logits = validate.as_ndarray("logits", logits)
         if logits.dtype not in validate.DTYPES:
             raise TypeError(f"logits: expected float32 or float64, got {logits.dtype}; convert it with logits.astype()")
         if logits.ndim == 0 or logits.shape[-1] == 0:
@@ -507,7 +507,7 @@ def _below_top(logits: Any, axis: int) -> NDArray:
 def _loss_weights(weights: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
     if weights is None:
         return np.ones(shape)
-    given = validate._as_ndarray("weights", weights)
+    given = validate.as_ndarray("weights", weights)
     if given.dtype.kind not in "buif":
         raise TypeError(f"weights: expected numbers, got {given.dtype}")
     try:
@@ -521,7 +521,7 @@ def _loss_weights(weights: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
 
 
 def _integers(name: str, value: Any) -> NDArray:
-    a = validate._as_ndarray(name, value)
+    a = validate.as_ndarray(name, value)
     if a.dtype.kind not in "iu" and a.size:  # an empty list is an array of floats, and fine
         raise TypeError(f"{name}: expected integers, got {a.dtype}")
     return a.astype(np.intp, copy=False)

@@ -91,7 +91,7 @@ def state_like(stack: Stack, name: str, state: Any, B: int, batched: bool) -> tu
 def array(name: str, value: Any, dtype: np.dtype) -> NDArray:
     """`value` as an array of exactly `dtype`, without a copy where it offers its memory."""
     if type(value) is not np.ndarray:
-        value = _as_ndarray(name, value)
+        value = as_ndarray(name, value)
     if value.dtype != dtype:
         raise TypeError(
             f"{name}: expected an array of {dtype.name}, got {value.dtype}; "
@@ -122,7 +122,7 @@ def output(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> No
 
 def rows(name: str, value: Any, B: int) -> NDArray:
     """Rows of a batch, by number or by mask, as an index."""
-    index = _as_ndarray(name, value)
+    index = as_ndarray(name, value)
     if index.dtype == np.bool_:
         if index.shape != (B,):
             raise ValueError(f"{name}: expected a mask of shape ({B},), got {index.shape}")
@@ -235,7 +235,7 @@ def _addressable(name: str, *sizes: int) -> None:
         raise ValueError(f"{name}: expected sizes whose product can be addressed, got {product} elements")
 
 
-def _as_ndarray(name: str, value: Any) -> NDArray:
+def as_ndarray(name: str, value: Any) -> NDArray:
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: expected an array without a mask, got a masked array; use lengths= for padding")
     try:
@@ -261,7 +261,7 @@ def _state_array(name: str, value: Any, shape: tuple[int, int, int], dtype: np.d
 def _lengths(lengths: Any, T: int, B: int, batched: bool) -> NDArray[np.int64] | None:
     if lengths is None:
         return None
-    lengths = _as_ndarray("lengths", lengths)
+    lengths = as_ndarray("lengths", lengths)
     if lengths.dtype.kind not in "iu" and lengths.size:  # an empty list is an array of floats, and fine
         raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
     if lengths.ndim == 0 and not batched:
@@ -277,7 +277,7 @@ def _lengths(lengths: Any, T: int, B: int, batched: bool) -> NDArray[np.int64] |
 def _resets(stack: Stack, resets: Any, T: int, B: int, batched: bool, copy: bool) -> NDArray[np.uint8] | None:
     if resets is None:
         return None
-    resets = _as_ndarray("resets", resets)
+    resets = as_ndarray("resets", resets)
     if resets.dtype != np.bool_:
         raise TypeError(f"resets: expected booleans, got {resets.dtype}")
     expected = ((B, T) if stack.batch_first else (T, B)) if batched else (T,)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import bench, engines
+from fastrnn import bench, blas, engines
 from fastrnn.bench import CASES, EngineContender, Outcome, Result, Sizes, Task, Verification
 from fastrnn.compiled import BlasEngine
 
@@ -232,11 +232,11 @@ def test_wait_until_idle_waits_for_threads():
 
 
 def test_threads_of_numpys_blas_are_put_back():
-    control = bench.numpy_blas_control()
+    control = blas.numpy_control()
     if control is None:
         pytest.skip("NumPy's BLAS does not let itself be told")
     before = control[1]()
-    with bench.numpy_blas_threads(1):
+    with blas.numpy_threads(1):
         assert control[1]() == 1
     assert control[1]() == before
 

@@ -19,8 +19,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from fastrnn import engines, serialization
-from fastrnn.bench import numpy_blas_threads, wait_until_idle
+from fastrnn import blas, engines, serialization
+from fastrnn.bench import wait_until_idle
 from fastrnn.cli.errors import Failure
 from fastrnn.cli.sample import print_sample, sample_options
 from fastrnn.text import CELLS, CharModel, Training, Vocabulary
@@ -157,7 +157,7 @@ def own_threads_only(engine: str) -> AbstractContextManager[None]:
     Its threads spin for 0.1 s after the little they have to do here (the linear layer), and would halve the speed of
     the recurrent layer's.
     """
-    return nullcontext() if engine == "reference" else numpy_blas_threads(1)
+    return nullcontext() if engine == "reference" else blas.numpy_threads(1)
 
 
 def compare_engines(training: Training, repeats: int = 3) -> None:
