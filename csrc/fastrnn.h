@@ -128,4 +128,7 @@ void frnn_sigmoid(frnn_dtype dtype, int64_t n, const void *x, void *y);
 /* Can a team have more than one thread? */
 int frnn_has_threads(void);
 
+/* For tests: while `on`, teams are as large as asked, however small the work is and however busy the cores are. */
+void frnn_team_insist(int on);
+
 #endif

@@ -53,6 +53,12 @@ static float_mode flush_denormals(void) { return 0; }
 static void restore_denormals(float_mode before) { (void)before; }
 #endif
 
+static atomic_int insisted;
+
+void frnn_team_insist(int on) { atomic_store(&insisted, on); }
+
+int frnn_team_insisted(void) { return atomic_load(&insisted); }
+
 static void run_member(const frnn_team *team, void (*work)(void *, const frnn_team *), void *context) {
     const float_mode before = flush_denormals();
     work(context, team);
@@ -271,7 +277,8 @@ static void run_team(int threads, int64_t alone, void (*work)(void *context, con
     threads = FRNN_MIN(threads, MOST_WORKERS + 1);
     hire(threads - 1);
     const int64_t begin = nanoseconds();
-    const int joined = gather_members(&call, threads - 1, FRNN_MIN(alone / JOIN_SHARE, JOIN_NANOSECONDS), members);
+    const int64_t patience = frnn_team_insisted() ? 60000000000 : FRNN_MIN(alone / JOIN_SHARE, JOIN_NANOSECONDS);
+    const int joined = gather_members(&call, threads - 1, patience, members);
     const frnn_team team = {0, joined + 1, &call.barrier};
     atomic_store(&call.size.value, (unsigned)team.size);
     wake(&call.size);
@@ -283,7 +290,7 @@ static void run_team(int threads, int64_t alone, void (*work)(void *context, con
 }
 
 void frnn_team_run(int threads, int64_t alone, void (*work)(void *context, const frnn_team *team), void *context) {
-    if (threads > 1 && nanoseconds() >= atomic_load(&alone_until))
+    if (threads > 1 && (frnn_team_insisted() || nanoseconds() >= atomic_load(&alone_until)))
         run_team(threads, alone, work, context);
     else
         run_member(&(frnn_team){0, 1, NULL}, work, context);

@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tolerances import assert_results_close
 
 import fastrnn
 from fastrnn import threads
+from fastrnn._core import native
 
 linux_only = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="reads /proc or sets affinity as Linux does"
@@ -27,6 +28,15 @@ posix_only = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no for
 LARGE = [(20, 33, 24, 80), (30, 1, 24, 257), (3, 150, 70, 40), (64, 8, 100, 130)]
 
 
+@pytest.fixture
+def whole_teams() -> Iterator[None]:
+    """As many threads as asked, which small work and busy cores would not get."""
+    native.insist_on_teams(True)
+    yield
+    native.insist_on_teams(False)
+
+
+@pytest.mark.usefixtures("whole_teams")
 class TestCounts:
     @pytest.mark.parametrize(("T", "B", "I", "H"), LARGE)
     @pytest.mark.parametrize("variant", ["rnn", "lstm-peephole-proj", "gru", "gru-before"])
@@ -123,7 +133,7 @@ class TestDefault:
 
     @pytest.mark.parametrize("value", ["0", "-1", "many", "100000"])
     def test_is_not_spoilt_by_a_variable_of_others(self, value: str) -> None:
-        """OpenMP itself ignores what it cannot follow in OMP_NUM_THREADS; importing this package must not fail."""
+        """OpenMP programs ignore what they cannot follow in OMP_NUM_THREADS; importing this package must not fail."""
         assert int(output_of(self.CODE, OMP_NUM_THREADS=value)) >= 1
 
     @pytest.mark.parametrize(
@@ -324,7 +334,7 @@ WATCH = """
     [pytest.param("64, 256", "100, 32", id="batch"), pytest.param("256, 512", "60, 1", id="one row")],
 )
 def test_thread_pools_never_stack(compiled: str, sizes: str, shape: str, count: int) -> None:
-    """No more threads run at once than were allowed: BLAS threads do not run on top of OpenMP's, nor beside them.
+    """No more threads run at once than were allowed: BLAS's do not run on top of ours, nor beside them.
 
     A sample looks at one thread after the other, and may rarely count two that ran in turn: the 98 % quantile counts.
     """

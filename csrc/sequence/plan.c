@@ -1,6 +1,7 @@
 #include "plan.h"
 
 #include "../blas/gemm.h"
+#include "../team.h"
 
 /* Inference promises at most 8 MiB of scratch: at most 2 for pre-activations, 2 for gathered inputs, and
  * up to 2 for states. A single row may exceed this, when H or I is in the 10,000s. */
@@ -59,8 +60,10 @@ int frnn_worthwhile(const frnn_cell *cell, const frnn_steps *steps, int threads,
     if (threads > steps->B / 8) { /* too few rows for products to be quick on a part of them */
         *by_units = 1;
         threads = (int)FRNN_MIN((int64_t)threads, FRNN_MAX(1, cell->H / 32));
+        if (frnn_team_insisted()) return threads;
         if (step < 2e5) return 1; /* a barrier a step would cost more */
     }
+    if (frnn_team_insisted()) return threads;
     if (step * (double)steps->T < (*by_units ? 2e7 : 1e7)) return 1; /* waking a team would cost more */
     return threads;
 }

@@ -94,3 +94,4 @@ cdef extern from "fastrnn.h" nogil:
     void frnn_tanh(frnn_dtype, int64_t n, const void *x, void *y)
     void frnn_sigmoid(frnn_dtype, int64_t n, const void *x, void *y)
     int frnn_has_threads()
+    void frnn_team_insist(int on)

@@ -229,6 +229,11 @@ def isa_selected():
     return frnn_isa_selected().decode()
 
 
+def insist_on_teams(bint on):
+    """For tests: while `on`, teams are as large as asked, however small the work and however busy the cores."""
+    frnn_team_insist(on)
+
+
 def has_threads():
     """Whether a team can have more than one thread."""
     return bool(frnn_has_threads())
