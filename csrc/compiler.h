@@ -7,20 +7,26 @@
 
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
+#define UNROLL_4 _Pragma("clang loop unroll_count(4)")
 #elif defined(__GNUC__)
-#define UNROLL _Pragma("GCC unroll 8")
+#define UNROLL _Pragma("GCC unroll 12")
+#define UNROLL_4 _Pragma("GCC unroll 4")
 #else
 #define UNROLL
+#define UNROLL_4
 #endif
 
 #if defined(__GNUC__) || defined(__clang__)
 #define ALWAYS_INLINE inline __attribute__((always_inline))
+#define PREFETCH(p) __builtin_prefetch(p, 1)
 #define FRNN_VECTORS 1 /* vector extensions */
 #elif defined(_MSC_VER)
 #define ALWAYS_INLINE __forceinline
+#define PREFETCH(p) (void)(p)
 #define FRNN_VECTORS 0
 #else
 #define ALWAYS_INLINE inline
+#define PREFETCH(p) (void)(p)
 #define FRNN_VECTORS 0
 #endif
 

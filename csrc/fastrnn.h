@@ -99,8 +99,8 @@ typedef enum { FRNN_FORWARD, FRNN_BACKWARD } frnn_pass;
 
 /* Bytes that the weights of a cell take when packed for a pass. */
 int64_t frnn_pack_bytes(const frnn_cell *cell, frnn_pass pass);
-/* Pack the cell's weights into `packed`, 64-byte aligned. */
-void frnn_pack(const frnn_cell *cell, frnn_pass pass, void *packed);
+/* Pack the cell's weights into `packed`, 64-byte aligned, with at most `threads` threads. */
+void frnn_pack(const frnn_cell *cell, frnn_pass pass, int threads, void *packed);
 
 /* ---- BLAS ---------------------------------------------------------------------------------------------------------- */
 

@@ -59,7 +59,7 @@ class PackedEngine(BlasEngine):
     name = "packed"
 
     def prepare(self, cell: Cell, weights: Weights) -> native.NativeCell:
-        return native.NativeCell(cell, weights, "forward")
+        return native.NativeCell(cell, weights, "forward", get_num_threads())
 
     def prepare_backward(self, cell: Cell, weights: Weights) -> native.NativeCell:
-        return native.NativeCell(cell, weights, "backward")
+        return native.NativeCell(cell, weights, "backward", get_num_threads())

@@ -5,6 +5,7 @@
 #else
 #pragma GCC target("avx2,fma")
 #endif
+#include "../simd/avx2.h"
 #define ISA avx2
 #define VECTOR_BYTES 32
 #define VECTOR_REGISTERS 16

@@ -5,6 +5,7 @@
 #else
 #pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
 #endif
+#include "../simd/avx512.h"
 #define ISA avx512
 #define VECTOR_BYTES 64
 #define VECTOR_REGISTERS 32

@@ -45,12 +45,13 @@
         REAL *dc;                  /* LSTM in: gradient of c_t, out: of c_{t-1} */                                     \
         const REAL *drh;           /* GRU before: gradient of r*h_prev */                                              \
         REAL *da;                  /* out: gradient of the pre-activations; GRU after: r, z, hn, then n */             \
+        int64_t plane, vector;     /* of da: from block to block, from one vector of units to the next */              \
     } frnn_backward_row_##D;                                                                                           \
-    /* C (rows, columns) = beta*C + A (rows, K) R, R packed: product_body.h */                                         \
+    /* A product with packed factors: product_body.h */                                                                \
     typedef struct {                                                                                                   \
         int64_t rows, columns, K;                                                                                      \
         const REAL *A;                                                                                                 \
-        int64_t lda;                                                                                                   \
+        int64_t a_row, a_vector; /* element (m, k) is at A[m*a_row + k/lanes*a_vector + k%lanes] */                    \
         const REAL *R;                                                                                                 \
         int64_t stride; /* from one vector of columns to the next */                                                   \
         int beta;       /* 0 or 1; at 0 nothing is read from C */                                                      \
@@ -67,8 +68,11 @@ FRNN_DECLARE_ROWS(double, f64)
         void (*tanh)(int64_t n, const REAL *x, REAL *y);                                                               \
         void (*sigmoid)(int64_t n, const REAL *x, REAL *y);                                                            \
         void (*multiply)(const frnn_product_##D *);                                                                    \
+        void (*add_gradient)(const frnn_product_##D *);                                                                \
+        void (*add_columns)(int64_t rows, int64_t n, const REAL *packed, int64_t stride, REAL *sum);                   \
         void (*pack)(int transposed, int64_t K, int64_t columns, const REAL *weights, int64_t ld, REAL *packed,        \
                      int64_t stride);                                                                                  \
+        void (*pack_row)(int64_t n, const REAL *row, REAL *packed, int64_t stride, int64_t at);                        \
         int64_t lanes; /* values a vector */                                                                           \
     } frnn_kernels_##D;
 #define FRNN_MEMBER_f32(cell, pass) void (*cell##_##pass)(const frnn_##pass##_row_f32 *);

@@ -38,6 +38,12 @@ static ALWAYS_INLINE vec FN(load_dh)(const backward_row *row, int64_t u, int64_t
 }
 #define load_dh() FN(load_dh)(row, u, lanes)
 
+/* Gradient of the pre-activations of gate block k. Packed, it is whole vectors, whose last lanes come out as zeros. */
+static ALWAYS_INLINE void FN(store_da)(const backward_row *row, int k, vec da, int64_t u, int64_t lanes) {
+    store(row->da + k * row->plane + u / VL * row->vector, da, row->vector > VL ? VL : lanes);
+}
+#define store_da(k, da) FN(store_da)(row, k, da, u, lanes)
+
 /* ---- RNN: h_t = act(a) ---- */
 
 static ALWAYS_INLINE void FN(rnn_tanh_forward_vector)(const forward_row *row, int64_t u, int64_t lanes) {
@@ -53,13 +59,13 @@ KERNEL(rnn_relu_forward, forward_row)
 
 static ALWAYS_INLINE void FN(rnn_tanh_backward_vector)(const backward_row *row, int64_t u, int64_t lanes) {
     const vec h = load(row->h + u, lanes);
-    store(row->da + u, load_dh() * (1 - h * h), lanes); /* h = tanh(a) */
+    store_da(0, load_dh() * (1 - h * h)); /* h = tanh(a) */
 }
 KERNEL(rnn_tanh_backward, backward_row)
 
 static ALWAYS_INLINE void FN(rnn_relu_backward_vector)(const backward_row *row, int64_t u, int64_t lanes) {
     const vec h = load(row->h + u, lanes);
-    store(row->da + u, where_less(splat(0), h, load_dh(), splat(0)), lanes); /* h = max(a, 0) */
+    store_da(0, where_less(splat(0), h, load_dh(), splat(0))); /* h = max(a, 0) */
 }
 KERNEL(rnn_relu_backward, backward_row)
 
@@ -105,10 +111,10 @@ static ALWAYS_INLINE void FN(lstm_backward_vector)(const backward_row *row, int6
     if (row->peephole)                                                         /* a_i += p_i*c_prev, a_f likewise */
         dc_prev += da_i * load(row->peephole + u, lanes) + da_f * load(row->peephole + H + u, lanes);
     store(row->dc + u, dc_prev, lanes);
-    store(row->da + u, da_i, lanes);
-    store(row->da + H + u, da_f, lanes);
-    store(row->da + 2 * H + u, da_g, lanes);
-    store(row->da + 3 * H + u, da_o, lanes);
+    store_da(0, da_i);
+    store_da(1, da_f);
+    store_da(2, da_g);
+    store_da(3, da_o);
 }
 KERNEL(lstm_backward, backward_row)
 
@@ -165,25 +171,25 @@ static ALWAYS_INLINE void FN(gru_after_backward_vector)(const backward_row *row,
     const vec r = load(row->gates + u, lanes), hn = load(row->gates + 3 * H + u, lanes);
     vec da_z;
     const vec da_n = FN(gru_blend_backward)(row, u, lanes, &da_z);
-    store(row->da + u, da_n * hn * r * (1 - r), lanes); /* a_n = x_n + r*hn */
-    store(row->da + H + u, da_z, lanes);
-    store(row->da + 2 * H + u, da_n * r, lanes);
-    store(row->da + 3 * H + u, da_n, lanes);
+    store_da(0, da_n * hn * r * (1 - r)); /* a_n = x_n + r*hn */
+    store_da(1, da_z);
+    store_da(2, da_n * r);
+    store_da(3, da_n);
 }
 KERNEL(gru_after_backward, backward_row)
 
 static ALWAYS_INLINE void FN(gru_before_backward_vector)(const backward_row *row, int64_t u, int64_t lanes) {
     vec da_z;
     const vec da_n = FN(gru_blend_backward)(row, u, lanes, &da_z);
-    store(row->da + row->H + u, da_z, lanes);
-    store(row->da + 2 * row->H + u, da_n, lanes);
+    store_da(1, da_z);
+    store_da(2, da_n);
 }
 KERNEL(gru_before_backward, backward_row)
 
 /* Second half: a_n = x_n + U_n (r*h_prev), whose gradient in r*h_prev is drh. */
 static ALWAYS_INLINE void FN(gru_before_reset_backward_vector)(const backward_row *row, int64_t u, int64_t lanes) {
     const vec r = load(row->gates + u, lanes), h_prev = load(row->h_prev + u, lanes), drh = load(row->drh + u, lanes);
-    store(row->da + u, drh * h_prev * r * (1 - r), lanes);
+    store_da(0, drh * h_prev * r * (1 - r));
     store(row->dh + u, load(row->dh + u, lanes) + drh * r, lanes);
 }
 KERNEL(gru_before_reset_backward, backward_row)
@@ -208,6 +214,7 @@ static void FN(sigmoid_array)(int64_t n, const REAL *x, REAL *y) {
 #undef preactivation
 #undef store_h
 #undef load_dh
+#undef store_da
 #undef forward_row
 #undef backward_row
 #undef vec
@@ -218,5 +225,6 @@ static void FN(sigmoid_array)(int64_t n, const REAL *x, REAL *y) {
 #undef bits
 #undef from_bits
 #undef where_less
+#undef quotient
 #undef vtanh
 #undef vsigmoid

@@ -34,7 +34,9 @@
 const frnn_kernel_set JOIN(frnn_kernels, ISA) = {
     .name = TEXT(ISA),
     .f32 = {FRNN_KERNELS(ENTRY_f32).tanh = tanh_array_f32, .sigmoid = sigmoid_array_f32, .multiply = multiply_f32,
-            .pack = pack_f32, .lanes = LANES_f32},
+            .add_gradient = add_gradient_f32, .add_columns = add_columns_f32, .pack = pack_f32, .pack_row = pack_row_f32,
+            .lanes = LANES_f32},
     .f64 = {FRNN_KERNELS(ENTRY_f64).tanh = tanh_array_f64, .sigmoid = sigmoid_array_f64, .multiply = multiply_f64,
-            .pack = pack_f64, .lanes = LANES_f64},
+            .add_gradient = add_gradient_f64, .add_columns = add_columns_f64, .pack = pack_f64, .pack_row = pack_row_f64,
+            .lanes = LANES_f64},
 };

@@ -15,33 +15,34 @@ typedef struct {
     frnn_plan plan;
     int by_units;
     FN(factors) factors;
-    int64_t blocks; /* of H in a row of da: G, but 4 (r, z, hn, n) for a GRU that resets after */
-    REAL *zero;     /* (max(H, O)) zeros: the state after a reset */
-    REAL *da;       /* (chunk rows, blocks*H) */
-    REAL *x;        /* (chunk rows, I) gathered; unused where x and dx are one block themselves */
-    REAL *dx;       /* (chunk rows, I) likewise */
-    REAL *h;        /* (chunk rows, O) gathered h_{t-1} */
-    REAL *rh;       /* (chunk rows, H) GRU before: r*h_{t-1} */
-    REAL *dh_out;   /* (chunk rows, O) projected LSTM: dh_t */
-    REAL *m;        /* (chunk rows, H) projected LSTM: o*tanh(c) */
-    REAL *dh;       /* (block rows, O) */
-    REAL *dc;       /* (block rows, H) LSTM */
-    REAL *dm;       /* (block rows, H) projected LSTM, GRU before: gradient of m or of r*h_{t-1} */
+    int64_t blocks;    /* of H in a row of da: G, but 4 (r, z, hn, n) for a GRU that resets after */
+    int64_t plane;     /* from block to block of da, in columns */
+    REAL *zero;        /* (max(H, O)) zeros: the state after a reset */
+    FN(matrix) da;     /* (chunk rows, blocks*plane) */
+    FN(matrix) x;      /* (chunk rows, I) gathered; unused where BLAS takes x itself */
+    FN(matrix) h;      /* (chunk rows, O) gathered h_{t-1} */
+    FN(matrix) rh;     /* (chunk rows, H) GRU before: r*h_{t-1} */
+    FN(matrix) dh_out; /* (chunk rows, O) projected LSTM: dh_t */
+    FN(matrix) m;      /* (chunk rows, H) projected LSTM: o*tanh(c) */
+    REAL *dx;          /* (chunk rows, I); unused where x and dx are one block themselves */
+    REAL *dh;          /* (block rows, O) */
+    REAL *dc;          /* (block rows, H) LSTM */
+    REAL *dm;          /* (block rows, H) projected LSTM, GRU before: gradient of m or of r*h_{t-1} */
 } FN(backward_run);
 
 static size_t FN(backward_layout)(FN(backward_run) *run, char *base) {
     const frnn_cell *cell = run->cell;
     const int64_t chunk = run->plan.chunk_rows, block = run->plan.block_rows, H = cell->H;
-    const int before = cell->kind == FRNN_GRU_BEFORE, projected = cell->w_hr != NULL;
+    const int before = cell->kind == FRNN_GRU_BEFORE, projected = cell->w_hr != NULL, packed = cell->packed != NULL;
     size_t used = 0;
     run->zero = FN(take)(base, &used, FRNN_MAX(H, cell->O));
-    run->da = FN(take)(base, &used, chunk * run->blocks * H);
-    run->x = FN(take)(base, &used, run->plan.direct ? 0 : chunk * cell->I);
+    run->da = FN(take_matrix)(base, &used, packed, chunk, run->blocks * run->plane);
+    run->x = FN(take_matrix)(base, &used, packed, run->plan.direct && !packed ? 0 : chunk, cell->I);
+    run->h = FN(take_matrix)(base, &used, packed, chunk, cell->O);
+    run->rh = FN(take_matrix)(base, &used, packed, before ? chunk : 0, H);
+    run->dh_out = FN(take_matrix)(base, &used, packed, projected ? chunk : 0, cell->O);
+    run->m = FN(take_matrix)(base, &used, packed, projected ? chunk : 0, H);
     run->dx = FN(take)(base, &used, run->plan.direct ? 0 : chunk * cell->I);
-    run->h = FN(take)(base, &used, chunk * cell->O);
-    run->rh = FN(take)(base, &used, before ? chunk * H : 0);
-    run->dh_out = FN(take)(base, &used, projected ? chunk * cell->O : 0);
-    run->m = FN(take)(base, &used, projected ? chunk * H : 0);
     run->dh = FN(take)(base, &used, block * cell->O);
     run->dc = FN(take)(base, &used, cell->kind == FRNN_LSTM ? block * H : 0);
     run->dm = FN(take)(base, &used, before || projected ? block * H : 0);
@@ -64,11 +65,12 @@ static frnn_series FN(cells_series)(const FN(backward_run) *run) {
 }
 
 /* C's columns = beta*C + da[blocks b0..b1-1] U[those blocks], for `rows` of this member's rows; C (rows, O) */
-static void FN(return_through)(const FN(backward_run) *run, const frnn_part *part, int64_t rows, const REAL *da, int b0,
-                               int b1, int beta, REAL *C) {
-    const int64_t H = run->cell->H, O = run->cell->O, DA = run->blocks * H;
-    FN(multiply)(&run->factors.state, rows, da + part->row_first * DA + b0 * H, part->row_step * DA, b0 * H, b1 * H, 0, 1,
-                 part->outputs.first, part->outputs.end, beta, C + part->row_first * O, part->row_step * O, O);
+static void FN(return_through)(const FN(backward_run) *run, const frnn_part *part, int64_t rows, int64_t at, int b0, int b1,
+                               int beta, REAL *C) {
+    const int64_t O = run->cell->O;
+    const FN(matrix) da = FN(every)(FN(at)(run->da, at + part->row_first, b0 * run->plane), part->row_step);
+    FN(multiply)(&run->factors.state, rows, da, b0, b1, 0, 1, part->outputs.first, part->outputs.end, beta,
+                 C + part->row_first * O, part->row_step * O, O);
 }
 
 static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part, int64_t j0, int64_t t, int64_t at,
@@ -76,28 +78,30 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
     const frnn_cell *cell = run->cell;
     const frnn_backward_args *args = run->args;
     const frnn_steps *steps = &args->steps;
-    const int64_t H = cell->H, O = cell->O, DA = run->blocks * H, u0 = part->units.first, o0 = part->outputs.first;
+    const int64_t H = cell->H, O = cell->O, u0 = part->units.first, o0 = part->outputs.first;
     const int64_t rows = frnn_part_rows(part, n), outputs = part->outputs.end - o0;
     const int64_t K = cell->kind == FRNN_LSTM || cell->kind == FRNN_GRU_AFTER ? 4 : 3;
     const frnn_series cells = FN(cells_series)(run);
-    REAL *da = run->da + at * DA;
 
     if (cell->w_hr) { /* h = W_hr m */
         for (int64_t j = part->row_first; j < n; j += part->row_step) {
-            REAL *dh = run->dh + j * O + o0, *dh_out = run->dh_out + (at + j) * O + o0;
+            REAL *dh = run->dh + j * O + o0;
             const REAL *dy = args->dy.data ? FN(series_at)(&args->dy, t, frnn_row(steps, j0 + j)) + o0 : NULL;
-            for (int64_t k = 0; k < outputs; k++) dh_out[k] = dy ? dh[k] + dy[k] : dh[k];
+            for (int64_t k = 0; dy && k < outputs; k++) dh[k] += dy[k];
+            FN(put)(run->dh_out, at + j, o0, outputs, dh);
         }
         if (part->by_units) frnn_team_barrier(team); /* dm needs all of dh */
-        FN(multiply)(&run->factors.projection, rows, run->dh_out + (at + part->row_first) * O, part->row_step * O, 0, O, 0,
-                     1, u0, part->units.end, 0, run->dm + part->row_first * H, part->row_step * H, H);
+        const FN(matrix) dh_out = FN(every)(FN(at)(run->dh_out, at + part->row_first, 0), part->row_step);
+        FN(multiply)(&run->factors.projection, rows, dh_out, 0, 1, 0, 1, u0, part->units.end, 0,
+                     run->dm + part->row_first * H, part->row_step * H, H);
     }
 
     FN(frnn_backward_row) row = {.n = part->units.end - u0, .H = H, .replace = cell->replace};
+    row.plane = FN(at)(run->da, 0, run->plane).data - run->da.data, row.vector = run->da.vector;
     if (cell->peephole) row.peephole = (const REAL *)cell->peephole + u0;
     for (int64_t j = part->row_first; j < n; j += part->row_step) {
         const int64_t b = frnn_row(steps, j0 + j);
-        row.da = da + j * DA + u0;
+        row.da = FN(at)(run->da, at + j, u0).data;
         row.dh = cell->w_hr ? run->dm + j * H + u0 : run->dh + j * O + u0;
         row.dy = args->dy.data && !cell->w_hr ? FN(series_at)(&args->dy, t, b) + u0 : NULL;
         if (args->record.gates) row.gates = (const REAL *)args->record.gates + (t * steps->B + b) * K * H + u0;
@@ -123,19 +127,19 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
     if (part->by_units) frnn_team_barrier(team); /* dh needs all of da */
 
     if (cell->kind == FRNN_GRU_BEFORE) {
-        FN(return_through)(run, part, rows, da, 2, 3, 0, run->dm);
+        FN(return_through)(run, part, rows, at, 2, 3, 0, run->dm);
         for (int64_t j = part->row_first; j < n; j += part->row_step) {
             const int64_t b = frnn_row(steps, j0 + j);
-            row.da = da + j * DA + u0, row.dh = run->dh + j * H + u0, row.drh = run->dm + j * H + u0;
+            row.da = FN(at)(run->da, at + j, u0).data, row.dh = run->dh + j * H + u0, row.drh = run->dm + j * H + u0;
             row.gates = (const REAL *)args->record.gates + (t * steps->B + b) * K * H + u0;
             row.h_prev = FN(before_step)(run, &args->y, args->h0, O, t, b) + u0;
             run->kernels->gru_before_reset_backward(&row);
         }
         if (part->by_units) frnn_team_barrier(team); /* dh needs all of da_r */
-        FN(return_through)(run, part, rows, da, 0, 2, 1, run->dh);
+        FN(return_through)(run, part, rows, at, 0, 2, 1, run->dh);
     } else {
         const int adds = cell->kind == FRNN_GRU_AFTER; /* to what passed around the matrices */
-        FN(return_through)(run, part, rows, da, 0, (int)frnn_gates(cell), adds, run->dh);
+        FN(return_through)(run, part, rows, at, 0, (int)frnn_gates(cell), adds, run->dh);
     }
     if (steps->resets)
         for (int64_t j = part->row_first; j < n; j += part->row_step)
@@ -150,105 +154,129 @@ static void FN(gather_inputs)(const FN(backward_run) *run, const frnn_chunk *chu
     const frnn_cell *cell = run->cell;
     const frnn_backward_args *args = run->args;
     const frnn_steps *steps = &args->steps;
-    const int64_t H = cell->H, O = cell->O;
-    if (!run->plan.direct) FN(gather)(&args->x, steps, chunk, j0, cell->I, run->x, team);
+    const int64_t H = cell->H, O = cell->O, lanes = FN(lanes)();
+    if (run->x.data) FN(gather)(&args->x, steps, chunk, j0, cell->I, run->x, team);
     FOR_CHUNK_ROWS(chunk, steps, j0, team) {
         const REAL *h_prev = FN(before_step)(run, &args->y, args->h0, O, t, b);
         const REAL *gates = (const REAL *)args->record.gates;
-        memcpy(run->h + at * O, h_prev, (size_t)O * sizeof(REAL));
-        if (run->rh) {
+        FN(put)(run->h, at, 0, O, h_prev);
+        for (int64_t u0 = 0; run->rh.data && u0 < H; u0 += lanes) {
             const REAL *r = gates + (t * steps->B + b) * 3 * H;
-            for (int64_t u = 0; u < H; u++) run->rh[at * H + u] = r[u] * h_prev[u];
+            REAL *rh = FN(at)(run->rh, at, u0).data;
+            for (int64_t u = u0; u < FRNN_MIN(u0 + lanes, H); u++) rh[u - u0] = r[u] * h_prev[u];
         }
-        if (run->m) {
-            const REAL *o = gates + ((t * steps->B + b) * 4 + 3) * H;
-            run->kernels->tanh(H, (const REAL *)args->record.cells + (t * steps->B + b) * H, run->m + at * H);
-            for (int64_t u = 0; u < H; u++) run->m[at * H + u] *= o[u];
+        for (int64_t u0 = 0; run->m.data && u0 < H; u0 += lanes) {
+            const REAL *o = gates + ((t * steps->B + b) * 4 + 3) * H, *c = (const REAL *)args->record.cells;
+            REAL *m = FN(at)(run->m, at, u0).data;
+            run->kernels->tanh(FRNN_MIN(lanes, H - u0), c + (t * steps->B + b) * H + u0, m);
+            for (int64_t u = u0; u < FRNN_MIN(u0 + lanes, H); u++) m[u - u0] *= o[u];
         }
     }
-}
-
-/* sum (n) += the column sums of a (rows, ld) array */
-static void FN(add_columns)(REAL *sum, const REAL *a, int64_t rows, int64_t ld, int64_t n) {
-    for (int64_t row = 0; row < rows; row++)
-        for (int64_t k = 0; k < n; k++) sum[k] += a[row * ld + k];
 }
 
 /* p_i and p_f act on c_{t-1}, p_o on c_t */
 static void FN(add_peepholes)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0) {
     const frnn_backward_args *args = run->args;
-    const int64_t H = run->cell->H;
+    const int64_t H = run->cell->H, lanes = FN(lanes)();
     const frnn_series cells = FN(cells_series)(run);
     REAL *dp = args->dcell.peephole;
     const frnn_team alone = {.index = 0, .size = 1};
     FOR_CHUNK_ROWS(chunk, &args->steps, j0, &alone) {
-        const REAL *da = run->da + at * 4 * H, *c = FN(series_at)(&cells, t, b);
-        const REAL *c_prev = FN(before_step)(run, &cells, args->c0, H, t, b);
-        for (int64_t u = 0; u < H; u++) {
-            dp[u] += da[u] * c_prev[u];
-            dp[H + u] += da[H + u] * c_prev[u];
-            dp[2 * H + u] += da[3 * H + u] * c[u];
+        const REAL *c = FN(series_at)(&cells, t, b), *c_prev = FN(before_step)(run, &cells, args->c0, H, t, b);
+        for (int64_t u0 = 0; u0 < H; u0 += lanes) {
+            const REAL *da_i = FN(at)(run->da, at, u0).data, *da_f = FN(at)(run->da, at, run->plane + u0).data;
+            const REAL *da_o = FN(at)(run->da, at, 3 * run->plane + u0).data;
+            for (int64_t u = u0; u < FRNN_MIN(u0 + lanes, H); u++) {
+                dp[u] += da_i[u - u0] * c_prev[u];
+                dp[H + u] += da_f[u - u0] * c_prev[u];
+                dp[2 * H + u] += da_o[u - u0] * c[u];
+            }
         }
     }
 }
 
-#define TASK_ROWS 256
+/* Rows of a task. Ours are small, for even shares; BLAS wants large ones. */
+#define TASK_ROWS 48
+#define BLAS_TASK_ROWS 256
 /* Is the task being counted this thread's? */
 #define MINE (task++ % team->size == team->index)
 
-/* dweight (H*(k1-k0), width) += da[blocks k0..k1-1]^T a, in tasks of some rows of dweight */
-static int FN(add_weight)(const FN(backward_run) *run, int64_t rows, int k0, int k1, const REAL *a, int64_t width,
-                          REAL *dweight, int task, const frnn_team *team) {
-    const int64_t H = run->cell->H, DA = run->blocks * H;
-    for (int64_t g = 0; g < (k1 - k0) * H; g += TASK_ROWS) {
-        const int64_t count = FRNN_MIN(TASK_ROWS, (k1 - k0) * H - g);
-        if (MINE) GEMM(1, 0, count, width, rows, run->da + k0 * H + g, DA, a, width, 1, dweight + g * width, width);
+/* dweight (M, N) += A^T B, A (rows, M), B (rows, N), in tasks of some rows of dweight */
+static int FN(add_product)(const FN(backward_run) *run, int64_t rows, FN(matrix) A, int64_t M, FN(matrix) B, int64_t N,
+                           REAL *dweight, int task, const frnn_team *team) {
+    const int packed = run->cell->packed != NULL;
+    for (int64_t m = 0, count; m < M; m += count) {
+        count = FRNN_MIN(packed ? TASK_ROWS : BLAS_TASK_ROWS, M - m);
+        if (!MINE) continue;
+        REAL *C = dweight + m * N;
+        if (packed)
+            run->kernels->add_gradient(&(FN(frnn_product)){.rows = count, .columns = N, .K = rows, .A = FN(at)(A, 0, m).data,
+                                                           .a_vector = A.vector, .R = B.data, .stride = B.vector, .C = C,
+                                                           .ldc = N});
+        else
+            GEMM(1, 0, count, N, rows, A.data + m, A.row, B.data, B.row, 1, C, N);
     }
     return task;
+}
+
+/* dweight's blocks to.. += da's blocks from..from+count-1 times B (rows, N) */
+static int FN(add_weight)(const FN(backward_run) *run, int64_t rows, int from, int count, FN(matrix) B, int64_t N,
+                          void *dweight, int to, int task, const frnn_team *team) {
+    const int64_t H = run->cell->H;
+    for (int k = 0; k < count; k++)
+        task = FN(add_product)(run, rows, FN(at)(run->da, 0, (from + k) * run->plane), H, B, N,
+                               (REAL *)dweight + (to + k) * H * N, task, team);
+    return task;
+}
+
+/* bias's blocks to.. += sums over the rows of da's blocks from..from+count-1 */
+static void FN(add_bias)(const FN(backward_run) *run, int64_t rows, int from, int count, void *bias, int to) {
+    const int64_t H = run->cell->H;
+    for (int k = 0; k < count; k++) {
+        const FN(matrix) da = FN(at)(run->da, 0, (from + k) * run->plane);
+        REAL *sum = (REAL *)bias + (to + k) * H;
+        if (run->cell->packed)
+            run->kernels->add_columns(rows, H, da.data, da.vector, sum);
+        else
+            for (int64_t row = 0; row < rows; row++)
+                for (int64_t u = 0; u < H; u++) sum[u] += da.data[row * da.row + u];
+    }
 }
 
 static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0, const frnn_team *team) {
     const frnn_cell *cell = run->cell;
     const frnn_cell_gradient *d = &run->args->dcell;
-    const int64_t I = cell->I, H = cell->H, O = cell->O, G = frnn_gates(cell), DA = run->blocks * H;
-    const int64_t rows = frnn_chunk_rows(chunk);
-    const int direct = run->plan.direct;
-    const FN(factor) *W = &run->factors.input;
-    const REAL *x = direct ? FN(series_at)(&run->args->x, chunk->low, 0) : run->x;
+    const int64_t I = cell->I, H = cell->H, O = cell->O, rows = frnn_chunk_rows(chunk);
+    const int G = (int)frnn_gates(cell), after = cell->kind == FRNN_GRU_AFTER, direct = run->plan.direct;
+    const int shared = after ? 2 : G; /* blocks of da that x and h both meet; then h meets da_hn, x da_n */
+    FN(matrix) x = run->x;
+    if (!x.data) x = FN(row_major)(FN(series_at)(&run->args->x, chunk->low, 0), I);
     REAL *dx = direct ? FN(series_at)(&run->args->dx, chunk->low, 0) : run->dx;
     int task = 0;
-    if (cell->kind == FRNN_GRU_AFTER) { /* x meets da_r, da_z and da_n, h meets da_r, da_z and da_hn */
-        task = FN(add_weight)(run, rows, 0, 2, x, I, d->w_ih, task, team);
-        task = FN(add_weight)(run, rows, 3, 4, x, I, (REAL *)d->w_ih + 2 * H * I, task, team);
-    } else {
-        task = FN(add_weight)(run, rows, 0, (int)G, x, I, d->w_ih, task, team);
-    }
+    task = FN(add_weight)(run, rows, 0, shared, x, I, d->w_ih, 0, task, team);
+    if (after) task = FN(add_weight)(run, rows, 3, 1, x, I, d->w_ih, 2, task, team);
     if (cell->kind == FRNN_GRU_BEFORE) { /* U_n meets r*h */
-        task = FN(add_weight)(run, rows, 0, 2, run->h, O, d->w_hh, task, team);
-        task = FN(add_weight)(run, rows, 2, 3, run->rh, H, (REAL *)d->w_hh + 2 * H * H, task, team);
+        task = FN(add_weight)(run, rows, 0, 2, run->h, O, d->w_hh, 0, task, team);
+        task = FN(add_weight)(run, rows, 2, 1, run->rh, H, d->w_hh, 2, task, team);
     } else {
-        task = FN(add_weight)(run, rows, 0, (int)G, run->h, O, d->w_hh, task, team);
+        task = FN(add_weight)(run, rows, 0, G, run->h, O, d->w_hh, 0, task, team);
     }
-    for (int64_t r = 0; r < rows; r += TASK_ROWS) {
-        const int64_t count = FRNN_MIN(TASK_ROWS, rows - r);
-        const REAL *da = run->da + r * DA;
+    const int64_t task_rows = cell->packed ? TASK_ROWS : BLAS_TASK_ROWS;
+    for (int64_t r = 0; r < rows; r += task_rows) {
+        const int64_t count = FRNN_MIN(task_rows, rows - r);
         if (!MINE) continue;
-        const int64_t k = (cell->kind == FRNN_GRU_AFTER ? 2 : G) * H;
-        FN(multiply)(W, count, da, DA, 0, k, 0, 1, 0, I, direct, dx + r * I, I, I);
-        if (cell->kind == FRNN_GRU_AFTER) /* da_n is the fourth block, W_n the third */
-            FN(multiply)(W, count, da + 3 * H, DA, 2 * H, 3 * H, 0, 1, 0, I, 1, dx + r * I, I, I);
+        FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, 0), 0, shared, 0, 1, 0, I, direct, dx + r * I, I, I);
+        if (after)
+            FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, 3 * run->plane), 2, 3, 0, 1, 0, I, 1, dx + r * I, I,
+                         I);
     }
     if (d->b_ih && MINE) {
-        if (cell->kind == FRNN_GRU_AFTER) {
-            FN(add_columns)(d->b_ih, run->da, rows, DA, 2 * H);
-            FN(add_columns)((REAL *)d->b_ih + 2 * H, run->da + 3 * H, rows, DA, H);
-        } else {
-            FN(add_columns)(d->b_ih, run->da, rows, DA, G * H);
-        }
+        FN(add_bias)(run, rows, 0, shared, d->b_ih, 0);
+        if (after) FN(add_bias)(run, rows, 3, 1, d->b_ih, 2);
     }
-    if (d->b_hh && MINE) FN(add_columns)(d->b_hh, run->da, rows, DA, G * H);
-    if (d->w_hr && MINE) GEMM(1, 0, O, H, rows, run->dh_out, O, run->m, H, 1, d->w_hr, H);
-    if (d->peephole && MINE) FN(add_peepholes)(run, chunk, j0);
+    if (d->b_hh && MINE) FN(add_bias)(run, rows, 0, G, d->b_hh, 0);
+    if (d->w_hr) FN(add_product)(run, rows, run->dh_out, O, run->m, H, d->w_hr, task, team);
+    if (d->peephole && team->index == 0) FN(add_peepholes)(run, chunk, j0);
 }
 
 static void FN(add_dx)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0, const frnn_team *team) {
@@ -306,6 +334,7 @@ static FN(backward_run) FN(backward_new)(const frnn_cell *cell, const frnn_backw
     FN(backward_run) run = {.cell = cell, .args = args, .kernels = &frnn_kernels()->KERNELS_OF};
     run.factors = FN(factors_of)(cell, FRNN_BACKWARD);
     run.blocks = cell->kind == FRNN_GRU_AFTER ? 4 : frnn_gates(cell);
+    run.plane = FN(plane)(cell);
     run.plan = frnn_backward_plan(cell, args, FRNN_MAX(run.blocks * cell->H, cell->I) * (int64_t)sizeof(REAL));
     return run;
 }
@@ -318,7 +347,8 @@ int64_t FN(frnn_backward_workspace)(const frnn_cell *cell, const frnn_backward_a
 void FN(frnn_backward)(const frnn_cell *cell, const frnn_backward_args *args, int threads, void *workspace) {
     FN(backward_run) run = FN(backward_new)(cell, args);
     FN(backward_layout)(&run, workspace);
-    threads = frnn_gemm_begin(frnn_worthwhile(cell, &args->steps, threads, &run.by_units));
+    threads = frnn_worthwhile(cell, &args->steps, threads, &run.by_units);
+    if (!cell->packed) threads = frnn_gemm_begin(threads);
     frnn_team_run(threads, frnn_alone(cell, &args->steps, 2), FN(backward_work), &run);
-    frnn_gemm_end();
+    if (!cell->packed) frnn_gemm_end();
 }

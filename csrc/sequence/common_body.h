@@ -26,9 +26,50 @@ static void FN(copy_or_clear)(REAL *to, const REAL *from, int64_t n) {
              at < (chunk)->offset[t - (chunk)->low + 1] && (b = frnn_row(steps, (j0) + j), 1);                         \
              j += (team)->size, at += (team)->size)
 
-/* Rows of a series into a chunk's array of `n` values a row. */
+/* A matrix: element (r, c) is at data[r*row + c/lanes*vector + c%lanes]. Row-major where `vector` is the number of lanes;
+ * packed (kernels/product_body.h) where `row` is. */
+typedef struct {
+    REAL *data;
+    int64_t row, vector;
+} FN(matrix);
+
+static inline int64_t FN(lanes)(void) { return frnn_kernels()->KERNELS_OF.lanes; }
+
+static inline int64_t FN(vectors)(int64_t n) { return (n + FN(lanes)() - 1) / FN(lanes)(); }
+
+static inline FN(matrix) FN(row_major)(const REAL *data, int64_t row) {
+    return (FN(matrix)){(REAL *)data, row, FN(lanes)()};
+}
+
+/* What begins at row r and column c of a matrix; c is a whole number of vectors if it is packed. */
+static inline FN(matrix) FN(at)(FN(matrix) m, int64_t r, int64_t c) {
+    m.data += r * m.row + c / FN(lanes)() * m.vector + c % FN(lanes)();
+    return m;
+}
+
+static inline FN(matrix) FN(every)(FN(matrix) m, int64_t step) {
+    m.row *= step;
+    return m;
+}
+
+/* Room in the workspace for (rows, n): packed, with a line between vectors so that these do not alias in the cache. */
+static FN(matrix) FN(take_matrix)(char *base, size_t *used, int packed, int64_t rows, int64_t n) {
+    const int64_t lanes = FN(lanes)(), stride = (rows + 1) * lanes;
+    if (packed) return (FN(matrix)){FN(take)(base, used, rows > 0 ? FN(vectors)(n) * stride : 0), lanes, stride};
+    return (FN(matrix)){FN(take)(base, used, rows * n), n, lanes};
+}
+
+/* n values into row r of a matrix, from column c on */
+static void FN(put)(FN(matrix) m, int64_t r, int64_t c, int64_t n, const REAL *values) {
+    const FN(matrix) to = FN(at)(m, r, c);
+    if (m.vector == FN(lanes)())
+        memcpy(to.data, values, (size_t)n * sizeof(REAL));
+    else
+        frnn_kernels()->KERNELS_OF.pack_row(n, values, to.data, to.vector, 0);
+}
+
+/* Rows of a series into a chunk's matrix (., n). */
 static void FN(gather)(const frnn_series *from, const frnn_steps *steps, const frnn_chunk *chunk, int64_t j0, int64_t n,
-                       REAL *to, const frnn_team *team) {
-    FOR_CHUNK_ROWS(chunk, steps, j0, team)
-        memcpy(to + at * n, FN(series_at)(from, t, b), (size_t)n * sizeof(REAL));
+                       FN(matrix) to, const frnn_team *team) {
+    FOR_CHUNK_ROWS(chunk, steps, j0, team) FN(put)(to, at, 0, n, FN(series_at)(from, t, b));
 }

@@ -14,7 +14,7 @@ typedef struct {
     int64_t blocks; /* of pre-activations: G, but 4 (r, z, U_n h, W_n x) for a GRU that resets after */
     int64_t plane;  /* from block to block, at least H */
     REAL *bias; /* (blocks, plane) */
-    REAL *x;    /* (chunk rows, I) gathered; unused where x itself is one block */
+    FN(matrix) x; /* (chunk rows, I) gathered; unused where x itself is one block */
     REAL *a;    /* (chunk rows, blocks, plane): W x, then W x + U h */
     REAL *h[2]; /* (block rows, O): step s reads h[s % 2] and writes the other */
     REAL *c;    /* (block rows, H) LSTM */
@@ -30,7 +30,7 @@ static size_t FN(forward_layout)(FN(forward_run) *run, char *base) {
     const int64_t lstm = cell->kind == FRNN_LSTM, before = cell->kind == FRNN_GRU_BEFORE;
     size_t used = 0;
     run->bias = FN(take)(base, &used, run->blocks * run->plane);
-    run->x = FN(take)(base, &used, plan->direct ? 0 : plan->chunk_rows * cell->I);
+    run->x = FN(take_matrix)(base, &used, 0, plan->direct ? 0 : plan->chunk_rows, cell->I);
     run->a = FN(take)(base, &used, plan->chunk_rows * run->blocks * run->plane);
     run->h[0] = FN(take)(base, &used, plan->block_rows * cell->O);
     run->h[1] = FN(take)(base, &used, plan->block_rows * cell->O);
@@ -91,16 +91,16 @@ static void FN(clear_past_ends)(const FN(forward_run) *run, const frnn_team *tea
 }
 
 /* a = x W^T for some rows and units of a chunk. */
-static void FN(project_part)(const FN(forward_run) *run, const REAL *x, frnn_range rows, frnn_range units) {
+static void FN(project_part)(const FN(forward_run) *run, FN(matrix) x, frnn_range rows, frnn_range units) {
     const FN(factor) *W = &run->factors.input;
-    const int64_t I = run->cell->I, A = run->blocks * run->plane, count = rows.end - rows.first;
+    const int64_t A = run->blocks * run->plane, count = rows.end - rows.first;
     REAL *a = run->a + rows.first * A;
-    x += rows.first * I;
+    x = FN(at)(x, rows.first, 0);
     if (run->cell->kind != FRNN_GRU_AFTER) {
-        FN(multiply)(W, count, x, I, 0, I, 0, (int)W->blocks, units.first, units.end, 0, a, A, run->plane);
+        FN(multiply)(W, count, x, 0, 1, 0, (int)W->blocks, units.first, units.end, 0, a, A, run->plane);
     } else { /* W_n x goes to the fourth block, and U_n h will be added to the third */
-        FN(multiply)(W, count, x, I, 0, I, 0, 2, units.first, units.end, 0, a, A, run->plane);
-        FN(multiply)(W, count, x, I, 0, I, 2, 3, units.first, units.end, 0, a + run->plane, A, run->plane);
+        FN(multiply)(W, count, x, 0, 1, 0, 2, units.first, units.end, 0, a, A, run->plane);
+        FN(multiply)(W, count, x, 0, 1, 2, 3, units.first, units.end, 0, a + run->plane, A, run->plane);
         const int64_t end = units.end == run->cell->H ? run->plane : units.end;
         for (int64_t r = 0; r < count; r++)
             memset(a + r * A + 2 * run->plane + units.first, 0, (size_t)(end - units.first) * sizeof(REAL));
@@ -110,7 +110,8 @@ static void FN(project_part)(const FN(forward_run) *run, const REAL *x, frnn_ran
 /* a = x W^T for a chunk: each member a share of the rows, or of the units where rows are few. */
 static void FN(project)(const FN(forward_run) *run, const frnn_chunk *chunk, const frnn_team *team) {
     const int64_t H = run->cell->H, rows = frnn_chunk_rows(chunk);
-    const REAL *x = run->plan.direct ? FN(series_at)(&run->args->x, chunk->low, 0) : run->x;
+    FN(matrix) x = run->x;
+    if (run->plan.direct) x.data = FN(series_at)(&run->args->x, chunk->low, 0);
     if (rows >= 16 * team->size)
         FN(project_part)(run, x, frnn_share(rows, 1, team->index, team->size), (frnn_range){0, H});
     else
@@ -122,8 +123,8 @@ static void FN(recur)(const FN(forward_run) *run, const frnn_part *part, int64_t
                       int b1) {
     const FN(factor) *U = &run->factors.state;
     const int64_t A = run->blocks * run->plane;
-    FN(multiply)(U, rows, h + part->row_first * U->K, part->row_step * U->K, 0, U->K, b0, b1, part->units.first,
-                 part->units.end, 1, a + part->row_first * A, part->row_step * A, run->plane);
+    FN(multiply)(U, rows, FN(row_major)(h + part->row_first * U->K, part->row_step * U->K), 0, 1, b0, b1,
+                 part->units.first, part->units.end, 1, a + part->row_first * A, part->row_step * A, run->plane);
 }
 
 static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, int64_t j0, int64_t s, int64_t t,
@@ -176,8 +177,8 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
     const int64_t o0 = part->outputs.first, outputs = part->outputs.end - o0;
     if (cell->w_hr) {
         if (part->by_units) frnn_team_barrier(team); /* the projection needs all of m */
-        FN(multiply)(&run->factors.projection, rows, run->m + part->row_first * H, part->row_step * H, 0, H, 0, 1, o0,
-                     part->outputs.end, 0, h_next + part->row_first * O, part->row_step * O, O);
+        FN(multiply)(&run->factors.projection, rows, FN(row_major)(run->m + part->row_first * H, part->row_step * H), 0, 1,
+                     0, 1, o0, part->outputs.end, 0, h_next + part->row_first * O, part->row_step * O, O);
     }
     if (cell->w_hr || steps->resets)
         for (int64_t j = part->row_first; j < n; j += part->row_step) {
@@ -243,7 +244,8 @@ int64_t FN(frnn_forward_workspace)(const frnn_cell *cell, const frnn_forward_arg
 void FN(frnn_forward)(const frnn_cell *cell, const frnn_forward_args *args, int threads, void *workspace) {
     FN(forward_run) run = FN(forward_new)(cell, args);
     FN(forward_layout)(&run, workspace);
-    threads = frnn_gemm_begin(frnn_worthwhile(cell, &args->steps, threads, &run.by_units));
+    threads = frnn_worthwhile(cell, &args->steps, threads, &run.by_units);
+    if (!cell->packed) threads = frnn_gemm_begin(threads);
     frnn_team_run(threads, frnn_alone(cell, &args->steps, 1), FN(forward_work), &run);
-    frnn_gemm_end();
+    if (!cell->packed) frnn_gemm_end();
 }

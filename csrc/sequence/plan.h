@@ -5,6 +5,9 @@
 
 #include "walk.h"
 
+/* Fewer weights than this are packed by one thread: waking another takes longer. */
+#define PACK_ALONE 200000
+
 typedef struct {
     int64_t block_rows;  /* rows that run through all of time together */
     int64_t chunk_steps; /* steps whose input projection is one product */

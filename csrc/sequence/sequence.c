@@ -3,8 +3,8 @@
 
 int64_t frnn_pack_bytes_f32(const frnn_cell *, frnn_pass);
 int64_t frnn_pack_bytes_f64(const frnn_cell *, frnn_pass);
-void frnn_pack_f32(const frnn_cell *, frnn_pass, void *);
-void frnn_pack_f64(const frnn_cell *, frnn_pass, void *);
+void frnn_pack_f32(const frnn_cell *, frnn_pass, int, void *);
+void frnn_pack_f64(const frnn_cell *, frnn_pass, int, void *);
 int64_t frnn_forward_workspace_f32(const frnn_cell *, const frnn_forward_args *);
 int64_t frnn_forward_workspace_f64(const frnn_cell *, const frnn_forward_args *);
 int64_t frnn_backward_workspace_f32(const frnn_cell *, const frnn_backward_args *);
@@ -34,6 +34,6 @@ int64_t frnn_pack_bytes(const frnn_cell *cell, frnn_pass pass) {
     return (cell->dtype == FRNN_F32 ? frnn_pack_bytes_f32 : frnn_pack_bytes_f64)(cell, pass);
 }
 
-void frnn_pack(const frnn_cell *cell, frnn_pass pass, void *packed) {
-    (cell->dtype == FRNN_F32 ? frnn_pack_f32 : frnn_pack_f64)(cell, pass, packed);
+void frnn_pack(const frnn_cell *cell, frnn_pass pass, int threads, void *packed) {
+    (cell->dtype == FRNN_F32 ? frnn_pack_f32 : frnn_pack_f64)(cell, pass, threads, packed);
 }

@@ -58,7 +58,7 @@ static ALWAYS_INLINE vec FN(vtanh)(vec x) {
     vec scale;
     const vec p = FN(expm1_parts)(a + a, &scale);
     const vec E = scale * p + (scale - 1);
-    vec y = E / (E + 2);
+    vec y = quotient(E, E + 2);
 #if REAL_BITS == 32 /* near zero both E and E + 2 round badly; x + x^3*P(x^2), error below 2^-33, does not */
     const vec s = magnitude * magnitude;
     vec odd = splat(2.003383163e-02f);
@@ -79,7 +79,7 @@ static ALWAYS_INLINE vec FN(vsigmoid)(vec x) {
     const vec p = FN(expm1_parts)(-a, &scale);
     /* 1 + e^{-x}, the smaller of 1 and 2^n first, so that only the last sum rounds by much */
     const vec one = splat(1);
-    return 1 / ((scale * p + where_less(scale, one, scale, one)) + where_less(scale, one, one, scale));
+    return quotient(one, (scale * p + where_less(scale, one, scale, one)) + where_less(scale, one, one, scale));
 }
 
 #define vtanh FN(vtanh)

@@ -1,7 +1,8 @@
 /* A vector of REAL, VECTOR_BYTES wide, in the vector extensions of GCC and clang; one REAL where there are none.
  *
- * Included once per (instruction set, dtype); the includer defines REAL, INTEGER (signed, as wide), VECTOR_BYTES and
- * FN(name), which adds a suffix for both. VECTOR_BYTES 0 asks for the scalar form.
+ * Included once per (instruction set, dtype); the includer defines REAL, INTEGER (signed, as wide), REAL_BITS,
+ * VECTOR_BYTES and FN(name), which adds a suffix for the dtype. VECTOR_BYTES 0 asks for the scalar form. What an
+ * instruction set has beyond vector extensions is in simd/<its name>.h.
  */
 #undef VL
 #if VECTOR_BYTES
@@ -21,6 +22,9 @@ typedef INTEGER FN(ivec);
 static ALWAYS_INLINE vec FN(load)(const REAL *p, int64_t lanes) {
 #if VECTOR_BYTES
     if (lanes >= VL) return *(const FN(vec_unaligned) *)p;
+#ifdef HAS_MASKS
+    return (vec)FN(load_some)(p, lanes);
+#endif
     vec v = {0};
     for (int64_t k = 0; k < lanes; k++) v[k] = p[k];
     return v;
@@ -36,6 +40,10 @@ static ALWAYS_INLINE void FN(store)(REAL *p, vec v, int64_t lanes) {
         *(FN(vec_unaligned) *)p = v;
         return;
     }
+#ifdef HAS_MASKS
+    FN(store_some)(p, v, lanes);
+    return;
+#endif
     for (int64_t k = 0; k < lanes; k++) p[k] = v[k];
 #else
     (void)lanes;
@@ -81,9 +89,28 @@ static ALWAYS_INLINE vec FN(where_less)(vec x, vec y, vec a, vec b) {
 #endif
 }
 
+/* a/b for 1 <= b: where the instruction set estimates 1/b, to 12 bits or more, Newton's steps and one correction of the
+ * quotient take less time than a division. Where 1/b is not normal the result is 0. */
+static ALWAYS_INLINE vec FN(quotient)(vec a, vec b) {
+#if REAL_BITS == 32 && defined(ESTIMATE_F32)
+    vec y = ESTIMATE_F32(b);
+#elif REAL_BITS == 64 && defined(ESTIMATE_F64)
+    vec y = ESTIMATE_F64(b);
+    y += y * (1 - b * y);
+#else
+    return a / b;
+#endif
+#if defined(ESTIMATE_F32) && REAL_BITS == 32 || defined(ESTIMATE_F64) && REAL_BITS == 64
+    y += y * (1 - b * y);
+    const vec q = a * y;
+    return q + y * (a - q * b);
+#endif
+}
+
 #define load FN(load)
 #define store FN(store)
 #define splat FN(splat)
 #define bits FN(bits)
 #define from_bits FN(from_bits)
 #define where_less FN(where_less)
+#define quotient FN(quotient)

@@ -82,7 +82,7 @@ cdef extern from "fastrnn.h" nogil:
     void frnn_forward(const frnn_cell *, const frnn_forward_args *, int threads, void *workspace)
     void frnn_backward(const frnn_cell *, const frnn_backward_args *, int threads, void *workspace)
     int64_t frnn_pack_bytes(const frnn_cell *, frnn_pass)
-    void frnn_pack(const frnn_cell *, frnn_pass, void *packed)
+    void frnn_pack(const frnn_cell *, frnn_pass, int threads, void *packed)
     void frnn_blas_install(void *sgemm, void *dgemm, void *sgemv, void *dgemv, int integer_bytes,
                            void *set_threads, void *get_threads)
     void frnn_blas_gemm(frnn_dtype, int ta, int tb, int64_t M, int64_t N, int64_t K, const void *A, int64_t lda,

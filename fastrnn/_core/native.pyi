@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from fastrnn.cell import Cell, Steps, Weights
 
 class NativeCell:
-    def __init__(self, cell: Cell, weights: Weights, packed_for: str | None = None) -> None: ...
+    def __init__(self, cell: Cell, weights: Weights, packed_for: str | None = None, threads: int = 1) -> None: ...
 
 def forward(
     cell: NativeCell, steps: Steps, x: NDArray, h0: NDArray, c0: NDArray | None, y: NDArray, h_n: NDArray,

@@ -73,14 +73,15 @@ cdef class Workspace:
 cdef class NativeCell:
     """A cell and its weights as C takes them. Keeps the arrays alive.
 
-    `packed_for` says for which pass the weights are packed, "forward" or "backward"; None leaves products to BLAS.
+    `packed_for` says for which pass the weights are packed, "forward" or "backward", with at most `threads` threads; None
+    leaves products to BLAS.
     """
 
     cdef frnn_cell c
     cdef object weights
     cdef Workspace packed
 
-    def __init__(self, cell, weights, packed_for=None):
+    def __init__(self, cell, weights, packed_for=None, int threads=1):
         cdef frnn_pass which
         variant = {"rnn": cell.nonlinearity, "lstm": True, "gru": cell.reset_after}[cell.kind]
         self.c.kind = KINDS[cell.kind, variant]
@@ -97,7 +98,7 @@ cdef class NativeCell:
             self.packed = Workspace()
             self.packed.reserve(frnn_pack_bytes(&self.c, which))
             with nogil:
-                frnn_pack(&self.c, which, self.packed.data)
+                frnn_pack(&self.c, which, threads, self.packed.data)
             self.c.packed = self.packed.data
 
 

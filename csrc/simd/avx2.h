@@ -1,0 +1,20 @@
+/* What AVX2 has and vector extensions cannot say; vector.h uses it where HAS_MASKS is defined. */
+#include <immintrin.h>
+
+#define HAS_MASKS
+static const int32_t lane_masks_f32[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+static const int64_t lane_masks_f64[8] = {-1, -1, -1, -1};
+#define MASK(D, lanes, LANES) _mm256_loadu_si256((const __m256i *)(lane_masks_##D + LANES - (lanes)))
+static ALWAYS_INLINE __m256 load_some_f32(const float *p, int64_t lanes) {
+    return _mm256_maskload_ps(p, MASK(f32, lanes, 8));
+}
+static ALWAYS_INLINE __m256d load_some_f64(const double *p, int64_t lanes) {
+    return _mm256_maskload_pd(p, MASK(f64, lanes, 4));
+}
+static ALWAYS_INLINE void store_some_f32(float *p, __m256 v, int64_t lanes) {
+    _mm256_maskstore_ps(p, MASK(f32, lanes, 8), v);
+}
+static ALWAYS_INLINE void store_some_f64(double *p, __m256d v, int64_t lanes) {
+    _mm256_maskstore_pd(p, MASK(f64, lanes, 4), v);
+}
+#undef MASK

@@ -1,0 +1,19 @@
+/* What AVX-512 has and vector extensions cannot say; vector.h uses it where HAS_MASKS and ESTIMATE_* are defined. */
+#include <immintrin.h>
+
+#define HAS_MASKS
+static ALWAYS_INLINE __m512 load_some_f32(const float *p, int64_t lanes) {
+    return _mm512_maskz_loadu_ps((__mmask16)((1u << lanes) - 1), p);
+}
+static ALWAYS_INLINE __m512d load_some_f64(const double *p, int64_t lanes) {
+    return _mm512_maskz_loadu_pd((__mmask8)((1u << lanes) - 1), p);
+}
+static ALWAYS_INLINE void store_some_f32(float *p, __m512 v, int64_t lanes) {
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << lanes) - 1), v);
+}
+static ALWAYS_INLINE void store_some_f64(double *p, __m512d v, int64_t lanes) {
+    _mm512_mask_storeu_pd(p, (__mmask8)((1u << lanes) - 1), v);
+}
+
+#define ESTIMATE_F32(b) _mm512_rcp14_ps(b)
+#define ESTIMATE_F64(b) _mm512_rcp14_pd(b)
