@@ -57,6 +57,7 @@
         int beta;       /* 0 or 1; at 0 nothing is read from C */                                                      \
         REAL *C;                                                                                                       \
         int64_t ldc;                                                                                                   \
+        int descending; /* go through the columns from the last to the first */                                        \
     } frnn_product_##D;
 
 FRNN_DECLARE_ROWS(float, f32)

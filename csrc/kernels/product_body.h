@@ -12,9 +12,11 @@
  * R and A. Which shape reads R least often is best: the fewest passes over the rows, then the most vectors. */
 #if VECTOR_REGISTERS >= 32
 #define MOST_ROWS 8
+#define MOST_VECTORS 4
 #define TILE_VECTORS(rows) ((rows) <= 6 ? 4 : 3)
 #else
 #define MOST_ROWS 6
+#define MOST_VECTORS 2
 #define TILE_VECTORS(rows) 2
 #endif
 /* One row alone: as many sums as hide the latency of adding to each. */
@@ -71,7 +73,7 @@ TALL_TILES(2)
 TILES(3)
 TALL_TILES(3)
 TILES(4)
-static const FN(tile_function) FN(tiles)[4][MOST_ROWS] = {
+static const FN(tile_function) FN(tiles)[MOST_VECTORS][MOST_ROWS] = {
     {ENTRIES(1), TALL_ENTRIES(1)},
     {ENTRIES(2), TALL_ENTRIES(2)},
     {ENTRIES(3), TALL_ENTRIES(3)},
@@ -80,7 +82,7 @@ static const FN(tile_function) FN(tiles)[4][MOST_ROWS] = {
 #undef TALL_TILES
 #undef TALL_ENTRIES
 #else
-static const FN(tile_function) FN(tiles)[2][MOST_ROWS] = {{ENTRIES(1)}, {ENTRIES(2)}};
+static const FN(tile_function) FN(tiles)[MOST_VECTORS][MOST_ROWS] = {{ENTRIES(1)}, {ENTRIES(2)}};
 #endif
 
 /* The rows of C for `width` columns from n on, at most TILE_VECTORS vectors, in tiles as even as can be. */
@@ -99,9 +101,9 @@ static void FN(multiply_columns)(const product *p, int64_t n, int64_t width) {
             if (width == vectors * VL) {
                 tile(p, K, A, R + k * VL, beta, C, p->ldc);
             } else { /* the last vector hangs over: compute beside C */
-                REAL whole[MOST_ROWS][4 * VL];
+                REAL whole[MOST_ROWS][MOST_VECTORS * VL];
                 for (int64_t r = 0; beta && r < rows; r++) memcpy(whole[r], C + r * p->ldc, (size_t)width * sizeof(REAL));
-                tile(p, K, A, R + k * VL, beta, whole[0], 4 * VL);
+                tile(p, K, A, R + k * VL, beta, whole[0], MOST_VECTORS * VL);
                 for (int64_t r = 0; r < rows; r++) memcpy(C + r * p->ldc, whole[r], (size_t)width * sizeof(REAL));
             }
         }
@@ -109,12 +111,15 @@ static void FN(multiply_columns)(const product *p, int64_t n, int64_t width) {
 
 /* C = beta*C + A R, R packed. */
 static void FN(multiply)(const product *p) {
-    int64_t n = 0;
-    if (p->rows == 1)
-        for (; n + ROW_VECTORS * VL <= p->columns; n += ROW_VECTORS * VL)
+    const int64_t step = (p->rows == 1 ? ROW_VECTORS : TILE_VECTORS(p->rows <= MOST_ROWS ? p->rows : 6)) * VL;
+    const int64_t steps = (p->columns + step - 1) / step;
+    for (int64_t i = 0; i < steps; i++) {
+        const int64_t n = (p->descending ? steps - 1 - i : i) * step, end = FRNN_MIN(n + step, p->columns);
+        if (p->rows == 1 && end - n == step)
             FN(tile_1_8)(p, p->K, p->A, p->R + n / VL * p->stride, p->beta, p->C + n, p->ldc);
-    const int64_t step = TILE_VECTORS(p->rows <= MOST_ROWS ? p->rows : 6) * VL;
-    for (; n < p->columns; n += step) FN(multiply_columns)(p, n, FRNN_MIN(step, p->columns - n));
+        else
+            for (int64_t m = n; m < end; m += MOST_VECTORS * VL) FN(multiply_columns)(p, m, FRNN_MIN(MOST_VECTORS * VL, end - m));
+    }
 }
 
 /* ---- C += A^T R, A and R packed: gradients of weights, sums over many rows ---- */
@@ -213,6 +218,7 @@ static void FN(pack_row)(int64_t n, const REAL *row, REAL *packed, int64_t strid
 
 #undef product
 #undef MOST_ROWS
+#undef MOST_VECTORS
 #undef TILE_VECTORS
 #undef ROW_VECTORS
 #undef TILE_K

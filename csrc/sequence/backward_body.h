@@ -64,13 +64,13 @@ static frnn_series FN(cells_series)(const FN(backward_run) *run) {
     return (frnn_series){run->args->record.cells, run->args->steps.B * H, H};
 }
 
-/* C's columns = beta*C + da[blocks b0..b1-1] U[those blocks], for `rows` of this member's rows; C (rows, O) */
-static void FN(return_through)(const FN(backward_run) *run, const frnn_part *part, int64_t rows, int64_t at, int b0, int b1,
-                               int beta, REAL *C) {
+/* C's columns = beta*C + da[blocks b0..b1-1] U[those blocks] in step t, for `rows` of this member's rows; C (rows, O) */
+static void FN(return_through)(const FN(backward_run) *run, const frnn_part *part, int64_t rows, int64_t t, int64_t at, int b0,
+                               int b1, int beta, REAL *C) {
     const int64_t O = run->cell->O;
     const FN(matrix) da = FN(every)(FN(at)(run->da, at + part->row_first, b0 * run->plane), part->row_step);
     FN(multiply)(&run->factors.state, rows, da, b0, b1, 0, 1, part->outputs.first, part->outputs.end, beta,
-                 C + part->row_first * O, part->row_step * O, O);
+                 C + part->row_first * O, part->row_step * O, O, t % 2);
 }
 
 static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part, int64_t j0, int64_t t, int64_t at,
@@ -93,7 +93,7 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
         if (part->by_units) frnn_team_barrier(team); /* dm needs all of dh */
         const FN(matrix) dh_out = FN(every)(FN(at)(run->dh_out, at + part->row_first, 0), part->row_step);
         FN(multiply)(&run->factors.projection, rows, dh_out, 0, 1, 0, 1, u0, part->units.end, 0,
-                     run->dm + part->row_first * H, part->row_step * H, H);
+                     run->dm + part->row_first * H, part->row_step * H, H, t % 2);
     }
 
     FN(frnn_backward_row) row = {.n = part->units.end - u0, .H = H, .replace = cell->replace};
@@ -127,7 +127,7 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
     if (part->by_units) frnn_team_barrier(team); /* dh needs all of da */
 
     if (cell->kind == FRNN_GRU_BEFORE) {
-        FN(return_through)(run, part, rows, at, 2, 3, 0, run->dm);
+        FN(return_through)(run, part, rows, t, at, 2, 3, 0, run->dm);
         for (int64_t j = part->row_first; j < n; j += part->row_step) {
             const int64_t b = frnn_row(steps, j0 + j);
             row.da = FN(at)(run->da, at + j, u0).data, row.dh = run->dh + j * H + u0, row.drh = run->dm + j * H + u0;
@@ -136,10 +136,10 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
             run->kernels->gru_before_reset_backward(&row);
         }
         if (part->by_units) frnn_team_barrier(team); /* dh needs all of da_r */
-        FN(return_through)(run, part, rows, at, 0, 2, 1, run->dh);
+        FN(return_through)(run, part, rows, t, at, 0, 2, 1, run->dh);
     } else {
         const int adds = cell->kind == FRNN_GRU_AFTER; /* to what passed around the matrices */
-        FN(return_through)(run, part, rows, at, 0, (int)frnn_gates(cell), adds, run->dh);
+        FN(return_through)(run, part, rows, t, at, 0, (int)frnn_gates(cell), adds, run->dh);
     }
     if (steps->resets)
         for (int64_t j = part->row_first; j < n; j += part->row_step)
@@ -265,10 +265,10 @@ static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *ch
     for (int64_t r = 0; r < rows; r += task_rows) {
         const int64_t count = FRNN_MIN(task_rows, rows - r);
         if (!MINE) continue;
-        FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, 0), 0, shared, 0, 1, 0, I, direct, dx + r * I, I, I);
+        FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, 0), 0, shared, 0, 1, 0, I, direct, dx + r * I, I, I, 0);
         if (after)
             FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, 3 * run->plane), 2, 3, 0, 1, 0, I, 1, dx + r * I, I,
-                         I);
+                         I, 0);
     }
     if (d->b_ih && MINE) {
         FN(add_bias)(run, rows, 0, shared, d->b_ih, 0);

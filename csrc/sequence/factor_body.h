@@ -26,22 +26,24 @@ static inline int64_t FN(block_rows)(const FN(factor) *f) {
 }
 
 /* C[column blocks b0..b1-1, their columns n0..n1-1] = beta*C + A R[row blocks k0..k1-1]; A (rows, those blocks), C's
- * blocks lie `plane` apart. */
+ * blocks lie `plane` apart. Weights beyond the cache are swept to and fro, the part read last first, if every other call
+ * is `descending`. */
 static void FN(multiply)(const FN(factor) *f, int64_t rows, FN(matrix) A, int k0, int k1, int b0, int b1, int64_t n0,
-                         int64_t n1, int beta, REAL *C, int64_t ldc, int64_t plane) {
+                         int64_t n1, int beta, REAL *C, int64_t ldc, int64_t plane, int descending) {
     const KERNELS *kernels = &frnn_kernels()->KERNELS_OF;
     if (rows == 0 || n0 == n1) return;
     if (f->packed) {
         const int64_t vectors = FN(vectors)(f->N), first = n0 / kernels->lanes, block = FN(block_rows)(f);
         FN(frnn_product) p = {.rows = rows, .K = (k1 - k0 - 1) * block + f->K, .A = A.data, .a_row = A.row,
-                              .a_vector = A.vector, .stride = f->stride, .beta = beta, .ldc = ldc};
+                              .a_vector = A.vector, .stride = f->stride, .beta = beta, .ldc = ldc, .descending = descending};
         const REAL *R = f->packed + k0 * block * kernels->lanes;
         if (n0 == 0 && n1 == f->N && plane == vectors * kernels->lanes && b1 - b0 > 1) { /* all blocks at once */
             p.R = R + b0 * vectors * f->stride, p.columns = (b1 - b0) * plane, p.C = C + b0 * plane;
             kernels->multiply(&p);
             return;
         }
-        for (int b = b0; b < b1; b++) {
+        for (int i = b0; i < b1; i++) {
+            const int b = descending ? b0 + b1 - 1 - i : i;
             p.R = R + (b * vectors + first) * f->stride, p.columns = n1 - n0, p.C = C + b * plane + n0;
             kernels->multiply(&p);
         }

@@ -97,10 +97,10 @@ static void FN(project_part)(const FN(forward_run) *run, FN(matrix) x, frnn_rang
     REAL *a = run->a + rows.first * A;
     x = FN(at)(x, rows.first, 0);
     if (run->cell->kind != FRNN_GRU_AFTER) {
-        FN(multiply)(W, count, x, 0, 1, 0, (int)W->blocks, units.first, units.end, 0, a, A, run->plane);
+        FN(multiply)(W, count, x, 0, 1, 0, (int)W->blocks, units.first, units.end, 0, a, A, run->plane, 0);
     } else { /* W_n x goes to the fourth block, and U_n h will be added to the third */
-        FN(multiply)(W, count, x, 0, 1, 0, 2, units.first, units.end, 0, a, A, run->plane);
-        FN(multiply)(W, count, x, 0, 1, 2, 3, units.first, units.end, 0, a + run->plane, A, run->plane);
+        FN(multiply)(W, count, x, 0, 1, 0, 2, units.first, units.end, 0, a, A, run->plane, 0);
+        FN(multiply)(W, count, x, 0, 1, 2, 3, units.first, units.end, 0, a + run->plane, A, run->plane, 0);
         const int64_t end = units.end == run->cell->H ? run->plane : units.end;
         for (int64_t r = 0; r < count; r++)
             memset(a + r * A + 2 * run->plane + units.first, 0, (size_t)(end - units.first) * sizeof(REAL));
@@ -118,13 +118,13 @@ static void FN(project)(const FN(forward_run) *run, const frnn_chunk *chunk, con
         FN(project_part)(run, x, (frnn_range){0, rows}, frnn_share(H, FRNN_UNITS, team->index, team->size));
 }
 
-/* a += h U^T, blocks b0..b1-1, for this member's units and `rows` of its rows. */
-static void FN(recur)(const FN(forward_run) *run, const frnn_part *part, int64_t rows, const REAL *h, REAL *a, int b0,
-                      int b1) {
+/* a += h U^T in step s, blocks b0..b1-1, for this member's units and `rows` of its rows. */
+static void FN(recur)(const FN(forward_run) *run, const frnn_part *part, int64_t s, int64_t rows, const REAL *h, REAL *a,
+                      int b0, int b1) {
     const FN(factor) *U = &run->factors.state;
     const int64_t A = run->blocks * run->plane;
     FN(multiply)(U, rows, FN(row_major)(h + part->row_first * U->K, part->row_step * U->K), 0, 1, b0, b1,
-                 part->units.first, part->units.end, 1, a + part->row_first * A, part->row_step * A, run->plane);
+                 part->units.first, part->units.end, 1, a + part->row_first * A, part->row_step * A, run->plane, s % 2);
 }
 
 static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, int64_t j0, int64_t s, int64_t t,
@@ -142,7 +142,7 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
     row.bias = run->bias + u0;
     if (cell->peephole) row.peephole = (const REAL *)cell->peephole + u0;
 
-    FN(recur)(run, part, rows, h_prev, a, 0, before ? 2 : (int)run->factors.state.blocks);
+    FN(recur)(run, part, s, rows, h_prev, a, 0, before ? 2 : (int)run->factors.state.blocks);
     if (before) {
         for (int64_t j = part->row_first; j < n; j += part->row_step) {
             const int64_t b = frnn_row(steps, j0 + j);
@@ -154,7 +154,7 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
             run->kernels->gru_before_reset_forward(&row);
         }
         if (part->by_units) frnn_team_barrier(team); /* U_n needs all of r*h */
-        FN(recur)(run, part, rows, run->rh, a, 2, 3);
+        FN(recur)(run, part, s, rows, run->rh, a, 2, 3);
     }
     for (int64_t j = part->row_first; j < n; j += part->row_step) {
         const int64_t b = frnn_row(steps, j0 + j), at = (t * steps->B + b) * H + u0;
@@ -178,7 +178,7 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
     if (cell->w_hr) {
         if (part->by_units) frnn_team_barrier(team); /* the projection needs all of m */
         FN(multiply)(&run->factors.projection, rows, FN(row_major)(run->m + part->row_first * H, part->row_step * H), 0, 1,
-                     0, 1, o0, part->outputs.end, 0, h_next + part->row_first * O, part->row_step * O, O);
+                     0, 1, o0, part->outputs.end, 0, h_next + part->row_first * O, part->row_step * O, O, s % 2);
     }
     if (cell->w_hr || steps->resets)
         for (int64_t j = part->row_first; j < n; j += part->row_step) {
