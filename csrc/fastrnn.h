@@ -128,7 +128,9 @@ void frnn_sigmoid(frnn_dtype dtype, int64_t n, const void *x, void *y);
 /* Can a team have more than one thread? */
 int frnn_has_threads(void);
 
-/* For tests: while `on`, teams are as large as asked, however small the work is and however busy the cores are. */
-void frnn_team_insist(int on);
+/* For tests and benchmarks: teams share rows, or units, with as many threads as asked, however small the work is and
+ * however busy the cores are. */
+typedef enum { FRNN_CHOOSE, FRNN_BY_ROWS, FRNN_BY_UNITS } frnn_split;
+void frnn_team_insist(frnn_split split);
 
 #endif

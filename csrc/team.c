@@ -55,9 +55,9 @@ static void restore_denormals(float_mode before) { (void)before; }
 
 static atomic_int insisted;
 
-void frnn_team_insist(int on) { atomic_store(&insisted, on); }
+void frnn_team_insist(frnn_split split) { atomic_store(&insisted, (int)split); }
 
-int frnn_team_insisted(void) { return atomic_load(&insisted); }
+frnn_split frnn_team_insisted(void) { return (frnn_split)atomic_load(&insisted); }
 
 static void run_member(const frnn_team *team, void (*work)(void *, const frnn_team *), void *context) {
     const float_mode before = flush_denormals();
@@ -126,11 +126,18 @@ static int wait_while(word *w, unsigned value, int spins) {
 
 /* ---- A call, on its caller's stack ---- */
 
+#define MOST_WORKERS 1023
+
+/* How many signals a member has given in its call's barriers; on a line of its own, for others spin on it. */
+typedef struct {
+    char apart[64];
+    word given;
+    char apart_too[56];
+} progress;
+
 struct frnn_barrier {
-    atomic_int arrived;
     atomic_int sleeps; /* how often a member had to */
-    char apart[56];    /* from what the others spin on */
-    word generation;
+    progress *members[MOST_WORKERS + 1];
 };
 
 typedef struct {
@@ -140,22 +147,23 @@ typedef struct {
     struct frnn_barrier barrier;
 } call;
 
+/* In round r each member signals, and waits for the signal of the member 2^r before it: after the last round it has heard
+ * of all. Two members need one round, and so one line to travel between their cores. */
 void frnn_team_barrier(const frnn_team *team) {
-    if (team->size == 1) return;
     struct frnn_barrier *barrier = team->barrier;
-    const unsigned generation = atomic_load_explicit(&barrier->generation.value, memory_order_acquire);
-    if (atomic_fetch_add_explicit(&barrier->arrived, 1, memory_order_acq_rel) + 1 == team->size) {
-        atomic_store_explicit(&barrier->arrived, 0, memory_order_relaxed);
-        atomic_fetch_add(&barrier->generation.value, 1);
-        wake(&barrier->generation);
-    } else if (wait_while(&barrier->generation, generation, WAIT_SPINS)) {
-        atomic_fetch_add_explicit(&barrier->sleeps, 1, memory_order_relaxed);
+    for (int distance = 1; distance < team->size; distance *= 2) {
+        word *mine = &barrier->members[team->index]->given;
+        word *theirs = &barrier->members[(team->index + team->size - distance) % team->size]->given;
+        const unsigned signal = atomic_load_explicit(&mine->value, memory_order_relaxed) + 1;
+        atomic_store(&mine->value, signal);
+        wake(mine);
+        for (unsigned seen; (int)((seen = atomic_load_explicit(&theirs->value, memory_order_acquire)) - signal) < 0;)
+            if (wait_while(theirs, seen, WAIT_SPINS)) atomic_fetch_add_explicit(&barrier->sleeps, 1, memory_order_relaxed);
     }
 }
 
 /* ---- Workers ---- */
 
-#define MOST_WORKERS 1023
 #define JOIN_SHARE 12              /* wait for workers for this part of the time that the work takes alone, ... */
 #define JOIN_NANOSECONDS 300000    /* ... but not longer than a waking takes */
 #define SLEEP_NANOSECONDS 20000    /* what a sleep in a barrier costs, about */
@@ -172,6 +180,7 @@ typedef struct {
     word state;
     call *call; /* of the offer */
     int index;  /* in its team, once that is complete */
+    progress progress;
 } worker;
 
 static worker *workers[MOST_WORKERS];
@@ -273,12 +282,22 @@ static atomic_llong alone_until;
 
 static void run_team(int threads, int64_t alone, void (*work)(void *context, const frnn_team *team), void *context) {
     member members[MOST_WORKERS];
-    call call = {.work = work, .context = context};
+    call call;
+    call.work = work, call.context = context;
+    call.size = (word){0};
+    atomic_init(&call.barrier.sleeps, 0);
     threads = FRNN_MIN(threads, MOST_WORKERS + 1);
     hire(threads - 1);
     const int64_t begin = nanoseconds();
     const int64_t patience = frnn_team_insisted() ? 60000000000 : FRNN_MIN(alone / JOIN_SHARE, JOIN_NANOSECONDS);
     const int joined = gather_members(&call, threads - 1, patience, members);
+    progress own;
+    own.given = (word){0};
+    call.barrier.members[0] = &own;
+    for (int k = 0; k < joined; k++) {
+        call.barrier.members[k + 1] = &members[k].who->progress;
+        atomic_store(&members[k].who->progress.given.value, 0);
+    }
     const frnn_team team = {0, joined + 1, &call.barrier};
     atomic_store(&call.size.value, (unsigned)team.size);
     wake(&call.size);

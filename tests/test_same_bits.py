@@ -17,12 +17,12 @@ from fastrnn.stack import State
 SIZES = [(3, 5), (17, 83), (70, 64), (130, 128)]  # (I, H)
 
 
-@pytest.fixture(autouse=True)
-def packed() -> Iterator[None]:
-    native.insist_on_teams(True)  # these sizes are small: on their own they would stay on one thread
+@pytest.fixture(autouse=True, params=["rows", "units"])
+def packed(request: pytest.FixtureRequest) -> Iterator[None]:
+    native.insist_on_teams(request.param)  # these sizes are small: on their own they would stay on one thread
     with fastrnn.engines.use("packed"):
         yield
-    native.insist_on_teams(False)
+    native.insist_on_teams(None)
 
 
 @pytest.fixture(params=VARIANTS)
@@ -45,7 +45,7 @@ def assert_same(a: State, b: State) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("B", [3, 13, 61])  # threads share units, units or rows, rows
+@pytest.mark.parametrize("B", [3, 13, 61])
 def test_for_any_number_of_threads(build: Callable, size: tuple[int, int], B: int, dtype: type) -> None:
     layer = build(*size, dtype=dtype, bidirectional=True)
     x = numbers(12, B, size[0], dtype=dtype)

@@ -28,12 +28,12 @@ posix_only = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no for
 LARGE = [(20, 33, 24, 80), (30, 1, 24, 257), (3, 150, 70, 40), (64, 8, 100, 130)]
 
 
-@pytest.fixture
-def whole_teams() -> Iterator[None]:
+@pytest.fixture(params=["rows", "units"])
+def whole_teams(request: pytest.FixtureRequest) -> Iterator[None]:
     """As many threads as asked, which small work and busy cores would not get."""
-    native.insist_on_teams(True)
+    native.insist_on_teams(request.param)
     yield
-    native.insist_on_teams(False)
+    native.insist_on_teams(None)
 
 
 @pytest.mark.usefixtures("whole_teams")

@@ -107,15 +107,13 @@ static void FN(project_part)(const FN(forward_run) *run, FN(matrix) x, frnn_rang
     }
 }
 
-/* a = x W^T for a chunk: each member a share of the rows, or of the units where rows are few. */
-static void FN(project)(const FN(forward_run) *run, const frnn_chunk *chunk, const frnn_team *team) {
-    const int64_t H = run->cell->H, rows = frnn_chunk_rows(chunk);
+/* a = x W^T for a chunk: each member for the units that are its own, or for a share of the rows. */
+static void FN(project)(const FN(forward_run) *run, const frnn_part *part, const frnn_chunk *chunk, const frnn_team *team) {
+    const int64_t rows = frnn_chunk_rows(chunk);
     FN(matrix) x = run->x;
     if (run->plan.direct) x.data = FN(series_at)(&run->args->x, chunk->low, 0);
-    if (rows >= 16 * team->size)
-        FN(project_part)(run, x, frnn_share(rows, 1, team->index, team->size), (frnn_range){0, H});
-    else
-        FN(project_part)(run, x, (frnn_range){0, rows}, frnn_share(H, FRNN_UNITS, team->index, team->size));
+    const frnn_range all = {0, rows};
+    FN(project_part)(run, x, part->by_units ? all : frnn_share(rows, 1, team->index, team->size), part->units);
 }
 
 /* a += h U^T in step s, blocks b0..b1-1, for this member's units and `rows` of its rows. */
@@ -211,7 +209,7 @@ static void FN(forward_work)(void *context, const frnn_team *team) {
                 FN(gather)(&run->args->x, steps, &chunk, j0, cell->I, run->x, team);
                 frnn_team_barrier(team);
             }
-            FN(project)(run, &chunk, team);
+            FN(project)(run, &part, &chunk, team);
             frnn_team_barrier(team);
             for (int64_t s = s0; s < s1; s++) {
                 const int64_t t = steps->reverse ? longest - 1 - s : s, at = chunk.offset[t - chunk.low];
@@ -244,8 +242,9 @@ int64_t FN(frnn_forward_workspace)(const frnn_cell *cell, const frnn_forward_arg
 void FN(frnn_forward)(const frnn_cell *cell, const frnn_forward_args *args, int threads, void *workspace) {
     FN(forward_run) run = FN(forward_new)(cell, args);
     FN(forward_layout)(&run, workspace);
-    threads = frnn_worthwhile(cell, &args->steps, threads, &run.by_units);
+    int64_t alone;
+    threads = frnn_choose_threads(cell, &args->steps, FRNN_FORWARD, (int)FN(lanes)(), threads, &run.by_units, &alone);
     if (!cell->packed) threads = frnn_gemm_begin(threads);
-    frnn_team_run(threads, frnn_alone(cell, &args->steps, 1), FN(forward_work), &run);
+    frnn_team_run(threads, alone, FN(forward_work), &run);
     if (!cell->packed) frnn_gemm_end();
 }

@@ -1,7 +1,13 @@
 #include "plan.h"
 
+#include <math.h>
+#include <stdatomic.h>
+
 #include "../blas/gemm.h"
 #include "../team.h"
+#if FRNN_POSIX
+#include <unistd.h>
+#endif
 
 /* Inference promises at most 8 MiB of scratch: at most 2 for pre-activations, 2 for gathered inputs, and
  * up to 2 for states. A single row may exceed this, when H or I is in the 10,000s. */
@@ -46,24 +52,88 @@ int frnn_fits(const frnn_cell *cell, const frnn_steps *steps, const frnn_plan *p
     return widest <= limit / 1024 && steps->B <= limit && plan->chunk_rows <= limit;
 }
 
-static double step_operations(const frnn_cell *cell, const frnn_steps *steps) {
-    return 2.0 * (double)steps->B * (double)frnn_gates(cell) * (double)cell->H * (double)(cell->O + cell->I);
-}
+/* ---- Threads: a model of a step's time ----
+ *
+ * In nanoseconds, measured on a server of 2023 with AVX-512; what counts is only which plan comes out first, and these
+ * are off by the same factor on other machines. A step multiplies `rows` rows by the state's weights, which a member
+ * reads whole if members share the rows, and in part if they share the units; it cannot be faster than the multiplications
+ * nor than that reading. Members that share units wait for each other and then fetch each other's results, line by line,
+ * from another core's cache.
+ */
+#define LANE_RATE 9.6         /* operations a nanosecond and lane, in tiles */
+#define BANDWIDTH_NEAR 150.0  /* bytes a nanosecond, from L1 and L2 */
+#define BANDWIDTH_FAR 28.0    /* from beyond */
+#define BARRIER 350.0
+#define LINE_FETCH 90.0       /* from another core */
+#define ROW_OVERHEAD 25.0     /* of calling a gate kernel */
+#define START 3000.0          /* of offering work to others and waiting for their end */
+#define WORTH 0.9             /* a team must take less than this share of one thread's time */
+#define FEWEST_UNITS 32       /* of a member */
+#define BLAS_ROWS 8           /* of a member: BLAS is slow with fewer */
 
-int64_t frnn_alone(const frnn_cell *cell, const frnn_steps *steps, int times) {
-    return (int64_t)(times * (double)steps->T * step_operations(cell, steps) / 70); /* at 70 GFLOP/s */
-}
-
-int frnn_worthwhile(const frnn_cell *cell, const frnn_steps *steps, int threads, int *by_units) {
-    const double step = step_operations(cell, steps);
-    *by_units = 0;
-    if (threads > steps->B / 8) { /* too few rows for products to be quick on a part of them */
-        *by_units = 1;
-        threads = (int)FRNN_MIN((int64_t)threads, FRNN_MAX(1, cell->H / 32));
-        if (frnn_team_insisted()) return threads;
-        if (step < 2e5) return 1; /* a barrier a step would cost more */
+static double near_bytes(void) {
+#ifdef _SC_LEVEL2_CACHE_SIZE
+    static atomic_long known;
+    long bytes = atomic_load_explicit(&known, memory_order_relaxed);
+    if (bytes == 0) {
+        bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+        bytes = bytes > 0 ? bytes : 1 << 20;
+        atomic_store_explicit(&known, bytes, memory_order_relaxed);
     }
-    if (frnn_team_insisted()) return threads;
-    if (step * (double)steps->T < (*by_units ? 2e7 : 1e7)) return 1; /* waking a team would cost more */
-    return threads;
+    return (double)bytes;
+#else
+    return 1 << 20;
+#endif
+}
+
+/* Of the gates, a unit and lane. */
+static double gate_time(const frnn_cell *cell, int lanes) {
+    static const double whole[] = {[FRNN_RNN_TANH] = 10, [FRNN_RNN_RELU] = 4, [FRNN_LSTM] = 40, [FRNN_GRU_AFTER] = 25,
+                                   [FRNN_GRU_BEFORE] = 30};
+    return whole[cell->kind] / lanes;
+}
+
+/* A pass's time for B rows a step. */
+static double pass_time(const frnn_cell *cell, frnn_pass pass, double T, double B, int lanes, int threads, int by_units) {
+    const double size = cell->dtype == FRNN_F32 ? 4 : 8, rate = LANE_RATE * lanes, G = (double)frnn_gates(cell);
+    const double I = (double)cell->I, H = (double)cell->H, O = (double)cell->O;
+    const double rows = by_units ? B : ceil(B / threads), share = by_units ? threads : 1;
+    const double weights = (G * H * O + (cell->w_hr ? H * O : 0)) / share, bytes = weights * size;
+    const double fits = FRNN_MIN(1, near_bytes() / bytes);
+    const double reading = bytes * (fits / BANDWIDTH_NEAR + (1 - fits) / BANDWIDTH_FAR);
+    double step = FRNN_MAX(2 * rows * weights / rate, reading);
+    step += rows * (H / share * gate_time(cell, lanes) + ROW_OVERHEAD);
+    if (by_units && threads > 1) {
+        const double barriers = 1 + (cell->kind == FRNN_GRU_BEFORE) + (cell->w_hr != NULL);
+        const double values = B * (pass == FRNN_FORWARD ? barriers * H : G * H);
+        step += barriers * BARRIER + values * size / 64 * (threads - 1) / threads * LINE_FETCH;
+    }
+    /* what all steps do together is shared evenly: the input's projection, or its gradient and those of the weights */
+    const double together = 2 * B * G * H * (pass == FRNN_FORWARD ? I : 2 * I + O) / rate / threads;
+    return T * (step + together) + (threads > 1 ? START : 0);
+}
+
+int frnn_choose_threads(const frnn_cell *cell, const frnn_steps *steps, frnn_pass pass, int lanes, int threads,
+                        int *by_units, int64_t *alone) {
+    const int64_t most_units = FRNN_MAX(1, cell->H / FEWEST_UNITS);
+    double B = (double)steps->B;
+    if (steps->lengths) { /* the rows of an average step */
+        double valid = 0;
+        for (int64_t b = 0; b < steps->B; b++) valid += (double)steps->lengths[b];
+        B = FRNN_MAX(1, valid / (double)FRNN_MAX(1, steps->T));
+    }
+    const double one = pass_time(cell, pass, (double)steps->T, B, lanes, 1, 0);
+    *alone = (int64_t)one;
+    *by_units = frnn_team_insisted() == FRNN_BY_UNITS;
+    if (frnn_team_insisted()) return (int)FRNN_MIN(threads, *by_units ? most_units : FRNN_MAX(1, steps->B));
+    int best = 1;
+    double best_time = WORTH * one;
+    for (int n = threads; n > 1; n = (n + 1) / 2)
+        for (int units = 0; units < 2; units++) {
+            if (n > (units ? most_units : steps->B)) continue;
+            if (!cell->packed && !units && steps->B < BLAS_ROWS * n) continue;
+            const double time = pass_time(cell, pass, (double)steps->T, B, lanes, n, units);
+            if (time < best_time) best_time = time, best = n, *by_units = units;
+        }
+    return best;
 }

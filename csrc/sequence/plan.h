@@ -22,10 +22,9 @@ frnn_plan frnn_backward_plan(const frnn_cell *cell, const frnn_backward_args *ar
 /* Does every size and leading dimension fit BLAS's integer? */
 int frnn_fits(const frnn_cell *cell, const frnn_steps *steps, const frnn_plan *plan);
 
-/* About how many nanoseconds a pass takes one thread; a backward pass is `times` = 2 forward ones. */
-int64_t frnn_alone(const frnn_cell *cell, const frnn_steps *steps, int times);
-
-/* How many of `threads` are worth their cost, and whether they share the units instead of the rows. */
-int frnn_worthwhile(const frnn_cell *cell, const frnn_steps *steps, int threads, int *by_units);
+/* How many of `threads` a pass is to have, by rows or by units, with vectors of `lanes`; `alone`: about how many nanoseconds
+ * one thread would take. */
+int frnn_choose_threads(const frnn_cell *cell, const frnn_steps *steps, frnn_pass pass, int lanes, int threads,
+                        int *by_units, int64_t *alone);
 
 #endif

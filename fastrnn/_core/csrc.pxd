@@ -94,4 +94,6 @@ cdef extern from "fastrnn.h" nogil:
     void frnn_tanh(frnn_dtype, int64_t n, const void *x, void *y)
     void frnn_sigmoid(frnn_dtype, int64_t n, const void *x, void *y)
     int frnn_has_threads()
-    void frnn_team_insist(int on)
+    ctypedef enum frnn_split:
+        FRNN_CHOOSE, FRNN_BY_ROWS, FRNN_BY_UNITS
+    void frnn_team_insist(frnn_split)

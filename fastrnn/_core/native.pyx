@@ -230,9 +230,9 @@ def isa_selected():
     return frnn_isa_selected().decode()
 
 
-def insist_on_teams(bint on):
-    """For tests: while `on`, teams are as large as asked, however small the work and however busy the cores."""
-    frnn_team_insist(on)
+def insist_on_teams(str split):
+    """For tests and benchmarks: teams share "rows" or "units" with as many threads as asked; None lets them choose."""
+    frnn_team_insist({None: FRNN_CHOOSE, "rows": FRNN_BY_ROWS, "units": FRNN_BY_UNITS}[split])
 
 
 def has_threads():
