@@ -11,7 +11,8 @@ import pytest
 
 import fastrnn
 from fastrnn import bench, blas, engines
-from fastrnn.bench import CASES, EngineContender, Outcome, Result, Sizes, Task, Verification
+from fastrnn.bench import CASES, EngineContender, Outcome, Result, Sizes, Task, Verification, contenders
+from fastrnn.bench.verification import scaled_error, verified_task
 from fastrnn.compiled import BlasEngine
 
 click_testing = pytest.importorskip("click.testing")
@@ -153,16 +154,16 @@ def test_a_wrong_engine_is_caught(wrong, mistake, kind, case, caught, dtype):
 
 
 def test_missing_and_misshapen_results_are_infinitely_wrong():
-    assert bench.scaled_error(None, np.zeros(3)) == math.inf
-    assert bench.scaled_error(np.zeros(2), np.zeros(3)) == math.inf
+    assert scaled_error(None, np.zeros(3)) == math.inf
+    assert scaled_error(np.zeros(2), np.zeros(3)) == math.inf
 
 
 def test_large_tasks_are_verified_on_fewer_steps():
     large = Task("lstm", "training", "b64h1024", "float32", 1, CASES["b64h1024"])
-    T, *others = bench.verified_task(large).sizes
+    T, *others = verified_task(large).sizes
     assert 2 <= T < large.sizes.T
     assert others == list(large.sizes[1:])
-    assert bench.verified_task(task()) == task()
+    assert verified_task(task()) == task()
 
 
 # ---- measurement -----------------------------------------------------------------------------------------------------
@@ -180,7 +181,7 @@ def measured(monkeypatch, wrong):
         log.append((engines.current().name, fastrnn.get_num_threads()))
         return next(reference_times) if engines.current().name == "reference" else 2e-3
 
-    monkeypatch.setattr(bench, "median_seconds", median_seconds)
+    monkeypatch.setattr(contenders, "median_seconds", median_seconds)
     return log
 
 
