@@ -95,3 +95,5 @@ cdef extern from "fastrnn.h" nogil:
     void frnn_sigmoid(frnn_dtype, int64_t n, const void *x, void *y)
     int frnn_has_threads()
     void frnn_team_insist(int on)
+    int64_t frnn_probe_multiply_add(frnn_dtype, int64_t repeats, double *result)
+    int64_t frnn_probe_read(frnn_dtype, const void *data, int64_t bytes, int64_t repeats, double *result)
