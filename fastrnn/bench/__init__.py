@@ -11,8 +11,8 @@ from fastrnn.bench.contenders import REFERENCE, Contender, EngineContender, Resu
 from fastrnn.bench.measuring import Outcome, Result, run
 from fastrnn.bench.reports import as_json, load_average, machine, summary
 from fastrnn.bench.tasks import CASES, CELLS, DTYPES, HEADLINE_CASE, KINDS, Sizes, Task, counted, quick_tasks, tasks
-from fastrnn.bench.timing import median_seconds, wait_until_idle
 from fastrnn.bench.verification import Verification, expected, verify
+from fastrnn.bench.worker import median_seconds, wait_until_idle
 
 __all__ = [
     "CASES", "CELLS", "DTYPES", "HEADLINE_CASE", "KINDS", "PLOT_SUFFIXES", "REFERENCE", "Contender", "EngineContender",

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import blas, engines
-from fastrnn.bench.tasks import CELLS, Task
-from fastrnn.bench.timing import median_seconds, wait_until_idle
+from fastrnn.bench.tasks import CELLS, Task, counted
+from fastrnn.bench.worker import median_seconds, wait_until_idle
 from fastrnn.threads import num_threads
 
 __all__ = ["REFERENCE", "Contender", "EngineContender", "EngineRunner", "Problem", "Results", "Runner"]
@@ -49,15 +49,23 @@ class EngineContender:
 
     Attributes
     ----------
-    name : str
+    engine : str
         One of `fastrnn.engines.available()`.
+    threads : int or None
+        Used instead of the task's.
     """
 
-    name: str
+    engine: str
+    threads: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The engine's, or what sets it apart: the number of threads."""
+        return self.engine if self.threads is None else counted(self.threads, "thread")
 
     def load(self, task: Task) -> EngineRunner:
         """See `Contender.load`."""
-        return EngineRunner(self.name, task.threads, task.kind, Problem.draw(task))
+        return EngineRunner(self.engine, self.threads or task.threads, task.kind, Problem.draw(task))
 
 
 class EngineRunner:
@@ -66,8 +74,7 @@ class EngineRunner:
     def __init__(self, engine: str, threads: int, kind: str, problem: Problem) -> None:
         self._engine, self._threads = engine, threads
         with self._selected():
-            solvers = {"training": solve_training, "inference": solve_step if len(problem.x) == 1 else solve_inference}
-            self._run, self._collect = solvers[kind](problem)
+            self._run, self._collect = solve(kind, problem)
 
     def results(self) -> Results:
         """See `Runner.results`."""
@@ -94,7 +101,10 @@ class EngineRunner:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A layer, what it is given, and the gradients of a loss in what it gives."""
+    """A layer, what it is given, and the gradients of a loss in what it gives.
+
+    Without a state the layer starts from zeros; without dstate the loss is one in y alone.
+    """
 
     layer: Any
     x: NDArray
@@ -117,6 +127,10 @@ class Problem:
         layer = CELLS[task.cell](I, H, dtype=task.dtype, rng=rng)
         return cls(layer, normal(T, B, I), state(), normal(T, B, H), state())
 
+    def at_rest(self) -> Problem:
+        """The same from a state of zeros, for a loss in y alone."""
+        return replace(self, state=(), dstate=())
+
     def in_float64(self) -> Problem:
         """The same numbers in float64."""
 
@@ -131,6 +145,13 @@ class Problem:
 
 # Each returns what is timed, and what collects the results of one such run.
 Solution = tuple[Callable[[], Any], Callable[[], Results]]
+
+
+def solve(kind: str, problem: Problem) -> Solution:
+    """Make a problem ready for what a `tasks.Task` of this kind is."""
+    if kind == "training":
+        return solve_training(problem)
+    return solve_step(problem) if len(problem.x) == 1 else solve_inference(problem)
 
 
 def solve_inference(problem: Problem) -> Solution:
@@ -178,8 +199,8 @@ def solve_training(problem: Problem) -> Solution:
 
 
 def to_layer(parts: tuple[NDArray, ...]) -> Any:
-    """A state as layers take it: (h, c) or h."""
-    return parts if len(parts) == 2 else parts[0]
+    """A state as layers take it: (h, c), h, or None for zeros."""
+    return parts if len(parts) == 2 else parts[0] if parts else None
 
 
 def named(state: Any, *names: str) -> Results:

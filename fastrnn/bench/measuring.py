@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from fastrnn.bench.contenders import REFERENCE, Contender, EngineContender
+from fastrnn.bench.contenders import REFERENCE, Contender, EngineContender, Runner
 from fastrnn.bench.tasks import Task
 from fastrnn.bench.verification import Verification, expected, verify
 
-__all__ = ["Outcome", "Result", "run"]
+__all__ = ["Outcome", "Result", "in_turn", "paced", "run"]
 
 
 @dataclass(slots=True)
@@ -28,7 +28,7 @@ class Outcome:
     seconds : list of float
         Of a run, a value a round.
     ratios : list of float
-        The reference's time in a round divided by this contender's in the same round.
+        This contender's time against the base's in the same round; which way, `Result` says.
     """
 
     name: str
@@ -49,15 +49,30 @@ class Result:
     Attributes
     ----------
     task : Task
-    reference_seconds : list of float
-        Of a run of the reference, a value a round; empty if no contender was right.
+    base_seconds : list of float
+        Of a run of the base, a value a round; empty if no contender was right. The base is the reference, and ratios
+        are its time divided by an engine's; with peers it is fastrnn, and ratios are a peer's time divided by its; with
+        a roofline it is the floor, and ratios are that divided by an engine's time.
     outcomes : list of Outcome
         One for each contender.
+    base_verification : Verification or None
+        Of fastrnn, where it is the base.
+    skipped : dict of str to str
+        Contenders that did not take part, and why.
     """
 
     task: Task
-    reference_seconds: list[float]
+    base_seconds: list[float]
     outcomes: list[Outcome]
+    base_verification: Verification | None = None
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def wrong(self) -> bool:
+        """Whether fastrnn computed something wrong. Of peers, each outcome says so."""
+        if self.base_verification is not None:
+            return bool(self.base_verification.wrong)
+        return any(outcome.verification.wrong for outcome in self.outcomes)
 
     def gflops(self, outcome: Outcome) -> float:
         """Operations in matrix products a nanosecond."""
@@ -65,52 +80,65 @@ class Result:
 
 
 def run(
-    selected: Sequence[Task], contenders: Sequence[Contender], rounds: int, seconds: float, budget: float = math.inf
-) -> Iterator[Result]:
-    """Verify and time contenders beside the reference, task by task.
+    selected: Sequence[Task], contenders: Sequence[Contender], rounds: int, seconds: float, budget: float = math.inf,
+    base: Contender | None = None,
+) -> Iterator[Result]:  # fmt: skip
+    """Verify and time contenders beside a base, task by task.
 
     Parameters
     ----------
     selected : sequence of Task
     contenders : sequence of Contender
-        The reference is measured beside them and is not one of them.
+        The base is measured beside them and is not one of them.
     rounds : int
-        In each, the reference and then every contender is measured once.
+        In each, the base and then every contender is measured once.
     seconds : float
         How long each is measured in a round.
     budget : float, optional
         Seconds for everything: a task whose share is spent gets fewer and shorter rounds, but at least one. Default:
         no limit.
+    base : Contender, optional
+        What contenders' ratios are taken to; it is not verified. Default: the reference.
 
     Yields
     ------
     Result
         One for each task, in order, as soon as it is measured.
     """
-    deadline = time.perf_counter() + budget
-    for k, task in enumerate(selected):
-        begin = time.perf_counter()
-        share_ends = begin + (deadline - begin) / (len(selected) - k)
+    base = base or EngineContender(REFERENCE)
+    for task, ends in paced(selected, budget):
         expectation = expected(task)
         outcomes = [Outcome(contender.name, verify(contender, task, expectation)) for contender in contenders]
         result = Result(task, [], outcomes)
-        runners = [
-            (outcome, contender.load(task))
-            for outcome, contender in zip(outcomes, contenders, strict=True)
-            if not outcome.verification.wrong
-        ]
-        if runners:
-            reference = EngineContender(REFERENCE).load(task)
-            for _ in range(rounds):
-                round_begins = time.perf_counter()
-                part = min(seconds, max(0.0, share_ends - round_begins) / (1 + len(runners)))
-                of_reference = reference.measure(part)
-                of_others = [runner.measure(part) for _, runner in runners]
-                result.reference_seconds.append(of_reference)
-                for (outcome, _), own in zip(runners, of_others, strict=True):
+        pairs = zip(outcomes, contenders, strict=True)
+        right = {outcome.name: contender for outcome, contender in pairs if not outcome.verification.wrong}
+        if right:
+            runners = [base.load(task), *(contender.load(task) for contender in right.values())]
+            for of_base, *of_others in in_turn(runners, rounds, seconds, ends):
+                result.base_seconds.append(of_base)
+                for outcome, own in zip((o for o in outcomes if o.name in right), of_others, strict=True):
                     outcome.seconds.append(own)
-                    outcome.ratios.append(of_reference / own)
-                now = time.perf_counter()
-                if now + (now - round_begins) > share_ends:
-                    break
+                    outcome.ratios.append(of_base / own)
         yield result
+
+
+def paced(selected: Sequence[Task], budget: float) -> Iterator[tuple[Task, float]]:
+    """Each task with the time at which its share of what is left of the budget, in seconds, ends."""
+    deadline = time.perf_counter() + budget
+    for k, task in enumerate(selected):
+        now = time.perf_counter()
+        yield task, now + (deadline - now) / (len(selected) - k)
+
+
+def in_turn(runners: Sequence[Runner], rounds: int, seconds: float, ends: float) -> Iterator[list[float]]:
+    """Measure one after the other, again and again: for each round the seconds of each.
+
+    Measurements become shorter, and rounds fewer, so that they end at the time `ends`; one round there is.
+    """
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        part = min(seconds, max(0.0, ends - begin) / len(runners))
+        yield [runner.measure(part) for runner in runners]
+        now = time.perf_counter()
+        if now + (now - begin) > ends:
+            return

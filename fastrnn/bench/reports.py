@@ -19,9 +19,10 @@ from fastrnn._core import native
 from fastrnn.bench.contenders import REFERENCE
 from fastrnn.bench.measuring import Outcome, Result
 from fastrnn.bench.tasks import CASES, HEADLINE_CASE, HEADLINE_H, Task, counted
+from fastrnn.bench.verification import Verification
 from fastrnn.version import __version__
 
-__all__ = ["as_json", "load_average", "machine", "summary"]
+__all__ = ["SLOWER_LIMIT", "as_json", "load_average", "machine", "scaling_summary", "summary"]
 
 
 def summary(results: Sequence[Result]) -> list[str]:
@@ -92,7 +93,10 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def as_json(results: Sequence[Result], described: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+def as_json(
+    results: Sequence[Result], described: dict[str, Any], settings: dict[str, Any], lines: Sequence[str],
+    base: str = REFERENCE, others: str = "engines",
+) -> dict[str, Any]:  # fmt: skip
     """Return all numbers as what `json.dump` takes; times are in seconds.
 
     Parameters
@@ -102,24 +106,30 @@ def as_json(results: Sequence[Result], described: dict[str, Any], settings: dict
         From `machine`, called before the measurements.
     settings : dict
         How it was measured, in the caller's words.
+    lines : sequence of str
+        The summary.
+    base, others : str
+        What the base and the contenders are called.
 
     Returns
     -------
     dict
-        "machine", "settings", "summary", and "results": for each task its sizes, the reference's and each contender's
-        median and times by round, and each contender's ratios by round, their median and verification.
+        "machine", "settings", "summary", and "results": for each task its sizes, the base's and each contender's
+        median and times by round, each contender's ratios by round, their median and verification, and who was
+        skipped.
     """
     return {
         "machine": described,
         "settings": settings,
-        "summary": summary(results),
+        "summary": list(lines),
         "results": [
             {
                 "cell": task.cell, "kind": task.kind, "case": task.case, "dtype": task.dtype, "threads": task.threads,
                 **task.sizes._asdict(),
                 "flops": task.flops,
-                REFERENCE: timing(result.reference_seconds),
-                "engines": {outcome.name: outcome_as_json(result, outcome) for outcome in result.outcomes},
+                base: timing(result.base_seconds) | verification_as_json(result.base_verification),
+                others: {outcome.name: outcome_as_json(result, outcome) for outcome in result.outcomes},
+                "skipped": result.skipped,
             }
             for result in results
             for task in [result.task]
@@ -131,14 +141,37 @@ def timing(rounds: list[float]) -> dict[str, Any]:
     return {"seconds": median(rounds) if rounds else None, "rounds": rounds}
 
 
-def outcome_as_json(result: Result, outcome: Outcome) -> dict[str, Any]:
-    verification = outcome.verification
+SLOWER_LIMIT = 1.1  # so much longer may more threads take
+
+
+def scaling_summary(results: Sequence[Result]) -> list[str]:
+    """Return how much longer more threads took, at most, where ratios are the base's time with fewer to theirs."""
+    lines = []
+    for name in dict.fromkeys(outcome.name for result in results for outcome in result.outcomes):
+        times = {r.task: 1 / median(o.ratios) for r in results for o in r.outcomes if o.name == name and o.ratios}
+        if times:
+            worst = max(times, key=lambda task: times[task])
+            slower = [f"{task.name} ({ratio:.2f})" for task, ratio in times.items() if ratio > SLOWER_LIMIT]
+            base = counted(worst.threads, "thread")
+            lines.append(
+                f"{name} took at most {times[worst]:.2f} times as long as {base} ({worst.name}); "
+                f"more than {SLOWER_LIMIT} times in {', '.join(slower) or 'none'} of {counted(len(times), 'task')}"
+            )
+    return lines
+
+
+def verification_as_json(verification: Verification | None) -> dict[str, Any]:
+    """Nothing for a base that is not verified."""
+    if verification is None:
+        return {}
     # JSON knows no infinity.
     errors = {name: error if math.isfinite(error) else None for name, error in verification.errors.items()}
+    return {"verified": not verification.wrong, "verified_T": verification.T, "errors": errors}
+
+
+def outcome_as_json(result: Result, outcome: Outcome) -> dict[str, Any]:
     return {
-        "verified": not verification.wrong,
-        "verified_T": verification.T,
-        "errors": errors,
+        **verification_as_json(outcome.verification),
         **timing(outcome.seconds),
         "gflops": result.gflops(outcome) if outcome.seconds else None,
         "ratio": median(outcome.ratios) if outcome.ratios else None,

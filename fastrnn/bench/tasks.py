@@ -92,8 +92,13 @@ class Task:
         T, B, I, H = self.sizes
         return 2 * T * B * GATES[self.cell] * H * (I + H) * (3 if self.kind == "training" else 1)
 
+    @property
+    def name(self) -> str:
+        """What it is, for any number of threads."""
+        return f"{self.cell} {self.kind} {self.case} {self.dtype}"
+
     def __str__(self) -> str:
-        return f"{self.cell} {self.kind} {self.case} {self.dtype} {counted(self.threads, 'thread')}"
+        return f"{self.name} {counted(self.threads, 'thread')}"
 
 
 def tasks(
