@@ -32,9 +32,9 @@ def test_inference_has_no_tape():
 
 
 def test_what_a_call_frees_again_counts():
-    returned, grown = memory.grows(lambda: np.ones(4 << 20, np.uint8).sum())
-    assert returned == 4 << 20
-    assert 3 << 20 < grown < 6 << 20  # the kernel counts in batches of pages
+    returned, grown = memory.grows(lambda: np.ones(64 << 20, np.uint8).sum())  # so much comes from the system
+    assert returned == 64 << 20
+    assert 60 << 20 < grown < 70 << 20  # the kernel counts in batches of pages
 
 
 def test_scratch_is_that_of_a_call_in_a_fresh_process():

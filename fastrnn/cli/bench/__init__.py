@@ -27,10 +27,10 @@ WIDTH = 100  # of lines where there is no terminal
 
 
 @click.command()
-@click.option("--peers", "mode", flag_value="peers", help="Measure other libraries beside fastrnn.")
-@click.option("--roofline", "mode", flag_value="roofline", help="Measure engines against the machine's limits.")
-@click.option("--scaling", "mode", flag_value="scaling", help="Measure each of --threads against the first.")
-@click.option("--memory", "mode", flag_value="memory", help="Measure scratch and tapes instead of time.")
+@click.option("--peers", is_flag=True, help="Measure other libraries beside fastrnn.")
+@click.option("--roofline", is_flag=True, help="Measure engines against the machine's limits.")
+@click.option("--scaling", is_flag=True, help="Measure each of --threads against the first.")
+@click.option("--memory", is_flag=True, help="Measure scratch and tapes instead of time.")
 @click.option("--cells", type=one_of(lambda: list(CELLS)), help="Of rnn, lstm, gru. [default: all]")
 @click.option("--kinds", type=one_of(lambda: KINDS), help="Of inference, training. [default: both]")
 @click.option("--cases", type=one_of(lambda: list(CASES)), help=f"Of {', '.join(CASES)}. [default: all]")
@@ -47,13 +47,15 @@ WIDTH = 100  # of lines where there is no terminal
 @click.option(
     "--seconds", type=click.FloatRange(0, 3600), default=0.1, show_default=True, help="How long a measurement takes."
 )
-@click.option("--quick", is_flag=True, help="A choice of tasks, and fewer rounds where needed, to end in a minute.")
+@click.option(
+    "--quick", is_flag=True, help="A choice of tasks, and fewer rounds where needed: a minute, more with peers."
+)
 @click.option("--json", "json_path", type=click.Path(), help="Write all numbers to this file.")
 @click.option("--plot", "plot_path", type=click.Path(), help="Write a chart to this file: .png, .svg or .pdf.")
 def bench(
-    mode: str | None, cells: list[str] | None, kinds: list[str] | None, cases: list[str] | None,
+    cells: list[str] | None, kinds: list[str] | None, cases: list[str] | None,
     dtypes: list[str] | None, names: list[str] | None, threads: list[int] | None, pythons: list[str], rounds: int,
-    seconds: float, quick: bool, json_path: str | None, plot_path: str | None,
+    seconds: float, quick: bool, json_path: str | None, plot_path: str | None, **modes: bool,
 ) -> None:  # fmt: skip
     """Measure engines against the NumPy reference, or what one of the first four options says.
 
@@ -66,6 +68,10 @@ def bench(
 
     The exit code is 1 if fastrnn computed something wrong, or took more memory than promised.
     """
+    chosen = [name for name, given in modes.items() if given]
+    if len(chosen) > 1:
+        raise Failure(f"--{', --'.join(chosen)}: expected at most one of them, got {len(chosen)}")
+    mode = chosen[0] if chosen else None
     if json_path is not None:
         check_writable("--json", json_path)
     if plot_path is not None:
