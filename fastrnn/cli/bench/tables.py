@@ -10,9 +10,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fastrnn.bench import Outcome, Result, Task, counted
+from fastrnn.bench import Outcome, Result, Task, counted, peers
 from fastrnn.bench.memory import Usage, tape_limit
-from fastrnn.bench.peers import fastest
 
 __all__ = ["RatioTable", "peers_table", "print_notes", "print_tables", "usage_table"]
 
@@ -66,10 +65,10 @@ class RatioTable:
 
 def peers_table(results: Sequence[Result], title: str) -> Table:
     """A row for each task, a column for each peer."""
-    names = list(dict.fromkeys(name for result in results for name in (*by_name(result), *result.skipped)))
+    names = [name for name in peers.PEERS if any(name in by_name(result) for result in results)]
     table = new_table(title, [], ["ms", *names, "fastest"])
     for result in with_sections(table, results):
-        outcomes, best = by_name(result), fastest(result)
+        outcomes, best = by_name(result), peers.fastest(result)
         if result.wrong:
             own = "[bold red]wrong[/]"
         else:
