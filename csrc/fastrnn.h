@@ -133,4 +133,11 @@ int frnn_has_threads(void);
 typedef enum { FRNN_CHOOSE, FRNN_BY_ROWS, FRNN_BY_UNITS } frnn_split;
 void frnn_team_insist(frnn_split split);
 
+/* ---- What this machine can do at best, on the calling thread, with the selected instruction set: for benchmarks ---- */
+
+/* `repeats` rounds of multiply-adds in registers; returns how many operations that were. */
+int64_t frnn_probe_multiply_add(frnn_dtype dtype, int64_t repeats, double *result);
+/* Read `bytes` of data, 64-byte aligned, `repeats` times; returns how many bytes that were. */
+int64_t frnn_probe_read(frnn_dtype dtype, const void *data, int64_t bytes, int64_t repeats, double *result);
+
 #endif

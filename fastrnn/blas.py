@@ -16,7 +16,7 @@ import scipy.linalg.cython_blas as cython_blas
 
 from fastrnn._core import native
 
-__all__ = ["integer_bytes", "name", "numpy_control", "numpy_threads", "threads_controlled"]
+__all__ = ["integer_bytes", "name", "numpy_control", "numpy_threads", "scipy_threads", "threads_controlled"]
 
 # How BLAS libraries name the functions that set and get their number of threads.
 _CONTROLS = (
@@ -46,7 +46,19 @@ def numpy_threads(n: int) -> Iterator[None]:
 
     Those of an OpenBLAS spin for 0.1 s after each product, which takes cores from calls between products.
     """
-    control = numpy_control()
+    with _threads(numpy_control(), n):
+        yield
+
+
+@contextmanager
+def scipy_threads(n: int) -> Iterator[None]:
+    """As `numpy_threads` for SciPy's BLAS, which the C code uses. For products outside of our own calls."""
+    with _threads(_control(cython_blas.__file__), n):
+        yield
+
+
+@contextmanager
+def _threads(control: tuple[Any, Any] | None, n: int) -> Iterator[None]:
     if control is None:
         yield
         return

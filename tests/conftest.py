@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,3 +60,27 @@ def thread_count() -> Iterator[None]:
     before = fastrnn.get_num_threads()
     yield
     fastrnn.set_num_threads(before)
+
+
+@pytest.fixture
+def small_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adds the cases "tiny" and "step" to those of the benchmark."""
+    from fastrnn.bench import CASES, Sizes
+
+    monkeypatch.setitem(CASES, "tiny", Sizes(4, 3, 5, 67))
+    monkeypatch.setitem(CASES, "step", Sizes(1, 2, 3, 5))
+
+
+@pytest.fixture
+def bench_command() -> Callable:
+    """Run ``fastrnn bench`` with arguments, in this process."""
+    testing = pytest.importorskip("click.testing")
+    pytest.importorskip("rich")
+    import fastrnn.cli
+
+    runner = testing.CliRunner()
+
+    def run(*arguments: object) -> Any:
+        return runner.invoke(fastrnn.cli.group(), ["bench", *map(str, arguments)])
+
+    return run

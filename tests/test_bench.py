@@ -11,13 +11,11 @@ import pytest
 
 import fastrnn
 from fastrnn import bench, blas, engines
-from fastrnn.bench import CASES, EngineContender, Outcome, Result, Sizes, Task, Verification
+from fastrnn.bench import CASES, EngineContender, Outcome, Result, Task, Verification, contenders, reports
+from fastrnn.bench.verification import scaled_error, verified_task
 from fastrnn.compiled import BlasEngine
 
-click_testing = pytest.importorskip("click.testing")
-pytest.importorskip("rich")
-
-import fastrnn.cli  # noqa: E402
+pytestmark = pytest.mark.usefixtures("small_cases")
 
 TINY = ["--cases", "tiny", "--threads", "1", "--rounds", "2", "--seconds", "0"]
 
@@ -58,20 +56,9 @@ def wrong(monkeypatch):
     return Wrong
 
 
-@pytest.fixture(autouse=True)
-def small_cases(monkeypatch):
-    monkeypatch.setitem(CASES, "tiny", Sizes(4, 3, 5, 67))
-    monkeypatch.setitem(CASES, "step", Sizes(1, 2, 3, 5))
-
-
 @pytest.fixture
-def run():
-    runner = click_testing.CliRunner()
-
-    def run(*arguments):
-        return runner.invoke(fastrnn.cli.group(), ["bench", *map(str, arguments)])
-
-    return run
+def run(bench_command):
+    return bench_command
 
 
 def task(cell="lstm", kind="training", case="tiny", dtype="float32"):
@@ -153,16 +140,16 @@ def test_a_wrong_engine_is_caught(wrong, mistake, kind, case, caught, dtype):
 
 
 def test_missing_and_misshapen_results_are_infinitely_wrong():
-    assert bench.scaled_error(None, np.zeros(3)) == math.inf
-    assert bench.scaled_error(np.zeros(2), np.zeros(3)) == math.inf
+    assert scaled_error(None, np.zeros(3)) == math.inf
+    assert scaled_error(np.zeros(2), np.zeros(3)) == math.inf
 
 
 def test_large_tasks_are_verified_on_fewer_steps():
     large = Task("lstm", "training", "b64h1024", "float32", 1, CASES["b64h1024"])
-    T, *others = bench.verified_task(large).sizes
+    T, *others = verified_task(large).sizes
     assert 2 <= T < large.sizes.T
     assert others == list(large.sizes[1:])
-    assert bench.verified_task(task()) == task()
+    assert verified_task(task()) == task()
 
 
 # ---- measurement -----------------------------------------------------------------------------------------------------
@@ -180,7 +167,7 @@ def measured(monkeypatch, wrong):
         log.append((engines.current().name, fastrnn.get_num_threads()))
         return next(reference_times) if engines.current().name == "reference" else 2e-3
 
-    monkeypatch.setattr(bench, "median_seconds", median_seconds)
+    monkeypatch.setattr(contenders, "median_seconds", median_seconds)
     return log
 
 
@@ -188,7 +175,7 @@ def test_contenders_are_measured_in_turn(measured):
     contenders = [EngineContender("blas"), EngineContender("wrong")]
     (done,) = bench.run([task()], contenders, rounds=3, seconds=0)
     assert measured == [("reference", 1), ("blas", 1), ("wrong", 1)] * 3
-    assert done.reference_seconds == [6e-3, 8e-3, 4e-3]
+    assert done.base_seconds == [6e-3, 8e-3, 4e-3]
     assert [outcome.name for outcome in done.outcomes] == ["blas", "wrong"]
     for outcome in done.outcomes:
         assert outcome.seconds == [2e-3] * 3
@@ -202,12 +189,19 @@ def test_what_is_wrong_is_not_timed(measured, wrong):
     assert measured == [("reference", 1), ("blas", 1)]
     assert not done.outcomes[0].seconds
     (done,) = bench.run([task()], [EngineContender("wrong")], rounds=1, seconds=0)
-    assert not done.reference_seconds
+    assert not done.base_seconds
+
+
+def test_threads_are_compared_in_turn(measured):
+    base, other = EngineContender("blas", 1), EngineContender("blas", 2)
+    (done,) = bench.run([task()], [other], rounds=2, seconds=0, base=base)
+    assert measured == [("blas", 1), ("blas", 2)] * 2
+    assert [outcome.name for outcome in done.outcomes] == ["2 threads"]
 
 
 def test_a_spent_budget_leaves_one_round(measured):
     done = list(bench.run([task(), task("rnn")], [EngineContender("blas")], rounds=3, seconds=10, budget=0))
-    assert [len(one.reference_seconds) for one in done] == [1, 1]
+    assert [len(one.base_seconds) for one in done] == [1, 1]
 
 
 def test_median_seconds():
@@ -264,6 +258,14 @@ def test_summary_quotes_the_headline_case():
     results = [result([7], case="t100b32h128"), result([5], cell="gru", case="t100b32h128")]
     assert bench.summary(results)[1:] == [
         "blas at T=100, B=32, I=128, H=128, float32, 1 thread: lstm training 7.0 x, gru training 5.0 x"
+    ]
+
+
+def test_summary_of_threads_names_what_became_slower():
+    results = [result([0.5], name="2 threads"), result([0.95], cell="gru", name="2 threads")]
+    assert reports.scaling_summary(results) == [
+        "2 threads took at most 2.00 times as long as 1 thread (lstm training tiny float32); "
+        "more than 1.1 times in lstm training tiny float32 (2.00) of 2 tasks"
     ]
 
 
@@ -330,6 +332,20 @@ def test_command_writes_a_chart(run, tmp_path):
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_command_compares_numbers_of_threads(run, tmp_path):
+    path = tmp_path / "numbers.json"
+    arguments = [*TINY, "--cells", "gru", "--engines", "blas", "--json", path]
+    done = run("--scaling", *arguments, "--threads", "1,2,3")
+    assert done.exit_code == 0, done.output
+    assert "3 threads took at most " in done.stdout
+    numbers = json.loads(path.read_text())
+    assert numbers["engine"] == "blas"
+    assert len(numbers["results"]) == 2
+    for one in numbers["results"]:
+        assert one["1 thread"]["rounds"]
+        assert one["others"].keys() == {"2 threads", "3 threads"}
+
+
 def test_command_fails_on_a_wrong_engine(run, wrong, tmp_path):
     path = tmp_path / "numbers.json"
     wrong.mistake = "nan"
@@ -392,6 +408,12 @@ def test_an_interrupt_leaves_what_there_is(run, monkeypatch, tmp_path):
         (["--json", "."], "--json: .: cannot write (Is a directory)"),
         (["--plot", "chart.gif"], "--plot: expected a name that ends in .png, .svg, .pdf, got 'chart.gif'"),
         (["--plot", "missing/chart.png"], "missing/chart.png"),
+        (["--memory", "--plot", "chart.png"], "--plot: expected times to draw, got --memory"),
+        (["--peers-python", "no/python", "--peers"], "--peers-python': expected a Python interpreter, got 'no/python'"),
+        (["--peers", "--memory"], "--peers, --memory: expected at most one of them, got 2"),
+        (["--peers-python", sys.executable], "--peers-python: expected --peers with it"),
+        (["--peers", "--engines", "packed,blas"], "--engines: expected one with --peers, got packed, blas"),
+        (["--scaling", "--threads", "2"], "--scaling: expected several numbers in --threads, got 2"),
     ],
 )
 def test_options_that_make_no_sense(run, monkeypatch, tmp_path, arguments, message):

@@ -97,3 +97,5 @@ cdef extern from "fastrnn.h" nogil:
     ctypedef enum frnn_split:
         FRNN_CHOOSE, FRNN_BY_ROWS, FRNN_BY_UNITS
     void frnn_team_insist(frnn_split)
+    int64_t frnn_probe_multiply_add(frnn_dtype, int64_t repeats, double *result)
+    int64_t frnn_probe_read(frnn_dtype, const void *data, int64_t bytes, int64_t repeats, double *result)

@@ -259,3 +259,25 @@ def gemm(bint ta, bint tb, cnp.ndarray a not None, cnp.ndarray b not None, bint 
         cnp.PyArray_STRIDE(a, 0) // size, cnp.PyArray_DATA(b), cnp.PyArray_STRIDE(b, 0) // size, beta,
         cnp.PyArray_DATA(c), cnp.PyArray_STRIDE(c, 0) // size,
     )
+
+
+def probe_multiply_add(int itemsize, int64_t repeats):
+    """Multiply-adds in registers, in float32 (itemsize 4) or float64; how many operations, and what came out."""
+    cdef frnn_dtype dtype = FRNN_F32 if itemsize == 4 else FRNN_F64
+    cdef double result
+    cdef int64_t operations
+    with nogil:
+        operations = frnn_probe_multiply_add(dtype, repeats, &result)
+    return operations, result
+
+
+def probe_read(cnp.ndarray data not None, int64_t repeats):
+    """Read a contiguous, 64-byte aligned floating array; how many bytes, and the sum of some."""
+    cdef frnn_dtype dtype = FRNN_F32 if cnp.PyArray_ITEMSIZE(data) == 4 else FRNN_F64
+    cdef double result
+    cdef int64_t count
+    cdef void *pointer = cnp.PyArray_DATA(data)
+    cdef int64_t size = cnp.PyArray_NBYTES(data)
+    with nogil:
+        count = frnn_probe_read(dtype, pointer, size, repeats, &result)
+    return count, result

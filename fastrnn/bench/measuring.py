@@ -1,0 +1,144 @@
+"""Contenders in turn: what came of each task."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from fastrnn.bench.contenders import REFERENCE, Contender, EngineContender, Runner
+from fastrnn.bench.tasks import Task
+from fastrnn.bench.verification import Verification, expected, verify
+
+__all__ = ["Outcome", "Result", "in_turn", "paced", "run"]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How one contender did.
+
+    Attributes
+    ----------
+    name : str
+        The contender's.
+    verification : Verification
+        One that is wrong is not timed.
+    seconds : list of float
+        Of a run, a value a round.
+    ratios : list of float
+        This contender's time against the base's in the same round; which way, `Result` says.
+    """
+
+    name: str
+    verification: Verification
+    seconds: list[float] = field(default_factory=list)
+    ratios: list[float] = field(default_factory=list)
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether there is but one round, or rounds whose ratios differ by more than a factor of two."""
+        return len(self.ratios) == 1 or max(self.ratios, default=0) > 2 * min(self.ratios, default=0)
+
+
+@dataclass(slots=True)
+class Result:
+    """What came of one task.
+
+    Attributes
+    ----------
+    task : Task
+    base_seconds : list of float
+        Of a run of the base, a value a round; empty if no contender was right. The base is the reference, and ratios
+        are its time divided by an engine's; with peers it is fastrnn, and ratios are a peer's time divided by its; with
+        a roofline it is the floor, and ratios are that divided by an engine's time.
+    outcomes : list of Outcome
+        One for each contender.
+    base_verification : Verification or None
+        Of fastrnn, where it is the base.
+    skipped : dict of str to str
+        Contenders that did not take part, and why.
+    """
+
+    task: Task
+    base_seconds: list[float]
+    outcomes: list[Outcome]
+    base_verification: Verification | None = None
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def wrong(self) -> bool:
+        """Whether fastrnn computed something wrong. Of peers, each outcome says so."""
+        if self.base_verification is not None:
+            return bool(self.base_verification.wrong)
+        return any(outcome.verification.wrong for outcome in self.outcomes)
+
+    def gflops(self, outcome: Outcome) -> float:
+        """Operations in matrix products a nanosecond."""
+        return self.task.flops / median(outcome.seconds) / 1e9
+
+
+def run(
+    selected: Sequence[Task], contenders: Sequence[Contender], rounds: int, seconds: float, budget: float = math.inf,
+    base: Contender | None = None,
+) -> Iterator[Result]:  # fmt: skip
+    """Verify and time contenders beside a base, task by task.
+
+    Parameters
+    ----------
+    selected : sequence of Task
+    contenders : sequence of Contender
+        The base is measured beside them and is not one of them.
+    rounds : int
+        In each, the base and then every contender is measured once.
+    seconds : float
+        How long each is measured in a round.
+    budget : float, optional
+        Seconds for everything: a task whose share is spent gets fewer and shorter rounds, but at least one. Default:
+        no limit.
+    base : Contender, optional
+        What contenders' ratios are taken to; it is not verified. Default: the reference.
+
+    Yields
+    ------
+    Result
+        One for each task, in order, as soon as it is measured.
+    """
+    base = base or EngineContender(REFERENCE)
+    for task, ends in paced(selected, budget):
+        expectation = expected(task)
+        outcomes = [Outcome(contender.name, verify(contender, task, expectation)) for contender in contenders]
+        result = Result(task, [], outcomes)
+        pairs = zip(outcomes, contenders, strict=True)
+        right = {outcome.name: contender for outcome, contender in pairs if not outcome.verification.wrong}
+        if right:
+            runners = [base.load(task), *(contender.load(task) for contender in right.values())]
+            for of_base, *of_others in in_turn(runners, rounds, seconds, ends):
+                result.base_seconds.append(of_base)
+                for outcome, own in zip((o for o in outcomes if o.name in right), of_others, strict=True):
+                    outcome.seconds.append(own)
+                    outcome.ratios.append(of_base / own)
+        yield result
+
+
+def paced(selected: Sequence[Task], budget: float) -> Iterator[tuple[Task, float]]:
+    """Each task with the time at which its share of what is left of the budget, in seconds, ends."""
+    deadline = time.perf_counter() + budget
+    for k, task in enumerate(selected):
+        now = time.perf_counter()
+        yield task, now + (deadline - now) / (len(selected) - k)
+
+
+def in_turn(runners: Sequence[Runner], rounds: int, seconds: float, ends: float) -> Iterator[list[float]]:
+    """Measure one after the other, again and again: for each round the seconds of each.
+
+    Measurements become shorter, and rounds fewer, so that they end at the time `ends`; one round there is.
+    """
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        part = min(seconds, max(0.0, ends - begin) / len(runners))
+        yield [runner.measure(part) for runner in runners]
+        now = time.perf_counter()
+        if now + (now - begin) > ends:
+            return

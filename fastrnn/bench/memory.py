@@ -1,0 +1,228 @@
+"""How much memory tasks take, each in a fresh process: the scratch of a call, and the tape.
+
+What a call takes is the growth of the process's peak resident size, which the kernel tells (Linux), so that what C
+allocates counts as well. The promises are docs/memory.md's.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import types
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fastrnn
+from fastrnn import engines
+from fastrnn.bench.contenders import Problem, to_layer
+from fastrnn.bench.tasks import CASES, KINDS, Sizes, Task
+from fastrnn.threads import num_threads
+
+__all__ = ["SCRATCH_LIMIT", "Usage", "available", "long_task", "run", "summary", "tape_limit"]
+
+SCRATCH_LIMIT = 8 << 20  # of inference, for any T
+# Sequences are made longer than the cases', so that what grows with T shows; but x and y shall not take long.
+LONGEST = 10_000
+LONG_BYTES = 32 << 20  # of x or y
+LONG_FLOPS = 5 * 10**10
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a task took, in bytes.
+
+    Attributes
+    ----------
+    task : Task
+        As it was run: with more steps than its case has, where that is affordable.
+    engine : str
+    scratch : int
+        Growth of the peak resident size during a call, beyond what the call returned. Of training, forward and
+        backward with the tape, in all.
+    tape : int
+        Of arrays that only the tape holds; 0 in inference.
+    """
+
+    task: Task
+    engine: str
+    scratch: int
+    tape: int
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """Which of the promises this breaks, in words."""
+        kept = {
+            f"scratch above {SCRATCH_LIMIT >> 20} MiB": self.task.kind != "inference" or self.scratch <= SCRATCH_LIMIT,
+            "tape above the design's": self.tape <= tape_limit(self.task),
+        }
+        return tuple(words for words, holds in kept.items() if not holds)
+
+
+def tape_limit(task: Task) -> int:
+    """Return the bytes that a tape may have: a step and row of an LSTM 5*H, of a GRU 4*H, of an RNN H values.
+
+    That is every gate's, an LSTM's c and, for a GRU that resets after, U_n h + b_hn. An RNN's are its y, which it
+    shares with the caller.
+    """
+    T, B, _, H = task.sizes
+    values = {"lstm": 5, "gru": 4, "rnn": 1}[task.cell] if task.kind == "training" else 0
+    return values * T * B * H * np.dtype(task.dtype).itemsize
+
+
+def long_task(task: Task) -> Task:
+    """The task with as many steps as are affordable; a single step stays one."""
+    T, B, I, H = task.sizes
+    if T == 1:
+        return task
+    a_step = B * max(I, H) * np.dtype(task.dtype).itemsize
+    steps = min(LONGEST, LONG_BYTES // a_step, LONG_FLOPS * T // task.flops)
+    return replace(task, sizes=task.sizes._replace(T=max(T, steps)))
+
+
+def available() -> bool:
+    """Whether the system tells a process's peak and lets it start anew."""
+    return os.access("/proc/self/clear_refs", os.W_OK)
+
+
+def run(selected: Iterable[Task], engine: str) -> Iterator[Usage]:
+    """Run each task in a process of its own, with as many steps as are affordable.
+
+    Parameters
+    ----------
+    selected : iterable of Task
+    engine : str
+
+    Yields
+    ------
+    Usage
+    """
+    for task in selected:
+        yield in_fresh_process(long_task(task), engine)
+
+
+def in_fresh_process(task: Task, engine: str) -> Usage:
+    package = str(Path(fastrnn.__file__).resolve().parents[1])
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])]),
+        # glibc: give back what is freed at once, else what one call left would hide what the next one takes.
+        "MALLOC_MMAP_THRESHOLD_": str(1 << 16), "MALLOC_TRIM_THRESHOLD_": str(1 << 16),
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", "from fastrnn.bench import memory; memory.main()", json.dumps(asdict(task)), engine],
+        env=environment, stdout=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
+    return Usage(task, engine, **json.loads(done.stdout))
+
+
+def main() -> None:
+    """What the fresh process does: the task and the engine are its arguments, and it prints a `Usage`'s figures."""
+    fields = json.loads(sys.argv[1])
+    task = Task(**{**fields, "sizes": Sizes(*fields["sizes"])})
+    with engines.use(sys.argv[2]), num_threads(task.threads):
+        print(json.dumps(measured(task)))
+
+
+def measured(task: Task) -> dict[str, int]:
+    """The figures of a `Usage`, for this process."""
+    short = replace(task, sizes=task.sizes._replace(T=min(task.sizes.T, CASES["lat64"].T)))
+    work = {"inference": infer, "training": train}[task.kind]
+    work(Problem.draw(short))  # code, threads and BLAS's own buffers come once
+    return work(Problem.draw(task))
+
+
+def infer(problem: Problem) -> dict[str, int]:
+    frozen, state = problem.layer.freeze(), to_layer(problem.state)  # weights are packed here
+    if len(problem.x) == 1:
+        stream, out = frozen.stream(problem.x.shape[1]), np.zeros_like(problem.dy[0])
+        _, grown = grows(lambda: stream.step(problem.x[0], out))
+        return {"scratch": grown, "tape": 0}
+    returned, grown = grows(lambda: frozen(problem.x, state))
+    return {"scratch": grown - size_of(arrays_in(returned)), "tape": 0}
+
+
+def train(problem: Problem) -> dict[str, int]:
+    layer, x, dy = problem.layer, problem.x, problem.dy
+    state, dstate = to_layer(problem.state), to_layer(problem.dstate)
+
+    def call() -> Any:
+        y, state_n, tape = layer.forward(x, state)
+        return y, state_n, tape, layer.backward(tape, dy, dstate)
+
+    (y, state_n, tape, grads), grown = grows(call)
+    returned = [*arrays_in((y, state_n)), grads.x, *arrays_in(grads.state), *grads.params.values()]
+    given = [x, *problem.state, *layer.params.values()]
+    held = size_of(arrays_in(tape), without=[*returned, *given])
+    return {"scratch": grown - size_of(returned) - held, "tape": held}
+
+
+Returned = TypeVar("Returned")
+
+
+def grows(call: Callable[[], Returned]) -> tuple[Returned, int]:
+    """What a call returns, and the bytes by which the peak resident size exceeds the size before."""
+    gc.collect()
+    before = status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
+    returned = call()
+    return returned, max(0, status("VmHWM") - before)
+
+
+def status(field: str) -> int:
+    """A size of this process in bytes, as the kernel counts it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{field}:"))
+
+
+def arrays_in(root: Any) -> list[NDArray]:
+    """The arrays that an object holds, however deep; what belongs to classes and modules is not its own."""
+    found, seen, waiting = [], set(), [root]
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen or isinstance(value, type | types.ModuleType | types.FunctionType):
+            continue
+        seen.add(id(value))
+        if isinstance(value, np.ndarray):
+            found.append(value)
+        else:
+            waiting.extend(gc.get_referents(value))
+    return found
+
+
+def size_of(arrays: Iterable[NDArray], without: Iterable[NDArray] = ()) -> int:
+    """The bytes of the memory that arrays lie in, each block once, but for blocks that others lie in."""
+    blocks = {id(owner(a)): owner(a) for a in arrays}
+    others = {id(owner(a)) for a in without}
+    return sum(block.nbytes for key, block in blocks.items() if key not in others)
+
+
+def owner(array: NDArray) -> NDArray:
+    """The array that a view is one of."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def summary(results: Iterable[Usage]) -> list[str]:
+    """Return the most scratch, whether tapes are as the design says, and each promise broken."""
+    usages, lines = list(results), []
+    for kind in KINDS:
+        part = [usage for usage in usages if usage.task.kind == kind]
+        if part:
+            most = max(part, key=lambda usage: usage.scratch)
+            limit = f" of {SCRATCH_LIMIT >> 20}" if kind == "inference" else ""
+            lines.append(f"{kind}: at most {most.scratch / 2**20:.1f}{limit} MiB of scratch ({most.task})")
+    tapes = [usage for usage in usages if usage.task.kind == "training"]
+    if tapes:
+        within = sum(usage.tape <= tape_limit(usage.task) for usage in tapes)
+        lines.append(f"tapes as the design says, or smaller: {within} of {len(tapes)}")
+    lines += [f"{usage.task}: {', '.join(usage.broken)}" for usage in usages if usage.broken]
+    return lines

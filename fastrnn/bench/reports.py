@@ -1,0 +1,179 @@
+"""Results as text and as JSON, and what a reader of figures must know of the machine."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import scipy
+
+from fastrnn import blas
+from fastrnn._core import native
+from fastrnn.bench.contenders import REFERENCE
+from fastrnn.bench.measuring import Outcome, Result
+from fastrnn.bench.tasks import CASES, HEADLINE_CASE, HEADLINE_H, Task, counted
+from fastrnn.bench.verification import Verification
+from fastrnn.version import __version__
+
+__all__ = ["SLOWER_LIMIT", "as_json", "load_average", "machine", "scaling_summary", "summary"]
+
+
+def summary(results: Sequence[Result]) -> list[str]:
+    """Return, for each contender, whether it was ahead of the reference where H >= 64, and its headline ratios."""
+    names = dict.fromkeys(outcome.name for result in results for outcome in result.outcomes)
+    pairs = {name: [(r.task, o) for r in results for o in r.outcomes if o.name == name] for name in names}
+    return [line for name in names for line in (*summary_of_large(name, pairs[name]), *headlines(name, pairs[name]))]
+
+
+def summary_of_large(name: str, pairs: list[tuple[Task, Outcome]]) -> Iterator[str]:
+    large = [(task, outcome) for task, outcome in pairs if task.sizes.H >= HEADLINE_H]
+    ratios = {task: median(outcome.ratios) for task, outcome in large if outcome.ratios}
+    behind = [f"{task} ({ratio:.2f} x)" for task, ratio in ratios.items() if ratio <= 1]
+    wrong = [f"{task}" for task, outcome in large if outcome.verification.wrong]
+    if behind or wrong:
+        yield "; ".join(
+            [f"{name} was ahead in {len(ratios) - len(behind)} of {len(large)} cases of H >= {HEADLINE_H}"]
+            + ([f"behind in {', '.join(behind)}"] if behind else [])
+            + ([f"wrong in {', '.join(wrong)}"] if wrong else [])
+        )
+    elif large:
+        least = min(ratios, key=lambda task: ratios[task])
+        every = f"{name} was ahead in every case of H >= {HEADLINE_H} ({len(large)} of {len(large)})"
+        yield f"{every}, by {ratios[least]:.1f} x at least ({least})"
+
+
+def headlines(name: str, pairs: list[tuple[Task, Outcome]]) -> Iterator[str]:
+    T, B, I, H = CASES[HEADLINE_CASE]
+    ratios: dict[str, list[str]] = {}
+    for task, outcome in pairs:
+        if task.case == HEADLINE_CASE and outcome.ratios:
+            conditions = f"{task.dtype}, {counted(task.threads, 'thread')}"
+            ratios.setdefault(conditions, []).append(f"{task.cell} {task.kind} {median(outcome.ratios):.1f} x")
+    for conditions, words in ratios.items():
+        yield f"{name} at T={T}, B={B}, I={I}, H={H}, {conditions}: {', '.join(words)}"
+
+
+def machine() -> dict[str, Any]:
+    """Return what a reader of figures must know: processor, versions, instruction set, BLAS, load and date."""
+    return {
+        "cpu": cpu_model(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "load": load_average(),
+        "fastrnn": __version__,
+        "isa": native.isa_selected(),
+        "blas": blas.name(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+        "reference_threads_controlled": blas.numpy_control() is not None,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def load_average() -> float | None:
+    """Return how many threads wanted a core in the last minute, or None where the system does not say."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:  # only on Linux
+        pass
+    return platform.processor() or platform.machine()
+
+
+def as_json(
+    results: Sequence[Result], described: dict[str, Any], settings: dict[str, Any], lines: Sequence[str],
+    base: str = REFERENCE, others: str = "engines",
+) -> dict[str, Any]:  # fmt: skip
+    """Return all numbers as what `json.dump` takes; times are in seconds.
+
+    Parameters
+    ----------
+    results : sequence of Result
+    described : dict
+        From `machine`, called before the measurements.
+    settings : dict
+        How it was measured, in the caller's words.
+    lines : sequence of str
+        The summary.
+    base, others : str
+        What the base and the contenders are called.
+
+    Returns
+    -------
+    dict
+        "machine", "settings", "summary", and "results": for each task its sizes, the base's and each contender's
+        median and times by round, each contender's ratios by round, their median and verification, and who was
+        skipped.
+    """
+    return {
+        "machine": described,
+        "settings": settings,
+        "summary": list(lines),
+        "results": [
+            {
+                "cell": task.cell, "kind": task.kind, "case": task.case, "dtype": task.dtype, "threads": task.threads,
+                **task.sizes._asdict(),
+                "flops": task.flops,
+                base: timing(result.base_seconds) | verification_as_json(result.base_verification),
+                others: {outcome.name: outcome_as_json(result, outcome) for outcome in result.outcomes},
+                "skipped": result.skipped,
+            }
+            for result in results
+            for task in [result.task]
+        ],
+    }  # fmt: skip
+
+
+def timing(rounds: list[float]) -> dict[str, Any]:
+    return {"seconds": median(rounds) if rounds else None, "rounds": rounds}
+
+
+SLOWER_LIMIT = 1.1  # so much longer may more threads take
+
+
+def scaling_summary(results: Sequence[Result]) -> list[str]:
+    """Return how much longer more threads took, at most, where ratios are the base's time with fewer to theirs."""
+    lines = []
+    for name in dict.fromkeys(outcome.name for result in results for outcome in result.outcomes):
+        times = {r.task: 1 / median(o.ratios) for r in results for o in r.outcomes if o.name == name and o.ratios}
+        if times:
+            worst = max(times, key=lambda task: times[task])
+            slower = [f"{task.name} ({ratio:.2f})" for task, ratio in times.items() if ratio > SLOWER_LIMIT]
+            base = counted(worst.threads, "thread")
+            lines.append(
+                f"{name} took at most {times[worst]:.2f} times as long as {base} ({worst.name}); "
+                f"more than {SLOWER_LIMIT} times in {', '.join(slower) or 'none'} of {counted(len(times), 'task')}"
+            )
+    return lines
+
+
+def verification_as_json(verification: Verification | None) -> dict[str, Any]:
+    """Nothing for a base that is not verified."""
+    if verification is None:
+        return {}
+    # JSON knows no infinity.
+    errors = {name: error if math.isfinite(error) else None for name, error in verification.errors.items()}
+    return {"verified": not verification.wrong, "verified_T": verification.T, "errors": errors}
+
+
+def outcome_as_json(result: Result, outcome: Outcome) -> dict[str, Any]:
+    return {
+        **verification_as_json(outcome.verification),
+        **timing(outcome.seconds),
+        "gflops": result.gflops(outcome) if outcome.seconds else None,
+        "ratio": median(outcome.ratios) if outcome.ratios else None,
+        "ratios": outcome.ratios,
+    }

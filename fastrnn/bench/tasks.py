@@ -1,0 +1,126 @@
+"""What is measured: cases, and tasks made of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from fastrnn.layers import GRU, LSTM, RNN
+
+__all__ = [
+    "CASES", "CELLS", "DTYPES", "GATES", "HEADLINE_CASE", "HEADLINE_H", "KINDS", "QUICK_CASES", "Sizes", "Task",
+    "counted", "quick_tasks", "tasks",
+]  # fmt: skip
+
+
+class Sizes(NamedTuple):
+    """Time steps, batch, input and hidden size."""
+
+    T: int
+    B: int
+    I: int
+    H: int
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self))
+
+
+CASES = {
+    "step64": Sizes(1, 1, 64, 64),  # T = 1: a step of a stream
+    "step256": Sizes(1, 1, 256, 256),
+    "lat64": Sizes(100, 1, 64, 64),  # one sequence: latency
+    "lat128": Sizes(100, 1, 128, 128),
+    "lat256": Sizes(100, 1, 256, 256),
+    "lat512": Sizes(100, 1, 512, 512),
+    "lat1024": Sizes(50, 1, 1024, 1024),
+    "odd": Sizes(37, 5, 17, 83),  # no size is a multiple of a vector's
+    "b4h128": Sizes(100, 4, 128, 128),
+    "b8h256": Sizes(100, 8, 256, 256),
+    "b16h128": Sizes(100, 16, 128, 128),
+    "b32h128": Sizes(50, 32, 128, 128),
+    "t100b32h128": Sizes(100, 32, 128, 128),
+    "b20h650": Sizes(35, 20, 650, 650),
+    "b32h256": Sizes(100, 32, 256, 256),
+    "b256h64": Sizes(100, 256, 64, 64),
+    "b64h256": Sizes(50, 64, 256, 256),
+    "b64h512": Sizes(50, 64, 512, 512),
+    "b64h1024": Sizes(25, 64, 1024, 1024),
+}
+QUICK_CASES = ("step64", "lat64", "odd", "lat256", "b8h256", "t100b32h128")
+HEADLINE_CASE = "t100b32h128"  # what the summary quotes
+HEADLINE_H = 64  # the summary counts cases with at least so many hidden units
+
+GATES = {"rnn": 1, "gru": 3, "lstm": 4}
+CELLS: dict[str, type[RNN] | type[LSTM] | type[GRU]] = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
+KINDS = ("inference", "training")
+DTYPES = ("float32", "float64")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One thing to compute.
+
+    Attributes
+    ----------
+    cell : str
+        A key of `CELLS`: one layer, one direction, with biases and the cell's default options.
+    kind : str
+        "inference": a frozen layer's call, or a step of its stream where T is 1. "training": a layer's forward and
+        backward, with gradients in x, state and parameters. Both start from a given state.
+    case : str
+        A key of `CASES`.
+    dtype : str
+        "float32" or "float64".
+    threads : int
+        Granted to the contender; one that thinks the work too small may use fewer.
+    sizes : Sizes
+        Those of the case, but for verification, which may take fewer steps.
+    """
+
+    cell: str
+    kind: str
+    case: str
+    dtype: str
+    threads: int
+    sizes: Sizes
+
+    @property
+    def flops(self) -> int:
+        """Operations in matrix products: 2*T*B*G*H*(I + O) forward, and twice as many again for gradients."""
+        T, B, I, H = self.sizes
+        return 2 * T * B * GATES[self.cell] * H * (I + H) * (3 if self.kind == "training" else 1)
+
+    @property
+    def name(self) -> str:
+        """What it is, for any number of threads."""
+        return f"{self.cell} {self.kind} {self.case} {self.dtype}"
+
+    def __str__(self) -> str:
+        return f"{self.name} {counted(self.threads, 'thread')}"
+
+
+def tasks(
+    cells: Iterable[str], kinds: Iterable[str], cases: Iterable[str], dtypes: Iterable[str], threads: Iterable[int]
+) -> list[Task]:
+    """Return all combinations, but for training in cases of a single step, which are about streams."""
+    combinations = itertools.product(threads, dtypes, cells, kinds, cases)
+    return [
+        Task(cell, kind, case, dtype, n, CASES[case])
+        for n, dtype, cell, kind, case in combinations
+        if kind == "inference" or CASES[case].T > 1
+    ]
+
+
+def quick_tasks(threads: Iterable[int]) -> list[Task]:
+    """Return few tasks that stand for all: each cell in float32, and the headline case of an LSTM in float64."""
+    threads = list(threads)
+    return [
+        *tasks(CELLS, KINDS, QUICK_CASES, ["float32"], threads),
+        *tasks(["lstm"], KINDS, [HEADLINE_CASE], ["float64"], threads),
+    ]
+
+
+def counted(n: int, noun: str) -> str:
+    return f"{n} {noun}{'s' * (n != 1)}"

@@ -1,0 +1,297 @@
+"""A contender in a process of its own: loads problems, gives results, measures times. `peers.py` is who asks.
+
+A script that runs by itself, in interpreters that need not have fastrnn: NumPy and the contender's library are enough.
+Commands are lines of JSON on stdin, each answered by one line; arrays travel in .npz files. The engines of the calling
+process are measured by the same functions.
+
+Usage: python worker.py CONTENDER THREADS
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import time
+import timeit
+from collections.abc import Callable
+from statistics import median
+from types import SimpleNamespace
+from typing import Any
+
+if os.path.dirname(os.path.realpath(__file__)) in sys.path:  # a script's folder: its modules are fastrnn's
+    sys.path.remove(os.path.dirname(os.path.realpath(__file__)))
+
+import numpy as np
+
+__all__ = ["median_seconds", "wait_until_idle"]
+
+# What is timed, and what collects the results of one such run under the names of `contenders.Runner.results`.
+Solution = tuple[Callable[[], Any], Callable[[], dict[str, Any]]]
+
+# ---- How long a call takes -----------------------------------------------------------------------------------------
+
+LONG_SECONDS = 0.1  # a run that takes longer warms itself up
+SAMPLE_SECONDS = 2e-4  # runs shorter than this are timed several at once: the clock and its call take 0.1 us
+
+
+def median_seconds(call: Callable[[], Any], seconds: float) -> float:
+    """Call for about so many seconds after a warm-up; the median time of a call."""
+    timer = timeit.Timer(call)  # it keeps the garbage collector out
+    once = timer.timeit(1)
+    if once > max(seconds, LONG_SECONDS):
+        return once
+    if once < 10 * SAMPLE_SECONDS:  # the first call of many is not like the others
+        once = min(timer.repeat(5, 1))
+    number = max(1, round(SAMPLE_SECONDS / max(once, 1e-9)))
+    samples: list[float] = []
+    end = time.perf_counter() + seconds
+    while not samples or time.perf_counter() < end:
+        samples.append(timer.timeit(number) / number)
+    return median(samples)
+
+
+def wait_until_idle(at_most: float = 0.5, step: float = 0.005) -> None:
+    """Wait until no thread of this process works.
+
+    The threads of an OpenBLAS spin for 0.1 s after their work, which would halve the speed of who comes next.
+    """
+    end = time.perf_counter() + at_most
+    while time.perf_counter() < end:
+        begin, busy = time.perf_counter(), time.process_time()
+        time.sleep(step)
+        if time.process_time() - busy < 0.1 * (time.perf_counter() - begin):
+            return
+
+
+# ---- Contenders: each makes a problem ready ------------------------------------------------------------------------
+#
+# A problem has cell, kind, threads, and the arrays x, dy and params, which are PyTorch's in names, shapes and order of
+# gates. All start from a state of zeros, which is what they take if nothing is said.
+
+
+def load_fastrnn(problem: Any) -> Solution:
+    """The engine is that of FASTRNN_ENGINE, and FASTRNN_NUM_THREADS says how many threads."""
+    from fastrnn.bench.contenders import Problem, solve
+    from fastrnn.bench.tasks import CELLS
+
+    _, _, I = problem.x.shape
+    layer = CELLS[problem.cell](I, problem.dy.shape[-1], dtype=problem.x.dtype)
+    layer.load_state_dict(problem.params)
+    return solve(problem.kind, Problem(layer, problem.x, (), problem.dy, ()))
+
+
+def load_torch(problem: Any) -> Solution:
+    import torch
+
+    torch.set_num_threads(problem.threads)
+    I, H = problem.x.shape[-1], problem.dy.shape[-1]
+    module = getattr(torch.nn, problem.cell.upper())(I, H).to(getattr(torch, str(problem.x.dtype)))
+    module.load_state_dict({name: torch.from_numpy(value) for name, value in problem.params.items()})
+    x, dy = torch.from_numpy(problem.x), torch.from_numpy(problem.dy)
+
+    def infer() -> Any:
+        with torch.inference_mode():
+            return module(x)[0]
+
+    def train() -> Any:
+        module.zero_grad()
+        x.grad = None
+        y, _ = module(x)
+        y.backward(dy)
+        return y
+
+    def gradients() -> dict[str, Any]:
+        y = train().detach()
+        named = {name: parameter.grad for name, parameter in module.named_parameters()}
+        return with_gradients(y, x.grad, named)
+
+    if problem.kind == "inference":
+        module.eval()
+        return infer, lambda: {"y": infer()}
+    x.requires_grad_()
+    return train, gradients
+
+
+def load_onnxruntime(problem: Any) -> Solution:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = problem.threads, 1
+    session = onnxruntime.InferenceSession(onnx_model(problem), options, providers=["CPUExecutionProvider"])
+
+    def infer() -> Any:
+        return session.run(None, {"X": problem.x})
+
+    return infer, lambda: {"y": infer()[0][:, 0]}
+
+
+def load_openvino(problem: Any) -> Solution:
+    import openvino
+
+    settings = {
+        "INFERENCE_NUM_THREADS": problem.threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32",
+    }  # fmt: skip
+    core = openvino.Core()
+    request = core.compile_model(core.read_model(onnx_model(problem)), "CPU", settings).create_infer_request()
+
+    def infer() -> Any:
+        return request.infer({"X": problem.x})
+
+    return infer, lambda: {"y": infer()[0][:, 0]}
+
+
+ONNX_GATES = {"rnn": (0,), "lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}  # its i, o, f, g and z, r, n among PyTorch's
+
+
+def onnx_model(problem: Any) -> bytes:
+    """One node with the weights as constants; X (T, B, I) to Y (T, 1, B, H)."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    (T, B, I), H, order = problem.x.shape, problem.dy.shape[-1], ONNX_GATES[problem.cell]
+
+    def reordered(name: str) -> Any:
+        value = problem.params[f"{name}_l0"]
+        return value.reshape(len(order), H, -1)[list(order)].reshape(value.shape)[None]
+
+    biases = np.concatenate([reordered("bias_ih"), reordered("bias_hh")], axis=1)
+    constants = {"W": reordered("weight_ih"), "R": reordered("weight_hh"), "B": biases}
+    options = {"linear_before_reset": 1} if problem.cell == "gru" else {}
+    node = helper.make_node(problem.cell.upper(), ["X", *constants], ["Y"], hidden_size=H, **options)
+    graph = helper.make_graph(
+        [node], "cell", [helper.make_tensor_value_info("X", TensorProto.FLOAT, [T, B, I])],
+        [helper.make_tensor_value_info("Y", TensorProto.FLOAT, [T, 1, B, H])],
+        [onnx.numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in constants.items()],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8  # what an opset of 17 came with; runtimes refuse versions that they do not know
+    return bytes(model.SerializeToString())
+
+
+def load_jax(problem: Any) -> Solution:
+    """A scan over the steps, compiled; inputs are projected before it, all steps at once."""
+    import jax
+    from jax import numpy as jnp
+
+    if problem.x.dtype == np.float64:
+        jax.config.update("jax_enable_x64", True)
+    cell, B, H = problem.cell, problem.x.shape[1], problem.dy.shape[-1]
+    sigmoid, tanh = jax.nn.sigmoid, jnp.tanh
+
+    def step(weights: dict[str, Any], carry: Any, a: Any) -> Any:
+        h = carry[0]
+        if cell == "lstm":
+            i, f, g, o = jnp.split(a + h @ weights["weight_hh_l0"], 4, -1)
+            c = sigmoid(f) * carry[1] + sigmoid(i) * tanh(g)
+            h = sigmoid(o) * tanh(c)
+            return (h, c), h
+        if cell == "gru":
+            r, z, n = jnp.split(h @ weights["weight_hh_l0"] + weights["bias_hh_l0"], 3, -1)
+            a_r, a_z, a_n = jnp.split(a, 3, -1)
+            z = sigmoid(a_z + z)
+            h = (1 - z) * tanh(a_n + sigmoid(a_r + r) * n) + z * h
+            return (h,), h
+        h = tanh(a + h @ weights["weight_hh_l0"])
+        return (h,), h
+
+    def forward(weights: dict[str, Any], x: Any) -> Any:
+        carry = tuple(jnp.zeros((B, H), x.dtype) for _ in range(2 if cell == "lstm" else 1))
+        a = x @ weights["weight_ih_l0"] + weights["bias_ih_l0"]
+        return jax.lax.scan(lambda carry, a_t: step(weights, carry, a_t), carry, a)[1]
+
+    weights = {name: jnp.asarray(np.ascontiguousarray(value.T)) for name, value in problem.params.items()}
+    if cell != "gru":  # one bias does the work of both
+        weights["bias_ih_l0"] += weights.pop("bias_hh_l0")
+    x, dy = jnp.asarray(problem.x), jnp.asarray(problem.dy)
+    infer = jax.jit(forward)
+    if problem.kind == "inference":
+        return lambda: jax.block_until_ready(infer(weights, x)), lambda: {"y": infer(weights, x)}
+    differentiate = jax.jit(jax.grad(lambda weights, x: (forward(weights, x) * dy).sum(), argnums=(0, 1)))
+
+    def gradients() -> dict[str, Any]:
+        named, dx = differentiate(weights, x)
+        return with_gradients(infer(weights, x), dx, {"bias_hh_l0": named["bias_ih_l0"], **named}, transposed=True)
+
+    return lambda: jax.block_until_ready(differentiate(weights, x)), gradients
+
+
+def with_gradients(y: Any, dx: Any, dparams: dict[str, Any], transposed: bool = False) -> dict[str, Any]:
+    named = {f"grad {name}": value.T if transposed else value for name, value in dparams.items()}
+    return {"y": y, "grad x": dx, **named}
+
+
+# What each must import, and what loads a problem.
+LOADERS: dict[str, tuple[tuple[str, ...], Callable[[Any], Solution]]] = {
+    "fastrnn": (("fastrnn",), load_fastrnn),
+    "torch": (("torch",), load_torch),
+    "onnxruntime": (("onnxruntime", "onnx"), load_onnxruntime),
+    "openvino": (("openvino", "onnx"), load_openvino),
+    "jax": (("jax",), load_jax),
+}
+
+# ---- Commands ------------------------------------------------------------------------------------------------------
+
+
+class Worker:
+    """Does what it is told; each public method is a command, and returns the fields of its answer."""
+
+    def __init__(self, contender: str, threads: int) -> None:
+        modules, self._load = LOADERS[contender]
+        self._threads = threads
+        self._solution: Solution | None = None
+        library, *_ = [importlib.import_module(name) for name in modules]
+        self.version = library.__version__
+
+    def load(self, path: str, cell: str, kind: str) -> dict[str, Any]:
+        """Make the problem in a file ready, and warm up."""
+        with np.load(path) as file:
+            arrays = {name: file[name] for name in file.files}
+        x, dy = arrays.pop("x"), arrays.pop("dy")
+        self._solution = None  # the one before goes first
+        problem = SimpleNamespace(cell=cell, kind=kind, threads=self._threads, x=x, dy=dy, params=arrays)
+        self._solution = call, _ = self._load(problem)
+        call()
+        call()
+        return {}
+
+    def results(self, path: str) -> dict[str, Any]:
+        """Write the results of a run to a file."""
+        assert self._solution is not None
+        arrays: dict[str, Any] = {name: np.asarray(value) for name, value in self._solution[1]().items()}
+        np.savez(path, **arrays)
+        return {}
+
+    def measure(self, seconds: float) -> dict[str, Any]:
+        """See `contenders.Runner.measure`."""
+        assert self._solution is not None
+        return {"seconds": median_seconds(self._solution[0], seconds)}
+
+
+def main() -> None:
+    # Answers go to what was stdout; whatever libraries print goes to stderr.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def answer(**fields: Any) -> None:
+        print(json.dumps(fields), file=answers, flush=True)
+
+    try:
+        worker = Worker(sys.argv[1], int(sys.argv[2]))
+    except Exception as error:
+        answer(error=f"{type(error).__name__}: {error}")
+        return
+    answer(version=worker.version)
+    for line in sys.stdin:
+        command = json.loads(line)
+        try:
+            fields = getattr(worker, command.pop("do"))(**command)
+            wait_until_idle()  # threads that spin after their work would slow down who comes next
+            answer(**fields)
+        except Exception as error:
+            answer(error=f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()

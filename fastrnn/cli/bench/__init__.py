@@ -1,0 +1,160 @@
+"""``fastrnn bench``: engines against the NumPy reference, verified and then timed in turn; peers, limits and memory."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from fastrnn import bench as measuring
+from fastrnn import get_num_threads
+from fastrnn.bench import CASES, CELLS, DTYPES, KINDS
+from fastrnn.cli.bench.modes import MODES, Mode, Plan, rivals
+from fastrnn.cli.bench.options import check_plot, check_writable, interpreters, one_of, thread_counts
+from fastrnn.cli.errors import Failure
+
+__all__ = ["bench"]
+
+QUICK_SECONDS = 45.0  # what --quick grants itself, so that it ends within a minute on a machine that has other work
+WIDTH = 100  # of lines where there is no terminal
+
+
+@click.command()
+@click.option("--peers", is_flag=True, help="Measure other libraries beside fastrnn.")
+@click.option("--roofline", is_flag=True, help="Measure engines against the machine's limits.")
+@click.option("--scaling", is_flag=True, help="Measure each of --threads against the first.")
+@click.option("--memory", is_flag=True, help="Measure scratch and tapes instead of time.")
+@click.option("--cells", type=one_of(lambda: list(CELLS)), help="Of rnn, lstm, gru. [default: all]")
+@click.option("--kinds", type=one_of(lambda: KINDS), help="Of inference, training. [default: both]")
+@click.option("--cases", type=one_of(lambda: list(CASES)), help=f"Of {', '.join(CASES)}. [default: all]")
+@click.option("--dtypes", type=one_of(lambda: DTYPES), help="Of float32, float64. [default: float32]")
+@click.option(
+    "--engines", "names", type=one_of(rivals), help="[default: all but the reference; with a mode, the one in use]"
+)
+@click.option("--threads", type=thread_counts(), help="Numbers of threads. [default: what fastrnn would use]")
+@click.option(
+    "--peers-python", "pythons", multiple=True, callback=interpreters, metavar="PYTHON",
+    help="An interpreter in which to look for peers before this one. Can be given several times.",
+)  # fmt: skip
+@click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Measurements of each.")
+@click.option(
+    "--seconds", type=click.FloatRange(0, 3600), default=0.1, show_default=True, help="How long a measurement takes."
+)
+@click.option(
+    "--quick", is_flag=True, help="A choice of tasks, and fewer rounds where needed: a minute, more with peers."
+)
+@click.option("--json", "json_path", type=click.Path(), help="Write all numbers to this file.")
+@click.option("--plot", "plot_path", type=click.Path(), help="Write a chart to this file: .png, .svg or .pdf.")
+def bench(
+    cells: list[str] | None, kinds: list[str] | None, cases: list[str] | None,
+    dtypes: list[str] | None, names: list[str] | None, threads: list[int] | None, pythons: list[str], rounds: int,
+    seconds: float, quick: bool, json_path: str | None, plot_path: str | None, **modes: bool,
+) -> None:  # fmt: skip
+    """Measure engines against the NumPy reference, or what one of the first four options says.
+
+    Each case is verified against the reference in float64, then engine and reference are timed in turn; "x" is how
+    many times as fast as the reference the engine was, the median over the rounds.
+
+    With --peers, fastrnn and PyTorch, ONNX Runtime, OpenVINO and JAX, where they can be imported, are verified and
+    timed in turn, each in a process of its own. With --roofline, "share" is the part of the machine's limits that an
+    engine reached; they are measured in turn as well.
+
+    The exit code is 1 if fastrnn computed something wrong, or took more memory than promised.
+    """
+    chosen = [name for name, given in modes.items() if given]
+    if len(chosen) > 1:
+        raise Failure(f"--{', --'.join(chosen)}: expected at most one of them, got {len(chosen)}")
+    mode = chosen[0] if chosen else None
+    if json_path is not None:
+        check_writable("--json", json_path)
+    if plot_path is not None:
+        if mode == "memory":
+            raise Failure("--plot: expected times to draw, got --memory")
+        check_plot(plot_path)
+    if pythons and mode != "peers":
+        raise Failure("--peers-python: expected --peers with it")
+    threads = threads or [get_num_threads()]
+    if quick:
+        selected = [
+            task
+            for task in measuring.quick_tasks(threads)
+            if task.cell in (cells or CELLS) and task.kind in (kinds or KINDS)
+            and task.case in (cases or CASES) and task.dtype in (dtypes or DTYPES)
+        ]  # fmt: skip
+    else:
+        selected = measuring.tasks(cells or CELLS, kinds or KINDS, cases or CASES, dtypes or ["float32"], threads)
+    if not selected:
+        raise Failure("--quick, --kinds, --cases: expected something to measure, got a selection without any task")
+    plan = Plan(selected, names or [], rounds, seconds, QUICK_SECONDS if quick else math.inf, pythons)
+    settings = {"mode": mode or "engines", "rounds": rounds, "seconds": seconds, "quick": quick}
+    if carry_out(MODES[mode](plan), settings, json_path, plot_path):
+        raise click.exceptions.Exit(1)
+
+
+def carry_out(mode: Mode, settings: dict[str, Any], json_path: str | None, plot_path: str | None) -> bool:
+    """Measure, report and write; return whether fastrnn broke a promise."""
+    described = measuring.machine()
+    results: list[Any] = []
+    begin = time.perf_counter()
+    try:
+        with progress_bar() as progress:
+            bar = progress.add_task("", total=len(mode.tasks))
+            for result in mode.measure():
+                results.append(result)
+                progress.update(bar, advance=1, description=f"{result.task}")
+    finally:  # also what an interrupt or an error leaves
+        settings |= {
+            "complete": len(results) == len(mode.tasks), "duration": round(time.perf_counter() - begin, 1),
+            "load_after": measuring.load_average(),
+        }  # fmt: skip
+        if results:
+            report(mode, results, described, settings)
+            write(mode, json_path, plot_path, results, described, settings)
+    return mode.failed(results)
+
+
+def progress_bar() -> Progress:
+    console = Console(stderr=True, highlight=False)
+    return Progress(
+        BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn(), TextColumn("{task.description}"),
+        console=console, disable=not console.is_terminal, transient=True,
+    )  # fmt: skip
+
+
+def report(mode: Mode, results: Sequence[Any], described: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Print the machine, and what the mode has to say."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH)
+    console.print(
+        f"{described['cpu']}, {measuring.counted(described['cores'], 'core')}, load {described['load']} before, "
+        f"{settings['load_after']} after; "
+        f"fastrnn {described['fastrnn']}, {described['isa']}; numpy {described['numpy']}, scipy {described['scipy']}",
+        soft_wrap=True,
+    )
+    took = f"{settings['duration']:.0f} s{'' if settings['complete'] else ', not completed'}."
+    mode.report(console, results, took)
+
+
+def write(
+    mode: Mode, json_path: str | None, plot_path: str | None, results: Sequence[Any], described: dict[str, Any],
+    settings: dict[str, Any],
+) -> None:  # fmt: skip
+    """Write the files that were asked for."""
+    path = json_path
+    try:
+        if json_path is not None:
+            content = mode.content(results, described, settings)
+            Path(json_path).write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        path = plot_path
+        if plot_path is not None:
+            mode.plot(plot_path, results, described)
+    except OSError as error:
+        raise Failure(f"{path}: {error.strerror or error}") from error

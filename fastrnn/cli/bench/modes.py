@@ -1,0 +1,347 @@
+"""What ``fastrnn bench`` can measure: engines against the reference, peers, the roofline, threads, memory."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
+
+from rich.console import Console
+
+from fastrnn import bench as measuring
+from fastrnn import engines
+from fastrnn.bench import REFERENCE, EngineContender, Result, Task, charts, counted, memory, peers, reports, roofline
+from fastrnn.cli.bench import tables
+from fastrnn.cli.errors import Failure
+
+__all__ = ["MODES", "Engines", "Memory", "Mode", "Peers", "Plan", "Roofline", "Scaling", "rivals"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was asked for.
+
+    Attributes
+    ----------
+    selected : list of Task
+    names : list of str
+        Of engines; empty where the user named none.
+    rounds, seconds, budget
+        As for `fastrnn.bench.run`.
+    pythons : list of str
+        Interpreters that may have peers, beside this one.
+    """
+
+    selected: list[Task]
+    names: list[str]
+    rounds: int
+    seconds: float
+    budget: float
+    pythons: list[str]
+
+    @property
+    def timing(self) -> tuple[int, float, float]:
+        return self.rounds, self.seconds, self.budget
+
+    def names_or_current(self) -> list[str]:
+        """The engines named, else the one in use."""
+        current = engines.current().name
+        return self.names or [current if current != REFERENCE else rivals()[0]]
+
+    def one_name(self, option: str) -> str:
+        names = self.names_or_current()
+        if len(names) != 1:
+            raise Failure(f"--engines: expected one with {option}, got {', '.join(names)}")
+        return names[0]
+
+
+def rivals() -> list[str]:
+    """The engines that are measured against the reference."""
+    return [name for name in engines.available() if name != REFERENCE]
+
+
+class Mode(Protocol):
+    """One thing to measure; results are those that `measure` yields."""
+
+    @property
+    def tasks(self) -> Sequence[Task]:
+        """What is measured, a result each."""
+
+    def measure(self) -> Iterator[Any]:
+        """Yield results."""
+
+    def report(self, console: Console, results: Sequence[Any], took: str) -> None:
+        """Print tables, notes and the summary; `took` says how long it was, and whether all was done."""
+
+    def content(self, results: Sequence[Any], described: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+        """What goes into the JSON file."""
+
+    def plot(self, path: str, results: Sequence[Any], described: dict[str, Any]) -> None:
+        """Write a chart."""
+
+    def failed(self, results: Sequence[Any]) -> bool:
+        """Whether fastrnn broke a promise: of right results, or of little memory."""
+
+
+class Timed:
+    """What modes share whose results are `fastrnn.bench.Result`."""
+
+    own = ""  # what the base is called where it is verified
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.tasks = plan, plan.selected
+
+    def plot(self, path: str, results: Sequence[Result], described: dict[str, Any]) -> None:
+        """See `Mode.plot`."""
+        measuring.plot(path, results, described)
+
+    def failed(self, results: Sequence[Result]) -> bool:
+        """See `Mode.failed`."""
+        return any(result.wrong for result in results)
+
+    def _report(
+        self, console: Console, results: Sequence[Result], table: Any, legend: str, lines: Sequence[str], took: str
+    ) -> None:
+        tables.print_tables(console, results, table)
+        done = sorted({len(result.base_seconds) for result in results})
+        rounds = f"Rounds: {done[0]}{f' to {done[-1]}' if len(done) > 1 else ''}."
+        console.print(f"\n{legend} {rounds} {took}", soft_wrap=True)
+        tables.print_notes(console, results, self.own)
+        for line in lines:
+            console.print(line, soft_wrap=True)
+
+
+class Engines(Timed):
+    """Engines against the NumPy reference."""
+
+    def measure(self) -> Iterator[Result]:
+        """See `Mode.measure`."""
+        contenders = [EngineContender(name) for name in self.plan.names or rivals()]
+        yield from measuring.run(self.tasks, contenders, *self.plan.timing)
+
+    def report(self, console: Console, results: Sequence[Result], took: str) -> None:
+        """See `Mode.report`."""
+        legend = "ms: medians over rounds. x: reference / engine, median over rounds in turn."
+        table = tables.RatioTable("engine", "reference")
+        self._report(console, results, table, legend, measuring.summary(results), took)
+
+    def content(self, results: Sequence[Result], described: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+        """See `Mode.content`."""
+        return measuring.as_json(results, described, settings, measuring.summary(results))
+
+
+class Peers(Timed):
+    """fastrnn beside other libraries."""
+
+    own = peers.OWN
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        self._engine = plan.one_name("--peers")
+        self._found: list[peers.ProcessContender] = []
+        self._missing: dict[str, str] = {}
+
+    def measure(self) -> Iterator[Result]:
+        """See `Mode.measure`."""
+        pythons = list(dict.fromkeys([*self.plan.pythons, sys.executable]))
+        own = peers.own_contender(self._engine)
+        self._found, self._missing = peers.find(pythons, self.tasks[0].threads)
+        try:
+            if not self._found:
+                titles = ", ".join(peer.title for peer in peers.PEERS.values())
+                raise Failure(
+                    f"--peers: expected {titles} or some of them, got none in {', '.join(pythons)}; "
+                    "--peers-python names another interpreter"
+                )
+            yield from peers.run(self.tasks, own, self._found, *self.plan.timing)
+        except peers.ContenderError as error:
+            raise Failure(f"--peers: fastrnn's process: {error}") from error
+        finally:
+            for contender in (own, *self._found):
+                contender.close()
+
+    def report(self, console: Console, results: Sequence[Result], took: str) -> None:
+        """See `Mode.report`."""
+        legend = (
+            f"ms: fastrnn ({self._engine}), median over rounds. Under each peer: its time / fastrnn's, "
+            f"median over rounds in turn."
+        )
+        for contender in self._found:
+            console.print(f"{contender.name} {contender.version}: {contender.python}", soft_wrap=True)
+        for name, reason in self._missing.items():
+            console.print(f"missing: {name} ({reason})", soft_wrap=True)
+        self._report(console, results, tables.peers_table, legend, [*skipped(results), *peers.summary(results)], took)
+
+    def content(self, results: Sequence[Result], described: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+        """See `Mode.content`."""
+        libraries = {
+            "engine": self._engine,
+            "found": {one.name: {"version": one.version, "python": one.python} for one in self._found},
+            "missing": self._missing,
+        }
+        content = measuring.as_json(results, described, settings, peers.summary(results), peers.OWN, "peers")
+        return {"libraries": libraries, **content}
+
+    def plot(self, path: str, results: Sequence[Result], described: dict[str, Any]) -> None:
+        """See `Mode.plot`."""
+        charts.plot_peers(path, results, described)
+
+
+def skipped(results: Sequence[Result]) -> Iterator[str]:
+    """Lines on who did not take part in what."""
+    counts: dict[tuple[str, str], int] = {}
+    for result in results:
+        for key in result.skipped.items():
+            counts[key] = counts.get(key, 0) + 1
+    for (name, reason), count in counts.items():
+        yield f"not measured: {name} in {counted(count, 'task')}: {reason}"
+
+
+class Roofline(Timed):
+    """Engines against the limits of the machine."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        self._floor = roofline.Floor()
+        self._rates: dict[tuple[int, str], dict[str, float]] = {}
+
+    def measure(self) -> Iterator[Result]:
+        """See `Mode.measure`."""
+        for conditions in dict.fromkeys((task.threads, task.dtype) for task in self.tasks):
+            self._rates[conditions] = self._floor.probe(*conditions).everything()
+        contenders = [EngineContender(name) for name in self.plan.names_or_current()]
+        yield from measuring.run(self.tasks, contenders, *self.plan.timing, self._floor)
+
+    def report(self, console: Console, results: Sequence[Result], took: str) -> None:
+        """See `Mode.report`."""
+        for (threads, dtype), rates in self._rates.items():
+            words = [
+                f"{rates['multiply_add'] / 1e9:.0f} GFLOP/s in registers",
+                f"{rates['gemm'] / 1e9:.0f} in a product",
+            ]
+            words += [f"{level} {rate / 1e9:.0f}" for level, rate in rates.items() if level not in RATES]
+            console.print(f"{dtype}, {counted(threads, 'thread')}: {', '.join(words)} GB/s", soft_wrap=True)
+        legend = (
+            "floor: the least time by the model of roofline.floor_seconds, from limits measured in the same round; "
+            "bound: what sets it. share: floor / ms, median over rounds in turn."
+        )
+        table = tables.RatioTable("engine", "floor", "share", "{:.0%}".format, -1, self._bound)
+        self._report(console, results, table, legend, roofline.summary(results), took)
+
+    def content(self, results: Sequence[Result], described: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+        """See `Mode.content`."""
+        content = measuring.as_json(results, described, settings, roofline.summary(results), self._floor.name)
+        for result, entry in zip(results, content["results"], strict=True):
+            if result.base_seconds:
+                entry["limits"] = self._floor.bound(result.task)._asdict()
+        rates = [
+            {"threads": threads, "dtype": dtype, "caches": roofline.caches(threads), "rates": rates}
+            for (threads, dtype), rates in self._rates.items()
+        ]
+        return {"limits": rates, **content}
+
+    def plot(self, path: str, results: Sequence[Result], described: dict[str, Any]) -> None:
+        """See `Mode.plot`."""
+        measuring.plot(path, results, described, charts.AGAINST_FLOOR)
+
+    def _bound(self, task: Task) -> str:
+        limits = self._floor.bound(task)
+        multiplying = task.flops / limits.gemm
+        return "product" if roofline.floor_seconds(task, limits) == multiplying else limits.level
+
+
+RATES = ("multiply_add", "gemm")
+
+
+class Scaling(Timed):
+    """An engine with several numbers of threads, against the first of them."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        self._engine = plan.one_name("--scaling")
+        self._base, *self._others = dict.fromkeys(task.threads for task in plan.selected)
+        if not self._others:
+            raise Failure(f"--scaling: expected several numbers in --threads, got {self._base}")
+        self.tasks = [task for task in plan.selected if task.threads == self._base]
+
+    def measure(self) -> Iterator[Result]:
+        """See `Mode.measure`."""
+        base, *contenders = (EngineContender(self._engine, n) for n in (self._base, *self._others))
+        yield from measuring.run(self.tasks, contenders, *self.plan.timing, base)
+
+    def report(self, console: Console, results: Sequence[Result], took: str) -> None:
+        """See `Mode.report`."""
+        base = counted(self._base, "thread")
+        legend = f"ms: {self._engine}, medians over rounds. x: time with {base} / with more, in turn."
+        table = tables.RatioTable("threads", base, loss=1 / reports.SLOWER_LIMIT)
+        self._report(console, results, table, legend, reports.scaling_summary(results), took)
+
+    def content(self, results: Sequence[Result], described: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+        """See `Mode.content`."""
+        lines, base = reports.scaling_summary(results), counted(self._base, "thread")
+        return {"engine": self._engine, **measuring.as_json(results, described, settings, lines, base, "others")}
+
+    def plot(self, path: str, results: Sequence[Result], described: dict[str, Any]) -> None:
+        """See `Mode.plot`."""
+        base = counted(self._base, "thread")
+        look = charts.Look(f"({self._engine}) with several threads", f"times as fast as {base} (log scale)")
+        measuring.plot(path, results, described, replace(look, loss=1 / reports.SLOWER_LIMIT))
+
+
+class Memory:
+    """What calls and tapes take."""
+
+    def __init__(self, plan: Plan) -> None:
+        if not memory.available():
+            raise Failure(
+                "--memory: expected Linux's /proc/self/clear_refs, to measure peaks with, got a system without"
+            )
+        self.tasks, self._engine = plan.selected, plan.one_name("--memory")
+
+    def measure(self) -> Iterator[memory.Usage]:
+        """See `Mode.measure`."""
+        yield from memory.run(self.tasks, self._engine)
+
+    def report(self, console: Console, results: Sequence[memory.Usage], took: str) -> None:
+        """See `Mode.report`."""
+        console.print(tables.usage_table(results))
+        console.print(
+            "\nscratch: growth of the peak resident size during a call, beyond what it returned; packed weights are "
+            f"there before in inference. tape: arrays that only it holds. {took}",
+            soft_wrap=True,
+        )
+        for line in memory.summary(results):
+            console.print(line, soft_wrap=True)
+
+    def content(
+        self, results: Sequence[memory.Usage], described: dict[str, Any], settings: dict[str, Any]
+    ) -> dict[str, Any]:
+        """See `Mode.content`."""
+        entries = [
+            {
+                **asdict(usage.task), "sizes": usage.task.sizes._asdict(), "engine": usage.engine,
+                "scratch": usage.scratch, "tape": usage.tape, "tape_limit": memory.tape_limit(usage.task),
+                "broken": usage.broken,
+            }
+            for usage in results
+        ]  # fmt: skip
+        summary = memory.summary(results)
+        return {"machine": described, "settings": settings, "summary": summary, "results": entries}
+
+    def plot(self, path: str, results: Sequence[memory.Usage], described: dict[str, Any]) -> None:
+        """There is none: the command refuses before it measures."""
+        raise NotImplementedError
+
+    def failed(self, results: Sequence[memory.Usage]) -> bool:
+        """See `Mode.failed`."""
+        return any(usage.broken for usage in results)
+
+
+MODES: dict[str | None, Callable[[Plan], Mode]] = {
+    None: Engines,
+    "peers": Peers,
+    "roofline": Roofline,
+    "scaling": Scaling,
+    "memory": Memory,
+}

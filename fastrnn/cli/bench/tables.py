@@ -1,0 +1,160 @@
+"""Results as tables of text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from fastrnn.bench import Outcome, Result, Task, counted, peers
+from fastrnn.bench.memory import Usage, tape_limit
+
+__all__ = ["RatioTable", "peers_table", "print_notes", "print_tables", "usage_table"]
+
+
+@dataclass(frozen=True, slots=True)
+class RatioTable:
+    """A table with a row for each contender in each task.
+
+    Attributes
+    ----------
+    contender, base, ratio : str
+        Headings: of the contenders' names, of the base's time, of the ratios.
+    text : callable
+        How a ratio is written.
+    loss : float
+        Ratios up to it are red.
+    bound : callable, optional
+        What bounds a task, for a column of that name.
+    """
+
+    contender: str
+    base: str
+    ratio: str = "x"
+    text: Callable[[float], str] = "{:.2f}".format
+    loss: float = 1
+    bound: Callable[[Task], str] | None = None
+
+    def __call__(self, results: Sequence[Result], title: str) -> Table:
+        """Make the table of results that share dtype and number of threads."""
+        bound = [] if self.bound is None else ["bound"]
+        numbers = ["ms", "GFLOP\n/s", f"{self.base}\nms", *bound, self.ratio]  # in all, 80 columns
+        table = new_table(title, [self.contender], numbers)
+        for result in with_sections(table, results):
+            for outcome in result.outcomes:
+                table.add_row(*columns_of(result.task), outcome.name, *self._figures(result, outcome))
+        return table
+
+    def _figures(self, result: Result, outcome: Outcome) -> list[str]:
+        """The cells of a row that hold what came out."""
+        bound = [] if self.bound is None else [self.bound(result.task) if outcome.ratios else ""]
+        if not outcome.ratios:
+            return ["", "", "", *bound, "[bold red]wrong[/]"]
+        return [
+            milliseconds(median(outcome.seconds)),
+            f"{result.gflops(outcome):.1f}",
+            milliseconds(median(result.base_seconds)),
+            *bound,
+            ratio_text(outcome, self.text, self.loss),
+        ]
+
+
+def peers_table(results: Sequence[Result], title: str) -> Table:
+    """A row for each task, a column for each peer."""
+    names = [name for name in peers.PEERS if any(name in by_name(result) for result in results)]
+    table = new_table(title, [], ["ms", *names, "fastest"])
+    for result in with_sections(table, results):
+        outcomes, best = by_name(result), peers.fastest(result)
+        if result.wrong:
+            own = "[bold red]wrong[/]"
+        else:
+            own = milliseconds(median(result.base_seconds)) if result.base_seconds else ""
+        ratios = []
+        for name in names:
+            if name in outcomes and outcomes[name].verification.wrong:
+                ratios.append("[bold red]wrong[/]")
+            else:
+                ratios.append(ratio_text(outcomes[name]) if name in outcomes and outcomes[name].ratios else "")
+        table.add_row(*columns_of(result.task), own, *ratios, "" if best is None else best.name)
+    return table
+
+
+def by_name(result: Result) -> dict[str, Outcome]:
+    return {outcome.name: outcome for outcome in result.outcomes}
+
+
+def usage_table(usages: Iterable[Usage]) -> Table:
+    """A row for each task and engine."""
+    table = new_table("memory, MiB", ["engine"], ["scratch", "tape", "design's\ntape"])
+    for usage in usages:
+        mebibytes = [f"{size / 2**20:.2f}" for size in (usage.scratch, usage.tape, tape_limit(usage.task))]
+        if usage.task.kind == "inference":
+            mebibytes[1:] = ["", ""]
+        if usage.broken:
+            mebibytes = [f"[bold red]{text}[/]" if text else "" for text in mebibytes]
+        table.add_row(*columns_of(usage.task), usage.engine, *mebibytes)
+    return table
+
+
+def new_table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:
+    table = Table(title=f"\n{title}", title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    for heading in ("cell", "kind", "case", "T,B,I,H", *texts):
+        table.add_column(heading, no_wrap=True)
+    for heading in numbers:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def columns_of(task: Task) -> tuple[str, str, str, str]:
+    return task.cell, task.kind, task.case, str(task.sizes)
+
+
+def with_sections(table: Table, results: Sequence[Result]) -> Iterator[Result]:
+    """The results, with a line in the table between those of different cells and kinds."""
+    group = None
+    for result in results:
+        if group not in (None, (result.task.cell, result.task.kind)):
+            table.add_section()
+        group = result.task.cell, result.task.kind
+        yield result
+
+
+def ratio_text(outcome: Outcome, text: Callable[[float], str] = "{:.2f}".format, loss: float = 1) -> str:
+    ratio = median(outcome.ratios)
+    return (text(ratio) if ratio > loss else f"[bold red]{text(ratio)}[/]") + ("~" if outcome.uncertain else "")
+
+
+def milliseconds(seconds: float) -> str:
+    """About three digits, and no more than six characters."""
+    ms = seconds * 1e3
+    return f"{ms:.{4 if ms < 1 else 2 if ms < 100 else 0}f}"
+
+
+def print_tables(console: Console, results: Sequence[Result], table: Callable[[Sequence[Result], str], Table]) -> None:
+    """Print a table for each dtype and number of threads."""
+    for conditions in dict.fromkeys((result.task.dtype, result.task.threads) for result in results):
+        part = [result for result in results if (result.task.dtype, result.task.threads) == conditions]
+        console.print(table(part, f"{conditions[0]}, {counted(conditions[1], 'thread')}"))
+    if any(outcome.uncertain for result in results for outcome in result.outcomes):
+        console.print("\n~: uncertain: one round only, or rounds that differ by more than a factor of two.")
+
+
+def print_notes(console: Console, results: Sequence[Result], own: str) -> None:
+    """Print what went wrong, and what was verified on fewer steps; `own` is what the base is called."""
+    for result in results:
+        verifications = [(outcome.name, outcome.verification) for outcome in result.outcomes]
+        if result.base_verification is not None:
+            verifications.insert(0, (own, result.base_verification))
+        for name, verification in verifications:
+            if verification.wrong:
+                console.print(f"[bold red]wrong[/]: {name}, {result.task}: {verification}", soft_wrap=True)
+        fewer = {verification.T for _, verification in verifications if verification.T < result.task.sizes.T}
+        for T in fewer:  # the same for all
+            names = ", ".join(name for name, _ in verifications)
+            console.print(
+                f"verified on {T} of {result.task.sizes.T} time steps: {names}, {result.task}", soft_wrap=True
+            )
