@@ -6,15 +6,16 @@
 >>> grads = layer.backward(tape, dy)
 >>> stream = layer.freeze().stream()                   # one step at a time
 >>> y_t = stream.step(x_t)
+>>> layer = fastrnn.load("model.safetensors", prefix="encoder.rnn.")
 """
 
-from fastrnn import engines, nn, optim
+from fastrnn import engines, nn, optim, weights
 from fastrnn.config import show_config
 from fastrnn.frozen import Frozen, Stream
 from fastrnn.layers import GRU, LSTM, RNN, Gradients, Tape
-from fastrnn.serialization import load, save
 from fastrnn.threads import get_num_threads, num_threads, set_num_threads
 from fastrnn.version import __version__
+from fastrnn.weights import load, save
 
 __all__ = [
     "GRU",
@@ -34,4 +35,5 @@ __all__ = [
     "save",
     "set_num_threads",
     "show_config",
+    "weights",
 ]

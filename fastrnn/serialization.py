@@ -176,6 +176,8 @@ def _read_safetensors(file: BinaryIO) -> tuple[dict[str, NDArray], dict[str, str
         tensors = safetensors.numpy.load(data)
     except safetensors.SafetensorError as error:
         raise ValueError(str(error)) from error
+    except KeyError as error:  # bfloat16 and float8
+        raise ValueError(f"dtype {error.args[0]}, which NumPy does not have") from error
     (size,) = struct.unpack_from("<Q", data)  # the header's; that it is sound has just been checked
     return tensors, json.loads(data[8 : 8 + size]).get("__metadata__", {})
 

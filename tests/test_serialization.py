@@ -170,3 +170,12 @@ def test_missing_safetensors_is_said(monkeypatch):
 def test_a_missing_file_is_an_os_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         serialization.load(tmp_path / "none.npz")
+
+
+def test_dtypes_that_numpy_does_not_have(tmp_path):
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
+    header = b'{"a":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}'
+    path = tmp_path / "half.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0")
+    with pytest.raises(ValueError, match=r"half\.safetensors: not a .* \(dtype BF16, which NumPy does not have"):
+        serialization.load(path)

@@ -1,0 +1,92 @@
+"""fastrnn against Keras 3, live, where it is installed; else these tests skip.
+
+Keras's layers draw their own weights, fastrnn takes them by `weights.from_keras`, and both run; back again, a new Keras
+layer gets them by `to_keras`. Keras runs on whichever backend KERAS_BACKEND names, or on one that is installed.
+"""
+
+import importlib.util
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastrnn import weights
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # Keras's own
+
+TOLERANCE = 2e-5  # float32; backends' own products and nonlinearities differ by as much among themselves
+
+
+@pytest.fixture(scope="module")
+def keras() -> Any:
+    if importlib.util.find_spec("keras") is None:
+        pytest.skip("Keras is not installed: nothing to compare with live")
+    backend = next((name for name in ("torch", "jax", "tensorflow") if importlib.util.find_spec(name)), "numpy")
+    os.environ.setdefault("KERAS_BACKEND", backend)
+    import keras
+
+    keras.utils.set_random_seed(0)
+    return keras
+
+
+LAYERS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {  # Keras's class, its options, ours
+    "lstm": ("LSTM", {}, {}),
+    "lstm without bias": ("LSTM", {"use_bias": False}, {}),
+    "gru after": ("GRU", {"reset_after": True}, {}),
+    "gru before": ("GRU", {"reset_after": False}, {}),
+    "gru before without bias": ("GRU", {"reset_after": False, "use_bias": False}, {"reset_after": False}),
+    "rnn": ("SimpleRNN", {}, {}),
+    "rnn relu": ("SimpleRNN", {"activation": "relu"}, {"nonlinearity": "relu"}),
+}
+
+
+def built(keras: Any, name: str, bidirectional: bool, input_size: int, rng: np.random.Generator) -> Any:
+    """A Keras layer with random weights, biases too."""
+    kind, options, _ = LAYERS[name]
+    layer = getattr(keras.layers, kind)(9, return_sequences=True, return_state=True, **options)
+    layer = keras.layers.Bidirectional(layer) if bidirectional else layer
+    layer.build((None, None, input_size))
+    layer.set_weights([rng.uniform(-0.5, 0.5, w.shape).astype(np.float32) for w in layer.get_weights()])
+    return layer
+
+
+def run(keras: Any, layer: Any, x: np.ndarray, mask: np.ndarray | None = None) -> list[np.ndarray]:
+    return [keras.ops.convert_to_numpy(a) for a in layer(keras.ops.convert_to_tensor(x), mask=mask)]
+
+
+@pytest.mark.parametrize("num_layers", [1, 3])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("name", LAYERS)
+def test_weights_both_ways(keras: Any, name: str, bidirectional: bool, num_layers: int) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((4, 7, 5), np.float32)
+    sizes = [5] + [18 if bidirectional else 9] * (num_layers - 1)
+    stack = [built(keras, name, bidirectional, size, rng) for size in sizes]
+    layer = weights.from_keras([keras_layer.get_weights() for keras_layer in stack], **LAYERS[name][2])
+    y, state = layer(x)
+    expected = x
+    finals: list[np.ndarray] = []
+    for keras_layer in stack:
+        expected, *states = run(keras, keras_layer, expected)
+        finals += states
+    np.testing.assert_allclose(y, expected, rtol=TOLERANCE, atol=TOLERANCE)
+    parts = state if isinstance(state, tuple) else (state,)
+    for k, part in enumerate(parts):
+        np.testing.assert_allclose(part, np.stack(finals[k :: len(parts)]), rtol=TOLERANCE, atol=TOLERANCE)
+
+    for keras_layer, arrays, size in zip(stack, weights.to_keras(layer), sizes, strict=True):
+        for ours, theirs in zip(arrays, keras_layer.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        built(keras, name, bidirectional, size, rng).set_weights(arrays)
+
+
+def test_lengths_are_masks(keras: Any) -> None:
+    rng = np.random.default_rng(1)
+    x, lengths = rng.standard_normal((3, 6, 5), np.float32), np.array([6, 2, 4])
+    keras_layer = built(keras, "gru after", True, 5, rng)
+    for inner in (keras_layer.forward_layer, keras_layer.backward_layer):
+        inner.zero_output_for_mask = True
+    expected = run(keras, keras_layer, x, np.arange(6) < lengths[:, None])[0]
+    y, _ = weights.from_keras(keras_layer.get_weights())(x, lengths=lengths)
+    np.testing.assert_allclose(y, expected, rtol=TOLERANCE, atol=TOLERANCE)

@@ -1,0 +1,322 @@
+"""fastrnn.onnx with models: ONNX's own node cases, whole models by ReferenceEvaluator, and their nodes as layers."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from tolerances import assert_close
+
+import fastrnn
+from fastrnn import GRU, LSTM, RNN, weights
+
+onnx = pytest.importorskip("onnx", reason="onnx is not installed: no models to run")
+
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from onnx.inliner import inline_local_functions  # noqa: E402
+from onnx.reference import ReferenceEvaluator  # noqa: E402
+
+from fastrnn.onnx import load, ops, run_op, spec  # noqa: E402
+
+FLOAT = TensorProto.FLOAT
+RECURRENT = ("RNN", "GRU", "LSTM")
+
+
+# ---- ONNX's node cases ----------------------------------------------------------------------------------------------
+
+NODE_CASES = (
+    "test_gru_batchwise", "test_gru_bidirectional", "test_gru_defaults", "test_gru_reverse", "test_gru_seq_length",
+    "test_gru_with_initial_bias", "test_lstm_batchwise", "test_lstm_bidirectional", "test_lstm_defaults",
+    "test_lstm_reverse", "test_lstm_with_initial_bias", "test_lstm_with_peepholes", "test_rnn_seq_length",
+    "test_simple_rnn_batchwise", "test_simple_rnn_bidirectional", "test_simple_rnn_defaults",
+    "test_simple_rnn_reverse", "test_simple_rnn_with_initial_bias",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def node_cases() -> dict[str, Any]:
+    """Cases of onnx.backend.test that have a recurrent node. Making all cases takes seconds."""
+    from onnx.backend.test.loader import load_model_tests
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cases = load_model_tests(kind="node")
+    return {case.name: case for case in cases if any(node.op_type in RECURRENT for node in case.model.graph.node)}
+
+
+@pytest.mark.parametrize("name", NODE_CASES)
+def test_node_case(name: str, node_cases: dict[str, Any]) -> None:
+    if name not in node_cases:
+        pytest.skip(f"onnx {onnx.__version__} has no such case")
+    case = node_cases[name]
+    for inputs, outputs in case.data_sets:
+        model = ReferenceEvaluator(case.model, new_ops=ops)
+        actual = model.run(None, dict(zip(model.input_names, inputs, strict=True)))
+        for a, b in zip(actual, outputs, strict=True):
+            assert a.dtype == b.dtype
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)  # theirs: 1e-3 and 1e-7
+
+
+def test_node_cases_are_all(node_cases: dict[str, Any]) -> None:
+    missing = node_cases.keys() - set(NODE_CASES)
+    assert not missing, f"onnx {onnx.__version__} has more cases: {sorted(missing)}"
+
+
+# ---- Models ---------------------------------------------------------------------------------------------------------
+
+
+def value(name: str, *shape: Any, dtype: int = FLOAT) -> Any:
+    return helper.make_tensor_value_info(name, dtype, shape or None)
+
+
+def node_of(layer: Any, index: int, source: str, outputs: list[str], **options: Any) -> tuple[Any, list[Any]]:
+    """A node for one layer of a fastrnn layer, and its initializers."""
+    cell = layer._stack.cells[index]
+    tensors = weights.to_onnx(layer)[index]
+    names = {name: f"{outputs[0]}_{name}" for name in tensors}
+    given = {"X": source, **names}
+    inputs = [given.get(name, "") for name in spec.INPUTS[cell.kind.upper()]]
+    while not inputs[-1]:
+        inputs.pop()
+    attrs: dict[str, Any] = {"hidden_size": cell.hidden_size}
+    attrs["direction"] = "bidirectional" if layer.bidirectional else "forward"
+    if cell.kind == "gru":
+        attrs["linear_before_reset"] = int(cell.reset_after)
+    if cell.nonlinearity == "relu":
+        attrs["activations"] = ["Relu"] * layer._stack.directions
+    node = helper.make_node(cell.kind.upper(), inputs, outputs, **(attrs | options))
+    return node, [numpy_helper.from_array(a, names[name]) for name, a in tensors.items()]
+
+
+def model_of(
+    nodes: list[Any], initializers: list[Any], outputs: list[str], inputs: list[Any] | None = None, opset: int = 14
+) -> Any:
+    graph = helper.make_graph(
+        nodes, "graph", inputs or [value("X", "T", "B", "I")], [value(name) for name in outputs], initializers
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def stacked(layer: Any) -> Any:
+    """A model of all layers of a fastrnn layer: Y (T, D, B, H) of one becomes X (T, B, D*H) of the next."""
+    nodes, initializers, source = [], [numpy_helper.from_array(np.array([0, 0, -1]), "shape")], "X"
+    for index in range(layer.num_layers):
+        node, tensors = node_of(layer, index, source, [f"Y{index}", f"Y_h{index}"], name=f"rnn/{index}")
+        source = f"X{index + 1}"
+        nodes += [
+            node,
+            helper.make_node("Transpose", [f"Y{index}"], [f"Z{index}"], perm=[0, 2, 1, 3]),
+            helper.make_node("Reshape", [f"Z{index}", "shape"], [source]),
+        ]
+        initializers += tensors
+    return model_of(nodes, initializers, [source, f"Y_h{layer.num_layers - 1}"])
+
+
+@pytest.fixture
+def x(rng: np.random.Generator) -> NDArray:
+    return rng.standard_normal((6, 3, 4), np.float32)
+
+
+LAYERS = [
+    LSTM(4, 5, num_layers=3, bidirectional=True, rng=0),
+    LSTM(4, 5, num_layers=2, peephole=True, bias=False, rng=0),
+    GRU(4, 5, num_layers=2, rng=0),
+    GRU(4, 5, num_layers=2, reset_after=False, bidirectional=True, rng=0),
+    RNN(4, 5, num_layers=2, nonlinearity="relu", rng=0),
+]
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=repr)
+def test_a_model_of_several_layers_from_a_file(layer: Any, x: NDArray, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(stacked(layer), path)
+    y, state = layer(x)
+    h_n = state[0] if isinstance(state, tuple) else state
+    actual, actual_h = ReferenceEvaluator(str(path), new_ops=ops).run(None, {"X": x})
+    assert_close(actual, y)
+    assert_close(actual_h, h_n[-1 - layer.bidirectional :])
+
+    loaded = load(path)
+    assert list(loaded) == [f"rnn/{index}" for index in range(layer.num_layers)]
+    between = x
+    for frozen in loaded.values():
+        assert isinstance(frozen, fastrnn.Frozen)
+        between, _ = frozen(between)
+    assert_close(between, y)
+
+
+@pytest.mark.parametrize("layout", [0, 1])
+@pytest.mark.parametrize("direction", ["forward", "reverse"])
+@pytest.mark.parametrize("op_type", RECURRENT)
+def test_a_node_as_a_layer(op_type: str, direction: str, layout: int, x: NDArray, engine: str) -> None:
+    """By its first output's name; a reversed one too."""
+    layer = getattr(fastrnn, op_type)(4, 5, rng=0)
+    node, tensors = node_of(layer, 0, "X", ["Y"], direction=direction, layout=layout)
+    (frozen,) = (loaded := load(model_of([node], tensors, ["Y"]))).values()
+    assert list(loaded) == ["Y"]
+    attrs = {"direction": direction, "linear_before_reset": 1} if op_type == "GRU" else {"direction": direction}
+    lengths = np.array([6, 0, 2])
+    expected = run_op(op_type, {"X": x, **weights.to_onnx(layer)[0], "sequence_lens": lengths}, attrs)
+    for copy in (frozen, pickle.loads(pickle.dumps(frozen))):
+        y, state = copy(x.swapaxes(0, 1) if layout else x, lengths=lengths)
+        assert_close(y.swapaxes(0, 1) if layout else y, expected["Y"][:, 0])
+        assert_close(state[0] if op_type == "LSTM" else state, expected["Y_h"])
+    if direction == "reverse":
+        with pytest.raises(ValueError, match="stream: expected a layer that runs forwards, got one that starts at the"):
+            frozen.stream()
+    else:
+        stream = frozen.stream(3)
+        steps = np.stack([stream.step(x_t) for x_t in x])
+        assert_close(steps, run_op(op_type, {"X": x, **weights.to_onnx(layer)[0]}, attrs)["Y"][:, 0])
+
+
+def test_in_loops_and_branches(x: NDArray) -> None:
+    """A GRU fed its own output 3 times, by a body that reads weights from outside, within a branch of an If."""
+    layer = GRU(4, 4, rng=0)
+    node, tensors = node_of(layer, 0, "in", ["Y"], name="inner")
+    body = helper.make_graph(
+        [node, helper.make_node("Squeeze", ["Y", "axes"], ["out"]), helper.make_node("Identity", ["go"], ["go_on"])],
+        "body",
+        [value("i", dtype=TensorProto.INT64), value("go", dtype=TensorProto.BOOL), value("in")],
+        [value("go_on", dtype=TensorProto.BOOL), value("out")],
+    )
+    loop = helper.make_node("Loop", ["three", "yes", "X"], ["looped"], body=body)
+    then_branch = helper.make_graph([loop], "then", [], [value("looped")])
+    else_branch = helper.make_graph([helper.make_node("Identity", ["X"], ["same"])], "else", [], [value("same")])
+    branch = helper.make_node("If", ["flag"], ["Q"], then_branch=then_branch, else_branch=else_branch)
+    constants = {"axes": np.array([1]), "three": np.array(3), "yes": np.array(True)}
+    tensors += [numpy_helper.from_array(a, name) for name, a in constants.items()]
+    model = model_of([branch], tensors, ["Q"], [value("X", 6, 3, 4), value("flag", dtype=TensorProto.BOOL)])
+
+    class Counting(ops[1]):  # type: ignore[name-defined,misc]
+        runs = 0
+
+        def _run(self, *inputs: Any, **attrs: Any) -> Any:
+            Counting.runs += 1
+            return super()._run(*inputs, **attrs)
+
+    Counting.__name__ = "GRU"
+    evaluator = ReferenceEvaluator(model, new_ops=[Counting])
+    expected = layer(layer(layer(x)[0])[0])[0]
+    assert_close(evaluator.run(None, {"X": x, "flag": np.array(True)})[0], expected)
+    assert Counting.runs == 3
+    assert_close(evaluator.run(None, {"X": x, "flag": np.array(False)})[0], x)
+    assert_close(load(model)["inner"](x)[0], layer(x)[0])
+
+
+def test_in_functions(x: NDArray) -> None:
+    layer = GRU(4, 5, rng=0)
+    node, tensors = node_of(layer, 0, "X", ["Y"], clip=0.5)  # which the reference's own GRU ignores
+    opsets = [helper.make_opsetid("", 14), helper.make_opsetid("ours", 1)]
+    function = helper.make_function("ours", "Recur", list(node.input), ["Y"], [node], opsets[:1])
+    call = helper.make_node("Recur", list(node.input), ["Q"], domain="ours")
+    graph = helper.make_graph([call], "graph", [value("X", 6, 3, 4)], [value("Q")], tensors)
+    model = helper.make_model(graph, opset_imports=opsets, functions=[function], ir_version=8)
+    inputs = {"X": x, **weights.to_onnx(layer)[0]}
+    expected = run_op("GRU", inputs, {"clip": 0.5, "linear_before_reset": 1})["Y"]
+    inlined = inline_local_functions(model)  # for the evaluator does not hand new_ops to functions
+    assert_close(ReferenceEvaluator(inlined, new_ops=ops).run(None, {"X": x})[0], expected)
+    node.attribute.remove(next(a for a in node.attribute if a.name == "clip"))
+    model.functions[0].node[0].CopyFrom(node)
+    (frozen,) = load(model).values()
+    assert_close(frozen(x)[0], layer(x)[0])
+
+
+@pytest.mark.parametrize("opset", [7, 11, 14, 21, 22])
+def test_opsets(opset: int, x: NDArray) -> None:
+    layer = LSTM(4, 5, bidirectional=True, rng=0)
+    node, tensors = node_of(layer, 0, "X", ["", "Y_h", "Y_c"])
+    h_n, c_n = ReferenceEvaluator(model_of([node], tensors, ["Y_h", "Y_c"], opset=opset), new_ops=ops).run(
+        None, {"X": x}
+    )
+    _, (h, c) = layer(x)
+    assert_close(h_n, h)
+    assert_close(c_n, c)
+
+
+def test_what_the_reference_leaves_out(x: NDArray) -> None:
+    """onnx.reference ignores sequence_lens and clip; fastrnn's nodes do not."""
+    layer = GRU(4, 5, rng=0)
+    node, tensors = node_of(layer, 0, "X", ["Y"], clip=0.5)
+    node.input.append("lens")
+    model = model_of([node], tensors, ["Y"], [value("X", 6, 3, 4), value("lens", 3, dtype=TensorProto.INT32)])
+    lens = np.array([2, 6, 4], np.int32)
+    (y,) = ReferenceEvaluator(model, new_ops=ops).run(None, {"X": x, "lens": lens})
+    inputs = {"X": x, **weights.to_onnx(layer)[0], "sequence_lens": lens}
+    assert_close(y, run_op("GRU", inputs, {"clip": 0.5, "linear_before_reset": 1})["Y"])
+
+
+# ---- Which nodes, by which names -----------------------------------------------------------------------------------
+
+
+def test_weights_behind_other_nodes(x: NDArray) -> None:
+    """As exporters leave them: a Constant, a Transpose, a Concat of two directions, half precision and a Cast."""
+    layer = LSTM(4, 5, bidirectional=True, rng=0)
+    for parameter in layer.params.values():
+        parameter[...] = parameter.astype(np.float16)
+    node, _ = node_of(layer, 0, "X", ["Y"], name="lstm")
+    tensors = weights.to_onnx(layer)[0]
+    initializers = [
+        numpy_helper.from_array(np.ascontiguousarray(tensors["W"].swapaxes(1, 2)), "Wt"),
+        numpy_helper.from_array(tensors["R"][:1], "R_forward"),
+        numpy_helper.from_array(tensors["R"][1:], "R_backward"),
+    ]
+    nodes = [
+        helper.make_node("Transpose", ["Wt"], ["Y_W"], perm=[0, 2, 1]),
+        helper.make_node("Concat", ["R_forward", "R_backward"], ["Y_R"], axis=0),
+        helper.make_node("Constant", [], ["B16"], value=numpy_helper.from_array(tensors["B"].astype(np.float16))),
+        helper.make_node("Cast", ["B16"], ["Y_B"], to=FLOAT),
+        node,
+    ]
+    assert_close(load(model_of(nodes, initializers, ["Y"]))["lstm"](x)[0], layer(x)[0])
+
+
+def test_half_precision(x: NDArray) -> None:
+    layer = GRU(4, 5, rng=0)
+    node, _ = node_of(layer, 0, "X", ["Y"])
+    half = {name: a.astype(np.float16) for name, a in weights.to_onnx(layer)[0].items()}
+    tensors = [numpy_helper.from_array(a, f"Y_{name}") for name, a in half.items()]
+    twin = weights.from_onnx(half, reset_after=True, dtype=np.float32)
+    assert_close(load(model_of([node], tensors, ["Y"]))["Y"](x)[0], twin(x)[0])
+
+
+def test_names(x: NDArray) -> None:
+    layer = RNN(4, 4, rng=0)
+    nodes: list[Any] = []
+    tensors: list[Any] = []
+    for source, output, name in (("X", "a", "same"), ("X", "b", "same"), ("X", "c", ""), ("X", "d", "c")):
+        node, more = node_of(layer, 0, source, [output], name=name)
+        nodes, tensors = [*nodes, node], tensors + more
+    assert list(load(model_of(nodes, tensors, ["a"]))) == ["same", "same#2", "c", "c#2"]
+
+
+def test_nodes_that_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    layer = LSTM(4, 5, rng=0)
+    clipped, tensors = node_of(layer, 0, "X", ["a"], clip=1.0)
+    loose, more = node_of(layer, 0, "X", ["b"])
+    served, last = node_of(layer, 0, "X", ["c"])
+    random = helper.make_node("RandomNormal", [], ["b_R"], shape=[1, 20, 5])
+    more = [tensor for tensor in more if tensor.name not in ("b_W", "b_R")]
+    model = model_of(
+        [random, clipped, loose, served], tensors + more + last, ["a"], [value("X", 6, 3, 4), value("b_W", 1, 20, 4)]
+    )
+    assert list(load(model)) == ["c"]
+    assert caplog.messages == [
+        "LSTM a is left out: the kernels do not have clip=1",
+        "LSTM b is left out: W, R not constant",
+    ]
+
+
+def test_errors(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"model: expected an onnx\.ModelProto or a path, got int"):
+        load(3)
+    with pytest.raises(OSError, match="none"):
+        load(tmp_path / "none.onnx")
+    node, tensors = node_of(LSTM(4, 5, rng=0), 0, "X", ["Y"], hidden_size=6)
+    with pytest.raises(ValueError, match=r"LSTM Y: W: expected \(1, 24, 4\) for direction='forward'"):
+        load(model_of([node], tensors, ["Y"]))
