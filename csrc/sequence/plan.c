@@ -9,10 +9,10 @@
 #include <unistd.h>
 #endif
 
-/* Inference promises at most 8 MiB of scratch: at most 2 for pre-activations, 2 for gathered inputs, and
+/* Inference promises at most 8 MiB of scratch: at most 1 for pre-activations, 1 for gathered inputs, and
  * up to 2 for states. A single row may exceed this, when H or I is in the 10,000s. */
 #define STEP_BYTES (1 << 20)
-#define CHUNK_BYTES (2 << 20)
+#define CHUNK_BYTES (1 << 20)
 /* Weight gradients are read and written once a chunk, so a chunk has this many rows at least, and more while it stays in
  * cache; but it is bounded. */
 #define GRADIENT_ROWS 512
