@@ -25,9 +25,13 @@
 /* So many k at a time that a tile's part of R stays in L2 while rows pass over it. */
 #define TILE_K (128 * 1024 / (4 * VL * (int64_t)sizeof(REAL)))
 
-/* `rows` and `vectors` are constants where this is inlined; the arrays become registers. */
+/* An R of so many bytes may lie beyond L2. */
+#define FAR_BYTES (1 << 20)
+
+/* `rows` and `vectors` are constants where this is inlined; the arrays become registers. `soon` is to be fetched by the
+ * way, a line for each k; or null. */
 static ALWAYS_INLINE void FN(tile)(const int rows, const int vectors, const product *p, int64_t K, const REAL *A,
-                                   const REAL *R, int beta, REAL *C, int64_t ldc) {
+                                   const REAL *R, const REAL *soon, int beta, REAL *C, int64_t ldc) {
     const int64_t a_row = p->a_row, a_vector = p->a_vector, stride = p->stride;
     vec sum[MOST_ROWS][ROW_VECTORS];
     UNROLL for (int m = 0; m < rows; m++)
@@ -42,8 +46,11 @@ static ALWAYS_INLINE void FN(tile)(const int rows, const int vectors, const prod
             UNROLL for (int v = 0; v < vectors; v++) sum[m][v] += a * r[v];                                            \
         }                                                                                                              \
     }
-    for (; K >= VL; K -= VL, A += a_vector, R += VL * VL)
+    for (; K >= VL; K -= VL, A += a_vector, R += VL * VL) {
+        if (soon)
+            for (const REAL *end = soon + VL * VL; soon < end; soon += VL) PREFETCH_NEAR(soon);
         UNROLL_4 for (int64_t k = 0; k < VL; k++) ADD(k)
+    }
     for (int64_t k = 0; k < K; k++) ADD(k)
 #undef ADD
     UNROLL for (int m = 0; m < rows; m++)
@@ -51,9 +58,9 @@ static ALWAYS_INLINE void FN(tile)(const int rows, const int vectors, const prod
 }
 
 #define TILE(rows, vectors)                                                                                            \
-    static void FN(tile_##rows##_##vectors)(const product *p, int64_t K, const REAL *A, const REAL *R, int beta,       \
-                                            REAL *C, int64_t ldc) {                                                    \
-        FN(tile)(rows, vectors, p, K, A, R, beta, C, ldc);                                                             \
+    static void FN(tile_##rows##_##vectors)(const product *p, int64_t K, const REAL *A, const REAL *R,                 \
+                                            const REAL *soon, int beta, REAL *C, int64_t ldc) {                        \
+        FN(tile)(rows, vectors, p, K, A, R, soon, beta, C, ldc);                                                             \
     }
 #define TILES(vectors)                                                                                                 \
     TILE(1, vectors) TILE(2, vectors) TILE(3, vectors) TILE(4, vectors) TILE(5, vectors) TILE(6, vectors)
@@ -61,7 +68,7 @@ static ALWAYS_INLINE void FN(tile)(const int rows, const int vectors, const prod
     FN(tile_1_##vectors), FN(tile_2_##vectors), FN(tile_3_##vectors), FN(tile_4_##vectors), FN(tile_5_##vectors),      \
         FN(tile_6_##vectors)
 
-typedef void (*FN(tile_function))(const product *, int64_t, const REAL *, const REAL *, int, REAL *, int64_t);
+typedef void (*FN(tile_function))(const product *, int64_t, const REAL *, const REAL *, const REAL *, int, REAL *, int64_t);
 TILE(1, 8)
 TILES(1)
 TILES(2)
@@ -90,6 +97,7 @@ static void FN(multiply_columns)(const product *p, int64_t n, int64_t width) {
     const int64_t most = p->rows <= MOST_ROWS ? MOST_ROWS : 6, tiles = (p->rows + most - 1) / most;
     const int64_t vectors = (width + VL - 1) / VL;
     const int64_t chunk = tiles > 1 ? TILE_K : p->K; /* one tile passes over R once: nothing to keep */
+    const int far = p->columns * p->K * (int64_t)sizeof(REAL) >= FAR_BYTES;
     const REAL *R = p->R + n / VL * p->stride;
     for (int64_t k = 0; k < p->K; k += chunk)
         for (int64_t i = 0; i < tiles; i++) {
@@ -97,13 +105,16 @@ static void FN(multiply_columns)(const product *p, int64_t n, int64_t width) {
             const int beta = k > 0 || p->beta;
             const FN(tile_function) tile = FN(tiles)[vectors - 1][rows - 1];
             const REAL *A = p->A + m * p->a_row + k / VL * p->a_vector;
+            /* while a tile runs, the part of R that its number names of those wanted next comes nearer */
+            const REAL *next = k + chunk < p->K ? R + (k + chunk) * VL : R + vectors * p->stride;
+            const REAL *soon = far && i < vectors ? next + i * p->stride : NULL;
             REAL *C = p->C + m * p->ldc + n;
             if (width == vectors * VL) {
-                tile(p, K, A, R + k * VL, beta, C, p->ldc);
+                tile(p, K, A, R + k * VL, soon, beta, C, p->ldc);
             } else { /* the last vector hangs over: compute beside C */
                 REAL whole[MOST_ROWS][MOST_VECTORS * VL];
                 for (int64_t r = 0; beta && r < rows; r++) memcpy(whole[r], C + r * p->ldc, (size_t)width * sizeof(REAL));
-                tile(p, K, A, R + k * VL, beta, whole[0], MOST_VECTORS * VL);
+                tile(p, K, A, R + k * VL, soon, beta, whole[0], MOST_VECTORS * VL);
                 for (int64_t r = 0; r < rows; r++) memcpy(C + r * p->ldc, whole[r], (size_t)width * sizeof(REAL));
             }
         }
@@ -116,7 +127,7 @@ static void FN(multiply)(const product *p) {
     for (int64_t i = 0; i < steps; i++) {
         const int64_t n = (p->descending ? steps - 1 - i : i) * step, end = FRNN_MIN(n + step, p->columns);
         if (p->rows == 1 && end - n == step)
-            FN(tile_1_8)(p, p->K, p->A, p->R + n / VL * p->stride, p->beta, p->C + n, p->ldc);
+            FN(tile_1_8)(p, p->K, p->A, p->R + n / VL * p->stride, NULL, p->beta, p->C + n, p->ldc);
         else
             for (int64_t m = n; m < end; m += MOST_VECTORS * VL) FN(multiply_columns)(p, m, FRNN_MIN(MOST_VECTORS * VL, end - m));
     }
@@ -222,6 +233,7 @@ static void FN(pack_row)(int64_t n, const REAL *row, REAL *packed, int64_t strid
 #undef TILE_VECTORS
 #undef ROW_VECTORS
 #undef TILE_K
+#undef FAR_BYTES
 #undef TILE
 #undef TILES
 #undef ENTRIES
