@@ -69,11 +69,12 @@ static void run_member(const frnn_team *team, void (*work)(void *, const frnn_te
 
 /* ---- Waiting for a word to change: spin first, then sleep ---- */
 
-/* Pauses before sleeping, of some 11 nanoseconds each: in a barrier or for a call's end; for the next call; and for the
- * next call after having come too late for one. */
+/* Pauses before sleeping, of some 11 nanoseconds each: in a barrier or for a call's end; for the next call, at least; and
+ * at most, which is also after having come too late for one. */
 #define WAIT_SPINS 3000
 #define IDLE_SPINS 5000
 #define LATE_SPINS 90000
+#define IDLE_SHARE (20 * 11) /* a call's nanoseconds over this: a twentieth of its time */
 
 #if defined(__x86_64__)
 #define RELAX() _mm_pause()
@@ -165,7 +166,7 @@ void frnn_team_barrier(const frnn_team *team) {
 /* ---- Workers ---- */
 
 #define JOIN_SHARE 12              /* wait for workers for this part of the time that the work takes alone, ... */
-#define JOIN_NANOSECONDS 300000    /* ... but not longer than a waking takes */
+#define JOIN_NANOSECONDS 2000000   /* ... but not longer than a waking takes at worst */
 #define SLEEP_NANOSECONDS 20000    /* what a sleep in a barrier costs, about */
 #define MOST_SLEEPS 4              /* in a call, that say nothing */
 #define ALONE_NANOSECONDS 20000000 /* to go alone once the cores were found busy */
@@ -187,6 +188,12 @@ static worker *workers[MOST_WORKERS];
 static atomic_int worker_count;
 static pthread_mutex_t hiring = PTHREAD_MUTEX_INITIALIZER;
 
+static int64_t nanoseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
 static void *worker_main(void *argument) {
     worker *self = argument;
     int spins = IDLE_SPINS;
@@ -202,8 +209,9 @@ static void *worker_main(void *argument) {
         call *const call = self->call;
         wait_while(&call->size, 0, WAIT_SPINS);
         const frnn_team team = {self->index, (int)atomic_load(&call->size.value), &call->barrier};
+        const int64_t begin = nanoseconds();
         run_member(&team, call->work, call->context);
-        spins = IDLE_SPINS;
+        spins = (int)FRNN_MAX(IDLE_SPINS, FRNN_MIN(LATE_SPINS, (nanoseconds() - begin) / IDLE_SHARE));
         atomic_store(&self->state.value, NEXT_ROUND(running)); /* idle; from here on `call` may be gone */
         wake(&self->state);
     }
@@ -238,12 +246,6 @@ static void hire(int count) {
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_mutex_unlock(&hiring);
-}
-
-static int64_t nanoseconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
 typedef struct {
