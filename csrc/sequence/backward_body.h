@@ -82,6 +82,7 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
     const int64_t rows = frnn_part_rows(part, n), outputs = part->outputs.end - o0;
     const int64_t K = cell->kind == FRNN_LSTM || cell->kind == FRNN_GRU_AFTER ? 4 : 3;
     const frnn_series cells = FN(cells_series)(run);
+    n = FRNN_MIN(n, part->row_end);
 
     if (cell->w_hr) { /* h = W_hr m */
         for (int64_t j = part->row_first; j < n; j += part->row_step) {
@@ -155,8 +156,9 @@ static void FN(gather_inputs)(const FN(backward_run) *run, const frnn_chunk *chu
     const frnn_backward_args *args = run->args;
     const frnn_steps *steps = &args->steps;
     const int64_t H = cell->H, O = cell->O, lanes = FN(lanes)();
-    if (run->x.data) FN(gather)(&args->x, steps, chunk, j0, cell->I, run->x, team);
-    FOR_CHUNK_ROWS(chunk, steps, j0, team) {
+    const frnn_range mine = frnn_chunk_share(chunk, team->index, team->size);
+    if (run->x.data) FN(gather)(&args->x, steps, chunk, j0, cell->I, run->x, mine);
+    FOR_CHUNK_ROWS(chunk, steps, j0, mine) {
         const REAL *h_prev = FN(before_step)(run, &args->y, args->h0, O, t, b);
         const REAL *gates = (const REAL *)args->record.gates;
         FN(put)(run->h, at, 0, O, h_prev);
@@ -180,8 +182,8 @@ static void FN(add_peepholes)(const FN(backward_run) *run, const frnn_chunk *chu
     const int64_t H = run->cell->H, lanes = FN(lanes)();
     const frnn_series cells = FN(cells_series)(run);
     REAL *dp = args->dcell.peephole;
-    const frnn_team alone = {.index = 0, .size = 1};
-    FOR_CHUNK_ROWS(chunk, &args->steps, j0, &alone) {
+    const frnn_range all = {0, frnn_chunk_rows(chunk)};
+    FOR_CHUNK_ROWS(chunk, &args->steps, j0, all) {
         const REAL *c = FN(series_at)(&cells, t, b), *c_prev = FN(before_step)(run, &cells, args->c0, H, t, b);
         for (int64_t u0 = 0; u0 < H; u0 += lanes) {
             const REAL *da_i = FN(at)(run->da, at, u0).data, *da_f = FN(at)(run->da, at, run->plane + u0).data;
@@ -281,7 +283,8 @@ static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *ch
 
 static void FN(add_dx)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0, const frnn_team *team) {
     const int64_t I = run->cell->I;
-    FOR_CHUNK_ROWS(chunk, &run->args->steps, j0, team) {
+    const frnn_range mine = frnn_chunk_share(chunk, team->index, team->size);
+    FOR_CHUNK_ROWS(chunk, &run->args->steps, j0, mine) {
         REAL *to = FN(series_at)(&run->args->dx, t, b);
         const REAL *from = run->dx + at * I;
         for (int64_t k = 0; k < I; k++) to[k] += from[k];
@@ -293,13 +296,13 @@ static void FN(backward_work)(void *context, const frnn_team *team) {
     const frnn_cell *cell = run->cell;
     const frnn_backward_args *args = run->args;
     const frnn_steps *steps = &args->steps;
-    const frnn_part part = frnn_part_of(cell, run->by_units, team->index, team->size);
     const int64_t H = cell->H, O = cell->O;
     frnn_chunk chunk;
     if (team->index == 0) memset(run->zero, 0, (size_t)FRNN_MAX(H, O) * sizeof(REAL));
     for (int64_t j0 = 0; j0 < steps->B; j0 += run->plan.block_rows) {
         const int64_t j1 = FRNN_MIN(j0 + run->plan.block_rows, steps->B);
         const int64_t longest = frnn_length(steps, frnn_row(steps, j0));
+        const frnn_part part = frnn_part_of(cell, steps, run->by_units, j1 - j0, team->index, team->size);
         for (int64_t j = j0 + team->index; j < j1; j += team->size) {
             const int64_t b = frnn_row(steps, j);
             memcpy(run->dh + (j - j0) * O, (const REAL *)args->dh_n + b * O, (size_t)O * sizeof(REAL));

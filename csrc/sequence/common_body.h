@@ -18,13 +18,12 @@ static void FN(copy_or_clear)(REAL *to, const REAL *from, int64_t n) {
         memset(to, 0, (size_t)n * sizeof(REAL));
 }
 
-/* For each valid (t, b) of a chunk that is this member's: at is its row in the chunk's arrays, j its row in the block. */
-#define FOR_CHUNK_ROWS(chunk, steps, j0, team)                                                                         \
+/* For each valid (t, b) of a chunk whose row there, `at`, is in `mine`; j is its row in the block. */
+#define FOR_CHUNK_ROWS(chunk, steps, j0, mine)                                                                         \
     for (int64_t t = (chunk)->low; t < (chunk)->high; t++)                                                             \
-        for (int64_t j = ((team)->index + (team)->size - t % (team)->size) % (team)->size,                             \
-                     at = (chunk)->offset[t - (chunk)->low] + j, b;                                                    \
-             at < (chunk)->offset[t - (chunk)->low + 1] && (b = frnn_row(steps, (j0) + j), 1);                         \
-             j += (team)->size, at += (team)->size)
+        for (int64_t start = (chunk)->offset[t - (chunk)->low], at = FRNN_MAX(start, (mine).first), j = at - start, b; \
+             at < FRNN_MIN((chunk)->offset[t - (chunk)->low + 1], (mine).end) && (b = frnn_row(steps, (j0) + j), 1);   \
+             j++, at++)
 
 /* A matrix: element (r, c) is at data[r*row + c/lanes*vector + c%lanes]. Row-major where `vector` is the number of lanes;
  * packed (kernels/product_body.h) where `row` is. */
@@ -70,6 +69,6 @@ static void FN(put)(FN(matrix) m, int64_t r, int64_t c, int64_t n, const REAL *v
 
 /* Rows of a series into a chunk's matrix (., n). */
 static void FN(gather)(const frnn_series *from, const frnn_steps *steps, const frnn_chunk *chunk, int64_t j0, int64_t n,
-                       FN(matrix) to, const frnn_team *team) {
-    FOR_CHUNK_ROWS(chunk, steps, j0, team) FN(put)(to, at, 0, n, FN(series_at)(from, t, b));
+                       FN(matrix) to, frnn_range mine) {
+    FOR_CHUNK_ROWS(chunk, steps, j0, mine) FN(put)(to, at, 0, n, FN(series_at)(from, t, b));
 }

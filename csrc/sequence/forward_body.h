@@ -90,30 +90,44 @@ static void FN(clear_past_ends)(const FN(forward_run) *run, const frnn_team *tea
             memset(FN(series_at)(&run->args->y, t, b), 0, (size_t)run->cell->O * sizeof(REAL));
 }
 
-/* a = x W^T for some rows and units of a chunk. */
-static void FN(project_part)(const FN(forward_run) *run, FN(matrix) x, frnn_range rows, frnn_range units) {
+/* a = x W^T for `count` rows of a chunk, every step-th from `first` on, and some units. */
+static void FN(project_part)(const FN(forward_run) *run, FN(matrix) x, int64_t first, int64_t step, int64_t count,
+                             frnn_range units) {
     const FN(factor) *W = &run->factors.input;
-    const int64_t A = run->blocks * run->plane, count = rows.end - rows.first;
-    REAL *a = run->a + rows.first * A;
-    x = FN(at)(x, rows.first, 0);
+    const int64_t A = run->blocks * run->plane;
+    REAL *a = run->a + first * A;
+    x = FN(every)(FN(at)(x, first, 0), step);
     if (run->cell->kind != FRNN_GRU_AFTER) {
-        FN(multiply)(W, count, x, 0, 1, 0, (int)W->blocks, units.first, units.end, 0, a, A, run->plane, 0);
+        FN(multiply)(W, count, x, 0, 1, 0, (int)W->blocks, units.first, units.end, 0, a, step * A, run->plane, 0);
     } else { /* W_n x goes to the fourth block, and U_n h will be added to the third */
-        FN(multiply)(W, count, x, 0, 1, 0, 2, units.first, units.end, 0, a, A, run->plane, 0);
-        FN(multiply)(W, count, x, 0, 1, 2, 3, units.first, units.end, 0, a + run->plane, A, run->plane, 0);
+        FN(multiply)(W, count, x, 0, 1, 0, 2, units.first, units.end, 0, a, step * A, run->plane, 0);
+        FN(multiply)(W, count, x, 0, 1, 2, 3, units.first, units.end, 0, a + run->plane, step * A, run->plane, 0);
         const int64_t end = units.end == run->cell->H ? run->plane : units.end;
         for (int64_t r = 0; r < count; r++)
-            memset(a + r * A + 2 * run->plane + units.first, 0, (size_t)(end - units.first) * sizeof(REAL));
+            memset(a + r * step * A + 2 * run->plane + units.first, 0, (size_t)(end - units.first) * sizeof(REAL));
     }
 }
 
-/* a = x W^T for a chunk: each member for the units that are its own, or for a share of the rows. */
+/* Fewer rows a step than this are projected many steps at a time. */
+#define OWN_ROWS 6
+
+/* a = x W^T for a chunk: each member for what is its own in the steps, units or rows, so that it finds it in its cache; or
+ * for a share of the chunk, where it has so few rows a step that reading W for them would take longer. */
 static void FN(project)(const FN(forward_run) *run, const frnn_part *part, const frnn_chunk *chunk, const frnn_team *team) {
     const int64_t rows = frnn_chunk_rows(chunk);
     FN(matrix) x = run->x;
     if (run->plan.direct) x.data = FN(series_at)(&run->args->x, chunk->low, 0);
-    const frnn_range all = {0, rows};
-    FN(project_part)(run, x, part->by_units ? all : frnn_share(rows, 1, team->index, team->size), part->units);
+    if (part->by_units || team->size == 1) {
+        FN(project_part)(run, x, 0, 1, rows, part->units);
+    } else if (rows < OWN_ROWS * team->size * (chunk->high - chunk->low)) {
+        const frnn_range mine = frnn_chunk_share(chunk, team->index, team->size);
+        FN(project_part)(run, x, mine.first, 1, mine.end - mine.first, part->units);
+    } else {
+        for (int64_t i = 0; i < chunk->high - chunk->low; i++) {
+            const int64_t own = frnn_part_rows(part, chunk->offset[i + 1] - chunk->offset[i]);
+            if (own > 0) FN(project_part)(run, x, chunk->offset[i] + part->row_first, part->row_step, own, part->units);
+        }
+    }
 }
 
 /* a += h U^T in step s, blocks b0..b1-1, for this member's units and `rows` of its rows. */
@@ -135,6 +149,7 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
     const REAL *h_prev = run->h[s % 2];
     REAL *h_next = run->h[1 - s % 2];
     const int before = cell->kind == FRNN_GRU_BEFORE;
+    n = FRNN_MIN(n, part->row_end);
 
     FN(frnn_forward_row) row = {.n = part->units.end - u0, .H = H, .plane = run->plane, .replace = cell->replace};
     row.bias = run->bias + u0;
@@ -195,18 +210,19 @@ static void FN(forward_work)(void *context, const frnn_team *team) {
     const FN(forward_run) *run = context;
     const frnn_cell *cell = run->cell;
     const frnn_steps *steps = &run->args->steps;
-    const frnn_part part = frnn_part_of(cell, run->by_units, team->index, team->size);
     frnn_chunk chunk;
     if (team->index == 0) FN(combine_bias)(run);
     for (int64_t j0 = 0; j0 < steps->B; j0 += run->plan.block_rows) {
         const int64_t j1 = FRNN_MIN(j0 + run->plan.block_rows, steps->B);
         const int64_t longest = frnn_length(steps, frnn_row(steps, j0));
+        const frnn_part part = frnn_part_of(cell, steps, run->by_units, j1 - j0, team->index, team->size);
         FN(start_states)(run, j0, j1, team);
         for (int64_t s0 = 0; s0 < longest; s0 += run->plan.chunk_steps) {
             const int64_t s1 = FRNN_MIN(s0 + run->plan.chunk_steps, longest);
             frnn_chunk_fill(&chunk, steps, j0, j1, steps->reverse ? longest - s1 : s0, steps->reverse ? longest - s0 : s1);
             if (!run->plan.direct) {
-                FN(gather)(&run->args->x, steps, &chunk, j0, cell->I, run->x, team);
+                FN(gather)(&run->args->x, steps, &chunk, j0, cell->I, run->x,
+                           frnn_chunk_share(&chunk, team->index, team->size));
                 frnn_team_barrier(team);
             }
             FN(project)(run, &part, &chunk, team);

@@ -74,25 +74,35 @@ static inline void frnn_chunk_fill(frnn_chunk *chunk, const frnn_steps *s, int64
 
 static inline int64_t frnn_chunk_rows(const frnn_chunk *chunk) { return chunk->offset[chunk->high - chunk->low]; }
 
+static inline frnn_range frnn_chunk_share(const frnn_chunk *chunk, int index, int size) {
+    return frnn_share(frnn_chunk_rows(chunk), 1, index, size);
+}
+
 /* Units are shared in multiples of this, which is a whole number of any instruction set's vectors. */
 #define FRNN_UNITS 16
 
-/* Which of a step's rows and which units a thread of a team computes: every size-th row and all units, or all rows and
- * a slice of the units. Rows need no barrier between steps; units do, but stay few enough for that thread's cache. */
+/* Which of a block's rows and which units a member of a team computes. Sharing units needs barriers within a step, but each
+ * member's weights stay few enough for its cache. Rows shared are a range, so that no two members write near each other; with
+ * lengths they are every size-th row instead, since the last rows end first. */
 typedef struct {
-    int64_t row_first, row_step;
+    int64_t row_first, row_end, row_step;
     frnn_range units, outputs; /* of H and of O */
     int by_units;
 } frnn_part;
 
-static inline frnn_part frnn_part_of(const frnn_cell *cell, int by_units, int index, int size) {
+static inline frnn_part frnn_part_of(const frnn_cell *cell, const frnn_steps *s, int by_units, int64_t rows, int index,
+                                     int size) {
     if (by_units && size > 1)
-        return (frnn_part){0, 1, frnn_share(cell->H, FRNN_UNITS, index, size),
+        return (frnn_part){0, rows, 1, frnn_share(cell->H, FRNN_UNITS, index, size),
                            frnn_share(cell->O, FRNN_UNITS, index, size), 1};
-    return (frnn_part){index, size, {0, cell->H}, {0, cell->O}, 0};
+    const frnn_range own = frnn_share(rows, 1, index, size), units = {0, cell->H}, outputs = {0, cell->O};
+    if (s->lengths) return (frnn_part){index, rows, size, units, outputs, 0};
+    return (frnn_part){own.first, own.end, 1, units, outputs, 0};
 }
 
+/* How many of the first n rows are a part's. */
 static inline int64_t frnn_part_rows(const frnn_part *part, int64_t n) {
+    n = FRNN_MIN(n, part->row_end);
     return n > part->row_first ? (n - part->row_first + part->row_step - 1) / part->row_step : 0;
 }
 
