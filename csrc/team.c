@@ -170,6 +170,8 @@ void frnn_team_barrier(const frnn_team *team) {
 #define SLEEP_NANOSECONDS 20000    /* what a sleep in a barrier costs, about */
 #define MOST_SLEEPS 4              /* in a call, that say nothing */
 #define ALONE_NANOSECONDS 20000000 /* to go alone once the cores were found busy */
+#define SHORT_NANOSECONDS 100000   /* work that is not worth waking a thread ... */
+#define RECENT_NANOSECONDS 200000  /* ... unless calls come one after the other */
 
 /* A worker's state is in the two lower bits; the others count its rounds (an offer and what became of it), so that a
  * caller sees its own round end even if another caller's has begun. */
@@ -280,7 +282,7 @@ static int gather_members(call *call, int count, int64_t patience, member *membe
     return joined;
 }
 
-static atomic_llong alone_until;
+static atomic_llong alone_until, last_end;
 
 static void run_team(int threads, int64_t alone, void (*work)(void *context, const frnn_team *team), void *context) {
     member members[MOST_WORKERS];
@@ -310,11 +312,20 @@ static void run_team(int threads, int64_t alone, void (*work)(void *context, con
         atomic_store(&alone_until, end + ALONE_NANOSECONDS);
 }
 
+/* Are others worth asking, for work that takes one thread `alone` nanoseconds? */
+static int worth_asking(int64_t alone) {
+    const int64_t now = nanoseconds();
+    return frnn_team_insisted() ||
+           (now >= atomic_load(&alone_until) &&
+            (alone >= SHORT_NANOSECONDS || now - atomic_load_explicit(&last_end, memory_order_relaxed) < RECENT_NANOSECONDS));
+}
+
 void frnn_team_run(int threads, int64_t alone, void (*work)(void *context, const frnn_team *team), void *context) {
-    if (threads > 1 && (frnn_team_insisted() || nanoseconds() >= atomic_load(&alone_until)))
+    if (threads > 1 && worth_asking(alone))
         run_team(threads, alone, work, context);
     else
         run_member(&(frnn_team){0, 1, NULL}, work, context);
+    if (threads > 1) atomic_store_explicit(&last_end, nanoseconds(), memory_order_relaxed);
 }
 
 #else /* no POSIX threads: every team is one thread */

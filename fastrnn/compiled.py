@@ -12,7 +12,7 @@ from fastrnn.threads import get_num_threads
 
 __all__ = ["BlasEngine", "PackedEngine"]
 
-assert blas.integer_bytes  # both engines leave weight gradients to BLAS, so it is there before they are
+assert blas.integer_bytes  # BLAS is there before the engines that use it
 
 
 class BlasEngine:
@@ -50,11 +50,11 @@ class BlasEngine:
     ) -> native.NativeStepper:
         """See `fastrnn.engines.Engine.stepper`."""
         between = [np.empty_like(h[0]) for _ in cells[:-1]]
-        return native.NativeStepper(weights, between, h, c)
+        return native.NativeStepper(weights, between, h, c, get_num_threads)
 
 
 class PackedEngine(BlasEngine):
-    """Products by our own vector kernels, with weights packed for them; weight gradients by BLAS."""
+    """Products by our own vector kernels, with weights packed for them."""
 
     name = "packed"
 

@@ -86,6 +86,12 @@ static double near_bytes(void) {
 #endif
 }
 
+/* Of `bytes` out of `kept`, all of which are read over and over. */
+static double reading(double bytes, double kept) {
+    const double near = FRNN_MIN(1, near_bytes() / kept);
+    return bytes * (near / BANDWIDTH_NEAR + (1 - near) / BANDWIDTH_FAR);
+}
+
 /* Of the gates, a unit and lane. */
 static double gate_time(const frnn_cell *cell, int lanes) {
     static const double whole[] = {[FRNN_RNN_TANH] = 10, [FRNN_RNN_RELU] = 4, [FRNN_LSTM] = 40, [FRNN_GRU_AFTER] = 25,
@@ -98,10 +104,9 @@ static double pass_time(const frnn_cell *cell, frnn_pass pass, double T, double 
     const double size = cell->dtype == FRNN_F32 ? 4 : 8, rate = LANE_RATE * lanes, G = (double)frnn_gates(cell);
     const double I = (double)cell->I, H = (double)cell->H, O = (double)cell->O;
     const double rows = by_units ? B : ceil(B / threads), share = by_units ? threads : 1;
-    const double weights = (G * H * O + (cell->w_hr ? H * O : 0)) / share, bytes = weights * size;
-    const double fits = FRNN_MIN(1, near_bytes() / bytes);
-    const double reading = bytes * (fits / BANDWIDTH_NEAR + (1 - fits) / BANDWIDTH_FAR);
-    double step = FRNN_MAX(2 * rows * weights / rate, reading);
+    const double weights = (G * H * O + (cell->w_hr ? H * O : 0)) / share, inputs = G * H * I / share;
+    const double kept = (weights + (T == 1 ? inputs : 0)) * size; /* a step on its own needs all weights once */
+    double step = FRNN_MAX(2 * rows * weights / rate, reading(weights * size, kept));
     step += rows * (H / share * gate_time(cell, lanes) + ROW_OVERHEAD);
     if (by_units && threads > 1) {
         const double barriers = 1 + (cell->kind == FRNN_GRU_BEFORE) + (cell->w_hr != NULL);
@@ -109,8 +114,9 @@ static double pass_time(const frnn_cell *cell, frnn_pass pass, double T, double 
         step += barriers * BARRIER + values * size / 64 * (threads - 1) / threads * LINE_FETCH;
     }
     /* what all steps do together is shared evenly: the input's projection, or its gradient and those of the weights */
-    const double together = 2 * B * G * H * (pass == FRNN_FORWARD ? I : 2 * I + O) / rate / threads;
-    return T * (step + together) + (threads > 1 ? START : 0);
+    double together = T * 2 * B * G * H * (pass == FRNN_FORWARD ? I : 2 * I + O) / rate / threads;
+    together = FRNN_MAX(together, reading(inputs * size, T == 1 ? kept : inputs * size));
+    return T * step + together + (threads > 1 ? START : 0);
 }
 
 int frnn_choose_threads(const frnn_cell *cell, const frnn_steps *steps, frnn_pass pass, int lanes, int threads,

@@ -1,6 +1,6 @@
 """The C code for Python: see csrc/fastrnn.h. Arguments have been validated, and are trusted."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from numpy.typing import NDArray
@@ -21,8 +21,11 @@ def backward(
 ) -> None: ...  # fmt: skip
 
 class NativeStepper:
-    def __init__(self, cells: list[NativeCell], outputs: list[NDArray], h: NDArray, c: NDArray | None) -> None: ...
-    def __call__(self, x: NDArray, out: NDArray, threads: int = 1) -> None: ...
+    def __init__(
+        self, cells: list[NativeCell], outputs: list[NDArray], h: NDArray, c: NDArray | None,
+        get_threads: Callable[[], int],
+    ) -> None: ...  # fmt: skip
+    def __call__(self, x: NDArray, out: NDArray) -> None: ...
 
 # The capsules are those of scipy.linalg.cython_blas.__pyx_capi__, the addresses 0 where there is no such function.
 def install_blas(capsules: Mapping[str, Any], set_threads: int, get_threads: int) -> int: ...

@@ -147,12 +147,13 @@ cdef class NativeStepper:
     cdef list cells
     cdef list args  # of StepArgs, a layer each
     cdef Workspace workspace
+    cdef object get_threads
 
-    def __init__(self, list cells, list outputs, cnp.ndarray h, cnp.ndarray c):
-        """`outputs` are arrays (B, O) for what lies between the layers."""
+    def __init__(self, list cells, list outputs, cnp.ndarray h, cnp.ndarray c, get_threads):
+        """`outputs` are arrays (B, O) for what lies between the layers; `get_threads()` says how many a step may use."""
         cdef StepArgs step
         cdef NativeCell cell
-        self.cells, self.args, self.workspace = cells, [], Workspace()
+        self.cells, self.args, self.workspace, self.get_threads = cells, [], Workspace(), get_threads
         for layer, cell in enumerate(cells):
             step = StepArgs.__new__(StepArgs)
             step.keep = (h[layer], None if c is None else c[layer], outputs)
@@ -166,8 +167,9 @@ cdef class NativeStepper:
             self.workspace.reserve(frnn_forward_workspace(&cell.c, &step.a))
             self.args.append(step)
 
-    def __call__(self, cnp.ndarray x, cnp.ndarray out, int threads=1):
+    def __call__(self, cnp.ndarray x, cnp.ndarray out):
         cdef Py_ssize_t layer, last = len(self.cells) - 1
+        cdef int threads = self.get_threads()
         cdef StepArgs step
         cdef NativeCell cell
         for layer in range(last + 1):
