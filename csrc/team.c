@@ -5,6 +5,9 @@
  * goes ahead with those that come in time: alone, if none does. Who waits spins for some microseconds, and then sleeps.
  * Where that happened often in a call, its members had to wait for a core, and calls go alone for a while.
  */
+#ifdef __linux__
+#define _GNU_SOURCE /* sched.h: where a thread runs */
+#endif
 #include "team.h"
 
 #include <stdatomic.h>
@@ -21,6 +24,7 @@
 #endif
 #ifdef __linux__
 #include <linux/futex.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -125,6 +129,25 @@ static int wait_while(word *w, unsigned value, int spins) {
     return 1;
 }
 
+/* ---- Which core ---- */
+
+/* A thread that wakes while all cores are busy may be put on its waker's, and stay there, each waiting for the other, long
+ * after another core is free. */
+#ifdef __linux__
+static int current_core(void) { return sched_getcpu(); }
+static void leave_core(int core) {
+    cpu_set_t allowed, others;
+    if (core < 0 || core >= CPU_SETSIZE || core != sched_getcpu() || sched_getaffinity(0, sizeof allowed, &allowed)) return;
+    others = allowed;
+    CPU_CLR(core, &others);
+    if (CPU_COUNT(&others) > 0 && sched_setaffinity(0, sizeof others, &others) == 0) /* moves at once */
+        sched_setaffinity(0, sizeof allowed, &allowed);
+}
+#else
+static int current_core(void) { return -1; }
+static void leave_core(int core) { (void)core; }
+#endif
+
 /* ---- A call, on its caller's stack ---- */
 
 #define MOST_WORKERS 1023
@@ -137,6 +160,7 @@ typedef struct {
 } progress;
 
 struct frnn_barrier {
+    int caller_core;
     atomic_int sleeps; /* how often a member had to */
     progress *members[MOST_WORKERS + 1];
 };
@@ -159,14 +183,17 @@ void frnn_team_barrier(const frnn_team *team) {
         atomic_store(&mine->value, signal);
         wake(mine);
         for (unsigned seen; (int)((seen = atomic_load_explicit(&theirs->value, memory_order_acquire)) - signal) < 0;)
-            if (wait_while(theirs, seen, WAIT_SPINS)) atomic_fetch_add_explicit(&barrier->sleeps, 1, memory_order_relaxed);
+            if (wait_while(theirs, seen, WAIT_SPINS)) {
+                atomic_fetch_add_explicit(&barrier->sleeps, 1, memory_order_relaxed);
+                if (team->index > 0) leave_core(barrier->caller_core);
+            }
     }
 }
 
 /* ---- Workers ---- */
 
 #define JOIN_SHARE 12              /* wait for workers for this part of the time that the work takes alone, ... */
-#define JOIN_NANOSECONDS 2000000   /* ... but not longer than a waking takes at worst */
+#define JOIN_NANOSECONDS 5000000   /* ... but not longer than a waking takes at worst */
 #define SLEEP_NANOSECONDS 20000    /* what a sleep in a barrier costs, about */
 #define MOST_SLEEPS 4              /* in a call, that say nothing */
 #define ALONE_NANOSECONDS 20000000 /* to go alone once the cores were found busy */
@@ -210,6 +237,7 @@ static void *worker_main(void *argument) {
         if (!atomic_compare_exchange_strong(&self->state.value, &state, running)) continue; /* withdrawn */
         call *const call = self->call;
         wait_while(&call->size, 0, WAIT_SPINS);
+        leave_core(call->barrier.caller_core);
         const frnn_team team = {self->index, (int)atomic_load(&call->size.value), &call->barrier};
         const int64_t begin = nanoseconds();
         run_member(&team, call->work, call->context);
@@ -290,6 +318,7 @@ static void run_team(int threads, int64_t alone, void (*work)(void *context, con
     call.work = work, call.context = context;
     call.size = (word){0};
     atomic_init(&call.barrier.sleeps, 0);
+    call.barrier.caller_core = current_core();
     threads = FRNN_MIN(threads, MOST_WORKERS + 1);
     hire(threads - 1);
     const int64_t begin = nanoseconds();
