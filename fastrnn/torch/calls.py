@@ -24,6 +24,7 @@ from fastrnn.stack import Stack
 __all__ = ["DTYPES", "Call", "Packing", "array", "as_usual", "plain", "recognise"]
 
 DTYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
+TYPES = {dtype: np.dtype(str(dtype).removeprefix("torch.")).str for dtype in (*DTYPES, torch.int64)}
 KINDS = {"LSTM": "lstm", "GRU": "gru", "RNN_TANH": "rnn", "RNN_RELU": "rnn"}  # PyTorch's mode -> the cell's kind
 
 
@@ -87,22 +88,27 @@ def as_usual() -> bool:
 
 
 def plain(t: Any, dtype: torch.dtype) -> bool:
-    """Whether `t` is an ordinary tensor of that dtype, whose values lie in the CPU's memory."""
+    """Whether `t` is an ordinary tensor of that dtype, whose values lie in the CPU's memory, aligned."""
     return (
         (type(t) is Tensor or type(t) is torch.nn.Parameter)
         and t.dtype is dtype
-        and t.is_cpu
-        and t.layout is torch.strided
-        and not t.is_nested
-        and not t.is_neg()
-        and not t._is_zerotensor()
+        and _dispatched(t).raw_repr() in PLAIN
+        and (address := t.data_ptr()) > t.storage_offset() * 8  # null once the storage is freed
+        and address % t.itemsize == 0
     )
+
+
+# How PyTorch dispatches a dense tensor on the CPU, recorded and in inference mode. Whatever is sparse, nested, negated
+# lazily, fake, or wrapped by a transform has another set of keys.
+_dispatched = torch._C._dispatch_keys
+with torch.inference_mode():
+    PLAIN = {_dispatched(torch.empty(0, device="cpu")).raw_repr()}
+PLAIN.add(_dispatched(torch.empty(0, device="cpu")).raw_repr())
 
 
 def array(t: Tensor) -> NDArray:
     """A plain tensor's memory. (`t.numpy()` would forbid that the tensor's storage is ever resized.)"""
-    result = np.asarray(_Memory(t))
-    return result if result.flags.aligned else result.copy()
+    return np.asarray(_Memory(t))
 
 
 class _Memory:
@@ -112,11 +118,9 @@ class _Memory:
 
     def __init__(self, t: Tensor) -> None:
         self.tensor = t
-        dtype = DTYPES.get(t.dtype) or np.dtype(np.int64)
-        strides = None if t.is_contiguous() else tuple(s * dtype.itemsize for s in t.stride())
-        pointer = (t.data_ptr(), False)
         self.__array_interface__ = {
-            "version": 3, "typestr": dtype.str, "shape": t.shape, "strides": strides, "data": pointer,
+            "version": 3, "typestr": TYPES[t.dtype], "shape": t.shape, "data": (t.data_ptr(), False),
+            "strides": None if t.is_contiguous() else tuple(t.itemsize * n for n in t.stride()),
         }  # fmt: skip
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,11 +75,9 @@ class _Tape(NamedTuple):
         return cls(parts[:L], parts[L : -2 * LD], parts[-2 * LD : -LD], parts[-LD:])
 
 
-@contextmanager
-def _as_many_threads() -> Iterator[None]:
+def _as_many_threads() -> AbstractContextManager[None]:
     """As many threads as PyTorch would use."""
-    with threads.num_threads(min(torch.get_num_threads(), threads.MAX_THREADS)):
-        yield
+    return threads.num_threads(min(torch.get_num_threads(), threads.MAX_THREADS))
 
 
 EMPTY = {dtype: torch.empty(0, dtype=dtype, device="cpu") for dtype in DTYPES}
