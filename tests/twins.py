@@ -40,10 +40,9 @@ def parts(result: Any) -> list[torch.Tensor]:
 
 
 def assert_close(actual: Any, expected: Any, what: str, name: str) -> None:
-    """Both None, or the same shape and near enough."""
-    if expected is None or actual is None:
-        assert actual is None, f"{name}: expected no gradient, got one"
-        assert expected is None, f"{name}: expected a gradient, got none"
+    """The same shape and near enough. No gradient, where none of a layer reaches the loss, may be zeros instead."""
+    if expected is None:
+        assert actual is None or not actual.any(), f"{name}: expected no gradient, got one"
         return
     assert actual.shape == expected.shape, name
     assert actual.dtype == expected.dtype, name

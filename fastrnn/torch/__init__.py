@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any, TypeVar
 
 import torch
@@ -38,9 +37,9 @@ class _Accelerated:
         hx = self.permute_hidden(tuple(state) if call.stack.has_c else state[0], unsorted_indices)
         return PackedSequence(y, batch_sizes, sorted_indices, unsorted_indices), hx
 
-    def __prepare_scriptable__(self) -> torch.nn.Module:
-        """What torch.jit.script compiles instead."""
-        return restore(copy.copy(self))  # type: ignore[type-var]
+    def __prepare_scriptable__(self) -> Any:
+        """What torch.jit.script puts into the model instead: it compiles source code, so it must be PyTorch's."""
+        return restore(self)  # type: ignore[type-var]
 
 
 class LSTM(_Accelerated, torch.nn.LSTM):
