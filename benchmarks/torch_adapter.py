@@ -168,37 +168,40 @@ def microseconds(run: Callable[[], Any], n: int = 2000) -> float:
     return statistics.median(parts) * 1e6
 
 
+def cost_of(cell: str) -> tuple[float, ...]:
+    """Of an inference, a forward and a backward; then an empty node's forward and backward."""
+    layer, x, dy = getattr(fastrnn.torch, cell)(1, 1), torch.randn(1, 1, 1), torch.ones(1, 1, 1)
+    tensors = [x, *layer.parameters()]
+
+    def forward() -> torch.Tensor:
+        return layer(x)[0]
+
+    def node() -> torch.Tensor:
+        global RESULTS
+        RESULTS = (dy.clone(), dy.clone())
+        return Node.apply(*tensors)[0]
+
+    def both(forward: Callable[[], torch.Tensor]) -> None:
+        torch.autograd.backward(forward(), dy)
+        for t in tensors:
+            t.grad = None
+
+    with torch.no_grad():
+        inference = microseconds(forward)
+    forwards = [microseconds(run) for run in (forward, node)]
+    backwards = [microseconds(lambda run=run: both(run)) for run in (forward, node)]
+    return inference, forwards[0], backwards[0] - forwards[0], forwards[1], backwards[1] - forwards[1]
+
+
 def cost(cells: list[str]) -> None:
-    """Print what a call costs whose engine does nothing, without what PyTorch asks for any node."""
-    global RESULTS
+    """Print what a call costs whose engine does nothing, and what of it PyTorch asks for any node."""
     fastrnn.engines._ENGINES["nothing"] = Nothing()  # type: ignore[assignment]
-    print("\nthe adapter's own cost, us a call (T, B, I, H = 1); forward and backward without an empty node's")
-    print(f"{'':<8}{'inference':>10}{'forward':>10}{'backward':>10}{'an empty node':>16}{'its backward':>14}")
-    for cell in cells:
-        layer = getattr(fastrnn.torch, cell)(1, 1)
-        x, dy = torch.randn(1, 1, 1), torch.ones(1, 1, 1)
-        tensors = [x, *layer.parameters()]
-
-        def both(forward: Callable[[], Any], layer: Any = layer, dy: Any = dy) -> None:
-            torch.autograd.backward(forward(), dy)
-            for p in layer.parameters():
-                p.grad = None
-
-        def node(tensors: Any = tensors) -> Any:
-            global RESULTS
-            RESULTS = (torch.from_numpy(dy.numpy().copy()), torch.ones(1))
-            return Node.apply(*tensors)[0]
-
-        with fastrnn.engines.use("nothing"):
-            with torch.no_grad():
-                inference = microseconds(lambda: layer(x))
-            forward, node_forward = microseconds(lambda: layer(x)[0]), microseconds(node)
-            backward = microseconds(lambda: both(lambda: layer(x)[0])) - forward
-            node_backward = microseconds(lambda: both(node)) - node_forward
-        print(
-            f"{cell:<8}{inference:>10.1f}{forward - node_forward:>10.1f}{backward - node_backward:>10.1f}"
-            f"{node_forward:>16.1f}{node_backward:>14.1f}"
-        )
+    print("\nthe adapter's own cost, us a call: an engine that does nothing, T, B, I, H = 1")
+    print(f"{'':<8}{'inference':>10}{'forward':>10}{'backward':>10}   of which an empty node's")
+    with fastrnn.engines.use("nothing"):
+        for cell in cells:
+            inference, forward, backward, *node = cost_of(cell)
+            print(f"{cell:<8}{inference:>10.1f}{forward:>10.1f}{backward:>10.1f}   {node[0]:.1f} and {node[1]:.1f}")
 
 
 def main() -> None:

@@ -236,7 +236,9 @@ x3 = torch.zeros(5, 2, 3)
 
 def state(*shape: int, dtype: Any = torch.float32) -> Callable[[Any], Any]:
     """A state of a shape, as the layer takes it."""
-    return lambda layer: (torch.zeros(shape, dtype=dtype),) * 2 if layer.mode == "LSTM" else torch.zeros(shape, dtype=dtype)
+    return lambda layer: (
+        (torch.zeros(shape, dtype=dtype),) * 2 if layer.mode == "LSTM" else torch.zeros(shape, dtype=dtype)
+    )
 
 
 WRONG: dict[str, tuple[Any, Callable[[Any], Any]]] = {

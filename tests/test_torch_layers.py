@@ -1,8 +1,11 @@
 """fastrnn.torch against torch.nn, live: results and gradients, over random layers and calls."""
 
+import os
 import threading
+import time
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 
@@ -12,6 +15,8 @@ from twins import CELLS, Trial, assert_close, parts, run, trials, twins  # noqa:
 
 import fastrnn  # noqa: E402
 import fastrnn.torch  # noqa: E402
+from fastrnn.cell import Cell, Record  # noqa: E402
+from fastrnn.torch import openmp  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 
@@ -89,6 +94,28 @@ def test_dropout_draws_as_pytorch_does(cell: str, form: str) -> None:
     with torch.no_grad():  # training mode drops there, too
         torch.manual_seed(7)
         assert_close(parts(fast(x))[0], after[0][0], "output", "y")
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_nobody_looks_past_a_rows_end(cell: str, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def poisoned(self: Any, T: int, B: int, zeroed: bool) -> Record:
+        assert not zeroed
+        parts = new_record(self, T, B, zeroed)
+        for part in parts:
+            if part is not None:
+                part.fill(np.nan)
+        return parts
+
+    new_record = Cell.new_record
+    monkeypatch.setattr(Cell, "new_record", poisoned)
+    own, fast = twins(cell, 3, 20, 2, bidirectional=True)
+    x = torch.nn.utils.rnn.pack_padded_sequence(torch.randn(7, 5, 3), torch.tensor([7, 5, 2, 2, 1]))
+    found = []
+    for layer in (own, fast):
+        parts(layer(x))[0].square().sum().backward()
+        found.append([p.grad for p in layer.parameters()])
+    for a, b in zip(found[1], found[0], strict=True):
+        assert_close(a, b, "gradient", "gradient")
 
 
 # ---- What PyTorch's graph does with a node -------------------------------------------------------------------------
@@ -266,3 +293,66 @@ def test_storages_stay_resizable() -> None:
     assert all(p.untyped_storage().resizable() for p in layer.parameters())
 
 
+# ---- PyTorch's threads ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def large() -> Any:
+    """A call that is worth sending PyTorch's threads away for; it runs a forward and a backward."""
+    layer, x = fastrnn.torch.GRU(128, 128), torch.randn(20, 64, 128)
+    assert fastrnn.torch.recognise(layer, x, None).operations > 2 * openmp.WORTHWHILE
+
+    def call() -> float:
+        y, _ = layer(x)
+        y.sum().backward()
+        return float(y.detach().sum())
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield call
+    torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(openmp._pause is None, reason="PyTorch does not use libgomp here")
+def test_pytorchs_threads_are_sent_away_only_for_large_work(large: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds: list[int] = []
+    monkeypatch.setattr(openmp, "_pause", kinds.append)
+    large()
+    assert kinds == [openmp.SOFT] * 2
+    fastrnn.torch.GRU(3, 4)(torch.zeros(5, 2, 3))
+    torch.set_num_threads(1)
+    large()
+    assert len(kinds) == 2
+
+
+def test_pytorchs_threads_come_back(large: Any) -> None:
+    a = torch.randn(300, 300)
+    expected, y = a @ a + a, large()
+    for _ in range(20):
+        assert torch.equal(a @ a + a, expected)
+        assert large() == y
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
+def test_a_forked_child_does_not_wait_for_its_parents_threads(large: Any) -> None:
+    torch.randn(1000, 1000).add(1)
+    large()
+    child = os.fork()
+    if child == 0:
+        # Only what fastrnn does: PyTorch itself hangs in a forked child that runs its threads.
+        openmp.make_room(10**12, 2)
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(wait(child)) == 7
+
+
+def wait(child: int) -> int:
+    """The status of a child that ends within 20 seconds."""
+    for _ in range(2000):
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return status
+        time.sleep(0.01)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    raise AssertionError("the child hangs")

@@ -148,9 +148,9 @@ def trials(draw: Any, **fixed: Any) -> Trial:
         pick("form", "batched", "packed", "packed sorted", "unbatched"),
         pick("state", True, False),
         pick("training", True, False),
-        pick("graded", (True,) * 4, (False, True, True, True), (True, False, False, False), (False, False, False, True)),
+        pick(
+            "graded", (True,) * 4, (False, True, True, True), (True, False, False, False), (False, False, False, True)
+        ),
         pick("layout", "contiguous", "strided", "expanded"),
         draw(st.integers(0, 2**31)),
     )
-
-

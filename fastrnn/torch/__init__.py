@@ -39,7 +39,7 @@ class _Accelerated:
 
     def __prepare_scriptable__(self) -> Any:
         """What torch.jit.script puts into the model instead: it compiles source code, so it must be PyTorch's."""
-        return restore(self)  # type: ignore[type-var]
+        return restore(self)
 
 
 class LSTM(_Accelerated, torch.nn.LSTM):
@@ -54,7 +54,7 @@ class RNN(_Accelerated, torch.nn.RNN):
     """`torch.nn.RNN`, run by fastrnn's kernels where they serve the call, else by PyTorch; see docs/bridges.md."""
 
 
-_FAST = {torch.nn.LSTM: LSTM, torch.nn.GRU: GRU, torch.nn.RNN: RNN}
+_FAST: dict[Any, Any] = {torch.nn.LSTM: LSTM, torch.nn.GRU: GRU, torch.nn.RNN: RNN}
 _OWN = {fast: own for own, fast in _FAST.items()}
 
 
@@ -90,7 +90,7 @@ def restore(module: Module) -> Module:
     return _switch(module, _OWN)
 
 
-def _switch(module: Module, classes: dict[type, type]) -> Module:
+def _switch(module: Module, classes: dict[Any, Any]) -> Module:
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}")
     for part in module.modules():

@@ -23,7 +23,7 @@ from fastrnn.stack import Stack
 
 __all__ = ["DTYPES", "Call", "Packing", "array", "as_usual", "plain", "recognise"]
 
-DTYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
+DTYPES: dict[Any, np.dtype] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 TYPES = {dtype: np.dtype(str(dtype).removeprefix("torch.")).str for dtype in (*DTYPES, torch.int64)}
 KINDS = {"LSTM": "lstm", "GRU": "gru", "RNN_TANH": "rnn", "RNN_RELU": "rnn"}  # PyTorch's mode -> the cell's kind
 
@@ -35,22 +35,22 @@ class Packing(NamedTuple):
     T: int
     B: int
     rows: int
-    index: NDArray[np.intp] | None  # of each packed row among the T*B padded ones; None: all sequences have T steps
+    places: NDArray[np.intp] | None  # of packed rows among the T*B padded ones; None: every sequence has T steps
     lengths: NDArray[np.int64] | None
     order: NDArray[np.int64] | None
 
     def pad(self, a: NDArray) -> NDArray:
         """(rows, n) -> (T, B, n), zero where there is no row."""
-        if self.index is None:
+        if self.places is None:
             return a.reshape(self.T, self.B, a.shape[1])
         padded = np.zeros((self.T * self.B, a.shape[1]), a.dtype)
-        padded[self.index] = a
+        padded[self.places] = a
         return padded.reshape(self.T, self.B, a.shape[1])
 
     def pack(self, a: NDArray) -> NDArray:
         """The inverse of `pad`."""
         padded = a.reshape(self.T * self.B, a.shape[2])
-        return padded if self.index is None else padded.take(self.index, axis=0)
+        return padded if self.places is None else padded.take(self.places, axis=0)
 
 
 class Call(NamedTuple):
@@ -60,6 +60,7 @@ class Call(NamedTuple):
     dropout: float  # 0 where it does not act
     batched: bool
     packing: Packing | None
+    operations: int  # in the products of a forward run
     x: Tensor | None
     h0: Tensor | None
     c0: Tensor | None
@@ -133,7 +134,7 @@ def recognise(module: Any, input: Any, hx: Any) -> Call | None:
     dtype = getattr(x, "dtype", None)
     if dtype not in DTYPES or not plain(x, dtype):
         return None
-    stack, shapes = _stack(
+    stack, shapes, operations = _stack(
         module.mode, module.input_size, module.hidden_size, module.num_layers, module.bias, module.batch_first,
         module.bidirectional, module.proj_size, packed, dtype,
     )  # fmt: skip
@@ -163,7 +164,8 @@ def recognise(module: Any, input: Any, hx: Any) -> Call | None:
             states = hx if stack.has_c else (hx,)
         states = (*states, None)
     dropout = module.dropout if module.training and module.num_layers > 1 else 0.0
-    return Call(stack, dropout, batched, packing, x, states[0], states[1], weights)
+    operations *= x.numel() // module.input_size
+    return Call(stack, dropout, batched, packing, operations, x, states[0], states[1], weights)
 
 
 def _weights(module: Any) -> list[Any]:
@@ -180,8 +182,8 @@ def _weights(module: Any) -> list[Any]:
 def _stack(
     mode: str, I: int, H: int, L: int, bias: bool, batch_first: bool, bidirectional: bool, P: int, packed: bool,
     dtype: torch.dtype,
-) -> tuple[Stack, tuple[tuple[int, ...], ...]]:  # fmt: skip
-    """The shape of a module in our words, and the shapes of its flat weights."""
+) -> tuple[Stack, tuple[tuple[int, ...], ...], int]:  # fmt: skip
+    """The shape of a module in our words, the shapes of its flat weights, and operations a row and step."""
     D = 2 if bidirectional else 1
 
     def cell(input_size: int) -> Cell:
@@ -189,7 +191,8 @@ def _stack(
         return Cell(KINDS[mode], input_size, H, DTYPES[dtype], P, bias, nonlinearity)
 
     stack = Stack((cell(I), *[cell(D * (P or H))] * (L - 1)), D, batch_first and not packed)
-    return stack, tuple(shape for c in stack.cells for _ in range(D) for shape in c.shapes().values())
+    shapes = tuple(shape for c in stack.cells for _ in range(D) for shape in c.shapes().values())
+    return stack, shapes, 2 * sum(shape[0] * shape[1] for shape in shapes if len(shape) == 2)
 
 
 def _states_fit(stack: Stack, states: Any, B: int, batched: bool, dtype: torch.dtype) -> bool:

@@ -17,6 +17,7 @@ from fastrnn.engines import Engine
 from fastrnn.frozen import infer
 from fastrnn.stack import Stack, at, direction_part, state_to_caller
 from fastrnn.torch.calls import DTYPES, Call, Packing, array, as_usual, plain
+from fastrnn.torch.openmp import make_room
 from fastrnn.validate import Arguments
 
 __all__ = ["run"]
@@ -28,7 +29,7 @@ def run(call: Call) -> tuple[Tensor, ...]:
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         form = call._replace(x=None, h0=None, c0=None, weights=())  # tensors are the graph's to keep
         return Recurrence.apply(form, *tensors)
-    with _as_many_threads():
+    with _threads_for(call):
         return _forward(engines.current(), call, tensors)[0] if call.dropout else _infer(engines.current(), call)
 
 
@@ -38,7 +39,7 @@ class Recurrence(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.call, ctx.engine, ctx.count = call, engines.current(), len(tensors)
-        with _as_many_threads():
+        with _threads_for(call):
             results, tape = _forward(ctx.engine, call, tensors)
         ctx.watch = _version_counter(results[0])
         ctx.version = ctx.watch._version
@@ -49,13 +50,13 @@ class Recurrence(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *dresults: Tensor | None) -> tuple[Tensor | None, ...]:
         call, saved, needed = ctx.call, ctx.saved_tensors, ctx.needs_input_grad[1:]
-        tensors, tape = saved[: ctx.count], _Tape.split(call.stack, saved[ctx.count :])
+        tensors, tape = saved[: ctx.count], _Tape.split(call.stack, list(saved[ctx.count :]))
         # PyTorch allows a caller to change y in place, where it does not need y itself. A packed y is not the tape's.
         changed = call.packing is None and ctx.watch._version != ctx.version
         usual = as_usual() and all(d is None or plain(d, tensors[0].dtype) for d in dresults)
         if torch.is_grad_enabled() or changed or not usual:
             return None, *_differentiate_pytorch(call, tensors, tape.noises, dresults, needed)
-        with _as_many_threads():
+        with _threads_for(call):
             gradients = _backward(ctx.engine, call, tensors, tape, dresults)
         return None, *(d if wanted else None for d, wanted in zip(gradients, needed, strict=True))
 
@@ -63,21 +64,23 @@ class Recurrence(torch.autograd.Function):
 class _Tape(NamedTuple):
     """What backward needs of a forward run besides its arguments."""
 
-    outputs: Sequence[Tensor]  # (T, B, D*O) of each layer
-    noises: Sequence[Tensor]  # dropout's factors between layers, laid out as PyTorch's; none without dropout
-    gates: Sequence[Tensor | None]  # the `Record` of each layer and direction
-    cells: Sequence[Tensor | None]
+    outputs: list[Tensor]  # (T, B, D*O) of each layer
+    noises: list[Tensor]  # dropout's factors between layers, laid out as PyTorch's; none without dropout
+    gates: list[Tensor | None]  # the `Record` of each layer and direction
+    cells: list[Tensor | None]
 
     @classmethod
-    def split(cls, stack: Stack, parts: Sequence[Any]) -> _Tape:
+    def split(cls, stack: Stack, parts: list[Any]) -> _Tape:
         """The tape of all its parts in a row."""
         L, LD = len(stack.cells), len(stack.cells) * stack.directions
         return cls(parts[:L], parts[L : -2 * LD], parts[-2 * LD : -LD], parts[-LD:])
 
 
-def _as_many_threads() -> AbstractContextManager[None]:
-    """As many threads as PyTorch would use."""
-    return threads.num_threads(min(torch.get_num_threads(), threads.MAX_THREADS))
+def _threads_for(call: Call) -> AbstractContextManager[None]:
+    """As many threads as PyTorch would use, and room for them."""
+    count = min(torch.get_num_threads(), threads.MAX_THREADS)
+    make_room(call.operations, count)
+    return threads.num_threads(count)
 
 
 EMPTY = {dtype: torch.empty(0, dtype=dtype, device="cpu") for dtype in DTYPES}
@@ -98,7 +101,9 @@ def _infer(engine: Engine, call: Call) -> tuple[Tensor, ...]:
     x = _time_major(call, call.x)
     h0, c0 = _states(stack, x.shape[1], call.h0, call.c0)
     lengths, order = (None, None) if packing is None else (packing.lengths, packing.order)
-    prepared = [engine.prepare(stack.cells[k // stack.directions], w) for k, w in enumerate(_split(stack, call.weights))]
+    prepared = [
+        engine.prepare(stack.cells[k // stack.directions], w) for k, w in enumerate(_split(stack, call.weights))
+    ]
     args = Arguments(x, h0, c0, lengths, order, None, call.batched, state_is_new=call.h0 is None)
     y, state = infer(stack, engine, prepared, args)
     return _results(y if packing is None else packing.pack(y), state)
@@ -123,7 +128,7 @@ def _forward(engine: Engine, call: Call, tensors: Sequence[Any]) -> tuple[tuple[
         y = stack.empty(T, B, stack.output_size) if last else np.empty((T, B, stack.output_size), stack.dtype)
         for d in range(D):
             k = layer * D + d
-            record = cell.new_record(T, B, zeroed=packing is not None)
+            record = cell.new_record(T, B, zeroed=False)  # nobody looks at what lies past a row's end
             engine.forward(
                 cell, engine.prepare(cell, split[k]), _steps(packing, d), below, h[k], at(c, k),
                 direction_part(y, d, cell.output_size), h_n[k], at(c_n, k), record,
@@ -200,13 +205,14 @@ def _split(stack: Stack, weights: Sequence[Tensor]) -> list[Weights]:
 
 def _fields(stack: Stack, flat: Sequence[NDArray]) -> list[Weights]:
     """Flat weights, or their gradients, by layer and direction."""
-    cell = stack.cells[0]
-    size = 2 + 2 * cell.bias + bool(cell.proj_size)
-    parts = [flat[start : start + size] for start in range(0, len(flat), size)]
-    none = (None, None)
-    return [
-        Weights(*w[:2], *(w[2:4] if cell.bias else none), w[-1] if cell.proj_size else None, None) for w in parts
-    ]  # fmt: skip
+    bias, projected = stack.cells[0].bias, bool(stack.cells[0].proj_size)
+    size = 2 + 2 * bias + projected
+    found = []
+    for start in range(0, len(flat), size):
+        w = flat[start : start + size]
+        b_ih, b_hh = w[2:4] if bias else (None, None)
+        found.append(Weights(w[0], w[1], b_ih, b_hh, w[-1] if projected else None, None))
+    return found
 
 
 def _steps(packing: Packing | None, direction: int) -> Steps:
@@ -240,9 +246,11 @@ def _differentiate_pytorch(
         # Of aliases: where h0 depends on x, say, the gradient in x is not to include what comes to it through h0.
         aliases = [None if t is None else t.view_as(t) for t in tensors]
         results = _run_pytorch(call, aliases, noises)
-        results, dresults = zip(*((r, d) for r, d in zip(results, dresults, strict=True) if d is not None), strict=True)
+        reached, cotangents = zip(
+            *((r, d) for r, d in zip(results, dresults, strict=True) if d is not None), strict=True
+        )
         wanted = [alias for alias, need in zip(aliases, needed, strict=True) if need]
-        found = iter(torch.autograd.grad(results, wanted, dresults, create_graph=create_graph, allow_unused=True))
+        found = iter(torch.autograd.grad(reached, wanted, cotangents, create_graph=create_graph, allow_unused=True))
     return tuple(next(found) if need else None for need in needed)
 
 
@@ -252,10 +260,7 @@ def _run_pytorch(call: Call, tensors: Sequence[Any], noises: Sequence[Tensor]) -
     x, h0, c0, *weights = tensors
     x = x if packing is not None else _swapped(stack, x) if batched else x.unsqueeze(1)
     shapes = stack.state_shapes(x.shape[1] if packing is None else packing.B)[: 2 if stack.has_c else 1]
-    states = [
-        x.new_zeros(shape) if t is None else t.view(shape)
-        for t, shape in zip((h0, c0), shapes, strict=False)
-    ]
+    states = [x.new_zeros(shape) if t is None else t.view(shape) for t, shape in zip((h0, c0), shapes, strict=False)]
     cell, D, size = stack.cells[0], stack.directions, len(weights) // len(stack.cells)
     function = getattr(torch._VF, cell.kind if cell.kind != "rnn" else f"rnn_{cell.nonlinearity}")
     finals = []
