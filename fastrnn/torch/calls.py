@@ -1,0 +1,225 @@
+"""Which calls the kernels take, and in what form. All others are PyTorch's own, its errors included.
+
+A call is taken only if all of it is recognised: ordinary tensors on the CPU, of the shapes and the dtype that PyTorch
+would accept, and nobody who looks on (a tracer, a transform, a mode). So nothing here raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils._device import DeviceContext
+
+from fastrnn.cell import Cell
+from fastrnn.stack import Stack
+
+__all__ = ["DTYPES", "Call", "Packing", "array", "as_usual", "plain", "recognise"]
+
+DTYPES: dict[Any, np.dtype] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
+TYPES = {dtype: np.dtype(str(dtype).removeprefix("torch.")).str for dtype in (*DTYPES, torch.int64)}
+KINDS = {"LSTM": "lstm", "GRU": "gru", "RNN_TANH": "rnn", "RNN_RELU": "rnn"}  # PyTorch's mode -> the cell's kind
+
+
+class Packing(NamedTuple):
+    """Where the rows of a PackedSequence lie in a padded (T, B, .) array."""
+
+    batch_sizes: Tensor
+    T: int
+    B: int
+    rows: int
+    places: NDArray[np.intp] | None  # of packed rows among the T*B padded ones; None: every sequence has T steps
+    lengths: NDArray[np.int64] | None
+    order: NDArray[np.int64] | None
+
+    def pad(self, a: NDArray) -> NDArray:
+        """(rows, n) -> (T, B, n), zero where there is no row."""
+        if self.places is None:
+            return a.reshape(self.T, self.B, a.shape[1])
+        padded = np.zeros((self.T * self.B, a.shape[1]), a.dtype)
+        padded[self.places] = a
+        return padded.reshape(self.T, self.B, a.shape[1])
+
+    def pack(self, a: NDArray) -> NDArray:
+        """The inverse of `pad`."""
+        padded = a.reshape(self.T * self.B, a.shape[2])
+        return padded if self.places is None else padded.take(self.places, axis=0)
+
+
+class Call(NamedTuple):
+    """A call that the kernels take."""
+
+    stack: Stack
+    dropout: float  # 0 where it does not act
+    batched: bool
+    packing: Packing | None
+    operations: int  # in the products of a forward run
+    x: Tensor | None
+    h0: Tensor | None
+    c0: Tensor | None
+    weights: Sequence[Tensor]  # PyTorch's flat weights: `Weights` of each layer and direction, without what is None
+
+    def time_major(self, a: NDArray) -> NDArray:
+        """An array in the layout of x as (T, B, .)."""
+        return self.stack.time_major(a, self.batched) if self.packing is None else self.packing.pad(a)
+
+    def to_caller(self, a: NDArray) -> NDArray:
+        """The inverse of `time_major`."""
+        return self.stack.to_caller(a, self.batched) if self.packing is None else self.packing.pack(a)
+
+
+def as_usual() -> bool:
+    """Whether PyTorch just computes: nothing compiles, traces, transforms or reroutes what it is told to do."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._len_torch_dispatch_stack()
+        or forward_ad._current_level >= 0
+        or torch.is_autocast_enabled("cpu")
+        or (torch._C._len_torch_function_stack() and not _only_default_device())
+    )
+
+
+def plain(t: Any, dtype: torch.dtype) -> bool:
+    """Whether `t` is an ordinary tensor of that dtype, whose values lie in the CPU's memory, aligned."""
+    return (
+        (type(t) is Tensor or type(t) is torch.nn.Parameter)
+        and t.dtype is dtype
+        and _dispatched(t).raw_repr() in PLAIN
+        and (address := t.data_ptr()) > t.storage_offset() * 8  # null once the storage is freed
+        and address % t.itemsize == 0
+    )
+
+
+# How PyTorch dispatches a dense tensor on the CPU, recorded and in inference mode. Whatever is sparse, nested, negated
+# lazily, fake, or wrapped by a transform has another set of keys.
+_dispatched = torch._C._dispatch_keys
+with torch.inference_mode():
+    PLAIN = {_dispatched(torch.empty(0, device="cpu")).raw_repr()}
+PLAIN.add(_dispatched(torch.empty(0, device="cpu")).raw_repr())
+
+
+def array(t: Tensor) -> NDArray:
+    """A plain tensor's memory. (`t.numpy()` would forbid that the tensor's storage is ever resized.)"""
+    return np.asarray(_Memory(t))
+
+
+class _Memory:
+    """Offers a tensor's memory to NumPy, and keeps it alive as the array's base."""
+
+    __slots__ = ("__array_interface__", "tensor")
+
+    def __init__(self, t: Tensor) -> None:
+        self.tensor = t
+        self.__array_interface__ = {
+            "version": 3, "typestr": TYPES[t.dtype], "shape": t.shape, "data": (t.data_ptr(), False),
+            "strides": None if t.is_contiguous() else tuple(t.itemsize * n for n in t.stride()),
+        }  # fmt: skip
+
+
+def recognise(module: Any, input: Any, hx: Any) -> Call | None:
+    """The call `module(input, hx)` of an RNN, LSTM or GRU if the kernels take it, else None."""
+    if not as_usual():
+        return None
+    packed = isinstance(input, PackedSequence)
+    x = input.data if packed else input
+    dtype = getattr(x, "dtype", None)
+    if dtype not in DTYPES or not plain(x, dtype):
+        return None
+    stack, shapes, operations = _stack(
+        module.mode, module.input_size, module.hidden_size, module.num_layers, module.bias, module.batch_first,
+        module.bidirectional, module.proj_size, packed, dtype,
+    )  # fmt: skip
+    weights = _weights(module)
+    if len(weights) != len(shapes):
+        return None
+    for w, shape in zip(weights, shapes, strict=True):
+        if not plain(w, dtype) or w.shape != shape:
+            return None
+    if x.dim() not in ((2,) if packed else (2, 3)) or x.shape[-1] != module.input_size or not x.numel():
+        return None
+    packing, batched = None, packed or x.dim() == 3
+    if packed:
+        packing = _packing(input.batch_sizes, len(x))
+        if packing is None:
+            return None
+        B = packing.B
+    else:
+        B = x.shape[0 if module.batch_first else 1] if batched else 1
+    states: Any = (None, None)
+    if hx is not None:
+        states = hx if stack.has_c else (hx,)
+        if not _states_fit(stack, states, B, batched, dtype):
+            return None
+        if packed:
+            hx = module.permute_hidden(hx, input.sorted_indices)
+            states = hx if stack.has_c else (hx,)
+        states = (*states, None)
+    dropout = module.dropout if module.training and module.num_layers > 1 else 0.0
+    operations *= x.numel() // module.input_size
+    return Call(stack, dropout, batched, packing, operations, x, states[0], states[1], weights)
+
+
+def _weights(module: Any) -> list[Any]:
+    """The module's flat weights, up to date as its own forward would have them."""
+    registered = module._parameters.get
+    for name, w in zip(module._flat_weights_names, module._flat_weights, strict=False):
+        if registered(name) is not w:  # parametrized, normalised or called functionally
+            module._update_flat_weights()
+            break
+    return module._flat_weights
+
+
+@lru_cache(maxsize=1024)
+def _stack(
+    mode: str, I: int, H: int, L: int, bias: bool, batch_first: bool, bidirectional: bool, P: int, packed: bool,
+    dtype: torch.dtype,
+) -> tuple[Stack, tuple[tuple[int, ...], ...], int]:  # fmt: skip
+    """The shape of a module in our words, the shapes of its flat weights, and operations a row and step."""
+    D = 2 if bidirectional else 1
+
+    def cell(input_size: int) -> Cell:
+        nonlinearity = "relu" if mode == "RNN_RELU" else "tanh"
+        return Cell(KINDS[mode], input_size, H, DTYPES[dtype], P, bias, nonlinearity)
+
+    stack = Stack((cell(I), *[cell(D * (P or H))] * (L - 1)), D, batch_first and not packed)
+    shapes = tuple(shape for c in stack.cells for _ in range(D) for shape in c.shapes().values())
+    return stack, shapes, 2 * sum(shape[0] * shape[1] for shape in shapes if len(shape) == 2)
+
+
+def _states_fit(stack: Stack, states: Any, B: int, batched: bool, dtype: torch.dtype) -> bool:
+    """Whether an initial state is one that PyTorch would accept."""
+    if not isinstance(states, (tuple, list)) or len(states) != (2 if stack.has_c else 1):
+        return False
+    for t, (LD, _, size) in zip(states, stack.state_shapes(B), strict=False):
+        if not plain(t, dtype) or t.shape != ((LD, B, size) if batched else (LD, size)):
+            return False
+    return True
+
+
+def _packing(batch_sizes: Any, rows: int) -> Packing | None:
+    """The layout of a PackedSequence; None if it is not a sound one."""
+    if type(batch_sizes) is not Tensor or batch_sizes.dtype is not torch.int64 or batch_sizes.dim() != 1:
+        return None
+    sizes = array(batch_sizes)
+    T, B = len(sizes), int(sizes[0]) if len(sizes) else 0
+    if B <= 0 or sizes[-1] <= 0 or (np.diff(sizes) > 0).any() or sizes.sum() != rows:
+        return None
+    if sizes[-1] == B:
+        return Packing(batch_sizes, T, B, rows, None, None, None)
+    valid = sizes[:, None] > np.arange(B)
+    return Packing(batch_sizes, T, B, rows, np.flatnonzero(valid), valid.sum(axis=0), np.arange(B))
+
+
+def _only_default_device() -> bool:
+    """Whether all modes are default devices, which do not matter to tensors that are there."""
+    modes = torch.overrides._get_current_function_mode_stack()
+    return all(type(mode) is DeviceContext for mode in modes)
