@@ -89,8 +89,9 @@ typedef struct {
 int64_t frnn_forward_workspace(const frnn_cell *cell, const frnn_forward_args *args);
 int64_t frnn_backward_workspace(const frnn_cell *cell, const frnn_backward_args *args);
 
-/* Run with at most `threads` threads; `workspace` is 64-byte aligned and as large as the functions above say. */
-void frnn_forward(const frnn_cell *cell, const frnn_forward_args *args, int threads, void *workspace);
+/* Run with at most `threads` threads; `workspace` is 64-byte aligned and as large as the functions above say, together
+ * where there are two cells: the directions of a layer, of one dtype, at once if each is better off with half the threads. */
+void frnn_forward(int count, const frnn_cell *const *cells, const frnn_forward_args *args, int threads, void *workspace);
 void frnn_backward(const frnn_cell *cell, const frnn_backward_args *args, int threads, void *workspace);
 
 /* ---- Packed weights, for the instruction set selected now ------------------------------------------------------------ */

@@ -63,6 +63,13 @@ void frnn_team_insist(frnn_split split) { atomic_store(&insisted, (int)split); }
 
 frnn_split frnn_team_insisted(void) { return (frnn_split)atomic_load(&insisted); }
 
+frnn_team frnn_team_half(const frnn_team *team, int *half) {
+    const int middle = team->size / 2;
+    *half = team->index >= middle;
+    return (frnn_team){team->index - (*half ? middle : 0), *half ? team->size - middle : middle,
+                       team->first + (*half ? middle : 0), team->barrier};
+}
+
 static void run_member(const frnn_team *team, void (*work)(void *, const frnn_team *), void *context) {
     const float_mode before = flush_denormals();
     work(context, team);
@@ -177,15 +184,15 @@ typedef struct {
 void frnn_team_barrier(const frnn_team *team) {
     struct frnn_barrier *barrier = team->barrier;
     for (int distance = 1; distance < team->size; distance *= 2) {
-        word *mine = &barrier->members[team->index]->given;
-        word *theirs = &barrier->members[(team->index + team->size - distance) % team->size]->given;
+        word *mine = &barrier->members[team->first + team->index]->given;
+        word *theirs = &barrier->members[team->first + (team->index + team->size - distance) % team->size]->given;
         const unsigned signal = atomic_load_explicit(&mine->value, memory_order_relaxed) + 1;
         atomic_store(&mine->value, signal);
         wake(mine);
         for (unsigned seen; (int)((seen = atomic_load_explicit(&theirs->value, memory_order_acquire)) - signal) < 0;)
             if (wait_while(theirs, seen, WAIT_SPINS)) {
                 atomic_fetch_add_explicit(&barrier->sleeps, 1, memory_order_relaxed);
-                if (team->index > 0) leave_core(barrier->caller_core);
+                if (team->first + team->index > 0) leave_core(barrier->caller_core);
             }
     }
 }
@@ -238,7 +245,7 @@ static void *worker_main(void *argument) {
         call *const call = self->call;
         wait_while(&call->size, 0, WAIT_SPINS);
         leave_core(call->barrier.caller_core);
-        const frnn_team team = {self->index, (int)atomic_load(&call->size.value), &call->barrier};
+        const frnn_team team = {self->index, (int)atomic_load(&call->size.value), 0, &call->barrier};
         const int64_t begin = nanoseconds();
         run_member(&team, call->work, call->context);
         spins = (int)FRNN_MAX(IDLE_SPINS, FRNN_MIN(LATE_SPINS, (nanoseconds() - begin) / IDLE_SHARE));
@@ -331,7 +338,7 @@ static void run_team(int threads, int64_t alone, void (*work)(void *context, con
         call.barrier.members[k + 1] = &members[k].who->progress;
         atomic_store(&members[k].who->progress.given.value, 0);
     }
-    const frnn_team team = {0, joined + 1, &call.barrier};
+    const frnn_team team = {0, joined + 1, 0, &call.barrier};
     atomic_store(&call.size.value, (unsigned)team.size);
     wake(&call.size);
     run_member(&team, work, context);
@@ -353,7 +360,7 @@ void frnn_team_run(int threads, int64_t alone, void (*work)(void *context, const
     if (threads > 1 && worth_asking(alone))
         run_team(threads, alone, work, context);
     else
-        run_member(&(frnn_team){0, 1, NULL}, work, context);
+        run_member(&(frnn_team){0, 1, 0, NULL}, work, context);
     if (threads > 1) atomic_store_explicit(&last_end, nanoseconds(), memory_order_relaxed);
 }
 
@@ -363,7 +370,7 @@ void frnn_team_barrier(const frnn_team *team) { (void)team; }
 
 void frnn_team_run(int threads, int64_t alone, void (*work)(void *context, const frnn_team *team), void *context) {
     (void)threads, (void)alone;
-    run_member(&(frnn_team){0, 1, NULL}, work, context);
+    run_member(&(frnn_team){0, 1, 0, NULL}, work, context);
 }
 
 #endif

@@ -9,8 +9,12 @@
 /* A member's view of its team. */
 typedef struct {
     int index, size; /* 0 <= index < size */
+    int first;       /* in the whole team, of a half */
     struct frnn_barrier *barrier;
 } frnn_team;
+
+/* The half of a team that a member of it is in, as a team; `*half` becomes 0 or 1. Of a team of at least two. */
+frnn_team frnn_team_half(const frnn_team *team, int *half);
 
 /* Call work(context, team) in at most `threads` threads at once and wait for all; in fewer where cores are busy. `alone`
  * is about how many nanoseconds the work takes one thread. Denormals count as zero meanwhile; the caller's floating-point

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,8 +33,11 @@ class BlasEngine:
         y: NDArray, h_n: NDArray, c_n: NDArray | None, record: Record | None,
     ) -> None:  # fmt: skip
         """See `fastrnn.engines.Engine.forward`."""
-        gates, cells = (None, None) if record is None else record
-        native.forward(weights, steps, x, h0, c0, y, h_n, c_n, gates, cells, get_num_threads())
+        native.forward([(weights, steps, x, h0, c0, y, h_n, c_n, record)], get_num_threads())
+
+    def forward_directions(self, calls: list[tuple[Any, ...]]) -> None:
+        """See `fastrnn.engines.Engine.forward_directions`."""
+        native.forward([call[1:] for call in calls], get_num_threads())
 
     def backward(
         self, cell: Cell, weights: native.NativeCell, steps: Steps, x: NDArray, h0: NDArray, c0: NDArray | None,

@@ -46,6 +46,12 @@ class Engine(Protocol):
         c_n (B, H) and, unless it is None, the valid steps of `record`. h_n may be h0 itself, c_n may be c0.
         """
 
+    def forward_directions(self, calls: list[tuple[Any, ...]]) -> None:
+        """Do what `forward` does for the directions of a layer, at once where there are threads for it.
+
+        Each of the one or two calls has forward's arguments; they differ in what they write.
+        """
+
     def backward(
         self, cell: Cell, weights: Any, steps: Steps, x: NDArray, h0: NDArray, c0: NDArray | None, y: NDArray,
         record: Record, dy: NDArray | None, dh_n: NDArray, dc_n: NDArray | None, dx: NDArray, dh0: NDArray,

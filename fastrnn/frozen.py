@@ -39,12 +39,11 @@ def infer(stack: Stack, engine: Engine, prepared: list[Any], args: Arguments) ->
         below, out = args.x[steps], y[steps]
         for layer, cell in enumerate(stack.cells):
             above = out if layer == len(stack.cells) - 1 else np.empty((len(below), B, D * O), stack.dtype)
-            for d in range(D):
-                k = layer * D + d
-                engine.forward(
-                    cell, prepared[k], _part(args.steps(d), start, len(below)), below, h[k], at(c, k),
-                    direction_part(above, d, O), h[k], at(c, k), None,
-                )  # fmt: skip
+            engine.forward_directions([
+                (cell, prepared[k], _part(args.steps(d), start, len(below)), below, h[k], at(c, k),
+                 direction_part(above, d, O), h[k], at(c, k), None)
+                for d, k in enumerate(range(layer * D, layer * D + D))
+            ])  # fmt: skip
             below = above
     return stack.to_caller(y, args.batched), state_to_caller(h, c, args.batched)
 

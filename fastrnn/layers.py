@@ -252,13 +252,15 @@ class Recurrent:
         for layer, cell in enumerate(stack.cells):
             last = layer == len(stack.cells) - 1
             y = stack.empty(T, B, stack.output_size) if last else np.empty((T, B, stack.output_size), stack.dtype)
+            calls = []
             for d in range(D):
                 k = layer * D + d
                 records.append(cell.new_record(T, B, zeroed=args.lengths is not None))
-                engine.forward(
+                calls.append((
                     cell, engine.prepare(cell, weights[k]), args.steps(d), inputs[layer], args.h0[k], at(args.c0, k),
                     direction_part(y, d, cell.output_size), h_n[k], at(c_n, k), records[k],
-                )  # fmt: skip
+                ))  # fmt: skip
+            engine.forward_directions(calls)
             outputs.append(y)
             if not last:
                 masks.append(self._rng.random(y.shape, np.float32) >= dropout if dropout else None)

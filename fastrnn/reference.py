@@ -214,6 +214,11 @@ class ReferenceEngine:
         if c_n is not None:
             c_n[...] = c
 
+    def forward_directions(self, calls: list[tuple[Any, ...]]) -> None:
+        """See `fastrnn.engines.Engine.forward_directions`."""
+        for call in calls:
+            self.forward(*call)
+
     def stepper(
         self, cells: tuple[Cell, ...], weights: list[Weights], h: NDArray, c: NDArray | None
     ) -> Callable[[NDArray, NDArray], None]:

@@ -350,9 +350,9 @@ int64_t FN(frnn_backward_workspace)(const frnn_cell *cell, const frnn_backward_a
 void FN(frnn_backward)(const frnn_cell *cell, const frnn_backward_args *args, int threads, void *workspace) {
     FN(backward_run) run = FN(backward_new)(cell, args);
     FN(backward_layout)(&run, workspace);
-    int64_t alone;
-    threads = frnn_choose_threads(cell, &args->steps, FRNN_BACKWARD, (int)FN(lanes)(), threads, &run.by_units, &alone);
-    if (!cell->packed) threads = frnn_gemm_begin(threads);
-    frnn_team_run(threads, alone, FN(backward_work), &run);
+    const frnn_split_plan plan = frnn_choose_threads(cell, &args->steps, FRNN_BACKWARD, 1, (int)FN(lanes)(), threads);
+    run.by_units = plan.by_units;
+    threads = cell->packed ? plan.threads : frnn_gemm_begin(plan.threads);
+    frnn_team_run(threads, plan.alone, FN(backward_work), &run);
     if (!cell->packed) frnn_gemm_end();
 }

@@ -255,12 +255,33 @@ int64_t FN(frnn_forward_workspace)(const frnn_cell *cell, const frnn_forward_arg
     return frnn_fits(cell, &args->steps, &run.plan) ? (int64_t)FN(forward_layout)(&run, NULL) : -1;
 }
 
-void FN(frnn_forward)(const frnn_cell *cell, const frnn_forward_args *args, int threads, void *workspace) {
-    FN(forward_run) run = FN(forward_new)(cell, args);
-    FN(forward_layout)(&run, workspace);
-    int64_t alone;
-    threads = frnn_choose_threads(cell, &args->steps, FRNN_FORWARD, (int)FN(lanes)(), threads, &run.by_units, &alone);
-    if (!cell->packed) threads = frnn_gemm_begin(threads);
-    frnn_team_run(threads, alone, FN(forward_work), &run);
-    if (!cell->packed) frnn_gemm_end();
+typedef struct {
+    int count, at_once;
+    FN(forward_run) runs[2];
+} FN(forward_runs);
+
+static void FN(forward_team)(void *context, const frnn_team *team) {
+    FN(forward_runs) *all = context;
+    if (all->at_once && team->size > 1) {
+        int which;
+        const frnn_team half = frnn_team_half(team, &which);
+        FN(forward_work)(&all->runs[which], &half);
+        return;
+    }
+    for (int k = 0; k < all->count; k++) FN(forward_work)(&all->runs[k], team);
+}
+
+void FN(frnn_forward)(int count, const frnn_cell *const *cells, const frnn_forward_args *args, int threads,
+                      void *workspace) {
+    FN(forward_runs) all = {.count = count};
+    frnn_split_plan plan = frnn_choose_threads(cells[0], &args->steps, FRNN_FORWARD, count, (int)FN(lanes)(), threads);
+    all.at_once = plan.at_once;
+    for (int k = 0; k < count; k++) {
+        all.runs[k] = FN(forward_new)(cells[k], args + k);
+        all.runs[k].by_units = plan.by_units;
+        workspace = (char *)workspace + FN(forward_layout)(&all.runs[k], workspace);
+    }
+    threads = cells[0]->packed ? plan.threads : frnn_gemm_begin(plan.threads);
+    frnn_team_run(threads, plan.alone, FN(forward_team), &all);
+    if (!cells[0]->packed) frnn_gemm_end();
 }

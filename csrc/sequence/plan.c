@@ -119,27 +119,42 @@ static double pass_time(const frnn_cell *cell, frnn_pass pass, double T, double 
     return T * step + together + (threads > 1 ? START : 0);
 }
 
-int frnn_choose_threads(const frnn_cell *cell, const frnn_steps *steps, frnn_pass pass, int lanes, int threads,
-                        int *by_units, int64_t *alone) {
+/* The best way for one direction. */
+static frnn_split_plan choose(const frnn_cell *cell, const frnn_steps *steps, frnn_pass pass, double B, int lanes,
+                              int threads, double *best_time) {
     const int64_t most_units = FRNN_MAX(1, cell->H / FEWEST_UNITS);
-    double B = (double)steps->B;
+    const frnn_split insisted = frnn_team_insisted();
+    const double T = (double)steps->T, one = pass_time(cell, pass, T, B, lanes, 1, 0);
+    frnn_split_plan plan = {.threads = 1, .alone = (int64_t)one};
+    *best_time = one;
+    if (insisted) {
+        plan.by_units = insisted == FRNN_BY_UNITS;
+        plan.threads = (int)FRNN_MIN(threads, plan.by_units ? most_units : FRNN_MAX(1, steps->B));
+        return plan;
+    }
+    for (int n = threads; n > 1; n = (n + 1) / 2)
+        for (int units = 0; units < 2; units++) {
+            if (n > (units ? most_units : steps->B)) continue;
+            if (!cell->packed && !units && steps->B < BLAS_ROWS * n) continue;
+            const double time = pass_time(cell, pass, T, B, lanes, n, units);
+            if (time < FRNN_MIN(*best_time, WORTH * one)) *best_time = time, plan.threads = n, plan.by_units = units;
+        }
+    return plan;
+}
+
+frnn_split_plan frnn_choose_threads(const frnn_cell *cell, const frnn_steps *steps, frnn_pass pass, int count, int lanes,
+                                    int threads) {
+    double B = (double)steps->B, together, apart;
     if (steps->lengths) { /* the rows of an average step */
         double valid = 0;
         for (int64_t b = 0; b < steps->B; b++) valid += (double)steps->lengths[b];
         B = FRNN_MAX(1, valid / (double)FRNN_MAX(1, steps->T));
     }
-    const double one = pass_time(cell, pass, (double)steps->T, B, lanes, 1, 0);
-    *alone = (int64_t)one;
-    *by_units = frnn_team_insisted() == FRNN_BY_UNITS;
-    if (frnn_team_insisted()) return (int)FRNN_MIN(threads, *by_units ? most_units : FRNN_MAX(1, steps->B));
-    int best = 1;
-    double best_time = WORTH * one;
-    for (int n = threads; n > 1; n = (n + 1) / 2)
-        for (int units = 0; units < 2; units++) {
-            if (n > (units ? most_units : steps->B)) continue;
-            if (!cell->packed && !units && steps->B < BLAS_ROWS * n) continue;
-            const double time = pass_time(cell, pass, (double)steps->T, B, lanes, n, units);
-            if (time < best_time) best_time = time, best = n, *by_units = units;
-        }
-    return best;
+    frnn_split_plan plan = choose(cell, steps, pass, B, lanes, threads, &together);
+    plan.alone *= count;
+    if (count == 1 || threads < 2) return plan;
+    frnn_split_plan half = choose(cell, steps, pass, B, lanes, threads / 2, &apart);
+    half.threads *= 2, half.alone *= count, half.at_once = 1;
+    apart += START;
+    return apart < FRNN_MIN(WORTH * (double)plan.alone, count * together) || frnn_team_insisted() ? half : plan;
 }

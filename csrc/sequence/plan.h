@@ -22,9 +22,15 @@ frnn_plan frnn_backward_plan(const frnn_cell *cell, const frnn_backward_args *ar
 /* Does every size and leading dimension fit BLAS's integer? */
 int frnn_fits(const frnn_cell *cell, const frnn_steps *steps, const frnn_plan *plan);
 
-/* How many of `threads` a pass is to have, by rows or by units, with vectors of `lanes`; `alone`: about how many nanoseconds
- * one thread would take. */
-int frnn_choose_threads(const frnn_cell *cell, const frnn_steps *steps, frnn_pass pass, int lanes, int threads,
-                        int *by_units, int64_t *alone);
+typedef struct {
+    int threads;
+    int by_units;
+    int at_once;   /* two directions, each with half of the threads */
+    int64_t alone; /* about how many nanoseconds one thread would take */
+} frnn_split_plan;
+
+/* How a pass over `count` directions shares at most `threads` threads with vectors of `lanes`. */
+frnn_split_plan frnn_choose_threads(const frnn_cell *cell, const frnn_steps *steps, frnn_pass pass, int count, int lanes,
+                                    int threads);
 
 #endif

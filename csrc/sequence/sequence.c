@@ -9,8 +9,8 @@ int64_t frnn_forward_workspace_f32(const frnn_cell *, const frnn_forward_args *)
 int64_t frnn_forward_workspace_f64(const frnn_cell *, const frnn_forward_args *);
 int64_t frnn_backward_workspace_f32(const frnn_cell *, const frnn_backward_args *);
 int64_t frnn_backward_workspace_f64(const frnn_cell *, const frnn_backward_args *);
-void frnn_forward_f32(const frnn_cell *, const frnn_forward_args *, int, void *);
-void frnn_forward_f64(const frnn_cell *, const frnn_forward_args *, int, void *);
+void frnn_forward_f32(int, const frnn_cell *const *, const frnn_forward_args *, int, void *);
+void frnn_forward_f64(int, const frnn_cell *const *, const frnn_forward_args *, int, void *);
 void frnn_backward_f32(const frnn_cell *, const frnn_backward_args *, int, void *);
 void frnn_backward_f64(const frnn_cell *, const frnn_backward_args *, int, void *);
 
@@ -22,8 +22,8 @@ int64_t frnn_backward_workspace(const frnn_cell *cell, const frnn_backward_args 
     return (cell->dtype == FRNN_F32 ? frnn_backward_workspace_f32 : frnn_backward_workspace_f64)(cell, args);
 }
 
-void frnn_forward(const frnn_cell *cell, const frnn_forward_args *args, int threads, void *workspace) {
-    (cell->dtype == FRNN_F32 ? frnn_forward_f32 : frnn_forward_f64)(cell, args, threads, workspace);
+void frnn_forward(int count, const frnn_cell *const *cells, const frnn_forward_args *args, int threads, void *workspace) {
+    (cells[0]->dtype == FRNN_F32 ? frnn_forward_f32 : frnn_forward_f64)(count, cells, args, threads, workspace);
 }
 
 void frnn_backward(const frnn_cell *cell, const frnn_backward_args *args, int threads, void *workspace) {

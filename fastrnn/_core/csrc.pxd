@@ -79,7 +79,7 @@ cdef extern from "fastrnn.h" nogil:
 
     int64_t frnn_forward_workspace(const frnn_cell *, const frnn_forward_args *)
     int64_t frnn_backward_workspace(const frnn_cell *, const frnn_backward_args *)
-    void frnn_forward(const frnn_cell *, const frnn_forward_args *, int threads, void *workspace)
+    void frnn_forward(int count, const frnn_cell **cells, const frnn_forward_args *, int threads, void *workspace)
     void frnn_backward(const frnn_cell *, const frnn_backward_args *, int threads, void *workspace)
     int64_t frnn_pack_bytes(const frnn_cell *, frnn_pass)
     void frnn_pack(const frnn_cell *, frnn_pass, int threads, void *packed)

@@ -10,10 +10,7 @@ from fastrnn.cell import Cell, Steps, Weights
 class NativeCell:
     def __init__(self, cell: Cell, weights: Weights, packed_for: str | None = None, threads: int = 1) -> None: ...
 
-def forward(
-    cell: NativeCell, steps: Steps, x: NDArray, h0: NDArray, c0: NDArray | None, y: NDArray, h_n: NDArray,
-    c_n: NDArray | None, gates: NDArray | None, cells: NDArray | None, threads: int,
-) -> None: ...  # fmt: skip
+def forward(calls: list[tuple[Any, ...]], threads: int) -> None: ...
 def backward(
     cell: NativeCell, steps: Steps, x: NDArray, h0: NDArray, c0: NDArray | None, y: NDArray, gates: NDArray | None,
     cells: NDArray | None, dy: NDArray | None, dh_n: NDArray, dc_n: NDArray | None, dx: NDArray, dh0: NDArray,

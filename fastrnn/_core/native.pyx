@@ -102,21 +102,39 @@ cdef class NativeCell:
             self.c.packed = self.packed.data
 
 
-def forward(
-    NativeCell cell, steps, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, cnp.ndarray y, cnp.ndarray h_n,
-    cnp.ndarray c_n, cnp.ndarray gates, cnp.ndarray cells, int threads,
-):
-    """`fastrnn.engines.Engine.forward`; gates and cells are those of the record, or None."""
-    cdef frnn_forward_args args
+cdef class ForwardArgs:
+    """A direction's arguments: those of `fastrnn.engines.Engine.forward`."""
+
+    cdef frnn_forward_args a
+
+    def __cinit__(
+        self, steps, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, cnp.ndarray y, cnp.ndarray h_n, cnp.ndarray c_n,
+        record,
+    ):
+        self.a.steps = unpack_steps(steps, x)
+        self.a.x, self.a.y = series(x), series(y)
+        self.a.h0, self.a.c0 = address(h0), address(c0)
+        self.a.h_n, self.a.c_n = address(h_n), address(c_n)
+        self.a.record.gates = NULL if record is None else address(record.gates)
+        self.a.record.cells = NULL if record is None else address(record.cells)
+
+
+def forward(list calls, int threads):
+    """`fastrnn.engines.Engine.forward_directions`: calls are one or two of (NativeCell, steps, x, h0, ...)."""
+    cdef frnn_forward_args args[2]
+    cdef const frnn_cell *cells[2]
     cdef Workspace workspace = Workspace()
-    args.steps = unpack_steps(steps, x)
-    args.x, args.y = series(x), series(y)
-    args.h0, args.c0 = address(h0), address(c0)
-    args.h_n, args.c_n = address(h_n), address(c_n)
-    args.record.gates, args.record.cells = address(gates), address(cells)
-    workspace.reserve(frnn_forward_workspace(&cell.c, &args))
+    cdef int64_t size = 0, one
+    cdef int count = 0
+    for call in calls:
+        cells[count] = &(<NativeCell?> call[0]).c
+        args[count] = (<ForwardArgs> ForwardArgs(*call[1:])).a
+        one = frnn_forward_workspace(cells[count], &args[count])
+        size = -1 if one < 0 or size < 0 else size + one
+        count += 1
+    workspace.reserve(size)
     with nogil:
-        frnn_forward(&cell.c, &args, threads, workspace.data)
+        frnn_forward(count, cells, args, threads, workspace.data)
 
 
 def backward(
@@ -170,6 +188,7 @@ cdef class NativeStepper:
     def __call__(self, cnp.ndarray x, cnp.ndarray out):
         cdef Py_ssize_t layer, last = len(self.cells) - 1
         cdef int threads = self.get_threads()
+        cdef const frnn_cell *pointer
         cdef StepArgs step
         cdef NativeCell cell
         for layer in range(last + 1):
@@ -178,8 +197,9 @@ cdef class NativeStepper:
                 step.a.x.data = cnp.PyArray_DATA(x)
             if layer == last:
                 step.a.y.data = cnp.PyArray_DATA(out)
+            pointer = &cell.c
             with nogil:
-                frnn_forward(&cell.c, &step.a, threads, self.workspace.data)
+                frnn_forward(1, &pointer, &step.a, threads, self.workspace.data)
 
 
 cdef class StepArgs:
