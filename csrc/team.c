@@ -80,11 +80,13 @@ static void run_member(const frnn_team *team, void (*work)(void *, const frnn_te
 
 /* ---- Waiting for a word to change: spin first, then sleep ---- */
 
-/* Pauses before sleeping, of some 11 nanoseconds each: in a barrier or for a call's end; for the next call, at least; and
- * at most, which is also after having come too late for one. */
+/* Pauses before sleeping, of some 11 nanoseconds each: in a barrier or for a call's end; for the next call, at least and at
+ * most. Who came too late for a call waits for the next one until that has ended, within limits: waking takes half a
+ * millisecond at times, and work of a few milliseconds would never get a second thread. */
 #define WAIT_SPINS 3000
 #define IDLE_SPINS 5000
-#define LATE_SPINS 90000
+#define LONG_IDLE_SPINS 90000
+#define LATE_SPINS(nanoseconds) FRNN_MAX(LONG_IDLE_SPINS, FRNN_MIN((nanoseconds) / 11, 450000))
 #define IDLE_SHARE (20 * 11) /* a call's nanoseconds over this: a twentieth of its time */
 
 #if defined(__x86_64__)
@@ -199,8 +201,10 @@ void frnn_team_barrier(const frnn_team *team) {
 
 /* ---- Workers ---- */
 
-#define JOIN_SHARE 12              /* wait for workers for this part of the time that the work takes alone, ... */
+#define JOIN_SHARE 6               /* wait for workers for this part of the time that the work takes alone, ... */
 #define JOIN_NANOSECONDS 5000000   /* ... but not longer than a waking takes at worst */
+#define AWAKE_NANOSECONDS 3000     /* those that are awake come within this time */
+#define VAIN_TIMES 8               /* having waited in vain, do not wait again for so many times as long */
 #define SLEEP_NANOSECONDS 20000    /* what a sleep in a barrier costs, about */
 #define MOST_SLEEPS 4              /* in a call, that say nothing */
 #define ALONE_NANOSECONDS 20000000 /* to go alone once the cores were found busy */
@@ -217,6 +221,7 @@ typedef struct {
     word state;
     call *call; /* of the offer */
     int index;  /* in its team, once that is complete */
+    atomic_llong alone; /* nanoseconds that the work of the last offer takes one thread */
     progress progress;
 } worker;
 
@@ -237,7 +242,8 @@ static void *worker_main(void *argument) {
         unsigned state = atomic_load(&self->state.value);
         if (STATE(state) != OFFERED) {
             wait_while(&self->state, state, spins);
-            if (NEXT_ROUND(state) != NEXT_ROUND(atomic_load(&self->state.value))) spins = LATE_SPINS; /* offered, withdrawn */
+            if (NEXT_ROUND(state) != NEXT_ROUND(atomic_load(&self->state.value))) /* offered, withdrawn */
+                spins = (int)LATE_SPINS(atomic_load(&self->alone));
             continue;
         }
         const unsigned running = state - OFFERED + RUNNING;
@@ -248,7 +254,7 @@ static void *worker_main(void *argument) {
         const frnn_team team = {self->index, (int)atomic_load(&call->size.value), 0, &call->barrier};
         const int64_t begin = nanoseconds();
         run_member(&team, call->work, call->context);
-        spins = (int)FRNN_MAX(IDLE_SPINS, FRNN_MIN(LATE_SPINS, (nanoseconds() - begin) / IDLE_SHARE));
+        spins = (int)FRNN_MAX(IDLE_SPINS, FRNN_MIN(LONG_IDLE_SPINS, (nanoseconds() - begin) / IDLE_SHARE));
         atomic_store(&self->state.value, NEXT_ROUND(running)); /* idle; from here on `call` may be gone */
         wake(&self->state);
     }
@@ -290,16 +296,17 @@ typedef struct {
     unsigned state; /* as offered, then as running */
 } member;
 
-/* Offer `call` to at most `count` idle workers; those that take it within `patience` nanoseconds are left in `members`.
- * Returns their number. */
-static int gather_members(call *call, int count, int64_t patience, member *members) {
+/* Offer `call`, of `alone` nanoseconds, to at most `count` idle workers, or only to those that are awake; those that take
+ * it within `patience` nanoseconds are left in `members`. Returns their number. */
+static int gather_members(call *call, int count, int64_t alone, int only_awake, int64_t patience, member *members) {
     int offers = 0, joined = 0;
     const int present = atomic_load(&worker_count);
     for (int k = 0; k < present && offers < count; k++) {
         unsigned idle = atomic_load(&workers[k]->state.value);
-        if (STATE(idle) != IDLE) continue;
+        if (STATE(idle) != IDLE || (only_awake && atomic_load(&workers[k]->state.sleepers) > 0)) continue;
         if (!atomic_compare_exchange_strong(&workers[k]->state.value, &idle, idle + CLAIMED)) continue;
         workers[k]->call = call;
+        atomic_store_explicit(&workers[k]->alone, alone, memory_order_relaxed);
         members[offers++] = (member){workers[k], idle + OFFERED};
         atomic_store(&workers[k]->state.value, idle + OFFERED);
         wake(&workers[k]->state);
@@ -317,7 +324,7 @@ static int gather_members(call *call, int count, int64_t patience, member *membe
     return joined;
 }
 
-static atomic_llong alone_until, last_end;
+static atomic_llong alone_until, awake_until, last_end;
 
 static void run_team(int threads, int64_t alone, void (*work)(void *context, const frnn_team *team), void *context) {
     member members[MOST_WORKERS];
@@ -329,8 +336,12 @@ static void run_team(int threads, int64_t alone, void (*work)(void *context, con
     threads = FRNN_MIN(threads, MOST_WORKERS + 1);
     hire(threads - 1);
     const int64_t begin = nanoseconds();
-    const int64_t patience = frnn_team_insisted() ? 60000000000 : FRNN_MIN(alone / JOIN_SHARE, JOIN_NANOSECONDS);
-    const int joined = gather_members(&call, threads - 1, patience, members);
+    const int only_awake = !frnn_team_insisted() && begin < atomic_load_explicit(&awake_until, memory_order_relaxed);
+    const int64_t patience = frnn_team_insisted() ? 60000000000
+                             : only_awake         ? AWAKE_NANOSECONDS
+                                                  : FRNN_MIN(alone / JOIN_SHARE, JOIN_NANOSECONDS);
+    const int joined = gather_members(&call, threads - 1, alone, only_awake, patience, members);
+    if (joined == 0 && !only_awake) atomic_store_explicit(&awake_until, begin + VAIN_TIMES * patience, memory_order_relaxed);
     progress own;
     own.given = (word){0};
     call.barrier.members[0] = &own;
