@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrnn._core import native
+
 __all__ = ["Cell", "Record", "Steps", "Weights"]
 
 
@@ -93,8 +95,10 @@ class Cell:
 
     def new_record(self, T: int, B: int, zeroed: bool) -> Record:
         """Room for a tape of T steps of B rows; `zeroed` when some steps will not be run."""
-        new = np.zeros if zeroed else np.empty
         K, H = len(self.recorded), self.hidden_size
-        gates = new((T, B, K, H), self.dtype) if K else None
-        cells = new((T, B, H), self.dtype) if self.kind == "lstm" else None
+        gates = native.empty((T, B, K, H), self.dtype) if K else None
+        cells = native.empty((T, B, H), self.dtype) if self.kind == "lstm" else None
+        for array in (gates, cells):
+            if zeroed and array is not None:
+                array.fill(0)
         return Record(gates, cells)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import engines, validate
+from fastrnn._core import native
 from fastrnn.cell import Steps, Weights
 from fastrnn.engines import Engine
 from fastrnn.stack import Stack, State, at, direction_part, state_to_caller
@@ -38,7 +39,7 @@ def infer(stack: Stack, engine: Engine, prepared: list[Any], args: Arguments) ->
         steps = slice(start, start + chunk)
         below, out = args.x[steps], y[steps]
         for layer, cell in enumerate(stack.cells):
-            above = out if layer == len(stack.cells) - 1 else np.empty((len(below), B, D * O), stack.dtype)
+            above = out if layer == len(stack.cells) - 1 else native.empty((len(below), B, D * O), stack.dtype)
             engine.forward_directions([
                 (cell, prepared[k], _part(args.steps(d), start, len(below)), below, h[k], at(c, k),
                  direction_part(above, d, O), h[k], at(c, k), None)

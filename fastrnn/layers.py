@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fastrnn import engines, validate
+from fastrnn._core import native
 from fastrnn.cell import Cell, Record, Weights
 from fastrnn.frozen import Frozen, infer
 from fastrnn.params import copy_in
@@ -251,7 +252,7 @@ class Recurrent:
         records: list[Record] = []
         for layer, cell in enumerate(stack.cells):
             last = layer == len(stack.cells) - 1
-            y = stack.empty(T, B, stack.output_size) if last else np.empty((T, B, stack.output_size), stack.dtype)
+            y = stack.empty(T, B, stack.output_size) if last else native.empty((T, B, stack.output_size), stack.dtype)
             calls = []
             for d in range(D):
                 k = layer * D + d
@@ -310,7 +311,9 @@ class Recurrent:
         dweights = [self._zero_weights(layer, d, params) for layer in range(len(stack.cells)) for d in range(D)]
         for layer in reversed(range(len(stack.cells))):
             cell = stack.cells[layer]
-            dx = stack.empty(T, B, cell.input_size) if layer == 0 else np.empty((T, B, cell.input_size), stack.dtype)
+            dx = (
+                stack.empty(T, B, cell.input_size) if layer == 0 else native.empty((T, B, cell.input_size), stack.dtype)
+            )
             dx[...] = 0
             for d in range(D):
                 k = layer * D + d
@@ -359,7 +362,8 @@ class Recurrent:
         """Zeros for the gradients of one direction of one layer, entered into `params` under their full names."""
         fields: dict[str, NDArray | None] = dict.fromkeys(Weights._fields)
         for field, (name, shape) in self._stack.names(layer, direction).items():
-            fields[field] = params[name] = np.zeros(shape, self.dtype)
+            fields[field] = params[name] = native.empty(shape, self.dtype)
+            params[name].fill(0)
         return Weights(**fields)  # type: ignore[arg-type]
 
 

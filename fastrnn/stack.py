@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrnn._core import native
 from fastrnn.cell import Cell
 
 __all__ = ["Stack", "State", "at", "direction_part", "state_to_caller"]
@@ -61,8 +62,8 @@ class Stack:
     def empty(self, T: int, B: int, size: int) -> NDArray:
         """A new (T, B, size) view that is contiguous in the caller's layout."""
         if self.batch_first:
-            return np.empty((B, T, size), self.dtype).swapaxes(0, 1)
-        return np.empty((T, B, size), self.dtype)
+            return native.empty((B, T, size), self.dtype).swapaxes(0, 1)
+        return native.empty((T, B, size), self.dtype)
 
 
 def state_to_caller(h: NDArray, c: NDArray | None, batched: bool) -> State:

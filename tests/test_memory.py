@@ -2,8 +2,12 @@
 
 import sys
 
+import numpy as np
 import pytest
-from running import output_of
+from running import output_of, run_python
+
+import fastrnn
+from fastrnn._core import native
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc as Linux has it")
 
@@ -114,3 +118,48 @@ def test_inference_needs_at_most_8_mib_of_scratch(
     code = LONG_INFERENCE.format(layer=layer, shape=shape, masked=masked, frozen=frozen)
     scratch = int(output_of(code, FASTRNN_ENGINE=compiled))
     assert scratch <= 8 * 2**20, f"{scratch / 2**20:.1f} MiB"
+
+
+class TestKept:
+    """Memory of a finished call serves the next: tapes, outputs, workspaces."""
+
+    def test_one_array_at_a_time_has_it(self) -> None:
+        shape = (64, 1024)
+        a, b = native.empty(shape, np.dtype(np.float32)), native.empty(shape, np.dtype(np.float32))
+        a.fill(1)
+        b.fill(2)
+        view = a[3:, ::2]
+        freed = b.ctypes.data
+        del a, b
+        c, d = native.empty(shape, np.dtype(np.float32)), native.empty(shape, np.dtype(np.float32))
+        assert freed in (c.ctypes.data, d.ctypes.data)
+        c.fill(3)
+        d.fill(4)
+        assert (view == 1).all()  # a view keeps its memory
+
+    def test_results_stay_as_they_are_while_later_calls_run(self) -> None:
+        layer = fastrnn.LSTM(64, 64, rng=0)
+        x = np.random.default_rng(0).standard_normal((100, 16, 64), np.float32)
+        y, _, tape = layer.forward(x)
+        grads = layer.backward(tape, y)
+        before = y.copy(), grads.x.copy(), tape.gates()["i"].copy()
+        for _ in range(3):
+            other, _, second = layer.forward(-x)
+            layer.backward(second, other)
+        for now, then in zip((y, grads.x, tape.gates()["i"]), before, strict=True):
+            np.testing.assert_array_equal(now, then)
+
+    def test_it_is_limited(self) -> None:
+        code = READ + (
+            "import numpy as np\nfrom fastrnn._core import native\nimport fastrnn\n"
+            "def use():\n"
+            "    arrays = [native.empty((1 << 20,), np.dtype(np.float32)) for _ in range(40)]\n"
+            "    for a in arrays: a.fill(1)\n"
+            "use(); before = status('VmRSS'); use(); print(status('VmRSS'))\n"
+        )
+        kept = {limit: int(output_of(code, FASTRNN_KEEP_MIB=limit)) for limit in ("0", "16", "64")}
+        assert kept["16"] - kept["0"] <= 20 * 2**20
+        assert 40 * 2**20 <= kept["64"] - kept["0"] <= 70 * 2**20
+
+    def test_a_limit_that_is_no_number_is_an_error(self) -> None:
+        assert "FASTRNN_KEEP_MIB: expected a number" in run_python("import fastrnn", FASTRNN_KEEP_MIB="much").stderr

@@ -3,9 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn.cell import Cell, Steps, Weights
+
+def keep_at_most(size: int) -> None: ...
+def empty(shape: tuple[int, ...], dtype: np.dtype) -> NDArray: ...
 
 class NativeCell:
     def __init__(self, cell: Cell, weights: Weights, packed_for: str | None = None, threads: int = 1) -> None: ...

@@ -1,6 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
 """The C code for Python: see csrc/fastrnn.h. Arrays are unpacked to pointers here and nowhere else."""
 
+import math
+
+import numpy as np
+
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
@@ -46,8 +50,20 @@ cdef inline frnn_steps unpack_steps(object steps, cnp.ndarray x):
     return result
 
 
+# Smaller blocks are malloc's to keep.
+cdef enum:
+    LEAST_KEPT = 1 << 17
+cdef int64_t kept_limit = 0
+
+
+def keep_at_most(int64_t size):
+    """So many bytes of memory that calls no longer use are kept for the next ones."""
+    global kept_limit
+    kept_limit = size
+
+
 cdef class Workspace:
-    """64-byte aligned memory that is freed with this object; grows, and is kept, as calls need it."""
+    """64-byte aligned memory, uninitialised, that lives as long as this object; grows, and is kept, as calls need it."""
 
     cdef void *block
     cdef void *data
@@ -57,17 +73,48 @@ cdef class Workspace:
         if size < 0:
             raise ValueError("x, hidden_size: expected sizes that fit BLAS's integer, got larger ones")
         if size > self.size or self.block == NULL:
-            PyMem_RawFree(self.block)
-            self.size = 0
-            self.block = PyMem_RawMalloc(size + 64)
+            self.release()
+            if size >= LEAST_KEPT:
+                self.block = frnn_kept_take(size, &self.size)
             if self.block == NULL:
-                raise MemoryError(f"fastrnn: no room for a workspace of {size} bytes")
+                self.block = PyMem_RawMalloc(size + 64)
+                if self.block == NULL:
+                    raise MemoryError(f"fastrnn: no room for {size} bytes")
+                self.size = size
+                if size >= LEAST_KEPT:
+                    frnn_kept_advise(self.block, size)
             self.data = <void *> ((<uintptr_t> self.block + 63) & ~<uintptr_t> 63)
-            self.size = size
         return 0
 
+    cdef void release(self) noexcept:
+        cdef void *displaced[FRNN_KEPT_BLOCKS + 1]
+        cdef int count = 0
+        if self.size >= LEAST_KEPT:
+            count = frnn_kept_give(self.block, self.size, kept_limit, displaced)
+        elif self.block != NULL:
+            displaced[0], count = self.block, 1
+        for k in range(count):
+            PyMem_RawFree(displaced[k])
+        self.block, self.size = NULL, 0
+
     def __dealloc__(self):
-        PyMem_RawFree(self.block)
+        self.release()
+
+
+def empty(tuple shape, dtype):
+    """As numpy.empty for floats, out of memory that earlier calls have used, if it is much."""
+    cdef cnp.npy_intp dims[4]
+    cdef int axis
+    size = math.prod(shape) * dtype.itemsize
+    if not LEAST_KEPT <= size <= kept_limit:
+        return np.empty(shape, dtype)
+    for axis in range(len(shape)):
+        dims[axis] = shape[axis]
+    cdef Workspace memory = Workspace()
+    memory.reserve(size)
+    cdef cnp.ndarray array = cnp.PyArray_SimpleNewFromData(<int> len(shape), dims, dtype.num, memory.data)
+    cnp.set_array_base(array, memory)
+    return array
 
 
 cdef class NativeCell:

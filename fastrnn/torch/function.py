@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastrnn import engines, threads
+from fastrnn._core import native
 from fastrnn.cell import Record, Steps, Weights
 from fastrnn.engines import Engine
 from fastrnn.frozen import infer
@@ -125,7 +126,7 @@ def _forward(engine: Engine, call: Call, tensors: Sequence[Any]) -> tuple[tuple[
                 tape.noises.append(_noise(call, y))
                 below = y * _padded(packing, tape.noises[-1])
         last = layer == len(stack.cells) - 1
-        y = stack.empty(T, B, stack.output_size) if last else np.empty((T, B, stack.output_size), stack.dtype)
+        y = stack.empty(T, B, stack.output_size) if last else native.empty((T, B, stack.output_size), stack.dtype)
         for d in range(D):
             k = layer * D + d
             record = cell.new_record(T, B, zeroed=False)  # nobody looks at what lies past a row's end
@@ -150,7 +151,9 @@ def _backward(
     h, c = _states(stack, B, h0, c0)
     dh_n, dc_n = _states(stack, B, *dresults[1:])
     dh, dc = np.empty_like(h), None if c is None else np.empty_like(c)
-    dweights = [np.zeros(w.shape, stack.dtype) for w in weights]
+    dweights = [native.empty(tuple(w.shape), stack.dtype) for w in weights]
+    for dweight in dweights:
+        dweight.fill(0)
     dsplit = _fields(stack, dweights)
     dy = None if dresults[0] is None else _time_major(call, dresults[0])
     dx = x
