@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn.layers import Recurrent
-from fastrnn.nn.checks import integers
+from fastrnn.nn.checks import as_rows, integers
 from fastrnn.nn.layers import Dropout, Embedding, add_rows
 from fastrnn.nn.module import Module, parameters
 from fastrnn.nn.states import checked, d_final, final
@@ -78,7 +78,7 @@ class WordEncoder(Module):
         vectors = final(self.rnn, state)
         if self.words is not None:
             vectors = np.concatenate([self.words(distinct[:, 0]), vectors], axis=1)
-        return vectors[which].reshape(*np.shape(ids)[:-1], -1)
+        return vectors[which].reshape(*np.shape(ids)[:-1], self.output_size)
 
     def forward(self, ids: Any, *, rng: Any = None) -> tuple[NDArray, WordTape]:
         """Return the words' vectors.
@@ -112,7 +112,7 @@ class WordEncoder(Module):
             vectors = np.concatenate([own, vectors], axis=1)
         shape = np.shape(ids)[:-1]
         tape = WordTape(shape, which, words_tape, characters_tape, rnn_tape, state, dropout_tape)
-        return vectors[which].reshape(*shape, -1), tape
+        return vectors[which].reshape(*shape, self.output_size), tape
 
     def backward(self, tape: WordTape, dy: NDArray) -> Gradients:
         """Differentiate `forward`. Pure. `dy` has y's shape; of the result, only `params` is not None."""
@@ -131,7 +131,7 @@ class WordEncoder(Module):
         ids = integers("ids", ids)
         if ids.ndim == 0 or ids.shape[-1] < 2:
             raise ValueError(f"ids: expected (..., 1 + C), words and their characters, got {ids.shape}")
-        table = np.ascontiguousarray(ids.reshape(-1, ids.shape[-1]))
+        table = np.ascontiguousarray(as_rows(ids))
         # As one key of bytes each: np.unique(axis=0) compares them value by value, which takes 5 times as long.
         keys = table.view(np.dtype((np.void, table.shape[1] * table.itemsize))).reshape(-1)
         _, first, which = np.unique(keys, return_index=True, return_inverse=True)

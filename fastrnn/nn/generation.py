@@ -57,8 +57,9 @@ def draw(logits: NDArray, temperature: float = 1.0, rng: Any = None, banned: Seq
     logits[:, list(banned)] = -np.inf
     if temperature == 0:
         return logits.argmax(axis=1)
-    logits -= logits.max(axis=1, keepdims=True)  # before the division, which could overflow
-    chances = softmax(logits / temperature).cumsum(axis=1)
+    logits -= logits.max(axis=1, keepdims=True)  # before the division: what overflows then is -inf, and right
+    with np.errstate(over="ignore"):
+        chances = softmax(logits / temperature).cumsum(axis=1)
     places = np.random.default_rng(rng).random((len(logits), 1)) * chances[:, -1:]
     return (chances <= places).sum(axis=1)
 

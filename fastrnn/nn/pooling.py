@@ -25,24 +25,23 @@ class PoolTape:
     shape: tuple[int, ...]  # y's
     state: State
     counts: NDArray | int  # valid steps of each row, (B, 1)
-    places: NDArray | None  # of the maxima, (1, B, size)
+    highest: tuple[NDArray, NDArray] | None  # what the maxima were taken of, and they
 
 
 def pool(kind: str, layer: Recurrent, y: NDArray, state: State, lengths: NDArray | None) -> tuple[NDArray, PoolTape]:
     """Pool outputs (T, B, D*O), zero past a sequence's end, to (B, D*O). Zero for a sequence without steps."""
     counts: Any = len(y) if lengths is None else np.asarray(lengths)[:, None]
-    places = None
+    highest = None
     if kind == "last":
         pooled = final(layer, state)
     elif kind == "mean":
         pooled = y.sum(axis=0) / np.maximum(counts, 1).astype(y.dtype)
-    elif len(y) == 0:
-        pooled = np.zeros(y.shape[1:], y.dtype)
     else:
         valid = y if lengths is None else np.where(np.arange(len(y))[:, None, None] < counts, y, -np.inf)
-        places = valid.argmax(axis=0)[None]
-        pooled = np.take_along_axis(y, places, axis=0)[0]  # not of `valid`: zero where there are no steps
-    return pooled, PoolTape(kind, y.shape, state, counts, places)
+        top = valid.max(axis=0, initial=-np.inf)
+        highest = valid, top
+        pooled = np.where(top == -np.inf, 0, top)
+    return pooled, PoolTape(kind, y.shape, state, counts, highest)
 
 
 def unpool(layer: Recurrent, tape: PoolTape, d: NDArray) -> tuple[NDArray | None, State | None]:
@@ -51,7 +50,8 @@ def unpool(layer: Recurrent, tape: PoolTape, d: NDArray) -> tuple[NDArray | None
         return None, d_final(layer, tape.state, d)
     if tape.kind == "mean":
         return np.broadcast_to(d / np.maximum(tape.counts, 1).astype(d.dtype), tape.shape), None
-    dy = np.zeros(tape.shape, d.dtype)
-    if tape.places is not None:
-        np.put_along_axis(dy, tape.places, d[None], axis=0)
-    return dy, None
+    assert tape.highest is not None
+    valid, top = tape.highest
+    reached = valid == top  # argmax would take 5 times as long; where several steps reach it, each gets its share
+    shares = d / np.maximum(reached.sum(axis=0), 1).astype(d.dtype)
+    return reached * shares, None
