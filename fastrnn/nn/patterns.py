@@ -335,16 +335,17 @@ class _Writer(Model):
         max_length, length_penalty, banned
             As for `fastrnn.nn.beam_search`.
         """
-        return beam_search(self._steps(batch.x, batch.x_lengths, beams), max_length, length_penalty, banned)
+        return beam_search(self.steps(batch.x, batch.x_lengths, beams), max_length, length_penalty, banned)
 
     def generate(
         self, x: Any, lengths: Any = None, *, temperature: float = 1.0, max_length: int = 100, rng: Any = None,
         banned: Sequence[int] = (PAD, BOS),
     ) -> list[NDArray[np.intp]]:  # fmt: skip
         """Draw a sequence of ids for each x, without BOS and EOS; arguments as for `fastrnn.nn.sample`."""
-        return sample(self._steps(x, lengths, 1), max_length, temperature, rng, banned)
+        return sample(self.steps(x, lengths), max_length, temperature, rng, banned)
 
-    def _steps(self, x: Any, lengths: Any, width: int) -> DecoderSteps:
+    def steps(self, x: Any, lengths: Any = None, width: int = 1) -> DecoderSteps:
+        """Return the decoder at its start, with `width` rows for each x: what takes an id and says what comes next."""
         vector, memory = self.encode(x, lengths)
         return self.decoder.steps(vector, memory, lengths, validate.size("beams", width))
 
