@@ -52,6 +52,6 @@ def unpool(layer: Recurrent, tape: PoolTape, d: NDArray) -> tuple[NDArray | None
         return np.broadcast_to(d / np.maximum(tape.counts, 1).astype(d.dtype), tape.shape), None
     assert tape.highest is not None
     valid, top = tape.highest
-    reached = valid == top  # argmax would take 5 times as long; where several steps reach it, each gets its share
+    reached = valid == top  # argmax takes twice as long, both ways; where several steps reach it, each gets its share
     shares = d / np.maximum(reached.sum(axis=0), 1).astype(d.dtype)
     return reached * shares, None
