@@ -4,21 +4,54 @@
 #include "kept.h"
 
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
-#ifdef __linux__
+
+#include "compiler.h"
+#if FRNN_POSIX
 #include <sys/mman.h>
 #endif
+
+#define BLOCKS 32
 
 typedef struct {
     void *data;
     int64_t size;
 } block;
 
-static block kept[FRNN_KEPT_BLOCKS]; /* oldest first */
+/* ---- From the system and back: not through malloc, whose heap cannot shrink below a block that stays ---- */
+
+#if FRNN_POSIX && defined(MAP_ANONYMOUS)
+static void *map(int64_t size) {
+    void *data = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (data == MAP_FAILED) return NULL;
+#ifdef MADV_HUGEPAGE
+    madvise(data, (size_t)size, MADV_HUGEPAGE); /* packed vectors lie many small pages apart */
+#endif
+    return data;
+}
+static void unmap(block b) { munmap(b.data, (size_t)b.size); }
+#else /* the block that malloc gave lies before the first aligned address */
+static void *map(int64_t size) {
+    char *data = malloc((size_t)size + 64);
+    if (!data) return NULL;
+    char *aligned = data + 64 - (uintptr_t)data % 64;
+    ((char **)aligned)[-1] = data;
+    return aligned;
+}
+static void unmap(block b) { free(((char **)b.data)[-1]); }
+#endif
+
+/* ---- What is kept ---- */
+
+static block kept[BLOCKS]; /* oldest first */
 static int count;
 static int64_t total;
 /* Only ever tried: who does not get it does without. A child of fork() that finds it taken keeps nothing. */
 static atomic_flag busy = ATOMIC_FLAG_INIT;
+
+static int enter(void) { return !atomic_flag_test_and_set_explicit(&busy, memory_order_acquire); }
+static void leave(void) { atomic_flag_clear_explicit(&busy, memory_order_release); }
 
 static block remove_at(int k) {
     const block b = kept[k];
@@ -29,35 +62,26 @@ static block remove_at(int k) {
 
 void *frnn_kept_take(int64_t size, int64_t *actual) {
     block found = {0};
-    if (atomic_flag_test_and_set_explicit(&busy, memory_order_acquire)) return NULL;
-    for (int k = count; k-- > 0;) /* the youngest may still be in a cache */
-        if (kept[k].size >= size && kept[k].size - size <= size / 8) {
-            found = remove_at(k);
-            break;
-        }
-    atomic_flag_clear_explicit(&busy, memory_order_release);
+    size = (size + 4095) / 4096 * 4096;
+    if (enter()) {
+        for (int k = count; k-- > 0 && !found.data;) /* the youngest may still be in a cache */
+            if (kept[k].size >= size && kept[k].size - size <= size / 8) found = remove_at(k);
+        leave();
+    }
+    if (!found.data) found = (block){map(size), size};
     *actual = found.size;
     return found.data;
 }
 
-int frnn_kept_give(void *data, int64_t size, int64_t limit, void *displaced[FRNN_KEPT_BLOCKS + 1]) {
-    int out = 0;
-    if (size > limit || atomic_flag_test_and_set_explicit(&busy, memory_order_acquire)) {
-        displaced[0] = data;
-        return 1;
+void frnn_kept_give(void *data, int64_t size, int64_t limit) {
+    block out[BLOCKS + 1] = {{data, size}};
+    int displaced = 1;
+    if (size <= limit && enter()) {
+        displaced = 0;
+        while (count == BLOCKS || total + size > limit) out[displaced++] = remove_at(0);
+        kept[count++] = (block){data, size};
+        total += size;
+        leave();
     }
-    while (count == FRNN_KEPT_BLOCKS || total + size > limit) displaced[out++] = remove_at(0).data;
-    kept[count++] = (block){data, size};
-    total += size;
-    atomic_flag_clear_explicit(&busy, memory_order_release);
-    return out;
-}
-
-void frnn_kept_advise(void *data, int64_t size) {
-#ifdef MADV_HUGEPAGE
-    const uintptr_t page = 1 << 21, first = ((uintptr_t)data + page - 1) / page * page, end = ((uintptr_t)data + (uintptr_t)size) / page * page;
-    if (end > first) madvise((void *)first, end - first, MADV_HUGEPAGE);
-#else
-    (void)data, (void)size;
-#endif
+    while (displaced > 0) unmap(out[--displaced]);
 }

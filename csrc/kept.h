@@ -1,18 +1,14 @@
-/* Blocks of memory that are kept for the next call: new ones cost a page fault every 4 KiB, more than the work on them. */
+/* Large blocks of memory. What is given back is kept for the next call, for new memory costs a page fault every 4 KiB, at
+ * times more than the work on it. */
 #ifndef FRNN_KEPT_H
 #define FRNN_KEPT_H
 
 #include <stdint.h>
 
-#define FRNN_KEPT_BLOCKS 32
-
-/* A kept block of at least `size` bytes and little more, whose size goes to `*actual`; null if there is none. */
+/* A block of at least `size` bytes, 64-byte aligned, and `*actual` with its size; null if there is no memory. */
 void *frnn_kept_take(int64_t size, int64_t *actual);
 
-/* Keep a block. Returns how many were displaced, which the caller frees: itself, perhaps. At most `limit` bytes are kept. */
-int frnn_kept_give(void *block, int64_t size, int64_t limit, void *displaced[FRNN_KEPT_BLOCKS + 1]);
-
-/* Ask for large pages under a new block. */
-void frnn_kept_advise(void *block, int64_t size);
+/* Give a block back. At most `limit` bytes are kept, and the oldest blocks go first. */
+void frnn_kept_give(void *data, int64_t size, int64_t limit);
 
 #endif

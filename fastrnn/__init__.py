@@ -7,15 +7,23 @@
 >>> stream = layer.freeze().stream()                   # one step at a time
 >>> y_t = stream.step(x_t)
 >>> layer = fastrnn.load("model.safetensors", prefix="encoder.rnn.")
+
+Around them, imported when first used: `fastrnn.nn`, `optim`, `data`, `train`, `metrics`, `inspect` (docs/kit.md).
 """
 
-from fastrnn import engines, nn, optim, weights
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fastrnn import engines, weights
 from fastrnn.config import show_config
 from fastrnn.frozen import Frozen, Stream
 from fastrnn.layers import GRU, LSTM, RNN, Gradients, Tape
 from fastrnn.threads import get_num_threads, num_threads, set_num_threads
 from fastrnn.version import __version__
 from fastrnn.weights import load, save
+
+if TYPE_CHECKING:
+    from fastrnn import data, inspect, metrics, nn, optim, train
 
 __all__ = [
     "GRU",
@@ -26,14 +34,26 @@ __all__ = [
     "Stream",
     "Tape",
     "__version__",
+    "data",
     "engines",
     "get_num_threads",
+    "inspect",
     "load",
+    "metrics",
     "nn",
     "num_threads",
     "optim",
     "save",
     "set_num_threads",
     "show_config",
+    "train",
     "weights",
 ]
+
+_WHEN_USED = ("data", "inspect", "metrics", "nn", "optim", "train")  # a service that runs a layer needs none of them
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHEN_USED:
+        return importlib.import_module(f"fastrnn.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

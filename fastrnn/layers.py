@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,30 +12,11 @@ from fastrnn import engines, validate
 from fastrnn._core import native
 from fastrnn.cell import Cell, Record, Weights
 from fastrnn.frozen import Frozen, infer
-from fastrnn.params import copy_in
+from fastrnn.params import Gradients, copy_in
 from fastrnn.stack import Stack, State, at, direction_part, state_to_caller
 from fastrnn.validate import Arguments
 
 __all__ = ["GRU", "LSTM", "RNN", "Gradients", "Tape"]
-
-
-@dataclass(frozen=True, slots=True)
-class Gradients:
-    """Gradients of the loss.
-
-    Attributes
-    ----------
-    x : ndarray
-        In the input; its shape.
-    state : ndarray or tuple of ndarray
-        In the initial state; h, or (h, c) for an LSTM.
-    params : dict of str to ndarray
-        In each parameter, under the parameter's name.
-    """
-
-    x: NDArray
-    state: State
-    params: dict[str, NDArray]
 
 
 class Tape:
@@ -219,7 +199,7 @@ class Recurrent:
         return infer(self._stack, engine, prepared, args)
 
     def forward(
-        self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None
+        self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None, rng: Any = None
     ) -> tuple[NDArray, State, Tape]:
         """Run the layer for training: as a call does, with dropout, and with a tape for `backward`.
 
@@ -227,6 +207,8 @@ class Recurrent:
         ----------
         x, state, lengths, resets
             As for a call.
+        rng : seed or numpy.random.Generator, optional
+            Source of dropout. Default: the layer's own.
 
         Returns
         -------
@@ -241,6 +223,7 @@ class Recurrent:
             As for a call.
         """
         stack, engine, dropout = self._stack, engines.current(), self.dropout
+        rng = self._rng if rng is None else np.random.default_rng(rng)
         args = validate.arguments(stack, x, state, lengths, resets, taped=True)
         weights = validate.weights(stack, self.params)
         (T, B), D = args.x.shape[:2], stack.directions
@@ -264,7 +247,7 @@ class Recurrent:
             engine.forward_directions(calls)
             outputs.append(y)
             if not last:
-                masks.append(self._rng.random(y.shape, np.float32) >= dropout if dropout else None)
+                masks.append(rng.random(y.shape, np.float32) >= dropout if dropout else None)
                 inputs.append(_dropped(y, masks[layer], dropout))
         tape = Tape(stack, engine, args, weights, inputs, dropout, masks, outputs, records)
         return stack.to_caller(outputs[-1], args.batched), state_to_caller(h_n, c_n, args.batched), tape

@@ -1,4 +1,4 @@
-"""Optimisers over dicts of NumPy arrays: SGD, Adam and AdamW, and the clipping of gradients.
+"""Optimisers over dicts of NumPy arrays: SGD, Adam and AdamW; schedules of learning rates; clipping of gradients.
 
 An optimiser keeps the very arrays it is given and updates them in place; it allocates its state and one small scratch
 array when it is made, and nothing afterwards. It walks through each array in blocks that stay in cache, so the dozen
@@ -8,7 +8,7 @@ NumPy operations of a step read and write memory once.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,21 @@ from numpy.typing import NDArray
 
 from fastrnn import validate
 
-__all__ = ["SGD", "Adam", "AdamW", "clip_grad_norm"]
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Optimizer",
+    "Schedule",
+    "clip_grad_norm",
+    "constant",
+    "step_decay",
+    "warmup_cosine",
+    "warmup_linear",
+]
+
+# The share of the highest learning rate, given the share of the training that is done, 0 to 1.
+Schedule = Callable[[float], float]
 
 # Elements in a block of an update: a parameter, its gradient, two moments and the scratch array take 640 KiB in
 # float32 and stay in L2. A quarter of this pays a third more for NumPy's calls; whole arrays, half as much again for
@@ -27,7 +41,7 @@ BLOCK = 1 << 15
 NORM_BLOCK = 1 << 13
 
 
-class _Optimizer:
+class Optimizer:
     """Checks, blocks and state, which all optimisers share. `_moments` names the arrays of state per parameter."""
 
     _moments: tuple[str, ...] = ()
@@ -106,7 +120,7 @@ class _Optimizer:
                 value[...] = checked[f"{moment}.{name}"].reshape(-1)
 
 
-class SGD(_Optimizer):
+class SGD(Optimizer):
     """Stochastic gradient descent: p -= lr*g, with momentum p -= lr*b where b = momentum*b + g.
 
     The same steps as torch.optim.SGD without dampening.
@@ -163,7 +177,7 @@ class SGD(_Optimizer):
         p -= scratch
 
 
-class Adam(_Optimizer):
+class Adam(Optimizer):
     """Adam: m and v are running means of g and g^2; p -= lr * m_hat / (sqrt(v_hat) + eps).
 
     m_hat = m/(1 - beta1^t) and v_hat = v/(1 - beta2^t) undo the bias of starting from zero. The same steps as
@@ -252,6 +266,37 @@ class AdamW(Adam):
     def _update(self, p: NDArray, g: NDArray, state: list[NDArray], scratch: NDArray) -> None:
         p *= 1 - float(self.lr) * self.weight_decay
         super()._update(p, g, state, scratch)
+
+
+def constant(warm_up: float = 0.0) -> Schedule:
+    """A schedule that rises over the share `warm_up` of the training, and then stays."""
+    return _warmed(warm_up, lambda rest: 1.0)
+
+
+def warmup_linear(warm_up: float = 0.02, final: float = 0.0) -> Schedule:
+    """A schedule that rises over the share `warm_up` of the training, then falls straight to `final`."""
+    return _warmed(warm_up, lambda rest: 1 + (final - 1) * rest)
+
+
+def warmup_cosine(warm_up: float = 0.02, final: float = 0.01) -> Schedule:
+    """A schedule that rises over the share `warm_up` of the training, then falls along a half cosine to `final`.
+
+    References
+    ----------
+    I. Loshchilov, F. Hutter, "SGDR: stochastic gradient descent with warm restarts", arXiv:1608.03983 (2016).
+    """
+    return _warmed(warm_up, lambda rest: final + (1 - final) * (1 + math.cos(math.pi * rest)) / 2)
+
+
+def step_decay(places: Sequence[float] = (0.5, 0.75), factor: float = 0.1, warm_up: float = 0.0) -> Schedule:
+    """A schedule that is multiplied by `factor` at each of the `places`, shares of what follows the warm-up."""
+    return _warmed(warm_up, lambda rest: factor ** sum(rest >= place for place in places))
+
+
+def _warmed(warm_up: float, after: Schedule) -> Schedule:
+    """Linear up to the share `warm_up`, then `after` of the share of the rest."""
+    warm_up = validate.probability("warm_up", warm_up)
+    return lambda done: done / warm_up if done < warm_up else after((done - warm_up) / (1 - warm_up))
 
 
 def clip_grad_norm(grads: Mapping[str, NDArray], max_norm: float) -> float:

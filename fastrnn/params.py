@@ -1,8 +1,9 @@
-"""Parameters as plain arrays under names: loading them all, or none."""
+"""Parameters and gradients as plain arrays under names: loading them all or none, and what a backward run returns."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,26 @@ from numpy.typing import NDArray
 
 from fastrnn import validate
 
-__all__ = ["copy_in"]
+__all__ = ["Gradients", "copy_in"]
+
+
+@dataclass(frozen=True, slots=True)
+class Gradients:
+    """Gradients of the loss, from a layer's ``backward``.
+
+    Attributes
+    ----------
+    x : ndarray or None
+        In the input; its shape. None where the input is not differentiable (an embedding's ids).
+    state : ndarray, tuple of ndarray or None
+        In the initial state; h, or (h, c) for an LSTM. None for layers that have no state.
+    params : dict of str to ndarray
+        In each parameter, under the parameter's name.
+    """
+
+    x: Any
+    state: Any
+    params: dict[str, NDArray]
 
 
 def copy_in(params: dict[str, NDArray], mapping: Mapping[str, Any]) -> None:

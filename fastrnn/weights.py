@@ -518,15 +518,9 @@ def save(
     TypeError, ValueError, ImportError, OSError
         As `fastrnn.serialization.save`, which stores any arrays.
     """
-    stack = _stack(layer)
-    cell = stack.cells[0]
-    options: dict[str, Any] = {"kind": cell.kind, "batch_first": stack.batch_first, "dropout": layer.dropout}
-    if cell.kind == "rnn":
-        options["nonlinearity"] = cell.nonlinearity
-    if cell.kind == "gru":
-        options |= {"reset_after": cell.reset_after, "update_gate": cell.update_gate}
+    words = describe(layer, prefix)
     tensors = {prefix + name: value for name, value in layer.params.items()}
-    serialization.save(path, tensors, {**(metadata or {}), _word(prefix): json.dumps(options)})
+    serialization.save(path, tensors, {**(metadata or {}), **words})
 
 
 def load(
@@ -555,14 +549,34 @@ def load(
     """
     tensors, words = serialization.load(path)
     try:
-        saved = json.loads(words.get(_word(prefix), "{}"))
-        if not isinstance(saved, dict):
-            raise ValueError(f"{_word(prefix)}: expected options in JSON, got {saved!r}")
-        saved_kind = saved.pop("kind", None)
-        return _from_names(tensors, prefix, kind or saved_kind, dtype, saved | options, keeps=False)
+        return rebuild(tensors, words, prefix, kind, dtype, options)
     except (TypeError, ValueError) as error:
         kind_of_error = TypeError if isinstance(error, TypeError) else ValueError
         raise kind_of_error(f"{os.fspath(path)}: {error}") from error
+
+
+def describe(layer: Layer, prefix: str) -> dict[str, str]:
+    """What a file says of a layer besides its parameters: the options that these do not show, under one key."""
+    stack = _stack(layer)
+    cell = stack.cells[0]
+    options: dict[str, Any] = {"kind": cell.kind, "batch_first": stack.batch_first, "dropout": layer.dropout}
+    if cell.kind == "rnn":
+        options["nonlinearity"] = cell.nonlinearity
+    if cell.kind == "gru":
+        options |= {"reset_after": cell.reset_after, "update_gate": cell.update_gate}
+    return {_word(prefix): json.dumps(options)}
+
+
+def rebuild(
+    tensors: Mapping[str, NDArray], words: Mapping[str, str], prefix: str, kind: str | None = None, dtype: Any = None,
+    options: Mapping[str, Any] | None = None,
+) -> Layer:  # fmt: skip
+    """The layer of a file's tensors and words; arguments and errors as for `load`."""
+    saved = json.loads(words.get(_word(prefix), "{}"))
+    if not isinstance(saved, dict):
+        raise ValueError(f"{_word(prefix)}: expected options in JSON, got {saved!r}")
+    saved_kind = saved.pop("kind", None)
+    return _from_names(tensors, prefix, kind or saved_kind, dtype, saved | dict(options or {}), keeps=False)
 
 
 def _word(prefix: str) -> str:

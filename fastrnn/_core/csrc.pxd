@@ -101,8 +101,5 @@ cdef extern from "fastrnn.h" nogil:
     int64_t frnn_probe_read(frnn_dtype, const void *data, int64_t bytes, int64_t repeats, double *result)
 
 cdef extern from "kept.h" nogil:
-    enum:
-        FRNN_KEPT_BLOCKS
     void *frnn_kept_take(int64_t size, int64_t *actual)
-    int frnn_kept_give(void *block, int64_t size, int64_t limit, void **displaced)
-    void frnn_kept_advise(void *block, int64_t size)
+    void frnn_kept_give(void *data, int64_t size, int64_t limit)

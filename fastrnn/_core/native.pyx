@@ -75,26 +75,21 @@ cdef class Workspace:
         if size > self.size or self.block == NULL:
             self.release()
             if size >= LEAST_KEPT:
-                self.block = frnn_kept_take(size, &self.size)
-            if self.block == NULL:
+                self.block = self.data = frnn_kept_take(size, &self.size)
+            else:
                 self.block = PyMem_RawMalloc(size + 64)
-                if self.block == NULL:
-                    raise MemoryError(f"fastrnn: no room for {size} bytes")
                 self.size = size
-                if size >= LEAST_KEPT:
-                    frnn_kept_advise(self.block, size)
-            self.data = <void *> ((<uintptr_t> self.block + 63) & ~<uintptr_t> 63)
+                self.data = <void *> ((<uintptr_t> self.block + 63) & ~<uintptr_t> 63)
+            if self.block == NULL:
+                self.size = 0
+                raise MemoryError(f"fastrnn: no room for {size} bytes")
         return 0
 
     cdef void release(self) noexcept:
-        cdef void *displaced[FRNN_KEPT_BLOCKS + 1]
-        cdef int count = 0
         if self.size >= LEAST_KEPT:
-            count = frnn_kept_give(self.block, self.size, kept_limit, displaced)
-        elif self.block != NULL:
-            displaced[0], count = self.block, 1
-        for k in range(count):
-            PyMem_RawFree(displaced[k])
+            frnn_kept_give(self.block, self.size, kept_limit)
+        else:
+            PyMem_RawFree(self.block)
         self.block, self.size = NULL, 0
 
     def __dealloc__(self):

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import gzip
 import os
-import signal
 import statistics
 import tempfile
-import threading
 import time
 import zlib
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import click
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from fastrnn import blas, engines, serialization
+from fastrnn import engines, nn, optim, serialization
 from fastrnn.bench import wait_until_idle
 from fastrnn.cli.errors import Failure
-from fastrnn.cli.sample import print_sample, sample_options
-from fastrnn.text import CELLS, CharModel, Training, Vocabulary
+from fastrnn.cli.sample import CHARACTERS, print_sample, sample_options
+from fastrnn.data import Chunks, Vocabulary
+from fastrnn.train import Trainer, own_threads_only
+from fastrnn.weights import KINDS
 
 __all__ = ["demo"]
 
@@ -33,11 +30,12 @@ QUICK_LIMIT = 200_000  # characters of the text that --quick takes
 QUICK = {"hidden": 64, "minutes": 0.1, "batch": 32, "seq_len": 32}
 USUAL = {"hidden": 256, "minutes": 3.0, "batch": 32, "seq_len": 64}
 EMBEDDING_SIZE = 64
+LR = 15e-3  # the highest learning rate, of AdamW
 
 
 @click.command()
 @click.option("--text", type=click.Path(), help="UTF-8 text, or .gz of it. [default: Python's own help topics]")
-@click.option("--cell", type=click.Choice(sorted(CELLS)), default="lstm", show_default=True)
+@click.option("--cell", type=click.Choice(sorted(KINDS)), default="lstm", show_default=True)
 @click.option("--hidden", type=click.IntRange(1, 1 << 16), help=f"Hidden units. [default: {USUAL['hidden']}]")
 @click.option("--layers", type=click.IntRange(1, 64), default=1, show_default=True)
 @click.option("--seq-len", type=click.IntRange(1, 1 << 16), help=f"Steps of a chunk. [default: {USUAL['seq_len']}]")
@@ -76,12 +74,13 @@ def demo(
             f"{source}: too short: expected at least {(batch * seq_len + 1) / (1 - HELD_OUT) + 1:.0f} characters "
             f"for --batch {batch} and --seq-len {seq_len}, got {len(content)}"
         )
-    vocabulary = Vocabulary(train_text)
-    check_memory(len(vocabulary), CELLS[cell].__name__, hidden, layers, batch, seq_len)
-    model = CharModel(vocabulary, cell, hidden, layers, EMBEDDING_SIZE, np.random.default_rng([seed, 0]))
-    training = Training(
-        model, vocabulary.encode(train_text), vocabulary.encode(valid_text), batch=batch, seq_len=seq_len,
-        seconds=None if minutes is None else 60 * minutes, steps=steps, rng=np.random.default_rng([seed, 1]),
+    vocabulary = Vocabulary(sorted(set(train_text)), specials=["<unk>"])
+    check_memory(len(vocabulary), KINDS[cell].__name__, hidden, layers, batch, seq_len)
+    model = character_model(vocabulary, cell, hidden, layers, seed)
+    trainer = Trainer(
+        model, optim.AdamW(model.params, LR, betas=(0.9, 0.99)), Chunks(vocabulary.encode(train_text), batch, seq_len),
+        Chunks.to_evaluate(vocabulary.encode(valid_text)), seconds=None if minutes is None else 60 * minutes,
+        steps=steps, schedule=optim.warmup_cosine(), seed=seed, unit="characters",
     )  # fmt: skip
     click.echo(f"text: {source}, {len(train_text):,} characters to train on, {len(vocabulary) - 1} distinct")
     part = "all" if len(valid_text) == len(content) - cut else "the beginning"
@@ -90,93 +89,56 @@ def demo(
     engine = engines.current().name
     click.echo(f"model: {layers} x {cell} of {hidden} units, {count:,} parameters, engine {engine}")
 
-    with own_threads_only(engine):
-        interrupted = train(training, console)
-    for name, value in training.best_params.items():
-        model.params[name][...] = value
-    if np.isfinite(training.best_loss):
-        click.echo(f"best validation loss: {training.best_loss:.4f} nats per character")
+    trainer.fit(console=console)
+    score = "nan" if trainer.best_score is None else f"{trainer.best_score:.4f}"
+    if trainer.best_score is not None:
+        click.echo(f"best validation loss: {score} nats per character")
     if out is not None:
-        words = {"text": source, "seed": f"{seed}", "valid_loss": f"{training.best_loss:.4f}"}
+        words = {"text": source, "seed": f"{seed}", "valid_loss": score, "batch": f"{batch}", "seq_len": f"{seq_len}"}
         try:
-            model.save(out, metadata=words | {"batch": f"{batch}", "seq_len": f"{seq_len}"})
+            model.save(out, words)
         except OSError as error:
             raise Failure(f"{out}: {error.strerror or error}") from error
-        click.echo(f"{'interrupted: ' if interrupted else ''}saved {out}")
-    if interrupted:
+        click.echo(f"{'interrupted: ' if trainer.interrupted else ''}saved {out}")
+    if trainer.interrupted:
         raise click.exceptions.Exit(130)
 
     click.echo(f"sample, temperature {temperature:g}:\n")
     print_sample(model, prompt, length, temperature, seed)
     click.echo()
-    compare_engines(training)
+    compare_engines(trainer)
 
 
-def train(training: Training, console: Console) -> bool:
-    """Train to the end of the budget with a progress bar; return whether Ctrl-C ended it before."""
-    progress = Progress(
-        BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn(), TextColumn("{task.description}"),
-        console=console, disable=not console.is_terminal,
-    )  # fmt: skip
-    with first_interrupt_noted() as interrupted, progress:
-        bar = progress.add_task("", total=1.0)
-        for at in training:
-            speed = f"{at.characters_per_second:,.0f} characters/s"
-            description = f"loss {at.loss:.3f}, best valid {training.best_loss:.3f}, {speed}"
-            progress.update(bar, completed=at.fraction, description=description)
-            if at.valid_loss is not None:
-                losses = f"loss {at.loss:.4f}  validation {at.valid_loss:.4f}"
-                console.print(f"{at.fraction:4.0%}  step {at.step:,}  {losses}  {speed}")
-            if interrupted.is_set():
-                break
-    return interrupted.is_set()
+def character_model(vocabulary: Vocabulary, cell: str, hidden: int, layers: int, seed: int) -> nn.ManyToMany:
+    """A language model of characters: it reads a text and says at each what is likely to come next."""
+    rng = np.random.default_rng(seed)
+    embedding = nn.Embedding(len(vocabulary), EMBEDDING_SIZE, rng=rng)
+    embedding.params["weight"][vocabulary.unknown] = 0  # it is never seen in training: make it neutral
+    rnn = KINDS[cell](EMBEDDING_SIZE, hidden, layers, rng=rng)
+    if cell == "lstm":
+        nn.set_forget_bias(rnn)
+    model = nn.ManyToMany(rnn, nn.Linear(hidden, len(vocabulary), rng=rng), embedding)
+    model.vocabularies[CHARACTERS] = vocabulary
+    return model
 
 
-@contextmanager
-def first_interrupt_noted() -> Iterator[threading.Event]:
-    """Set the event at the first Ctrl-C, so that a training step is not torn; a second one raises as usual."""
-    noted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
-        yield noted
-        return
-
-    def note(*_: object) -> None:
-        noted.set()
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield noted
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def own_threads_only(engine: str) -> AbstractContextManager[None]:
-    """Hold NumPy's BLAS to one thread, unless it is the engine's own.
-
-    Its threads spin for 0.1 s after the little they have to do here (the linear layer), and would halve the speed of
-    the recurrent layer's.
-    """
-    return nullcontext() if engine == "reference" else blas.numpy_threads(1)
-
-
-def compare_engines(training: Training, repeats: int = 3) -> None:
+def compare_engines(trainer: Trainer, repeats: int = 3) -> None:
     """Print the time of the same training step on the reference engine and on the current one, in turn."""
     fast = engines.current().name
-    ids, targets, _ = next(training.chunks())
-    training.optimizer.lr = 0.0  # the model stays as it is
+    batch = next(iter(trainer.batches(np.random.default_rng(0))))
+    trainer.optimizer.lr = 0.0  # the model stays as it is
     seconds: dict[str, list[float]] = {"reference": [], fast: []}
     for repeat in range(repeats + 1):
         for name, times in seconds.items():
             wait_until_idle()
             with engines.use(name), own_threads_only(name):
                 begin = time.perf_counter()
-                training.learn(ids, targets, None)
+                trainer.learn(batch)
                 if repeat:  # the first round only warms up
                     times.append(time.perf_counter() - begin)
     slow_time, fast_time = statistics.median(seconds["reference"]), statistics.median(seconds[fast])
     click.echo(
-        f"a training step of {ids.size:,} characters: reference (NumPy) {slow_time * 1e3:.1f} ms, "
+        f"a training step of {batch.x.size:,} characters: reference (NumPy) {slow_time * 1e3:.1f} ms, "
         f"{fast} {fast_time * 1e3:.1f} ms: {slow_time / fast_time:.1f} times as fast"
     )
 

@@ -9,10 +9,12 @@ from typing import Any, TypeVar
 
 import click
 
+from fastrnn import nn
 from fastrnn.cli.errors import Failure
-from fastrnn.text import CharModel
 
-__all__ = ["print_sample", "sample", "sample_options"]
+__all__ = ["CHARACTERS", "print_sample", "sample", "sample_options"]
+
+CHARACTERS = "characters"  # the vocabulary's name in the file
 
 LENGTH = click.option(
     "--length", type=click.IntRange(min=0), default=500, show_default=True, help="Characters to write."
@@ -42,19 +44,31 @@ def sample_options(command: Command) -> Command:
 def sample(model: str, prompt: str, length: int, temperature: float, seed: int | None) -> None:
     """Write text with MODEL, a file from `fastrnn demo --out`."""
     try:
-        loaded = CharModel.load(model)
+        loaded = nn.load(model)
     except OSError as error:
         raise Failure(f"{model}: {error.strerror or error}") from error
     except (ValueError, ImportError) as error:
         raise Failure(str(error)) from error
+    if not is_character_model(loaded):
+        raise Failure(f"{model}: not a character model")
     print_sample(loaded, prompt, length, temperature, seed)
 
 
-def print_sample(model: CharModel, prompt: str, length: int, temperature: float, seed: int | None) -> None:
+def is_character_model(model: nn.Model) -> bool:
+    """Whether this reads and writes characters, so that text can be drawn from it."""
+    vocabulary, size = model.vocabularies.get(CHARACTERS), getattr(getattr(model, "output", None), "output_size", None)
+    if not isinstance(model, nn.ManyToMany) or not isinstance(model.embedding, nn.Embedding) or vocabulary is None:
+        return False
+    return size == model.embedding.num_embeddings == len(vocabulary) and vocabulary.unknown is not None
+
+
+def print_sample(model: nn.ManyToMany, prompt: str, length: int, temperature: float, seed: int | None) -> None:
     """Print the prompt and `length` characters that follow it, each as it is drawn."""
+    vocabulary = model.vocabularies[CHARACTERS]
+    specials = range(len(vocabulary.specials))  # no text
     click.echo(printable(prompt.lstrip("\n")), nl=False)
-    for character in itertools.islice(model.sample(prompt, temperature, seed), length):
-        click.echo(printable(character), nl=False)
+    for k in itertools.islice(model.generate(vocabulary.encode(prompt), temperature, seed, specials), length):
+        click.echo(printable(vocabulary.tokens[k]), nl=False)
     click.echo()
 
 

@@ -1,0 +1,432 @@
+"""Data for training: vocabularies, ragged sequences, batches bucketed by length, chunks of a long text.
+
+A source of batches is used in two ways. `for batch in source` goes through all of it in one order, for evaluation;
+`source(rng)` goes through it once as training does, in an order that is a function of the generator's state.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from fastrnn import validate
+
+__all__ = [
+    "BOS",
+    "EOS",
+    "PAD",
+    "SPECIALS",
+    "UNK",
+    "Batch",
+    "Batches",
+    "Chunks",
+    "Dataset",
+    "Ragged",
+    "Vocabulary",
+    "encode_words",
+]
+
+SPECIALS = ("<pad>", "<unk>", "<bos>", "<eos>")
+PAD, UNK, BOS, EOS = range(4)  # their ids
+
+
+class Vocabulary:
+    """Tokens and their ids: first the special ones, then the others in their order.
+
+    Tokens are any strings: words, tags or, as a text is a sequence of its characters, characters.
+
+    Parameters
+    ----------
+    tokens : iterable of str
+        Each once.
+    specials : sequence of str, default SPECIALS
+        Tokens that stand for no text. With the default the ids PAD, UNK, BOS and EOS are 0 to 3. With "<unk>" among
+        them `encode` accepts everything; without, as for tags, an unknown token is an error.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a token is no string, or is there twice.
+    """
+
+    def __init__(self, tokens: Iterable[str], specials: Sequence[str] = SPECIALS) -> None:
+        self.specials = tuple(specials)
+        self.tokens = (*self.specials, *tokens)
+        self._ids = {token: k for k, token in enumerate(self.tokens)}
+        for token in self.tokens:
+            if not isinstance(token, str):
+                raise TypeError(f"tokens: expected strings, got {type(token).__name__}")
+        if len(self._ids) < len(self.tokens):
+            twice = next(token for token, count in Counter(self.tokens).items() if count > 1)
+            raise ValueError(f"tokens: expected each once, got {twice!r} more often")
+        self.unknown = self._ids["<unk>"] if "<unk>" in self.specials else None
+
+    @classmethod
+    def build(
+        cls, sequences: Iterable[Iterable[str]], *, min_count: int = 1, max_size: int | None = None,
+        specials: Sequence[str] = SPECIALS,
+    ) -> Vocabulary:  # fmt: skip
+        """Collect the tokens of sequences, the most frequent first; of equals, in the order of code points.
+
+        Parameters
+        ----------
+        sequences : iterable of iterables of str
+            Sentences as lists of words; or texts, for their characters.
+        min_count : int, default 1
+            Rarer tokens are left out. At 2 a model learns from training data what an unknown token looks like.
+        max_size : int, optional
+            At most so many tokens, special ones included.
+        specials : sequence of str, default SPECIALS
+            As for the constructor.
+        """
+        counts: Counter[str] = Counter()
+        for sequence in sequences:
+            counts.update(sequence)
+        found = sorted((token for token in counts if counts[token] >= min_count), key=lambda t: (-counts[t], t))
+        found = [token for token in found if token not in specials]
+        return cls(found if max_size is None else found[: max(0, max_size - len(specials))], specials)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __contains__(self, token: str) -> bool:
+        return token in self._ids
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Vocabulary) and (self.tokens, self.specials) == (other.tokens, other.specials)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Vocabulary of {len(self)}: {', '.join(map(repr, self.tokens[:8]))}{', ...' if len(self) > 8 else ''}"
+
+    def id(self, token: str) -> int:
+        """Return a token's id: that of "<unk>" for one that is not there.
+
+        Raises
+        ------
+        KeyError
+            If the token is not there, and the vocabulary has no "<unk>".
+        """
+        k = self._ids.get(token, self.unknown)
+        if k is None:
+            raise KeyError(f"token: expected one of the vocabulary, which has no '<unk>', got {token!r}")
+        return k
+
+    def encode(self, tokens: Iterable[str]) -> NDArray[np.int32]:
+        """Return the ids of tokens, or of a text's characters, (n,); errors as `id`."""
+        return np.fromiter(map(self.id, tokens), np.int32)
+
+    def decode(self, ids: Iterable[int]) -> list[str]:
+        """Return the tokens of ids without special ones but "<unk>"; join them as the text's language asks."""
+        hidden = {k for k in range(len(self.specials)) if k != self.unknown}
+        return [self.tokens[k] for k in ids if k not in hidden]
+
+
+def encode_words(
+    words: Sequence[str], vocabulary: Vocabulary, characters: Vocabulary, max_characters: int = 16
+) -> NDArray[np.int32]:
+    """Return words as `fastrnn.nn.WordEncoder` reads them: each one's id, then the ids of its characters.
+
+    Parameters
+    ----------
+    words : sequence of str
+        (T,).
+    vocabulary, characters : Vocabulary
+        Of words and of characters. The id 0 of `characters` must be "<pad>".
+    max_characters : int, default 16
+        C. Of a longer word only so many characters are kept, half of them its last.
+
+    Returns
+    -------
+    ndarray
+        (T, 1 + C), padded with 0 after a word's end.
+
+    Raises
+    ------
+    ValueError
+        If `characters` has no "<pad>" at 0.
+    """
+    if characters.tokens[:1] != ("<pad>",):
+        raise ValueError(f"characters: expected a vocabulary with '<pad>' at 0, got {characters!r}")
+    result = np.zeros((len(words), 1 + max_characters), np.int32)
+    result[:, 0] = vocabulary.encode(words)
+    for row, word in zip(result, words, strict=True):
+        if len(word) > max_characters:
+            last = max_characters // 2
+            word = word[: max_characters - last] + word[len(word) - last :]
+        row[1 : 1 + len(word)] = characters.encode(word)
+    return result
+
+
+class Ragged:
+    """Sequences of different lengths, as pieces of one long array; they may overlap.
+
+    Parameters
+    ----------
+    values : ndarray
+        (n, ...), steps of all sequences.
+    starts, lengths : array_like of int
+        (N,): sequence k is ``values[starts[k] : starts[k] + lengths[k]]``.
+
+    Raises
+    ------
+    ValueError
+        If a sequence is not within `values`.
+    """
+
+    def __init__(self, values: NDArray, starts: Any, lengths: Any) -> None:
+        self.values = np.asarray(values)
+        self.starts, self.lengths = np.asarray(starts, np.intp), np.asarray(lengths, np.intp)
+        if self.starts.ndim != 1 or self.starts.shape != self.lengths.shape:
+            got = f"{self.starts.shape} and {self.lengths.shape}"
+            raise ValueError(f"starts, lengths: expected (N,) and (N,), got {got}")
+        ends = self.starts + self.lengths
+        if len(self) and (min(self.starts.min(), self.lengths.min()) < 0 or ends.max() > len(self.values)):
+            raise ValueError(f"starts, lengths: expected pieces of {len(self.values)} values, got some outside")
+
+    @classmethod
+    def of(cls, sequences: Sequence[Any], dtype: DTypeLike | None = None) -> Ragged:
+        """Join sequences, each array_like (T_k, ...) of the same shape but for T_k."""
+        arrays = [np.asarray(sequence, dtype) for sequence in sequences]
+        filled = [a for a in arrays if a.size] or arrays[:1]  # an empty list knows no dtype
+        values = np.concatenate(filled) if filled else np.zeros(0, dtype or np.int32)
+        lengths = np.array([len(a) for a in arrays], np.intp)
+        return cls(values, np.cumsum(lengths) - lengths, lengths)
+
+    @classmethod
+    def windows(cls, values: NDArray, length: int, starts: Any) -> Ragged:
+        """Windows of one length upon a series (n, ...), without copies."""
+        starts = np.asarray(starts, np.intp)
+        return cls(values, starts, np.full(starts.shape, length))
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, k: int) -> NDArray:
+        return self.values[self.starts[k] : self.starts[k] + self.lengths[k]]
+
+    def __iter__(self) -> Iterator[NDArray]:
+        return (self[k] for k in range(len(self)))
+
+    def take(self, rows: Any) -> Ragged:
+        """Some of the sequences, by number or by mask, without copies of values."""
+        return Ragged(self.values, self.starts[rows], self.lengths[rows])
+
+    def pad(self, rows: Any = slice(None)) -> tuple[NDArray, NDArray | None]:
+        """Return some sequences side by side.
+
+        Parameters
+        ----------
+        rows : array_like of int, optional
+            (B,), which ones. Default: all.
+
+        Returns
+        -------
+        padded : ndarray
+            (T, B, ...), T the greatest length; zero past a sequence's end.
+        lengths : ndarray of int or None
+            (B,), or None where all are T.
+        """
+        starts, lengths = self.starts[rows], self.lengths[rows]
+        T = int(lengths.max(initial=0))
+        steps = np.arange(T)[:, None]
+        if (lengths == T).all():
+            return self.values[starts + steps], None
+        past = steps >= lengths
+        padded = self.values[np.where(past, 0, starts + steps)]
+        padded[past] = 0
+        return padded, lengths
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Examples side by side.
+
+    Attributes
+    ----------
+    x : ndarray
+        (T, B, ...) of sequences, else (B, ...).
+    y : ndarray or None
+        Targets: (U, B, ...) of sequences, else (B, ...).
+    x_lengths, y_lengths : ndarray of int or None
+        (B,), where x or y are sequences of different lengths.
+    rows : ndarray of int or None
+        (B,), which examples of the data set these are.
+    follows : bool
+        Whether each sequence goes on where that of the batch before ended, so that its state is the initial one.
+    state : ndarray, tuple of ndarray or None
+        The initial state of the recurrent layer; None for zeros. Filled in by those who carry it.
+    """
+
+    x: NDArray
+    y: NDArray | None = None
+    x_lengths: NDArray | None = None
+    y_lengths: NDArray | None = None
+    rows: NDArray | None = None
+    follows: bool = False
+    state: Any = None
+
+
+class Dataset:
+    """Examples as columns x and y.
+
+    Parameters
+    ----------
+    x, y : Ragged, sequence or ndarray
+        A column of N examples. A `Ragged`, or a list of sequences, is padded and laid out time first in a batch; an
+        ndarray (N, ...), or a list of numbers, gives its rows. y may be None.
+
+    Raises
+    ------
+    ValueError
+        If x and y are not equally many.
+    """
+
+    def __init__(self, x: Any, y: Any = None) -> None:
+        self.x = _column(x)
+        self.y = None if y is None else _column(y)
+        if self.y is not None and len(self.x) != len(self.y):
+            raise ValueError(f"y: expected as many examples as x, {len(self.x)}, got {len(self.y)}")
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, rows: Any) -> Dataset:
+        """Some of the examples, by number or by mask."""
+        return Dataset(*(None if c is None else c.take(rows) if isinstance(c, Ragged) else c[rows] for c in self._xy))
+
+    def batch(self, rows: NDArray) -> Batch:
+        """Some of the examples, by number, side by side."""
+        (x, x_lengths), (y, y_lengths) = (
+            c.pad(rows) if isinstance(c, Ragged) else (None if c is None else c[rows], None) for c in self._xy
+        )
+        return Batch(np.asarray(x), y, x_lengths, y_lengths, rows)
+
+    def lengths(self) -> NDArray[np.intp] | None:
+        """What orders examples by length: that of x and, among equals, that of y. None where neither is ragged."""
+        ragged = [c.lengths for c in self._xy if isinstance(c, Ragged)]
+        if not ragged:
+            return None
+        return ragged[0] if len(ragged) == 1 else ragged[0] * (ragged[1].max(initial=0) + 1) + ragged[1]
+
+    @property
+    def _xy(self) -> tuple[Any, Any]:
+        return self.x, self.y
+
+
+def _column(values: Any) -> Ragged | NDArray:
+    if isinstance(values, (Ragged, np.ndarray)):
+        return values
+    values = list(values)
+    return Ragged.of(values) if values and np.ndim(values[0]) else np.asarray(values)
+
+
+class Batches:
+    """A data set as a source of batches of about equal lengths.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        N examples.
+    size : int
+        B, how many to a batch; the last may have fewer.
+    pool : int, default 50
+        In training, examples are shuffled and then ordered by length within pools of so many batches; the batches are
+        shuffled again. 1: not ordered.
+    """
+
+    def __init__(self, dataset: Dataset, size: int, *, pool: int = 50) -> None:
+        self.dataset, self.size = dataset, validate.size("size", size)
+        self.pool = validate.size("pool", pool)
+
+    def __len__(self) -> int:
+        return -(-len(self.dataset) // self.size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Go through all examples by length."""
+        return self._cut(self._ordered(np.arange(len(self.dataset))))
+
+    def __call__(self, rng: np.random.Generator) -> Iterator[Batch]:
+        """Go through all examples as drawn."""
+        rows = rng.permutation(len(self.dataset))
+        step = self.pool * self.size
+        if self.pool > 1:
+            pools = [self._ordered(rows[k : k + step]) for k in range(0, len(rows), step)]
+            rows = np.concatenate(pools) if pools else rows
+        return self._cut(rows, rng.permutation(len(self)))
+
+    def _ordered(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        lengths = self.dataset.lengths()
+        return rows if lengths is None else rows[np.argsort(lengths[rows], kind="stable")]
+
+    def _cut(self, rows: NDArray[np.intp], order: Iterable[int] | None = None) -> Iterator[Batch]:
+        for k in range(len(self)) if order is None else order:
+            yield self.dataset.batch(rows[k * self.size : (k + 1) * self.size])
+
+
+class Chunks:
+    """A long sequence of ids, say a text's characters, as a source of chunks whose targets are the ids one later.
+
+    It is cut into columns of equal length, read side by side. Each chunk's state follows from the one before.
+
+    Parameters
+    ----------
+    ids : ndarray of int
+        (n,), n at least columns * steps + 1 to train.
+    columns : int
+        B. Each starts without context.
+    steps : int
+        T of a chunk.
+
+    Raises
+    ------
+    ValueError
+        If `ids` are too few for a single step of each column.
+    """
+
+    def __init__(self, ids: NDArray, columns: int, steps: int) -> None:
+        self.ids = np.asarray(ids)
+        self.columns, self.steps = validate.size("columns", columns), validate.size("steps", steps)
+        if self.ids.ndim != 1 or self.ids.size <= self.columns:
+            raise ValueError(f"ids: expected (n,) with n of at least {self.columns + 1}, got {self.ids.shape}")
+
+    @classmethod
+    def to_evaluate(cls, ids: NDArray, columns: int = 64, steps: int = 128) -> Chunks:
+        """Chunks of which few lack context: fewer columns where `ids` would not fill a chunk of each."""
+        return cls(ids, max(1, min(columns, (len(ids) - 1) // steps)), steps)
+
+    def __len__(self) -> int:
+        """How many chunks a pass of training has."""
+        return (self.ids.size - self._starts()) // self.columns // self.steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Go through all of it; the last chunk may be shorter."""
+        inputs, targets = self._cut(0)
+        for t in range(0, len(inputs), self.steps):
+            yield Batch(inputs[t : t + self.steps], targets[t : t + self.steps], follows=t > 0)
+
+    def __call__(self, rng: np.random.Generator) -> Iterator[Batch]:
+        """Go through it in whole chunks, from a start that is drawn: chunks are cut at other places in each pass."""
+        if not len(self):
+            least = self.columns * self.steps + 1
+            raise ValueError(f"ids: expected at least {least} to train on (columns * steps + 1), got {self.ids.size}")
+        inputs, targets = self._cut(int(rng.integers(self._starts())))
+        for k in range(len(self)):
+            part = slice(k * self.steps, (k + 1) * self.steps)
+            yield Batch(inputs[part], targets[part], follows=k > 0)
+
+    def _starts(self) -> int:
+        """From how many places a pass may start."""
+        return max(1, min(self.steps, self.ids.size - self.columns * self.steps))
+
+    def _cut(self, start: int) -> tuple[NDArray, NDArray]:
+        ids = self.ids[start:]
+        n = (ids.size - 1) // self.columns
+        inputs = ids[: n * self.columns].reshape(self.columns, n).T
+        return inputs, ids[1 : n * self.columns + 1].reshape(self.columns, n).T

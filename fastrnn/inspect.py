@@ -1,0 +1,272 @@
+"""Seeing inside: gates and cell states over time, how far gradients reach, and whether a model's gradients are right.
+
+Each plot is a function that draws what another returns as arrays. Plots need matplotlib (pip install fastrnn[plot]).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrnn import validate
+from fastrnn.layers import Recurrent, Tape
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["check_gradients", "gates", "gradient_norms", "plot_gates", "plot_gradient_norms"]
+
+# What is drawn of each kind of cell, and what it says.
+PANELS = {
+    "lstm": {"f": "kept: f", "i": "written: i", "o": "shown: o", "c": "cell: c"},
+    "gru": {"z": "update: z", "r": "reset: r", "n": "candidate: n"},
+    "rnn": {"h": "state: h"},
+}
+
+
+def gates(tape: Tape, row: int = 0, *, layer: int = 0, direction: int = 0) -> dict[str, NDArray]:
+    """Return what each gate did for one sequence of a batch.
+
+    Parameters
+    ----------
+    tape : Tape
+        From the forward run of a recurrent layer.
+    row : int, default 0
+        Which sequence.
+    layer, direction : int, default 0
+        Of which layer, from the lowest, and direction.
+
+    Returns
+    -------
+    dict of str to ndarray
+        (T, H) under the names of `Tape.gates`, T being the sequence's own length.
+
+    Raises
+    ------
+    IndexError
+        If there is no such row, layer or direction.
+    """
+    views = tape.gates(layer, direction)
+    args = tape._args
+    row = validate.index("row", row, args.x.shape[1])
+    T = len(args.x) if args.lengths is None else int(args.lengths[row])
+    return {name: view[:T, row].copy() for name, view in views.items()}
+
+
+def plot_gates(
+    tape: Tape, tokens: Sequence[str], row: int = 0, *, layer: int = 0, direction: int = 0,
+    names: Sequence[str] | None = None, units: Any = None,
+) -> Figure:  # fmt: skip
+    """Draw what `gates` returns as heat maps: a row for each unit, a column for each token.
+
+    Parameters
+    ----------
+    tape, row, layer, direction
+        As for `gates`.
+    tokens : sequence of str
+        (T,), what was read.
+    names : sequence of str, optional
+        Of the gates. Default: for an LSTM f, i, o and c, for a GRU z, r and n, for an RNN h.
+    units : index of units, optional
+        Which rows, and in which order. Default: all.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        ``figure.savefig("gates.png")`` writes it.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    ValueError
+        If there are not as many tokens as steps, or a gate's name is unknown.
+    """
+    data = gates(tape, row, layer=layer, direction=direction)
+    kind = tape._stack.cells[layer].kind
+    names = tuple(PANELS[kind]) if names is None else tuple(names)
+    for name in names:
+        validate.choice("names", name, tuple(data))
+    T = len(data[names[0]])
+    if len(tokens) != T:
+        raise ValueError(f"tokens: expected {T}, one a step, got {len(tokens)}")
+    figure = _figure((max(4.0, 0.22 * T + 1.5), 1.9 * len(names) + 0.3))
+    axes = figure.subplots(len(names), 1, squeeze=False)[:, 0]
+    for ax, name in zip(axes, names, strict=True):
+        values = data[name] if units is None else data[name][:, units]
+        gate = name in ("f", "i", "o", "z", "r")
+        limit = 1.0 if gate else float(np.abs(values).max(initial=1e-9))
+        image = ax.imshow(
+            values.T, aspect="auto", cmap="viridis" if gate else "RdBu_r", vmin=0 if gate else -limit, vmax=limit,
+            interpolation="nearest",
+        )  # fmt: skip
+        ax.set_ylabel("unit")
+        ax.set_title(PANELS[kind].get(name, name), loc="left", fontsize=9)
+        ax.set_xticks(range(T), [token if token.strip() else "\N{OPEN BOX}" for token in tokens], fontsize=8)
+        figure.colorbar(image, ax=ax, pad=0.01)
+    return figure
+
+
+def gradient_norms(layer: Recurrent, x: Any, dy: Any = None, *, rng: Any = 0) -> dict[str, NDArray]:
+    """Return how large the gradient of a loss at the end is in the states before: the vanishing gradient, measured.
+
+    The loss is dy . y_T, of the last output only. Backpropagation is taken a step at a time.
+
+    Parameters
+    ----------
+    layer : RNN, LSTM or GRU
+        Unidirectional, batch_first=False.
+    x : array_like
+        (T, B, I), the layer's dtype.
+    dy : array_like, optional
+        (B, O). Default: a direction of length 1, drawn from `rng`, for each row.
+    rng : seed or numpy.random.Generator, default 0
+        Source of dy.
+
+    Returns
+    -------
+    dict of str to ndarray
+        "h" (T + 1, L, B): |dL/dh_t| of each layer, t from 0, the initial state, to T; for an LSTM "c" likewise.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has a wrong type or shape, or the layer is bidirectional.
+    """
+    if layer.bidirectional or layer.batch_first:
+        raise ValueError("layer: expected a unidirectional one with batch_first=False, got another")
+    x = validate.array("x", x, layer.dtype)
+    if x.ndim != 3:
+        raise ValueError(f"x: expected (T, B, {layer.input_size}), got {x.shape}")
+    tapes, state = [], None
+    for t in range(len(x)):
+        _, state, tape = layer.forward(x[t : t + 1], state)
+        tapes.append(tape)
+    B, size = x.shape[1], layer._stack.output_size
+    if dy is None:
+        dy = np.random.default_rng(rng).standard_normal((B, size))
+        dy = (dy / np.linalg.norm(dy, axis=1, keepdims=True)).astype(layer.dtype)
+    h_shape, c_shape = layer._stack.state_shapes(B)
+    dh = np.zeros(h_shape, layer.dtype)
+    dh[-1] = dy
+    dstate: Any = (dh, np.zeros(c_shape, layer.dtype)) if layer._stack.has_c else dh
+    found = [dstate]
+    for tape in reversed(tapes):
+        dstate = layer.backward(tape, None, dstate).state
+        found.append(dstate)
+    found.reverse()
+    if not layer._stack.has_c:
+        return {"h": _norms(found)}
+    return {"h": _norms([h for h, _ in found]), "c": _norms([c for _, c in found])}
+
+
+def plot_gradient_norms(norms: Mapping[str, NDArray]) -> Figure:
+    """Draw norms of gradients over time, on a logarithmic scale, one line for each name.
+
+    Parameters
+    ----------
+    norms : mapping of str to ndarray
+        (T + 1, ...) each, as from `gradient_norms`; further axes are averaged in the logarithm.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    """
+    figure = _figure((6.4, 3.6))
+    ax = figure.subplots()
+    for name, values in norms.items():
+        values = np.asarray(values, np.float64).reshape(len(values), -1)
+        with np.errstate(divide="ignore"):
+            mean = np.exp(np.log(values).mean(axis=1))
+        back = np.arange(len(mean))[::-1]  # steps before the end
+        ax.plot(back, np.where(mean > 0, mean, np.nan), label=name)
+    ax.set_yscale("log")
+    ax.set_xlabel("steps back from the end")
+    ax.set_ylabel("norm of dL/dh")
+    ax.grid(alpha=0.3)
+    ax.legend()
+    return figure
+
+
+def check_gradients(model: Any, batch: Any, *, samples: int = 20, step: float = 1e-5, rng: Any = 0) -> dict[str, float]:
+    """Compare a model's gradients with central differences of its loss.
+
+    Parameters
+    ----------
+    model : Model or Trainable
+        With `params` of float64, and `loss_and_grads(batch, rng)`. Parameters are changed, and put back.
+    batch : object
+        What the model takes.
+    samples : int, default 20
+        How many elements of each parameter are checked, drawn from those that have a gradient, at most half of them
+        from those that have none.
+    step : float, default 1e-5
+        By which an element is moved to both sides.
+    rng : seed, default 0
+        Of the choice, and of the model's dropout, the same in all runs.
+
+    Returns
+    -------
+    dict of str to float
+        For each parameter the largest difference, relative to its largest gradient among those checked, or to 1e-3 of
+        the largest of all. 1e-6 is right; 1e-3 is wrong.
+
+    Raises
+    ------
+    TypeError
+        If a parameter is not float64.
+    ValueError
+        If the gradients' names or shapes are not those of the parameters.
+    """
+    params = model.params
+    for name, p in params.items():
+        if p.dtype != np.float64:
+            raise TypeError(f"params[{name!r}]: expected float64, as differences are no use in less, got {p.dtype}")
+    grads = model.loss_and_grads(batch, rng=rng)[1]
+    shapes = {name: g.shape for name, g in grads.items()}
+    if shapes != (expected := {name: p.shape for name, p in params.items()}):
+        raise ValueError(f"grads: expected {expected}, got {shapes}")
+    generator = np.random.default_rng(rng)
+    floor = 1e-3 * max((float(np.abs(g).max(initial=0)) for g in grads.values()), default=0.0) or 1.0
+    errors = {}
+    for name, p in params.items():
+        error, largest = 0.0, floor
+        for index in _chosen(grads[name], samples, generator):
+            kept = p[index]
+            losses = []
+            for sign in (1, -1):
+                p[index] = kept + sign * step
+                losses.append(float(model.loss_and_grads(batch, rng=rng)[0]))
+            p[index] = kept
+            slope, gradient = (losses[0] - losses[1]) / (2 * step), float(grads[name][index])
+            error, largest = max(error, abs(slope - gradient)), max(largest, abs(gradient), abs(slope))
+        errors[name] = error / largest
+    return errors
+
+
+def _chosen(grad: NDArray, samples: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
+    """Places of some elements: of those with a gradient, and of those without."""
+    some, none = np.flatnonzero(grad), np.flatnonzero(grad == 0)
+    without = min(len(none), max(samples // 2, samples - len(some)))
+    places = [*rng.permutation(some)[: samples - without], *rng.permutation(none)[:without]]
+    return [tuple(int(i) for i in np.unravel_index(place, grad.shape)) for place in places]
+
+
+def _norms(states: Sequence[NDArray]) -> NDArray:
+    return np.linalg.norm(np.stack(states), axis=-1)
+
+
+def _figure(size: tuple[float, float]) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError("plots need matplotlib: pip install fastrnn[plot]") from None
+    return Figure(figsize=size, layout="constrained", dpi=110)

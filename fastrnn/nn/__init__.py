@@ -1,0 +1,52 @@
+"""Models around recurrent layers: layers, losses, and the four patterns, with their gradients.
+
+    part        forward(x) -> y, tape; backward(tape, dy) -> Gradients      Embedding, Linear, WordEncoder, ...
+    model       loss_and_grads(batch) -> Loss                               ManyToOne, ManyToMany, ...
+
+`fastrnn.train` trains models, `fastrnn.data` makes batches. docs/kit.md shows how they go together.
+"""
+
+from fastrnn.nn.attention import Attention
+from fastrnn.nn.decoder import Decoder
+from fastrnn.nn.encoders import WordEncoder
+from fastrnn.nn.generation import Steps, beam_search, draw, sample
+from fastrnn.nn.layers import Activation, Dropout, Embedding, Linear, Part, Sequential
+from fastrnn.nn.losses import MeanSquaredError, SoftmaxCrossEntropy, log_softmax, softmax
+from fastrnn.nn.model import Loss, Model, load
+from fastrnn.nn.module import HasParams, Module, load_parameters, parameters
+from fastrnn.nn.patterns import EncoderDecoder, ManyToMany, ManyToOne, ModelStream, OneToMany
+from fastrnn.nn.states import set_forget_bias, state_size
+
+__all__ = [
+    "Activation",
+    "Attention",
+    "Decoder",
+    "Dropout",
+    "Embedding",
+    "EncoderDecoder",
+    "HasParams",
+    "Linear",
+    "Loss",
+    "ManyToMany",
+    "ManyToOne",
+    "MeanSquaredError",
+    "Model",
+    "ModelStream",
+    "Module",
+    "OneToMany",
+    "Part",
+    "Sequential",
+    "SoftmaxCrossEntropy",
+    "Steps",
+    "WordEncoder",
+    "beam_search",
+    "draw",
+    "load",
+    "load_parameters",
+    "log_softmax",
+    "parameters",
+    "sample",
+    "set_forget_bias",
+    "softmax",
+    "state_size",
+]

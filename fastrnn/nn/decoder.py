@@ -1,0 +1,244 @@
+"""The half of a model that writes: a sequence of ids from a vector and, with attention, from a memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrnn.data import BOS, EOS
+from fastrnn.layers import Recurrent
+from fastrnn.nn.attention import Attention, Memory
+from fastrnn.nn.layers import Dropout, Embedding, Linear
+from fastrnn.nn.losses import SoftmaxCrossEntropy
+from fastrnn.nn.module import Module, parameters
+from fastrnn.nn.states import checked, join_state, pack, split_state, state_size, unpack
+
+__all__ = ["Decoder", "DecoderSteps"]
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderTape:
+    """What `Decoder.backward` needs."""
+
+    count: int
+    bridge: Any
+    start: NDArray
+    embedding: Any
+    dropped_in: Any
+    rnn: Any
+    attention: Any
+    dropped_out: Any
+    output: Any
+    loss: Any
+    like: NDArray
+    lengths: NDArray | None
+
+
+class Decoder(Module):
+    """A recurrent layer that starts from a state made of a vector, and reads what it has written.
+
+    Ids are those of a vocabulary with the usual special tokens: sequences start from BOS and end with EOS, which are
+    not part of the targets but added here. In training it reads the targets themselves (teacher forcing).
+
+    Parameters
+    ----------
+    embedding : Embedding
+        Of V ids.
+    rnn : RNN, LSTM or GRU
+        Unidirectional.
+    output : Linear
+        To V logits, from the recurrent layer's outputs or those of the attention.
+    bridge : Linear
+        From the vector to ``nn.state_size(rnn)``; tanh of it is the initial state.
+    attention : Attention, optional
+        Over a memory.
+    dropout : float, default 0.0
+        Of the embedded ids and before `output`, in training.
+    feed : bool, default False
+        Whether the recurrent layer reads the vector, too, beside each embedded id.
+
+    Attributes
+    ----------
+    params : dict of str to ndarray
+        Those of "embedding", "rnn", "output", "bridge" and "attention".
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a part is of a wrong kind, or sizes do not fit.
+    """
+
+    def __init__(
+        self, embedding: Embedding, rnn: Recurrent, output: Linear, bridge: Linear, attention: Attention | None = None,
+        *, dropout: float = 0.0, feed: bool = False,
+    ) -> None:  # fmt: skip
+        reads = embedding.output_size + (bridge.in_features if feed else 0)
+        self.embedding, self.rnn, self.output = embedding, checked("rnn", rnn, reads), output
+        self.bridge, self.attention, self.feed = bridge, attention, feed
+        if rnn.bidirectional:
+            raise ValueError("rnn: expected a unidirectional layer, got a bidirectional one, which needs the end")
+        if bridge.out_features != state_size(rnn):
+            raise ValueError(f"bridge: expected out_features {state_size(rnn)}, the state's, got {bridge.out_features}")
+        if output.in_features != rnn._stack.output_size:
+            raise ValueError(f"output: expected in_features {rnn._stack.output_size}, got {output.in_features}")
+        if attention is not None and attention.output_size != rnn._stack.output_size:
+            raise ValueError(f"attention: expected query_size {rnn._stack.output_size}, got {attention.output_size}")
+        self._dropout, self._criterion = Dropout(dropout), SoftmaxCrossEntropy()
+        parts = {"embedding": embedding, "rnn": rnn, "output": output, "bridge": bridge, "attention": attention}
+        super().__init__(parts, dropout=dropout, feed=feed)
+
+    def loss(
+        self, vector: NDArray, ids: NDArray, lengths: NDArray | None = None, memory: NDArray | None = None,
+        memory_lengths: NDArray | None = None,
+    ) -> tuple[float, int]:  # fmt: skip
+        """Return the mean loss of writing `ids` and EOS, and of how many ids it is. As `forward`, for inference."""
+        inputs, targets, lengths = _shifted(ids, lengths)
+        state = split_state(self.rnn, np.tanh(self.bridge(vector)))
+        y, _ = self.rnn(self._fed(self.embedding(inputs), vector), state, lengths=lengths)
+        if self.attention is not None:
+            y, _ = self.attention.forward(y, self.attention.remember(_given(memory), memory_lengths))
+        targets = pack(targets, lengths)
+        return self._criterion(self.output(pack(y, lengths)), targets), targets.size
+
+    def forward(
+        self, vector: NDArray, ids: NDArray, lengths: NDArray | None = None, memory: NDArray | None = None,
+        memory_lengths: NDArray | None = None, *, rng: Any = None,
+    ) -> tuple[float, DecoderTape]:  # fmt: skip
+        """Compute the loss of writing `ids` and EOS.
+
+        Parameters
+        ----------
+        vector : ndarray
+            (B, F), what the bridge reads.
+        ids : ndarray of int
+            (U, B), without BOS and EOS.
+        lengths : ndarray of int, optional
+            (B,), of the sequences of ids. Default: all U.
+        memory : ndarray, optional
+            (S, B, M), zero past its `memory_lengths` (B,): what the attention reads.
+        rng : seed or numpy.random.Generator, optional
+            Source of dropout.
+
+        Returns
+        -------
+        loss : float
+            The mean over ids and EOS, in nats.
+        tape : DecoderTape
+            What `backward` needs; its `count` is how many ids the mean is over.
+        """
+        rng = np.random.default_rng(rng)
+        inputs, targets, lengths = _shifted(ids, lengths)
+        bridged, bridge_tape = self.bridge.forward(vector)
+        start = np.tanh(bridged)
+        x, embedding_tape = self.embedding.forward(inputs)
+        x, dropped_in = self._dropout.forward(x, rng=rng)
+        y, _, rnn_tape = self.rnn.forward(
+            self._fed(x, vector), split_state(self.rnn, start), lengths=lengths, rng=rng
+        )  # fmt: skip
+        attention_tape = None
+        if self.attention is not None:
+            memory_form = self.attention.remember(_given(memory), memory_lengths)
+            y, attention_tape = self.attention.forward(y, memory_form)
+        rows, dropped_out = self._dropout.forward(pack(y, lengths), rng=rng)
+        logits, output_tape = self.output.forward(rows)
+        loss, loss_tape = self._criterion.forward(logits, pack(targets, lengths))
+        return loss, DecoderTape(
+            loss_tape.count, bridge_tape, start, embedding_tape, dropped_in, rnn_tape, attention_tape, dropped_out,
+            output_tape, loss_tape, y, lengths,
+        )  # fmt: skip
+
+    def backward(self, tape: DecoderTape) -> tuple[NDArray, NDArray | None, dict[str, NDArray]]:
+        """Differentiate `forward`. Pure.
+
+        Returns
+        -------
+        d_vector : ndarray
+            (B, F).
+        d_memory : ndarray or None
+            (S, B, M) with attention.
+        params : dict of str to ndarray
+            In each parameter.
+        """
+        grads: dict[str, Any] = {"output": self.output.backward(tape.output, self._criterion.backward(tape.loss).x)}
+        d_rows = self._dropout.backward(tape.dropped_out, grads["output"].x).x
+        dy, d_memory = unpack(d_rows, tape.like, tape.lengths), None
+        if self.attention is not None:
+            dy, d_memory, grads["attention"] = self.attention.backward(tape.attention, dy)
+        grads["rnn"] = self.rnn.backward(tape.rnn, dy)
+        E = self.embedding.output_size
+        dx = self._dropout.backward(tape.dropped_in, grads["rnn"].x[..., :E]).x
+        grads["embedding"] = self.embedding.backward(tape.embedding, dx)
+        d_start = join_state(grads["rnn"].state) * (1 - tape.start * tape.start)
+        grads["bridge"] = self.bridge.backward(tape.bridge, d_start)
+        d_vector = grads["bridge"].x
+        if self.feed:
+            d_vector = d_vector + grads["rnn"].x[..., E:].sum(axis=0)
+        return d_vector, d_memory, parameters({name: grads[name] for name in self.parts})
+
+    def steps(
+        self, vector: NDArray, memory: NDArray | None = None, memory_lengths: NDArray | None = None, width: int = 1
+    ) -> DecoderSteps:
+        """Return what `nn.sample` and `nn.beam_search` advance: `width` rows for each of the B inputs, at the start.
+
+        Parameters are those of `forward`.
+        """
+        return DecoderSteps(self, vector, memory, memory_lengths, width)
+
+    def _fed(self, x: NDArray, vector: NDArray) -> NDArray:
+        if not self.feed:
+            return x
+        return np.concatenate([x, np.broadcast_to(vector, (*x.shape[:-1], vector.shape[-1]))], axis=-1)
+
+
+class DecoderSteps:
+    """A decoder that writes one id at a time; see `fastrnn.nn.Steps`. It sees the parameters of its making."""
+
+    def __init__(
+        self, decoder: Decoder, vector: NDArray, memory: NDArray | None, memory_lengths: NDArray | None, width: int
+    ) -> None:
+        self.batch, self.width, self._decoder = len(vector), width, decoder
+        self._vector = np.repeat(vector, width, axis=0)
+        self._memory: Memory | None = None
+        if decoder.attention is not None:
+            self._memory = decoder.attention.remember(_given(memory), memory_lengths)
+        self._stream = decoder.rnn.freeze().stream(self.batch * width)
+        self._stream.state = split_state(decoder.rnn, np.tanh(decoder.bridge(self._vector)))
+
+    def step(self, ids: NDArray) -> NDArray:
+        """Take an id of each row, (batch * width,); return the logits of the next, (batch * width, V)."""
+        decoder = self._decoder
+        y = self._stream.step(decoder._fed(decoder.embedding(ids), self._vector))
+        if decoder.attention is not None and self._memory is not None:
+            # The rows of a group read the same memory: they are queries of it as steps in time are.
+            queries = y.reshape(self.batch, self.width, -1).swapaxes(0, 1)
+            y = decoder.attention.forward(queries, self._memory)[0].swapaxes(0, 1).reshape(len(y), -1)
+        return decoder.output(y)
+
+    def select(self, parents: NDArray) -> None:
+        """Let each row go on from another of its group: parents (batch, width), each in 0..width-1."""
+        if self.width == 1:
+            return
+        rows = (parents + self.width * np.arange(self.batch)[:, None]).reshape(-1)
+        state = self._stream.state
+        self._stream.state = tuple(s[:, rows] for s in state) if isinstance(state, tuple) else state[:, rows]
+
+
+def _shifted(ids: NDArray, lengths: NDArray | None) -> tuple[NDArray, NDArray, NDArray | None]:
+    """What is read, BOS and `ids`, and what is written, `ids` and EOS, both (U + 1, B), and their lengths."""
+    U, B = ids.shape
+    inputs, targets = np.empty((U + 1, B), np.intp), np.empty((U + 1, B), np.intp)
+    inputs[0], inputs[1:] = BOS, ids
+    targets[:U], targets[U] = ids, EOS
+    if lengths is None:
+        return inputs, targets, None
+    targets[lengths, np.arange(B)] = EOS
+    return inputs, targets, lengths + 1
+
+
+def _given(memory: NDArray | None) -> NDArray:
+    if memory is None:
+        raise ValueError("memory: expected the encoder's outputs, which the attention reads, got None")
+    return memory

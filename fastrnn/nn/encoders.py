@@ -1,0 +1,140 @@
+"""Words as vectors: of the word itself, and of its characters read by a recurrent layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrnn.layers import Recurrent
+from fastrnn.nn.checks import as_rows, integers
+from fastrnn.nn.layers import Dropout, Embedding, add_rows
+from fastrnn.nn.module import Module, parameters
+from fastrnn.nn.states import checked, d_final, final
+from fastrnn.params import Gradients
+
+__all__ = ["WordEncoder"]
+
+
+@dataclass(frozen=True, slots=True)
+class WordTape:
+    """What `WordEncoder.backward` needs. `which`: of the distinct words, the one at each place."""
+
+    shape: tuple[int, ...]
+    which: NDArray
+    words: Any
+    characters: Any
+    rnn: Any
+    state: Any
+    dropout: Any
+
+
+class WordEncoder(Module):
+    """A word's vector: the final states of a recurrent layer over its characters, after the word's own if it has one.
+
+    Each distinct word of a batch is read once, however often it occurs.
+
+    Parameters
+    ----------
+    characters : Embedding
+        Of characters, 0 being padding.
+    rnn : RNN, LSTM or GRU
+        Reads a word's characters; mostly bidirectional.
+    words : Embedding, optional
+        Of words. Without, only the characters count.
+    dropout : float, default 0.0
+        Of the characters' vectors, in `forward`.
+
+    Attributes
+    ----------
+    params : dict of str to ndarray
+        Those of "characters", "rnn" and "words".
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a part is of a wrong kind, or sizes do not fit.
+    """
+
+    def __init__(
+        self, characters: Embedding, rnn: Recurrent, words: Embedding | None = None, *, dropout: float = 0.0
+    ) -> None:
+        self.characters, self.words = characters, words
+        self.rnn = checked("rnn", rnn, characters.output_size)
+        self._dropout = Dropout(dropout)
+        super().__init__({"characters": characters, "rnn": rnn, "words": words}, dropout=dropout)
+
+    @property
+    def output_size(self) -> int:
+        """Length of a word's vector."""
+        return self.rnn._stack.output_size + (self.words.output_size if self.words is not None else 0)
+
+    def __call__(self, ids: Any) -> NDArray:
+        """Return the words' vectors and keep nothing: inference. As `forward`, without dropout and tape."""
+        distinct, which, lengths = self._distinct(ids)
+        _, state = self.rnn(self.characters(distinct[:, 1:].T), lengths=lengths)
+        vectors = final(self.rnn, state)
+        if self.words is not None:
+            vectors = np.concatenate([self.words(distinct[:, 0]), vectors], axis=1)
+        return vectors[which].reshape(*np.shape(ids)[:-1], self.output_size)
+
+    def forward(self, ids: Any, *, rng: Any = None) -> tuple[NDArray, WordTape]:
+        """Return the words' vectors.
+
+        Parameters
+        ----------
+        ids : array_like of int
+            (..., 1 + C), as from `fastrnn.data.encode_words`: a word's id, then those of its characters, padded with 0.
+        rng : numpy.random.Generator, optional
+            Source of dropout.
+
+        Returns
+        -------
+        y : ndarray
+            (..., output_size).
+        tape : WordTape
+            What `backward` needs.
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            If `ids` are not integers, have a wrong shape, or are outside an embedding.
+        """
+        distinct, which, lengths = self._distinct(ids)
+        x, characters_tape = self.characters.forward(distinct[:, 1:].T)
+        x, dropout_tape = self._dropout.forward(x, rng=rng)
+        _, state, rnn_tape = self.rnn.forward(x, lengths=lengths, rng=rng)
+        vectors, words_tape = final(self.rnn, state), None
+        if self.words is not None:
+            own, words_tape = self.words.forward(distinct[:, 0])
+            vectors = np.concatenate([own, vectors], axis=1)
+        shape = np.shape(ids)[:-1]
+        tape = WordTape(shape, which, words_tape, characters_tape, rnn_tape, state, dropout_tape)
+        return vectors[which].reshape(*shape, self.output_size), tape
+
+    def backward(self, tape: WordTape, dy: NDArray) -> Gradients:
+        """Differentiate `forward`. Pure. `dy` has y's shape; of the result, only `params` is not None."""
+        count = len(final(self.rnn, tape.state))
+        d = add_rows(tape.which, dy.reshape(tape.which.size, self.output_size), count)
+        own = self.output_size - self.rnn._stack.output_size
+        rnn = self.rnn.backward(tape.rnn, None, d_final(self.rnn, tape.state, np.ascontiguousarray(d[:, own:])))
+        dx = self._dropout.backward(tape.dropout, rnn.x).x
+        grads = {"characters": self.characters.backward(tape.characters, dx), "rnn": rnn}
+        if self.words is not None:
+            grads["words"] = self.words.backward(tape.words, np.ascontiguousarray(d[:, :own]))
+        return Gradients(None, None, parameters(grads))
+
+    def _distinct(self, ids: Any) -> tuple[NDArray, NDArray, NDArray]:
+        """The distinct words (N, 1 + C), C being that of the longest; which of them is at each place; their lengths."""
+        ids = integers("ids", ids)
+        if ids.ndim == 0 or ids.shape[-1] < 2:
+            raise ValueError(f"ids: expected (..., 1 + C), words and their characters, got {ids.shape}")
+        table = np.ascontiguousarray(as_rows(ids))
+        # As one key of bytes each: np.unique(axis=0) compares them value by value, which takes 5 times as long.
+        keys = table.view(np.dtype((np.void, table.shape[1] * table.itemsize))).reshape(-1)
+        _, first, which = np.unique(keys, return_index=True, return_inverse=True)
+        distinct = table[first]
+        lengths = (distinct[:, 1:] != 0).sum(axis=1)
+        return distinct[:, : 1 + max(1, lengths.max(initial=0))], which.reshape(-1), lengths

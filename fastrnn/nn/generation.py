@@ -1,0 +1,151 @@
+"""Ids drawn from logits, and the search for the likeliest sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrnn.data import BOS, EOS, PAD
+from fastrnn.nn.losses import log_softmax, softmax
+
+__all__ = ["Steps", "beam_search", "draw", "sample"]
+
+
+class Steps(Protocol):
+    """Sequences that grow by an id at a time: rows in groups of `width`, one group for each of `batch` inputs."""
+
+    batch: int
+    width: int
+
+    def step(self, ids: NDArray) -> NDArray:
+        """Take an id of each row, (batch * width,); return the logits of the next, (batch * width, V)."""
+
+    def select(self, parents: NDArray) -> None:
+        """Let each row go on from another of its group: parents (batch, width), each in 0..width-1."""
+
+
+def draw(logits: NDArray, temperature: float = 1.0, rng: Any = None, banned: Sequence[int] = ()) -> NDArray[np.intp]:
+    """Draw an id for each row of logits.
+
+    Parameters
+    ----------
+    logits : ndarray
+        (B, V).
+    temperature : float, default 1.0
+        Logits are divided by it: below 1 is more careful; 0 takes the likeliest.
+    rng : seed or numpy.random.Generator, optional
+        Source of the draws.
+    banned : sequence of int, optional
+        Ids that are never drawn.
+
+    Returns
+    -------
+    ndarray
+        (B,).
+
+    Raises
+    ------
+    ValueError
+        If the temperature is less than 0.
+    """
+    if not temperature >= 0:
+        raise ValueError(f"temperature: expected a number of at least 0, got {temperature}")
+    logits = logits.astype(np.float64)
+    logits[:, list(banned)] = -np.inf
+    if temperature == 0:
+        return logits.argmax(axis=1)
+    logits -= logits.max(axis=1, keepdims=True)  # before the division: what overflows then is -inf, and right
+    with np.errstate(over="ignore"):
+        chances = softmax(logits / temperature).cumsum(axis=1)
+    places = np.random.default_rng(rng).random((len(logits), 1)) * chances[:, -1:]
+    return (chances <= places).sum(axis=1)
+
+
+def sample(
+    steps: Steps, max_length: int, temperature: float = 1.0, rng: Any = None, banned: Sequence[int] = (PAD, BOS)
+) -> list[NDArray[np.intp]]:
+    """Draw a sequence for each row, from BOS to EOS or to `max_length` ids.
+
+    Parameters
+    ----------
+    steps : Steps
+        At the start.
+    max_length : int
+        EOS not included.
+    temperature, rng, banned
+        As for `draw`.
+
+    Returns
+    -------
+    list of ndarray
+        batch * width sequences of ids, without BOS and EOS.
+    """
+    rng = np.random.default_rng(rng)
+    ids = np.full(steps.batch * steps.width, BOS)
+    drawn: list[NDArray[np.intp]] = []
+    done = np.zeros(ids.shape, bool)
+    while len(drawn) < max_length and not done.all():
+        ids = draw(steps.step(ids), temperature, rng, banned)
+        done |= ids == EOS
+        drawn.append(np.where(done, EOS, ids))
+    return [row[: _end(row)] for row in (np.stack(drawn, axis=1) if drawn else np.zeros((ids.size, 0), np.intp))]
+
+
+def beam_search(
+    steps: Steps, max_length: int, length_penalty: float = 1.0, banned: Sequence[int] = (PAD, BOS)
+) -> list[NDArray[np.intp]]:
+    """Return for each input the likeliest sequence found, keeping `steps.width` of them at each step.
+
+    Parameters
+    ----------
+    steps : Steps
+        At the start; all rows of a group alike. With width 1 the search is greedy.
+    max_length : int
+        EOS not included.
+    length_penalty : float, default 1.0
+        A sequence's log-probability is divided by its length, EOS included, to this power: 0 favours short ones.
+    banned : sequence of int, default (PAD, BOS)
+        Ids that are never taken.
+
+    Returns
+    -------
+    list of ndarray
+        `steps.batch` sequences of ids, without BOS and EOS.
+    """
+    B, W = steps.batch, steps.width
+    scores = np.full((B, W), -np.inf)
+    scores[:, 0] = 0  # the rows of a group are alike: the others would only repeat the first
+    history = np.zeros((max_length, B, W), np.intp)
+    lengths = np.zeros((B, W))
+    done = np.zeros((B, W), bool)
+    last = np.full((B, W), BOS)
+    for t in range(max_length):
+        gains = log_softmax(steps.step(last.reshape(-1)).astype(np.float64)).reshape(B, W, -1)
+        gains[..., list(banned)] = -np.inf
+        gains[done] = -np.inf
+        gains[done, EOS] = 0  # what has ended stays as it is
+        V = gains.shape[-1]
+        totals = (scores[:, :, None] + gains).reshape(B, W * V)
+        best = np.argpartition(-totals, W - 1, axis=1)[:, :W]
+        parents, last = np.divmod(best, V)
+        scores = np.take_along_axis(totals, best, 1)
+        history[:t] = np.take_along_axis(history[:t], parents[None], 2)
+        history[t] = last
+        ended = np.take_along_axis(done, parents, 1)
+        lengths = np.take_along_axis(lengths, parents, 1) + ~ended
+        done = ended | (last == EOS)
+        if done.all():
+            break
+        steps.select(parents)
+    chosen = (scores / np.maximum(lengths, 1) ** length_penalty).argmax(axis=1)
+    rows = history[:, np.arange(B), chosen].T
+    return [row[: min(_end(row), int(length))] for row, length in zip(rows, lengths[np.arange(B), chosen], strict=True)]
+
+
+def _end(row: NDArray) -> int:
+    """Where a sequence ends: at the first EOS, if there is one."""
+    ends = np.flatnonzero(row == EOS)
+    return int(ends[0]) if ends.size else len(row)

@@ -1,0 +1,470 @@
+"""The layers around a recurrent layer: embedding, linear, activation, dropout, and several in a row.
+
+They follow the recurrent layers' habits: `forward` returns what `backward` needs as a tape, `backward` is a pure
+function of that tape, parameters are plain arrays in `params`, and inputs are never modified. All `forward`s take the
+source of randomness, `rng`, so that they can stand in for each other; only dropout uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from fastrnn import validate
+from fastrnn.nn.checks import as_rows, integers, same_shape, within
+from fastrnn.nn.module import Module, parameters
+from fastrnn.params import Gradients, copy_in
+
+__all__ = ["Activation", "Dropout", "Embedding", "Linear", "Part", "Sequential", "add_rows"]
+
+
+class Part(Protocol):
+    """What a pattern is made of, but for its recurrent layers: all of this module, and what a user writes like them."""
+
+    @property
+    def params(self) -> dict[str, NDArray]: ...
+    @property
+    def output_size(self) -> int | None:
+        """Length of y's last axis; None where it is that of x."""
+
+    def __call__(self, x: Any) -> NDArray: ...
+    def forward(self, x: Any, *, rng: Any = None) -> tuple[NDArray, Any]: ...
+    def backward(self, tape: Any, dy: Any) -> Gradients: ...
+
+
+class Layer:
+    """Parameters by name, checked when used, and their way in and out."""
+
+    def __init__(self, dtype: DTypeLike, shapes: dict[str, tuple[int, ...]]) -> None:
+        self.dtype = validate.dtype(dtype)
+        self._shapes = shapes
+        self.params: dict[str, NDArray] = {}
+        self.options: dict[str, Any] = {}  # what parameters do not show, for files
+
+    def state_dict(self) -> dict[str, NDArray]:
+        """Return copies of the parameters."""
+        return {name: value.copy() for name, value in self.params.items()}
+
+    def load_state_dict(self, mapping: Mapping[str, Any]) -> None:
+        """Copy parameters in, all of them or, on an error, none.
+
+        Parameters
+        ----------
+        mapping : mapping of str to array_like
+            Exactly this layer's names, each of the parameter's shape and the layer's dtype.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a name is missing or unknown, or an array has a wrong shape or dtype.
+        """
+        copy_in(self.params, mapping)
+
+    def _param(self, name: str) -> NDArray:
+        return validate.parameter(name, self.params[name], self._shapes[name], self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingTape:
+    """What `Embedding.backward` needs: a copy of the ids."""
+
+    ids: NDArray
+
+
+class Embedding(Layer):
+    """A table of vectors, one for each id.
+
+    Parameters
+    ----------
+    num_embeddings : int
+        V, the number of ids.
+    embedding_dim : int
+        E, the length of each vector.
+    dtype : float32 or float64, default float32
+        Of parameters and outputs.
+    rng : seed or numpy.random.Generator, optional
+        Source of the initial parameters, normal(0, 1) as in PyTorch.
+
+    Attributes
+    ----------
+    params : dict of str to ndarray
+        weight (V, E).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has a wrong type or value.
+    """
+
+    def __init__(
+        self, num_embeddings: int, embedding_dim: int, *, dtype: DTypeLike = np.float32, rng: Any = None
+    ) -> None:
+        self.num_embeddings = validate.size("num_embeddings", num_embeddings)
+        self.embedding_dim = validate.size("embedding_dim", embedding_dim)
+        shape = (self.num_embeddings, self.embedding_dim)
+        super().__init__(dtype, {"weight": shape})
+        self.params["weight"] = np.random.default_rng(rng).standard_normal(shape, self.dtype.type)
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray], **options: Any) -> Embedding:
+        """Build the layer from its parameters; sizes are theirs."""
+        weight = _matrix("weight", arrays)
+        layer = cls(*weight.shape, dtype=weight.dtype, **options)
+        layer.load_state_dict(arrays)
+        return layer
+
+    @property
+    def output_size(self) -> int:
+        """E."""
+        return self.embedding_dim
+
+    def __call__(self, ids: Any) -> NDArray:
+        """Look up the vectors and keep nothing: inference. As `forward`, without the tape."""
+        return self.forward(ids)[0]
+
+    def forward(self, ids: Any, *, rng: Any = None) -> tuple[NDArray, EmbeddingTape]:
+        """Look up the vectors of ids.
+
+        Parameters
+        ----------
+        ids : array_like of int
+            (...), each in 0..V-1; negative ids do not count from the end.
+        rng : optional
+            Not used.
+
+        Returns
+        -------
+        y : ndarray
+            (..., E).
+        tape : EmbeddingTape
+            What `backward` needs.
+
+        Raises
+        ------
+        TypeError
+            If `ids` are not integers.
+        IndexError
+            If an id is outside 0..V-1.
+        """
+        ids = integers("ids", ids)
+        within("ids", ids, self.num_embeddings)
+        return self._param("weight").take(ids, axis=0), EmbeddingTape(ids.copy())
+
+    def backward(self, tape: EmbeddingTape, dy: Any) -> Gradients:
+        """Differentiate `forward`. Pure; an id's rows are added in the order of the ids, the same in every run.
+
+        Parameters
+        ----------
+        tape : EmbeddingTape
+            From `forward`.
+        dy : array_like
+            (..., E), gradient of the loss in y.
+
+        Returns
+        -------
+        Gradients
+            `params`; the rest is None.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `dy` has a wrong dtype or shape.
+        """
+        dy = validate.array("dy", dy, self.dtype)
+        same_shape("dy", dy, (*tape.ids.shape, self.embedding_dim))
+        weight = add_rows(tape.ids.reshape(-1), as_rows(dy), self.num_embeddings)
+        return Gradients(None, None, {"weight": weight})
+
+
+@dataclass(frozen=True, slots=True)
+class LinearTape:
+    """What `Linear.backward` needs. It shares x and the weight: do not change them in place before `backward`."""
+
+    x: NDArray
+    weight: NDArray
+
+
+class Linear(Layer):
+    """An affine map of the last axis: y = x W^T + b.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        I and O, the length of the last axis before and after.
+    bias : bool, default True
+        Whether there is b.
+    dtype : float32 or float64, default float32
+        Of parameters, inputs and outputs.
+    rng : seed or numpy.random.Generator, optional
+        Source of the initial parameters, uniform in +-1/sqrt(I) as in PyTorch.
+
+    Attributes
+    ----------
+    params : dict of str to ndarray
+        weight (O, I) and, with `bias`, bias (O,).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has a wrong type or value.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, *, dtype: DTypeLike = np.float32, rng: Any = None
+    ) -> None:
+        self.in_features = validate.size("in_features", in_features)
+        self.out_features = validate.size("out_features", out_features)
+        self.bias = validate.flag("bias", bias)
+        shapes: dict[str, tuple[int, ...]] = {"weight": (self.out_features, self.in_features)}
+        if self.bias:
+            shapes["bias"] = (self.out_features,)
+        super().__init__(dtype, shapes)
+        generator = np.random.default_rng(rng)
+        bound = 1 / np.sqrt(self.in_features)
+        for name, shape in shapes.items():
+            self.params[name] = generator.uniform(-bound, bound, shape).astype(self.dtype)
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray], **options: Any) -> Linear:
+        """Build the layer from its parameters; sizes are theirs."""
+        weight = _matrix("weight", arrays)
+        layer = cls(weight.shape[1], weight.shape[0], "bias" in arrays, dtype=weight.dtype, **options)
+        layer.load_state_dict(arrays)
+        return layer
+
+    @property
+    def output_size(self) -> int:
+        """O."""
+        return self.out_features
+
+    def __call__(self, x: Any) -> NDArray:
+        """Map x and keep nothing: inference. As `forward`, without the tape."""
+        return self.forward(x)[0]
+
+    def forward(self, x: Any, *, rng: Any = None) -> tuple[NDArray, LinearTape]:
+        """Map x.
+
+        Parameters
+        ----------
+        x : array_like
+            (..., I), of the layer's dtype.
+        rng : optional
+            Not used.
+
+        Returns
+        -------
+        y : ndarray
+            (..., O).
+        tape : LinearTape
+            What `backward` needs.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `x` has a wrong dtype or shape.
+        """
+        x = validate.array("x", x, self.dtype)
+        if x.ndim == 0 or x.shape[-1] != self.in_features:
+            raise ValueError(f"x: expected (..., {self.in_features}), got {x.shape}")
+        weight = self._param("weight")
+        # One product for all rows; NumPy's matmul of a 3-D array is a small one for each index of its first axis.
+        y = as_rows(x) @ weight.T
+        if self.bias:
+            y += self._param("bias")
+        return y.reshape(*x.shape[:-1], self.out_features), LinearTape(x, weight)
+
+    def backward(self, tape: LinearTape, dy: Any) -> Gradients:
+        """Differentiate `forward`: dx = dy W, dW = dy^T x, db = dy summed over all rows. Pure.
+
+        Parameters
+        ----------
+        tape : LinearTape
+            From `forward`.
+        dy : array_like
+            (..., O), gradient of the loss in y.
+
+        Returns
+        -------
+        Gradients
+            `x` and `params`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `dy` has a wrong dtype or shape.
+        """
+        dy = validate.array("dy", dy, self.dtype)
+        same_shape("dy", dy, (*tape.x.shape[:-1], self.out_features))
+        dy_rows = as_rows(dy)
+        params = {"weight": dy_rows.T @ as_rows(tape.x)}
+        if self.bias:
+            params["bias"] = dy_rows.sum(axis=0)
+        return Gradients((dy_rows @ tape.weight).reshape(tape.x.shape), None, params)
+
+
+class Activation:
+    """tanh or relu of each value.
+
+    Parameters
+    ----------
+    kind : {"tanh", "relu"}
+        Which.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `kind` is neither.
+    """
+
+    output_size = None
+
+    def __init__(self, kind: str) -> None:
+        self.kind = validate.choice("kind", kind, ("tanh", "relu"))
+        self.params: dict[str, NDArray] = {}
+        self.options = {"kind": self.kind}
+
+    def __call__(self, x: Any) -> NDArray:
+        """Return the values and keep nothing: inference."""
+        return self.forward(x)[0]
+
+    def forward(self, x: Any, *, rng: Any = None) -> tuple[NDArray, NDArray]:
+        """Return y, of x's shape, and the tape, which is y: do not change it in place before `backward`."""
+        y = np.tanh(x) if self.kind == "tanh" else np.maximum(x, 0)
+        return y, y
+
+    def backward(self, tape: NDArray, dy: Any) -> Gradients:
+        """Differentiate `forward`. Pure. `dy` has y's shape; `x` of the result too."""
+        slope = 1 - tape * tape if self.kind == "tanh" else tape > 0
+        return Gradients(dy * slope, None, {})
+
+
+class Dropout:
+    """Zeros each value with a probability in `forward`, and scales the others so that the expectation stays.
+
+    Parameters
+    ----------
+    probability : float
+        In [0, 1). The attribute may be assigned.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `probability` is no such number.
+    """
+
+    output_size = None
+
+    def __init__(self, probability: float) -> None:
+        self.probability = validate.probability("probability", probability)
+        self.params: dict[str, NDArray] = {}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the constructor was given."""
+        return {"probability": self.probability}
+
+    def __call__(self, x: NDArray) -> NDArray:
+        """Return x: inference."""
+        return x
+
+    def forward(self, x: NDArray, *, rng: Any = None) -> tuple[NDArray, NDArray | None]:
+        """Drop values.
+
+        Parameters
+        ----------
+        x : ndarray
+            float32 or float64, any shape.
+        rng : seed or numpy.random.Generator, optional
+            Which values. Default: another choice each time.
+
+        Returns
+        -------
+        y : ndarray
+            x's shape; x itself where the probability is 0.
+        tape : ndarray or None
+            What `backward` needs: what x was multiplied by.
+        """
+        if not self.probability:
+            return x, None
+        kept = np.random.default_rng(rng).random(x.shape, np.float32) >= self.probability
+        mask = kept * x.dtype.type(1 / (1 - self.probability))
+        return x * mask, mask
+
+    def backward(self, tape: NDArray | None, dy: NDArray) -> Gradients:
+        """Differentiate `forward`. Pure. `dy` has y's shape; `x` of the result too."""
+        return Gradients(dy if tape is None else dy * tape, None, {})
+
+
+class Sequential(Module):
+    """Parts one after the other: each reads what the one before it returns.
+
+    Parameters
+    ----------
+    *parts : Part
+        The first reads x.
+
+    Attributes
+    ----------
+    params : dict of str to ndarray
+        The parts' parameters under "0.name", "1.name" and so on.
+    """
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__({str(k): part for k, part in enumerate(parts)})
+
+    @classmethod
+    def rebuilt(cls, parts: dict[str, Any], options: dict[str, Any]) -> Sequential:
+        """Build the module from its parts; see `Module`."""
+        return cls(*parts.values(), **options)
+
+    @property
+    def output_size(self) -> int | None:
+        """Length of y's last axis; None where it is that of x."""
+        sizes = [part.output_size for part in self.parts.values() if part.output_size is not None]
+        return sizes[-1] if sizes else None
+
+    def __call__(self, x: Any) -> NDArray:
+        """Run all parts and keep nothing: inference."""
+        for part in self.parts.values():
+            x = part(x)
+        return x
+
+    def forward(self, x: Any, *, rng: Any = None) -> tuple[NDArray, list[Any]]:
+        """Run all parts; return y and the tapes. `rng`, a Generator, is handed to each."""
+        tapes = []
+        for part in self.parts.values():
+            x, tape = part.forward(x, rng=rng)
+            tapes.append(tape)
+        return x, tapes
+
+    def backward(self, tape: list[Any], dy: Any) -> Gradients:
+        """Differentiate `forward`. Pure. `x` of the result is None where the first part's is."""
+        found: dict[str, Gradients] = {}
+        for (name, part), part_tape in zip(reversed(self.parts.items()), reversed(tape), strict=True):
+            found[name] = part.backward(part_tape, dy)
+            dy = found[name].x
+        return Gradients(dy, None, parameters({name: found[name] for name in self.parts}))
+
+
+def add_rows(ids: NDArray, values: NDArray, count: int) -> NDArray:
+    """Return (count, E): at k the sum of the rows of `values` (N, E) whose id is k, in their order.
+
+    That is one_hot(ids).T @ values as a sparse product: 2 to 40 times as fast as np.add.at, and ahead of sorting with
+    np.add.reduceat and of a dense product at every size measured (count from 65 to 50,000, E from 32 to 512).
+    """
+    from scipy.sparse import csc_array  # here, since it takes a fifth of the package's import time
+
+    ones = np.ones(ids.size, values.dtype)
+    total: NDArray = csc_array((ones, ids, np.arange(ids.size + 1)), shape=(count, ids.size)) @ values
+    return total
+
+
+def _matrix(name: str, arrays: Mapping[str, NDArray]) -> NDArray:
+    if name not in arrays or arrays[name].ndim != 2:
+        got = arrays[name].shape if name in arrays else "no such array"
+        raise ValueError(f"{name}: expected a matrix, got {got}")
+    return arrays[name]

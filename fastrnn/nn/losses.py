@@ -1,0 +1,280 @@
+"""Softmax, cross-entropy and mean squared error, with their gradients."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrnn import validate
+from fastrnn.nn.checks import as_rows, integers, same_shape, within
+from fastrnn.params import Gradients
+
+__all__ = ["MeanSquaredError", "SoftmaxCrossEntropy", "log_softmax", "softmax"]
+
+
+def softmax(logits: Any, axis: int = -1) -> NDArray:
+    """Return exp(logits) over its sum along an axis, without overflow.
+
+    Parameters
+    ----------
+    logits : array_like
+        Numbers; a floating dtype is kept, integers become float64.
+    axis : int, default -1
+        The axis along which results add up to 1.
+
+    Returns
+    -------
+    ndarray
+        The shape of `logits`.
+    """
+    y = _below_top(logits, axis)
+    np.exp(y, out=y)
+    y /= y.sum(axis=axis, keepdims=True)
+    return y
+
+
+def log_softmax(logits: Any, axis: int = -1) -> NDArray:
+    """Return the logarithm of `softmax`, exact where the probability is too small for its dtype.
+
+    Parameters and result are those of `softmax`.
+    """
+    y = _below_top(logits, axis)
+    y -= np.log(np.exp(y).sum(axis=axis, keepdims=True))
+    return y
+
+
+@dataclass(frozen=True, slots=True)
+class CrossEntropyTape:
+    """What `SoftmaxCrossEntropy.backward` needs; N targets in all.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of the logits, (..., V).
+    exps : ndarray
+        (N, V), exp(logits - the row's maximum).
+    sums : ndarray
+        (N,), the rows' sums of exps.
+    targets : ndarray
+        (N,), 0 where a target is ignored.
+    shares : ndarray
+        (N,), how much each target's loss counts in the mean: together 1, or all 0.
+    count : int
+        How many targets count.
+    """
+
+    shape: tuple[int, ...]
+    exps: NDArray
+    sums: NDArray
+    targets: NDArray
+    shares: NDArray
+    count: int
+
+
+class SoftmaxCrossEntropy:
+    """The mean over targets of -log softmax(logits)[target], in nats; softmax and its gradient are fused into it.
+
+    Parameters
+    ----------
+    ignore_index : int, default -100
+        Targets of this value do not count.
+    """
+
+    def __init__(self, ignore_index: int = -100) -> None:
+        self.ignore_index = operator.index(ignore_index)
+
+    def __call__(self, logits: Any, targets: Any, *, weights: Any = None) -> float:
+        """Return the loss and keep nothing. As `forward`, without the tape."""
+        return self.forward(logits, targets, weights=weights)[0]
+
+    def forward(self, logits: Any, targets: Any, *, weights: Any = None) -> tuple[float, CrossEntropyTape]:
+        """Compute the loss.
+
+        Parameters
+        ----------
+        logits : array_like
+            (..., V), float32 or float64.
+        targets : array_like of int
+            (...), each in 0..V-1 or `ignore_index`.
+        weights : array_like, optional
+            Broadcasts to (...): how much each target counts, 0 for padding. Not negative. Default: all the same.
+
+        Returns
+        -------
+        loss : float
+            sum(weights * losses) / sum(weights). Where the weights' total is 0 there is nothing to learn from: the
+            loss is 0.0 and so are its gradients. A target of weight 0 counts for nothing even if its logits are not
+            finite.
+        tape : CrossEntropyTape
+            What `backward` needs. It shares nothing with the caller.
+
+        Raises
+        ------
+        TypeError
+            If an argument has a wrong dtype.
+        ValueError
+            If shapes do not fit, or a weight is negative or not finite.
+        IndexError
+            If a target is neither in 0..V-1 nor `ignore_index`.
+        """
+        logits = _floats("logits", logits)
+        if logits.ndim == 0 or logits.shape[-1] == 0:
+            raise ValueError(f"logits: expected (..., V) with V >= 1, got {logits.shape}")
+        targets = integers("targets", targets)
+        same_shape("targets", targets, logits.shape[:-1])
+        shares = _loss_weights(weights, targets.shape)
+        ignored = targets == self.ignore_index
+        targets = np.where(ignored, 0, targets).reshape(-1)
+        shares = np.where(ignored, 0.0, shares).reshape(-1)
+        within("targets", targets, logits.shape[-1])
+
+        shares /= shares.sum() or 1.0
+        rows = as_rows(logits)
+        top = rows.max(axis=1)
+        exps = rows - top[:, None]
+        np.exp(exps, out=exps)
+        sums = exps.sum(axis=1)
+        # -log softmax = log(sum) - (logit - top). These are few: in float64 the mean is exact to a float32's precision.
+        losses = np.log(sums, dtype=np.float64)
+        losses -= np.subtract(rows[np.arange(targets.size), targets], top, dtype=np.float64)
+        counts = shares > 0
+        loss = float(losses[counts] @ shares[counts])
+        return loss, CrossEntropyTape(logits.shape, exps, sums, targets, shares, int(counts.sum()))
+
+    def backward(self, tape: CrossEntropyTape, dy: float = 1.0) -> Gradients:
+        """Differentiate `forward`: a row's gradient is (softmax - one_hot(target)) times its share of the mean. Pure.
+
+        Parameters
+        ----------
+        tape : CrossEntropyTape
+            From `forward`.
+        dy : float, default 1.0
+            Gradient in the loss.
+
+        Returns
+        -------
+        Gradients
+            `x`, in the logits; no `params`.
+        """
+        shares = tape.shares * float(dy)
+        dx = tape.exps * (shares / tape.sums).astype(tape.exps.dtype)[:, None]
+        dx[np.arange(tape.targets.size), tape.targets] -= shares
+        silent = tape.shares == 0
+        if silent.any():
+            dx[silent] = 0  # not only small: exps may be NaN there
+        return Gradients(dx.reshape(tape.shape), None, {})
+
+
+@dataclass(frozen=True, slots=True)
+class SquaredErrorTape:
+    """What `MeanSquaredError.backward` needs.
+
+    Attributes
+    ----------
+    gradient : ndarray
+        The loss's gradient in the predictions.
+    count : int
+        How many targets count.
+    """
+
+    gradient: NDArray
+    count: int
+
+
+class MeanSquaredError:
+    """The mean over targets of (prediction - target)^2. A target of NaN does not count: it is not known."""
+
+    def __call__(self, predictions: Any, targets: Any, *, weights: Any = None) -> float:
+        """Return the loss and keep nothing. As `forward`, without the tape."""
+        return self.forward(predictions, targets, weights=weights)[0]
+
+    def forward(self, predictions: Any, targets: Any, *, weights: Any = None) -> tuple[float, SquaredErrorTape]:
+        """Compute the loss.
+
+        Parameters
+        ----------
+        predictions : array_like
+            (...), float32 or float64.
+        targets : array_like
+            (...), of the predictions' dtype. NaN does not count.
+        weights : array_like, optional
+            Broadcasts to (...): how much each target counts, 0 for padding. Not negative. Default: all the same.
+
+        Returns
+        -------
+        loss : float
+            sum(weights * squares) / sum(weights); 0.0 where the weights' total is 0.
+        tape : SquaredErrorTape
+            What `backward` needs.
+
+        Raises
+        ------
+        TypeError
+            If an argument has a wrong dtype.
+        ValueError
+            If shapes do not fit, or a weight is negative or not finite.
+        """
+        predictions = _floats("predictions", predictions)
+        targets = validate.array("targets", targets, predictions.dtype)
+        same_shape("targets", targets, predictions.shape)
+        shares = _loss_weights(weights, targets.shape)
+        shares = np.where(np.isnan(targets), 0.0, shares)
+        shares /= shares.sum() or 1.0
+        counts = shares > 0
+        # What does not count may be NaN or infinite.
+        errors = np.where(counts, predictions - np.where(counts, targets, 0), 0)
+        gradient = (2 * shares * errors).astype(predictions.dtype)
+        loss = float((shares * np.square(errors, dtype=np.float64)).sum())
+        return loss, SquaredErrorTape(gradient, int(counts.sum()))
+
+    def backward(self, tape: SquaredErrorTape, dy: float = 1.0) -> Gradients:
+        """Differentiate `forward`: 2 (prediction - target) times the target's share of the mean. Pure.
+
+        Parameters
+        ----------
+        tape : SquaredErrorTape
+            From `forward`.
+        dy : float, default 1.0
+            Gradient in the loss.
+
+        Returns
+        -------
+        Gradients
+            `x`, in the predictions; no `params`.
+        """
+        return Gradients(tape.gradient * tape.gradient.dtype.type(dy), None, {})
+
+
+def _floats(name: str, value: Any) -> NDArray:
+    a = validate.as_ndarray(name, value)
+    if a.dtype not in validate.DTYPES:
+        raise TypeError(f"{name}: expected float32 or float64, got {a.dtype}; convert it with {name}.astype()")
+    return a
+
+
+def _below_top(logits: Any, axis: int) -> NDArray:
+    a = np.asarray(logits)
+    if a.dtype.kind != "f":
+        a = a.astype(np.float64, casting="safe")
+    y: NDArray = a - a.max(axis=axis, keepdims=True, initial=-np.inf)
+    return y
+
+
+def _loss_weights(weights: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    if weights is None:
+        return np.ones(shape)
+    given = validate.as_ndarray("weights", weights)
+    if given.dtype.kind not in "buif":
+        raise TypeError(f"weights: expected numbers, got {given.dtype}")
+    try:
+        wide = np.broadcast_to(given, shape).astype(np.float64)
+    except ValueError:
+        raise ValueError(f"weights: expected a shape that broadcasts to {shape}, got {given.shape}") from None
+    good = (wide >= 0) & (wide < np.inf)
+    if not good.all():
+        raise ValueError(f"weights: expected finite numbers of at least 0, got {wide[~good][0]}")
+    return wide

@@ -1,0 +1,220 @@
+"""Models: what is trained, evaluated and kept in one file with its vocabularies."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+from numpy.typing import NDArray
+
+from fastrnn import serialization, weights
+from fastrnn.data import Batch, Vocabulary
+from fastrnn.layers import Recurrent
+from fastrnn.nn.module import Module
+
+__all__ = ["Loss", "Model", "load"]
+
+# The key of a model's description among a file's metadata; the recurrent layers' options have keys of their own.
+KEY = "fastrnn.model"
+
+
+class Loss(NamedTuple):
+    """The loss of a batch.
+
+    Attributes
+    ----------
+    value : float
+        The mean over targets.
+    grads : dict of str to ndarray
+        In the model's parameters, under their names; empty where none were asked for.
+    targets : int
+        How many the mean is over.
+    state : ndarray, tuple of ndarray or None
+        The final state, where the next batch may follow.
+    """
+
+    value: float
+    grads: dict[str, NDArray]
+    targets: int = 1
+    state: Any = None
+
+
+class Model(Module):
+    """A module with a loss. Subclasses define `loss`, `loss_and_grads` and, for `predict`, `predict_batch`.
+
+    Attributes
+    ----------
+    vocabularies : dict of str to Vocabulary
+        Kept with the model.
+    notes : dict of str to object
+        Kept with the model: numbers, strings, booleans, None, lists and dicts of these. Say, means and scales of
+        features.
+    """
+
+    def __init__(self, parts: Mapping[str, Any], **options: Any) -> None:
+        super().__init__(parts, **options)
+        self.vocabularies: dict[str, Vocabulary] = {}
+        self.notes: dict[str, Any] = {}
+
+    def loss(self, batch: Batch) -> Loss:
+        """Return the loss of a batch as inference computes it: without dropout and gradients."""
+        raise NotImplementedError
+
+    def loss_and_grads(self, batch: Batch, rng: Any = None) -> Loss:
+        """Return the loss of a batch and its gradients. The model is only read.
+
+        Parameters
+        ----------
+        batch : Batch
+            Examples.
+        rng : seed or numpy.random.Generator, optional
+            Source of dropout. Default: other values each time.
+        """
+        raise NotImplementedError
+
+    def predict_batch(self, *args: Any, **options: Any) -> Sequence[Any]:
+        """Return the model's answer to each example of a batch, the first argument."""
+        raise NotImplementedError
+
+    def predict(self, batches: Iterable[Batch], **options: Any) -> list[Any]:
+        """Return the model's answers in the order of the data set.
+
+        Parameters
+        ----------
+        batches : iterable of Batch
+            Mostly a `fastrnn.data.Batches`. y is not looked at.
+        **options
+            As for `predict_batch`.
+        """
+        answers: dict[int, Any] = {}
+        for batch in batches:
+            if batch.rows is None:
+                raise ValueError("batches: expected batches of a data set, which say which rows they are, got others")
+            answers |= zip(batch.rows.tolist(), self.predict_batch(batch, **options), strict=True)
+        return [answers[row] for row in sorted(answers)]
+
+    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
+        """Write the model, with `vocabularies` and `notes`, to a file that `fastrnn.nn.load` reads.
+
+        A recurrent layer in it can also be read alone: ``fastrnn.load(path, prefix="rnn.")``.
+
+        Parameters
+        ----------
+        path : path-like
+            Ends in .npz or .safetensors, which selects the format.
+        metadata : mapping of str to str, optional
+            More words to keep in the file.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `notes` or an option is nothing that JSON can hold.
+        ImportError, OSError
+            As `fastrnn.serialization.save`.
+        """
+        description = {
+            "model": _describe(self),
+            "vocabularies": {
+                name: {"specials": v.specials, "tokens": v.tokens[len(v.specials) :]}
+                for name, v in self.vocabularies.items()
+            },
+            "notes": self.notes,
+        }
+        words = {**(metadata or {}), **_layer_words(self, ""), KEY: json.dumps(description)}
+        serialization.save(path, self.params, words)
+
+
+def load(path: str | os.PathLike[str], classes: Iterable[type[Module]] = ()) -> Any:
+    """Read a model that `Model.save` wrote. Nothing in the file is executed.
+
+    Parameters
+    ----------
+    path : path-like
+        Ends in .npz or .safetensors, which selects the format.
+    classes : iterable of type, optional
+        Your own modules and models in the file; those of this package are known.
+
+    Returns
+    -------
+    Model
+        With parameters, `vocabularies` and `notes`.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged or holds something else; the message names the path.
+    ImportError, OSError
+        As `fastrnn.serialization.load`.
+    """
+    tensors, words = serialization.load(path)
+    try:
+        if KEY not in words:
+            raise ValueError(f"expected {KEY!r} among the file's words, got {sorted(words)}")
+        description = json.loads(words[KEY])
+        used: set[str] = set()
+        model = _rebuild(description["model"], "", tensors, words, _known(classes), used)
+        if not isinstance(model, Model):
+            raise ValueError(f"expected a model, got {type(model).__name__}")
+        if unknown := sorted(tensors.keys() - used):
+            raise ValueError(f"expected only the model's arrays, got {unknown} too")
+        model.vocabularies = {name: Vocabulary(**v) for name, v in description["vocabularies"].items()}
+        model.notes = dict(description["notes"])
+    except (KeyError, IndexError, TypeError, AttributeError, RecursionError, ValueError) as error:
+        raise ValueError(f"{os.fspath(path)}: not a model ({type(error).__name__}: {error})") from error
+    return model
+
+
+def _describe(part: Any) -> dict[str, Any]:
+    """A part as JSON: its class, its options and its parts. Recurrent layers' options are elsewhere: `_layer_words`."""
+    described: dict[str, Any] = {"class": type(part).__name__}
+    if not isinstance(part, Recurrent):
+        described["options"] = part.options
+    if isinstance(part, Module):
+        described["parts"] = {name: _describe(inner) for name, inner in part.parts.items()}
+    return described
+
+
+def _layer_words(module: Module, prefix: str) -> dict[str, str]:
+    words: dict[str, str] = {}
+    for name, part in module.parts.items():
+        if isinstance(part, Module):
+            words |= _layer_words(part, f"{prefix}{name}.")
+        elif isinstance(part, Recurrent):
+            words |= weights.describe(cast(weights.Layer, part), f"{prefix}{name}.")
+    return words
+
+
+def _rebuild(
+    described: dict[str, Any], prefix: str, tensors: Mapping[str, NDArray], words: Mapping[str, str],
+    known: Mapping[str, Any], used: set[str],
+) -> Any:  # fmt: skip
+    """The part that `described` tells of, with its arrays, whose names begin with `prefix` and are noted in `used`."""
+    cls = known.get(described["class"])
+    if cls is None:
+        raise ValueError(f"expected one of {', '.join(sorted(known))}, or of classes=, got {described['class']!r}")
+    if issubclass(cls, Module):
+        parts = {
+            name: _rebuild(inner, f"{prefix}{name}.", tensors, words, known, used)
+            for name, inner in described["parts"].items()
+        }
+        return cls.rebuilt(parts, described["options"])
+    arrays = {name.removeprefix(prefix): a for name, a in tensors.items() if name.startswith(prefix)}
+    used |= {prefix + name for name in arrays}
+    if issubclass(cls, Recurrent):
+        layer = weights.rebuild(tensors, words, prefix)
+        if type(layer) is not cls:
+            raise ValueError(f"{prefix}: expected {cls.__name__}, got {type(layer).__name__}")
+        return layer
+    return cls.from_arrays(arrays, **described["options"]) if arrays else cls(**described["options"])
+
+
+def _known(classes: Iterable[type[Module]]) -> dict[str, Any]:
+    """The classes that files may name."""
+    from fastrnn import layers, nn
+
+    ours = [layers.RNN, layers.GRU, layers.LSTM]
+    ours += [value for name in nn.__all__ if isinstance(value := getattr(nn, name), type) and hasattr(value, "rebuilt")]
+    ours += [nn.Embedding, nn.Linear, nn.Activation, nn.Dropout]
+    return {cls.__name__: cls for cls in [*ours, *classes]}

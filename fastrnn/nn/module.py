@@ -1,0 +1,105 @@
+"""Modules: several parts as one, whose parameters are the parts' under "part.name"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from fastrnn.params import copy_in
+
+__all__ = ["HasParams", "Module", "load_parameters", "parameters"]
+
+
+class HasParams(Protocol):
+    """Anything with named arrays: a layer, recurrent or not, or the gradients of one."""
+
+    @property
+    def params(self) -> dict[str, NDArray]: ...
+
+
+class Module:
+    """Named parts and options.
+
+    A subclass's constructor takes its parts and options under the names that it hands on here, so that a module can be
+    built again from a file (`fastrnn.nn.load`); one that does not overrides `rebuilt`.
+
+    Parameters
+    ----------
+    parts : mapping of str to layer or module or None
+        What is None is left out.
+    **options
+        Numbers, strings, booleans, None and lists of these.
+
+    Attributes
+    ----------
+    parts : dict of str to layer or module
+    options : dict of str to object
+    """
+
+    def __init__(self, parts: Mapping[str, Any], **options: Any) -> None:
+        self.parts = {name: part for name, part in parts.items() if part is not None}
+        self.options = options
+        dtypes = {value.dtype.name for value in self.params.values()}
+        if len(dtypes) > 1:
+            found = {name: {p.dtype.name for p in part.params.values()} for name, part in self.parts.items()}
+            raise TypeError(f"parts: expected parameters of one dtype, got {found}")
+
+    @classmethod
+    def rebuilt(cls, parts: dict[str, Any], options: dict[str, Any]) -> Module:
+        """Build a module from what `parts` and `options` of another held."""
+        return cls(**parts, **options)
+
+    @property
+    def params(self) -> dict[str, NDArray]:
+        """All parameters under "part.name": the arrays themselves."""
+        return parameters(self.parts)
+
+    def state_dict(self) -> dict[str, NDArray]:
+        """Return copies of the parameters."""
+        return {name: value.copy() for name, value in self.params.items()}
+
+    def load_state_dict(self, mapping: Mapping[str, Any]) -> None:
+        """Copy parameters in, all of them or, on an error, none. As `load_parameters`."""
+        load_parameters(self.parts, mapping)
+
+
+def parameters(parts: Mapping[str, HasParams]) -> dict[str, NDArray]:
+    """Join the parameters of several layers, or their gradients, into one dict.
+
+    Parameters
+    ----------
+    parts : mapping of str to layer or gradients
+        Anything with `params`.
+
+    Returns
+    -------
+    dict of str to ndarray
+        The arrays themselves, not copies, under "part.name".
+
+    Examples
+    --------
+    >>> parts = {"embedding": Embedding(65, 32), "output": Linear(32, 65)}
+    >>> list(parameters(parts))
+    ['embedding.weight', 'output.weight', 'output.bias']
+    """
+    return {f"{part}.{name}": value for part, layer in parts.items() for name, value in layer.params.items()}
+
+
+def load_parameters(parts: Mapping[str, HasParams], mapping: Mapping[str, Any]) -> None:
+    """Copy parameters into several layers, all of them or, on an error, none.
+
+    Parameters
+    ----------
+    parts : mapping of str to layer
+        Anything with `params`.
+    mapping : mapping of str to array_like
+        Exactly the names that `parameters` gives, each of the parameter's shape and dtype.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a name is missing or unknown, or an array has a wrong shape or dtype.
+    """
+    copy_in(parameters(parts), mapping)

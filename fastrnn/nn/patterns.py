@@ -1,0 +1,454 @@
+"""The four ways to use a recurrent layer, as models: many to one, many to many in step, one to many, and
+encoder-decoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrnn import validate
+from fastrnn.data import BOS, PAD, Batch
+from fastrnn.layers import Recurrent
+from fastrnn.nn.decoder import Decoder, DecoderSteps
+from fastrnn.nn.generation import beam_search, draw, sample
+from fastrnn.nn.layers import Dropout
+from fastrnn.nn.losses import MeanSquaredError, SoftmaxCrossEntropy
+from fastrnn.nn.model import Loss, Model
+from fastrnn.nn.module import parameters
+from fastrnn.nn.pooling import POOLINGS, pool, unpool
+from fastrnn.nn.states import checked, d_final, final, pack, unpack
+from fastrnn.stack import State
+
+__all__ = ["EncoderDecoder", "ManyToMany", "ManyToOne", "ModelStream", "OneToMany"]
+
+LOSSES = {"cross_entropy": SoftmaxCrossEntropy, "mse": MeanSquaredError}
+
+
+class _Reader(Model):
+    """What ManyToOne and ManyToMany share: inputs, embedded or not, a recurrent layer, an output and a loss."""
+
+    def __init__(
+        self, rnn: Recurrent, output: Any, embedding: Any, dropout: float, loss: str, **options: Any
+    ) -> None:  # fmt: skip
+        self.rnn = checked("rnn", rnn, None if embedding is None else embedding.output_size)
+        self.output, self.embedding = output, embedding
+        reads = getattr(output, "in_features", rnn._stack.output_size)
+        if reads != rnn._stack.output_size:
+            raise ValueError(f"output: expected in_features {rnn._stack.output_size}, got {reads}")
+        self._dropout = Dropout(dropout)
+        self._criterion: Any = LOSSES[validate.choice("loss", loss, tuple(LOSSES))]()
+        parts = {"embedding": embedding, "rnn": rnn, "output": output}
+        super().__init__(parts, dropout=dropout, loss=loss, **options)
+
+    def stream(self, batch_size: int = 1) -> ModelStream:
+        """Return the model one step at a time, as it is now: each step's outputs given the inputs so far.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `batch_size` is not an integer of at least 1, or the recurrent layer is bidirectional.
+        """
+        return ModelStream(self, batch_size, self.options.get("pooling", "last"))
+
+    def _embed(self, x: Any) -> Any:
+        return x if self.embedding is None else self.embedding(x)
+
+    def _embed_forward(self, x: Any, rng: Any) -> tuple[Any, Any]:
+        x, tape = (x, None) if self.embedding is None else self.embedding.forward(x, rng=rng)
+        x, dropped = self._dropout.forward(x, rng=rng)
+        return x, (tape, dropped)
+
+    def _embed_backward(self, tape: Any, dx: NDArray) -> dict[str, Any]:
+        if self.embedding is None:
+            return {}
+        return {"embedding": self.embedding.backward(tape[0], self._dropout.backward(tape[1], dx).x)}
+
+    def _output_forward(self, rows: NDArray, targets: Any, rng: Any) -> tuple[float, Any]:
+        rows, dropped = self._dropout.forward(rows, rng=rng)
+        outputs, tape = self.output.forward(rows, rng=rng)
+        loss, loss_tape = self._criterion.forward(outputs, targets)
+        return loss, (dropped, tape, loss_tape)
+
+    def _output_backward(self, tape: Any) -> tuple[Any, NDArray]:
+        grads = self.output.backward(tape[1], self._criterion.backward(tape[2]).x)
+        return grads, self._dropout.backward(tape[0], grads.x).x
+
+    def _answer(self, outputs: NDArray) -> NDArray:
+        return outputs.argmax(axis=-1) if self.options["loss"] == "cross_entropy" else outputs
+
+    def _grads(self, found: dict[str, Any]) -> dict[str, NDArray]:
+        return parameters({name: found[name] for name in self.parts})
+
+
+class ManyToOne(_Reader):
+    """A sequence to a class, or to numbers: its outputs pooled over time, and a layer on top.
+
+    Parameters
+    ----------
+    rnn : RNN, LSTM or GRU
+        With batch_first=False.
+    output : Linear or other part
+        From the pooled outputs to the logits of K classes, or to K numbers.
+    embedding : Embedding, WordEncoder or other part, optional
+        What x goes through first. Default: x are features.
+    pooling : {"last", "mean", "max"}, default "last"
+        The last layer's final state, both directions joined, or the mean or maximum of the outputs over time.
+    dropout : float, default 0.0
+        Of what the recurrent layer reads and what `output` reads, in training.
+    loss : {"cross_entropy", "mse"}, default "cross_entropy"
+        Targets y: classes (B,), -100 to ignore; or numbers (B, K), NaN to ignore.
+
+    Attributes
+    ----------
+    params : dict of str to ndarray
+        Those of "embedding", "rnn" and "output".
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a part is of a wrong kind, or sizes do not fit.
+    """
+
+    def __init__(
+        self, rnn: Recurrent, output: Any, embedding: Any = None, *, pooling: str = "last", dropout: float = 0.0,
+        loss: str = "cross_entropy",
+    ) -> None:  # fmt: skip
+        self.pooling = validate.choice("pooling", pooling, POOLINGS)
+        super().__init__(rnn, output, embedding, dropout, loss, pooling=pooling)
+
+    def __call__(self, x: Any, lengths: Any = None) -> NDArray:
+        """Return the outputs (B, K) for x (T, B, ...) of `lengths` (B,): inference."""
+        y, state = self.rnn(self._embed(x), lengths=lengths)
+        return self.output(pool(self.pooling, self.rnn, y, state, lengths)[0])
+
+    def loss(self, batch: Batch) -> Loss:
+        """Return the loss of a batch, as inference computes it."""
+        loss, tape = self._criterion.forward(self(batch.x, batch.x_lengths), batch.y)
+        return Loss(loss, {}, tape.count)
+
+    def loss_and_grads(self, batch: Batch, rng: Any = None) -> Loss:
+        """Return the loss of a batch and its gradients; see `Model`."""
+        rng = np.random.default_rng(rng)
+        x, embed_tape = self._embed_forward(batch.x, rng)
+        y, state, rnn_tape = self.rnn.forward(x, lengths=batch.x_lengths, rng=rng)
+        pooled, pool_tape = pool(self.pooling, self.rnn, y, state, batch.x_lengths)
+        loss, output_tape = self._output_forward(pooled, batch.y, rng)
+
+        grads, d_pooled = self._output_backward(output_tape)
+        rnn = self.rnn.backward(rnn_tape, *unpool(self.rnn, pool_tape, d_pooled))
+        found = {"output": grads, "rnn": rnn, **self._embed_backward(embed_tape, rnn.x)}
+        return Loss(loss, self._grads(found), output_tape[2].count)
+
+    def predict_batch(self, batch: Batch) -> Sequence[Any]:
+        """Return each example's class or, with loss "mse", numbers."""
+        return list(self._answer(self(batch.x, batch.x_lengths)))
+
+
+class ManyToMany(_Reader):
+    """A sequence to classes, or numbers, at each step: taggers and, with the next id as target, language models.
+
+    Parameters
+    ----------
+    rnn, output, embedding, dropout
+        As for `ManyToOne`.
+    loss : {"cross_entropy", "mse"}, default "cross_entropy"
+        Targets y: classes (T, B), -100 to ignore; or numbers (T, B, K), NaN to ignore. Steps past a sequence's end do
+        not count.
+
+    Attributes
+    ----------
+    params : dict of str to ndarray
+        Those of "embedding", "rnn" and "output".
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a part is of a wrong kind, or sizes do not fit.
+    """
+
+    def __init__(
+        self, rnn: Recurrent, output: Any, embedding: Any = None, *, dropout: float = 0.0, loss: str = "cross_entropy"
+    ) -> None:
+        super().__init__(rnn, output, embedding, dropout, loss)
+
+    def __call__(self, x: Any, lengths: Any = None, state: Any = None) -> tuple[NDArray, State]:
+        """Return the outputs (T, B, K) and the final state for x (T, B, ...) of `lengths` (B,): inference."""
+        y, state = self.rnn(self._embed(x), state, lengths=lengths)
+        return self.output(y), state
+
+    def loss(self, batch: Batch) -> Loss:
+        """Return the loss of a batch, as inference computes it, and the final state."""
+        y, state = self.rnn(self._embed(batch.x), batch.state, lengths=batch.x_lengths)
+        rows, targets = pack(y, batch.x_lengths), pack(_targets(batch), batch.x_lengths)
+        loss, tape = self._criterion.forward(self.output(rows), targets)
+        return Loss(loss, {}, tape.count, state)
+
+    def loss_and_grads(self, batch: Batch, rng: Any = None) -> Loss:
+        """Return the loss of a batch, its gradients and the final state; see `Model`.
+
+        No gradient flows into `batch.state`: across chunks, backpropagation through time is truncated.
+        """
+        rng, lengths = np.random.default_rng(rng), batch.x_lengths
+        x, embed_tape = self._embed_forward(batch.x, rng)
+        y, state, rnn_tape = self.rnn.forward(x, batch.state, lengths=lengths, rng=rng)
+        loss, output_tape = self._output_forward(pack(y, lengths), pack(_targets(batch), lengths), rng)
+
+        grads, d_rows = self._output_backward(output_tape)
+        rnn = self.rnn.backward(rnn_tape, unpack(d_rows, y, lengths))
+        found = {"output": grads, "rnn": rnn, **self._embed_backward(embed_tape, rnn.x)}
+        return Loss(loss, self._grads(found), output_tape[2].count, state)
+
+    def predict_batch(self, batch: Batch) -> Sequence[Any]:
+        """Return each example's classes (T,) or, with loss "mse", numbers (T, K)."""
+        answers = self._answer(self(batch.x, batch.x_lengths)[0]).swapaxes(0, 1)
+        lengths = [len(batch.x)] * len(answers) if batch.x_lengths is None else batch.x_lengths
+        return [answer[:length] for answer, length in zip(answers, lengths, strict=True)]
+
+    def generate(
+        self, prompt: Any, temperature: float = 1.0, rng: Any = None, banned: Sequence[int] = ()
+    ) -> Iterator[int]:
+        """Read the prompt, then yield ids without end, each drawn given all before it: for a language model.
+
+        Parameters
+        ----------
+        prompt : array_like of int
+            At least one id.
+        temperature, rng, banned
+            As for `fastrnn.nn.draw`.
+
+        Raises
+        ------
+        ValueError
+            If the prompt is empty.
+        """
+        if not len(prompt):
+            raise ValueError("prompt: expected at least one id, got none")
+        rng, stream = np.random.default_rng(rng), self.stream()
+        for k in prompt:
+            outputs = stream.step([k])
+        while True:
+            (k,) = draw(outputs, temperature, rng, banned)
+            yield int(k)
+            outputs = stream.step([k])
+
+
+def _targets(batch: Batch) -> NDArray:
+    if batch.y is None or batch.y.shape[:2] != np.shape(batch.x)[:2]:
+        got = None if batch.y is None else batch.y.shape
+        raise ValueError(f"batch.y: expected {np.shape(batch.x)[:2]} and maybe more axes, a target a step, got {got}")
+    return batch.y
+
+
+class ModelStream:
+    """A model that reads one step at a time, from its `stream()`. It sees the parameters of its making."""
+
+    def __init__(self, model: _Reader, batch_size: int, pooling: str) -> None:
+        self._model, self._pooling = model, pooling
+        self._rnn = model.rnn.freeze().stream(batch_size)
+        self._pooled: Any = None
+        self._counts = np.zeros((batch_size, 1), model.rnn.dtype)
+        self.reset()
+
+    def step(self, x: Any) -> NDArray:
+        """Advance every row by one step.
+
+        Parameters
+        ----------
+        x : array_like
+            (B, ...), a step of what the model reads.
+
+        Returns
+        -------
+        ndarray
+            (B, K): the model's outputs, logits or numbers, given the steps so far.
+        """
+        y = self._rnn.step(self._model._embed(x))
+        if self._pooling == "mean":
+            self._counts += 1
+            self._pooled = self._pooled + y
+            y = self._pooled / self._counts
+        elif self._pooling == "max":
+            y = self._pooled = np.maximum(self._pooled, y)
+        return self._model.output(y)
+
+    def reset(self, rows: Any = None) -> None:
+        """Start again: rows by number or mask, or all."""
+        self._rnn.reset(rows)
+        start = -np.inf if self._pooling == "max" else 0
+        if rows is None or self._pooled is None:
+            size = self._model.rnn._stack.output_size
+            self._pooled = np.full((len(self._counts), size), start, self._model.rnn.dtype)
+            self._counts[:] = 0
+        else:
+            self._pooled[rows], self._counts[rows] = start, 0
+
+
+class _Writer(Model):
+    """What OneToMany and EncoderDecoder share: something that encodes x as a vector and a memory, and a decoder."""
+
+    decoder: Decoder
+
+    def encode(self, x: Any, lengths: Any = None) -> tuple[NDArray, NDArray | None]:
+        """Return the vector (B, F) that the decoder starts from, and the memory (S, B, M) that its attention reads."""
+        raise NotImplementedError
+
+    def _encode_forward(self, batch: Batch, rng: Any) -> tuple[NDArray, NDArray | None, Any]:
+        raise NotImplementedError
+
+    def _encode_backward(self, tape: Any, d_vector: NDArray, d_memory: NDArray | None) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def loss(self, batch: Batch) -> Loss:
+        """Return the loss of a batch, as inference computes it; with teacher forcing."""
+        vector, memory = self.encode(batch.x, batch.x_lengths)
+        value, count = self.decoder.loss(vector, _ids(batch), batch.y_lengths, memory, batch.x_lengths)
+        return Loss(value, {}, count)
+
+    def loss_and_grads(self, batch: Batch, rng: Any = None) -> Loss:
+        """Return the loss of a batch and its gradients; with teacher forcing. See `Model`."""
+        rng = np.random.default_rng(rng)
+        vector, memory, tape = self._encode_forward(batch, rng)
+        value, decoder_tape = self.decoder.forward(
+            vector, _ids(batch), batch.y_lengths, memory, batch.x_lengths, rng=rng
+        )  # fmt: skip
+        d_vector, d_memory, grads = self.decoder.backward(decoder_tape)
+        found = parameters(self._encode_backward(tape, d_vector, d_memory))
+        found |= {f"decoder.{name}": g for name, g in grads.items()}
+        return Loss(value, {name: found[name] for name in self.params}, decoder_tape.count)
+
+    def predict_batch(
+        self, batch: Batch, *, beams: int = 1, max_length: int = 100, length_penalty: float = 1.0,
+        banned: Sequence[int] = (PAD, BOS),
+    ) -> Sequence[Any]:  # fmt: skip
+        """Return the likeliest sequence of ids found for each example, without BOS and EOS.
+
+        Parameters
+        ----------
+        batch : Batch
+            y is not looked at.
+        beams : int, default 1
+            How many sequences are kept at each step; with 1 the search is greedy.
+        max_length, length_penalty, banned
+            As for `fastrnn.nn.beam_search`.
+        """
+        return beam_search(self.steps(batch.x, batch.x_lengths, beams), max_length, length_penalty, banned)
+
+    def generate(
+        self, x: Any, lengths: Any = None, *, temperature: float = 1.0, max_length: int = 100, rng: Any = None,
+        banned: Sequence[int] = (PAD, BOS),
+    ) -> list[NDArray[np.intp]]:  # fmt: skip
+        """Draw a sequence of ids for each x, without BOS and EOS; arguments as for `fastrnn.nn.sample`."""
+        return sample(self.steps(x, lengths), max_length, temperature, rng, banned)
+
+    def steps(self, x: Any, lengths: Any = None, width: int = 1) -> DecoderSteps:
+        """Return the decoder at its start, with `width` rows for each x: what takes an id and says what comes next."""
+        vector, memory = self.encode(x, lengths)
+        return self.decoder.steps(vector, memory, lengths, validate.size("beams", width))
+
+
+def _ids(batch: Batch) -> NDArray:
+    if batch.y is None or batch.y.ndim != 2:
+        raise ValueError(f"batch.y: expected ids (U, B), got {None if batch.y is None else batch.y.shape}")
+    return batch.y
+
+
+class OneToMany(_Writer):
+    """A vector to a sequence, say an image to its caption: the decoder starts from a state made of the vector.
+
+    Parameters
+    ----------
+    decoder : Decoder
+        Without attention. Its bridge reads what the encoder returns.
+    encoder : Linear, Sequential or other part, optional
+        What x (B, ...) goes through first. Default: the decoder reads x itself.
+
+    Attributes
+    ----------
+    params : dict of str to ndarray
+        Those of "encoder" and "decoder".
+
+    Raises
+    ------
+    ValueError
+        If the decoder has attention, or sizes do not fit.
+    """
+
+    def __init__(self, decoder: Decoder, encoder: Any = None) -> None:
+        self.decoder, self.encoder = decoder, encoder
+        if decoder.attention is not None:
+            raise ValueError("decoder: expected one without attention, for there is no memory to read")
+        if encoder is not None and encoder.output_size not in (None, decoder.bridge.in_features):
+            raise ValueError(f"encoder: expected {decoder.bridge.in_features} outputs, got {encoder.output_size}")
+        super().__init__({"encoder": encoder, "decoder": decoder})
+
+    def encode(self, x: Any, lengths: Any = None) -> tuple[NDArray, None]:
+        """Return the vector (B, F) that the decoder starts from, and None."""
+        return np.asarray(x) if self.encoder is None else self.encoder(x), None
+
+    def _encode_forward(self, batch: Batch, rng: Any) -> tuple[NDArray, None, Any]:
+        vector, tape = (batch.x, None) if self.encoder is None else self.encoder.forward(batch.x, rng=rng)
+        return vector, None, tape
+
+    def _encode_backward(self, tape: Any, d_vector: NDArray, d_memory: NDArray | None) -> dict[str, Any]:
+        return {} if self.encoder is None else {"encoder": self.encoder.backward(tape, d_vector)}
+
+
+class EncoderDecoder(_Writer):
+    """A sequence to another: a recurrent layer reads, another writes from its final state, with attention if wanted.
+
+    Parameters
+    ----------
+    encoder : RNN, LSTM or GRU
+        With batch_first=False; D*O is the size of what the decoder's bridge, and its attention's memory, read.
+    decoder : Decoder
+        Writes y.
+    embedding : Embedding, WordEncoder or other part, optional
+        What x goes through first. Default: x are features.
+    dropout : float, default 0.0
+        Of what the encoder reads, in training.
+
+    Attributes
+    ----------
+    params : dict of str to ndarray
+        Those of "embedding", "encoder" and "decoder".
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a part is of a wrong kind, or sizes do not fit.
+    """
+
+    def __init__(self, encoder: Recurrent, decoder: Decoder, embedding: Any = None, *, dropout: float = 0.0) -> None:
+        self.encoder = checked("encoder", encoder, None if embedding is None else embedding.output_size)
+        self.decoder, self.embedding, self._dropout = decoder, embedding, Dropout(dropout)
+        size = encoder._stack.output_size
+        if decoder.bridge.in_features != size:
+            raise ValueError(f"decoder: expected a bridge with in_features {size}, got {decoder.bridge.in_features}")
+        if decoder.attention is not None and decoder.attention.keys.in_features != size:
+            got = decoder.attention.keys.in_features
+            raise ValueError(f"decoder: expected an attention with memory_size {size}, got {got}")
+        super().__init__({"embedding": embedding, "encoder": encoder, "decoder": decoder}, dropout=dropout)
+
+    def encode(self, x: Any, lengths: Any = None) -> tuple[NDArray, NDArray | None]:
+        """Return the final state (B, D*O) of the encoder's last layer, and its outputs (S, B, D*O)."""
+        x = x if self.embedding is None else self.embedding(x)
+        y, state = self.encoder(x, lengths=lengths)
+        return final(self.encoder, state), y
+
+    def _encode_forward(self, batch: Batch, rng: Any) -> tuple[NDArray, NDArray, Any]:
+        x, embedding_tape = (batch.x, None) if self.embedding is None else self.embedding.forward(batch.x, rng=rng)
+        x, dropped = self._dropout.forward(x, rng=rng)
+        y, state, tape = self.encoder.forward(x, lengths=batch.x_lengths, rng=rng)
+        return final(self.encoder, state), y, (embedding_tape, dropped, tape, state)
+
+    def _encode_backward(self, tape: Any, d_vector: NDArray, d_memory: NDArray | None) -> dict[str, Any]:
+        embedding_tape, dropped, encoder_tape, state = tape
+        found = {"encoder": self.encoder.backward(encoder_tape, d_memory, d_final(self.encoder, state, d_vector))}
+        if self.embedding is not None:
+            dx = self._dropout.backward(dropped, found["encoder"].x).x
+            found["embedding"] = self.embedding.backward(embedding_tape, dx)
+        return found

@@ -1,0 +1,123 @@
+"""States of recurrent layers as vectors, and steps of padded sequences as rows: how patterns join their parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrnn.layers import LSTM, Recurrent
+from fastrnn.stack import State
+
+__all__ = [
+    "checked",
+    "d_final",
+    "final",
+    "join_state",
+    "pack",
+    "set_forget_bias",
+    "split_state",
+    "state_size",
+    "unpack",
+]
+
+
+def set_forget_bias(layer: Recurrent, value: float = 1.0) -> None:
+    """Set the biases of an LSTM's forget gates, so that they are open at the start and let gradients through.
+
+    Parameters
+    ----------
+    layer : LSTM
+        With biases. Changed in place: bias_ih is `value`, bias_hh 0.
+    value : float, default 1.0
+        1 or 2 are usual; 0 is half open.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the layer is no LSTM, or has no biases.
+
+    References
+    ----------
+    F. A. Gers, J. Schmidhuber, F. Cummins, "Learning to forget" (2000); R. Jozefowicz, W. Zaremba, I. Sutskever, "An
+    empirical exploration of recurrent network architectures" (2015).
+    """
+    if not isinstance(layer, LSTM):
+        raise TypeError(f"layer: expected an LSTM, got {type(layer).__name__}")
+    names = [name for name in layer.params if name.startswith("bias_")]
+    if not names:
+        raise ValueError("layer: expected an LSTM with biases, got one without")
+    H = layer.hidden_size
+    for name in names:
+        layer.params[name][H : 2 * H] = value if name.startswith("bias_ih") else 0
+
+
+def checked(name: str, layer: Any, reads: int | None = None) -> Recurrent:
+    """A recurrent layer as patterns use it: time first and, where it is known, of this input size."""
+    if not isinstance(layer, Recurrent):
+        raise TypeError(f"{name}: expected an RNN, LSTM or GRU, got {type(layer).__name__}")
+    if layer.batch_first:
+        raise ValueError(f"{name}: expected batch_first=False, got True")
+    if reads is not None and layer.input_size != reads:
+        raise ValueError(f"{name}: expected input_size {reads}, what it reads, got {layer.input_size}")
+    return layer
+
+
+def final(layer: Recurrent, state: State) -> NDArray:
+    """The last layer's final h, (B, D*O): both directions joined."""
+    h = state[0] if isinstance(state, tuple) else state
+    D = 1 + layer.bidirectional
+    return np.concatenate(h[-D:], axis=-1)
+
+
+def d_final(layer: Recurrent, state: State, d: NDArray) -> State:
+    """The gradient in the final state, given that in `final`."""
+    D = 1 + layer.bidirectional
+    dh = np.zeros_like(state[0] if isinstance(state, tuple) else state)
+    dh[-D:] = np.split(d, D, axis=-1)
+    return (dh, np.zeros_like(state[1])) if isinstance(state, tuple) else dh
+
+
+def state_size(layer: Recurrent) -> int:
+    """How many values a row's state has: what a layer must return that sets it (`split_state`)."""
+    return sum(shape[0] * shape[2] for shape in _shapes(layer, 1))
+
+
+def split_state(layer: Recurrent, flat: NDArray) -> State:
+    """A state of the values of (B, `state_size`): h's layers, then c's."""
+    parts, start = [], 0
+    for L, B, size in _shapes(layer, len(flat)):
+        part = flat[:, start : start + L * size].reshape(B, L, size)
+        parts.append(np.ascontiguousarray(part.swapaxes(0, 1)))
+        start += L * size
+    return parts[0] if len(parts) == 1 else (parts[0], parts[1])
+
+
+def join_state(state: State) -> NDArray:
+    """The inverse of `split_state`."""
+    parts = state if isinstance(state, tuple) else (state,)
+    return np.concatenate([part.swapaxes(0, 1).reshape(part.shape[1], -1) for part in parts], axis=1)
+
+
+def _shapes(layer: Recurrent, B: int) -> list[tuple[int, int, int]]:
+    stack = layer._stack
+    h, c = stack.state_shapes(B)
+    return [h, c] if stack.has_c else [h]
+
+
+def pack(a: NDArray, lengths: NDArray | None) -> NDArray:
+    """The valid steps of (T, B, ...) as rows (N, ...). So what follows has no padding to compute."""
+    if lengths is None:
+        return a.reshape(a.shape[0] * a.shape[1], *a.shape[2:])
+    return a[np.arange(len(a))[:, None] < lengths]
+
+
+def unpack(rows: NDArray, like: NDArray, lengths: NDArray | None) -> NDArray:
+    """The inverse of `pack` for rows (N, size): (T, B, size), zero past a sequence's end."""
+    shape = (*like.shape[:2], rows.shape[-1])
+    if lengths is None:
+        return rows.reshape(shape)
+    result = np.zeros(shape, rows.dtype)
+    result[np.arange(shape[0])[:, None] < lengths] = rows
+    return result

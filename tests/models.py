@@ -1,0 +1,78 @@
+"""Small models of every pattern, in float64, each with a batch of sequences of different lengths, one of them empty."""
+
+from typing import Any
+
+import numpy as np
+
+import fastrnn
+from fastrnn import nn
+from fastrnn.data import Batch, Dataset
+
+__all__ = ["CELLS", "MODELS", "build_model"]
+
+CELLS = {"lstm": fastrnn.LSTM, "gru": fastrnn.GRU, "rnn": fastrnn.RNN}
+MODELS = (
+    "last", "mean", "max", "one_number", "tagger", "regressor", "words", "caption", "caption_fed", "translate",
+    "attend",
+)  # fmt: skip
+LENGTHS = (5, 3, 0, 6)
+V, E, H, K = 9, 4, 5, 3
+
+
+def build_model(
+    name: str, cell: str = "lstm", *, bidirectional: bool = False, dropout: float = 0.0
+) -> tuple[Any, Batch]:
+    """A model and a batch of four rows for it."""
+    rng = np.random.default_rng(3)
+    f8: dict[str, Any] = {"dtype": np.float64, "rng": rng}
+    D = 1 + bidirectional
+    B, rows = len(LENGTHS), np.arange(len(LENGTHS))
+    options = {"bidirectional": bidirectional, "dropout": dropout, **f8}
+    ids = [rng.integers(1, V, n) for n in LENGTHS]
+    features = [rng.standard_normal((n, E)) for n in LENGTHS]
+    written = [rng.integers(4, V, n) for n in (2, 0, 4, 3)]
+    tags = [rng.integers(0, K, n) for n in LENGTHS]
+
+    def reader() -> Any:
+        return CELLS[cell](E, H, 2, **options)
+
+    def decoder(reads: int, **more: Any) -> nn.Decoder:
+        rnn = CELLS[cell](E + (reads if more.get("feed") else 0), H + 1, 2, dropout=dropout, **f8)
+        bridge = nn.Linear(reads, nn.state_size(rnn), **f8)
+        return nn.Decoder(nn.Embedding(V, E, **f8), rnn, nn.Linear(H + 1, V, **f8), bridge, dropout=dropout, **more)
+
+    if name in ("last", "mean", "max"):
+        model = nn.ManyToOne(
+            reader(), nn.Linear(D * H, K, **f8), nn.Embedding(V, E, **f8), pooling=name, dropout=dropout
+        )  # fmt: skip
+        return model, Dataset(ids, [0, 2, 1, -100]).batch(rows)
+    if name == "one_number":
+        model = nn.ManyToOne(reader(), nn.Linear(D * H, 2, **f8), loss="mse", dropout=dropout)
+        targets = rng.standard_normal((B, 2))
+        targets[1, 0] = np.nan
+        return model, Dataset(features, targets).batch(rows)
+    if name == "tagger":
+        model = nn.ManyToMany(reader(), nn.Linear(D * H, K, **f8), nn.Embedding(V, E, **f8), dropout=dropout)
+        tags[0][1] = -100
+        return model, Dataset(ids, tags).batch(rows)
+    if name == "regressor":
+        output = nn.Sequential(
+            nn.Linear(D * H, 6, **f8), nn.Activation("tanh"), nn.Dropout(dropout), nn.Linear(6, 2, **f8)
+        )
+        model = nn.ManyToMany(reader(), output, loss="mse")
+        return model, Dataset(features, [rng.standard_normal((n, 2)) for n in LENGTHS]).batch(rows)
+    if name == "words":
+        letters = fastrnn.LSTM(3, 2, bidirectional=bidirectional, **f8)
+        words = nn.WordEncoder(nn.Embedding(7, 3, **f8), letters, nn.Embedding(V, E, **f8), dropout=dropout)
+        model = nn.ManyToMany(CELLS[cell](E + 2 * D, H, **options), nn.Linear(D * H, K, **f8), words)
+        spelled = [np.concatenate([i[:, None], np.repeat(i[:, None], 4, 1) % 7 * [1, 1, 0, 0]], axis=1) for i in ids]
+        return model, Dataset(spelled, tags).batch(rows)
+    if name in ("caption", "caption_fed"):
+        encoder = nn.Sequential(nn.Linear(6, 4, **f8), nn.Activation("relu"), nn.Dropout(dropout))
+        model = nn.OneToMany(decoder(4, feed=name == "caption_fed"), encoder)
+        return model, Dataset(rng.standard_normal((B, 6)), written).batch(rows)
+    attention = nn.Attention(H + 1, D * H, **f8) if name == "attend" else None
+    model = nn.EncoderDecoder(
+        reader(), decoder(D * H, attention=attention), nn.Embedding(V, E, **f8), dropout=dropout
+    )  # fmt: skip
+    return model, Dataset(ids, written).batch(rows)

@@ -1,0 +1,178 @@
+"""fastrnn.data: vocabularies, padding, batches and chunks hold what they were given, each once, in a known order."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastrnn import data
+from fastrnn.data import BOS, EOS, PAD, SPECIALS, UNK, Batches, Chunks, Dataset, Ragged, Vocabulary
+
+RNG = np.random.default_rng(5)
+SEQUENCES = st.lists(st.lists(st.integers(1, 9), max_size=6), max_size=12)
+
+
+# ---- vocabularies ----------------------------------------------------------------------------------------------------
+
+
+@given(st.text(), st.text())
+def test_a_vocabulary_encodes_what_it_knows(text, other):
+    vocabulary = Vocabulary.build([text])
+    assert "".join(vocabulary.decode(vocabulary.encode(text))) == text
+    expected = [c if c in text else "<unk>" for c in other]
+    assert vocabulary.decode(vocabulary.encode(other)) == expected
+
+
+def test_special_tokens_are_where_decoders_look_for_them():
+    vocabulary = Vocabulary(["a"])
+    assert [vocabulary.id(token) for token in SPECIALS] == [PAD, UNK, BOS, EOS] == [0, 1, 2, 3]
+    assert vocabulary.decode([BOS, 4, UNK, EOS, PAD]) == ["a", "<unk>"]
+    assert len(vocabulary) == 5
+    assert "a" in vocabulary
+    assert "b" not in vocabulary
+
+
+def test_build_orders_by_frequency_and_cuts():
+    words = [["b", "a", "c"], ["b", "c"], ["b", "<unk>"]]
+    assert Vocabulary.build(words).tokens == (*SPECIALS, "b", "c", "a")
+    assert Vocabulary.build(words, min_count=2).tokens == (*SPECIALS, "b", "c")
+    assert Vocabulary.build(words, max_size=5).tokens == (*SPECIALS, "b")
+    assert Vocabulary.build(words, specials=()).tokens == ("b", "c", "<unk>", "a")
+
+
+def test_a_vocabulary_of_tags_is_strict():
+    tags = Vocabulary(["NOUN", "VERB"], specials=())
+    np.testing.assert_array_equal(tags.encode(["VERB", "NOUN"]), [1, 0])
+    with pytest.raises(KeyError, match=r"token: expected one of the vocabulary.*got 'ADJ'"):
+        tags.encode(["ADJ"])
+    with pytest.raises(ValueError, match="tokens: expected each once, got 'a'"):
+        Vocabulary("aba")
+    with pytest.raises(TypeError, match="tokens: expected strings, got int"):
+        Vocabulary([1])
+
+
+def test_words_with_their_characters():
+    words, characters = Vocabulary(["the", "cat"]), Vocabulary("abcdeht")
+    ids = data.encode_words(["the", "dog", "cataract"], words, characters, 5)
+    assert ids.shape == (3, 6)
+    assert ids[:, 0].tolist() == [words.id("the"), UNK, UNK]
+    assert characters.decode(ids[0, 1:]) == list("the")
+    assert ids[0, 4:].tolist() == [0, 0]
+    assert characters.decode(ids[2, 1:]) == ["c", "a", "t", "c", "t"]  # three of its start, two of its end
+    with pytest.raises(ValueError, match="characters: expected a vocabulary with '<pad>' at 0"):
+        data.encode_words(["a"], words, Vocabulary("a", ()))
+
+
+# ---- padding and batches ---------------------------------------------------------------------------------------------
+
+
+@given(SEQUENCES)
+def test_padding_keeps_every_value(sequences):
+    ragged = Ragged.of(sequences)
+    assert [row.tolist() for row in ragged] == sequences
+    padded, lengths = ragged.pad()
+    T = max(map(len, sequences), default=0)
+    assert padded.shape == (T, len(sequences))
+    for k, sequence in enumerate(sequences):
+        assert padded[:, k].tolist() == sequence + [0] * (T - len(sequence))
+    assert lengths is None or lengths.tolist() == [len(sequence) for sequence in sequences]
+    assert (lengths is None) == (len({len(sequence) for sequence in sequences}) <= 1)
+
+
+def test_padding_of_features_and_windows():
+    frames = [RNG.standard_normal((n, 3)).astype(np.float32) for n in (2, 0, 4)]
+    padded, lengths = Ragged.of(frames).pad([2, 0])
+    assert padded.dtype == np.float32
+    assert lengths.tolist() == [4, 2]
+    np.testing.assert_array_equal(padded[:2, 1], frames[0])
+    assert not padded[2:, 1].any()
+    series = np.arange(20.0).reshape(10, 2)
+    windows = Ragged.windows(series, 4, [0, 1, 6])
+    padded, lengths = windows.pad()
+    assert lengths is None
+    np.testing.assert_array_equal(padded[:, 2], series[6:])
+    assert np.shares_memory(windows[1], series)
+    with pytest.raises(ValueError, match="starts, lengths: expected pieces of 10 values"):
+        Ragged.windows(series, 4, [7])
+
+
+@given(SEQUENCES, st.integers(1, 5), st.integers(1, 3), st.integers(0, 9))
+def test_batches_hold_every_example_once(sequences, size, pool, seed):
+    dataset = Dataset(Ragged.of(sequences), np.arange(len(sequences)))
+    batches = Batches(dataset, size, pool=pool)
+    for drawn in (list(batches), list(batches(np.random.default_rng(seed)))):
+        assert len(drawn) == len(batches)
+        assert sorted(k for batch in drawn for k in batch.y.tolist()) == list(range(len(sequences)))
+        for batch in drawn:
+            np.testing.assert_array_equal(batch.rows, batch.y)
+            lengths = batch.x_lengths if batch.x_lengths is not None else [len(batch.x)] * len(batch.y)
+            for column, length, row in zip(batch.x.T, lengths, batch.rows, strict=True):
+                assert column[:length].tolist() == sequences[row]
+
+
+def test_batches_are_of_like_lengths_and_a_function_of_the_generator():
+    lengths = RNG.integers(1, 100, 1000)
+    dataset = Dataset([np.ones(n, int) for n in lengths], lengths)
+    batches = Batches(dataset, 20)
+
+    def padding(drawn):
+        return np.mean([1 - (b.x != 0).mean() for b in drawn])
+
+    assert padding(batches(np.random.default_rng(0))) < 0.05
+    assert padding(Batches(dataset, 20, pool=1)(np.random.default_rng(0))) > 0.3
+    first, again, other = ([b.rows.tolist() for b in batches(np.random.default_rng(k))] for k in (1, 1, 2))
+    assert first == again != other
+    assert [len(b.x) for b in batches] == sorted(len(b.x) for b in batches)
+
+
+def test_columns_of_a_data_set():
+    dataset = Dataset(np.zeros((3, 2), np.float32), [[1], [2, 3], []])
+    batch = dataset.batch(np.array([1, 2]))
+    assert batch.x.shape == (2, 2)
+    assert batch.x_lengths is None
+    assert batch.y.tolist() == [[2, 0], [3, 0]]
+    assert batch.y_lengths.tolist() == [2, 0]
+    part = dataset.take(np.array([False, True, True]))
+    assert len(part) == 2
+    assert [y.tolist() for y in part.y] == [[2, 3], []]
+    with pytest.raises(ValueError, match="y: expected as many examples as x, 1, got 2"):
+        Dataset([1], [1, 2])
+
+
+# ---- chunks of a text ------------------------------------------------------------------------------------------------
+
+
+def test_chunks_follow_each_other():
+    ids = np.arange(1, 60)
+    chunks = Chunks(ids, 3, 4)
+    starts = set()
+    for seed in range(20):
+        passed = list(chunks(np.random.default_rng(seed)))
+        assert len(passed) == len(chunks)
+        assert [batch.follows for batch in passed] == [False] + [True] * (len(passed) - 1)
+        before = None
+        for batch in passed:
+            assert batch.x.shape == (4, 3)
+            np.testing.assert_array_equal(batch.y, batch.x + 1)
+            assert before is None or (batch.x[0] == before + 1).all()
+            before = batch.x[-1]
+        starts.add(passed[0].x[0, 0])
+    assert starts == {1, 2, 3, 4}
+
+
+@given(st.integers(2, 700))
+def test_chunks_to_evaluate_are_nearly_all_of_the_text(n):
+    chunks = list(Chunks.to_evaluate(np.arange(n), 4, 16))
+    columns = chunks[0].x.shape[1]
+    assert columns == max(1, min(4, (n - 1) // 16))
+    seen = np.concatenate([batch.y for batch in chunks])
+    assert seen.size > n - 1 - columns
+    np.testing.assert_array_equal(np.sort(seen.reshape(-1)), np.arange(1, seen.size + 1))
+
+
+def test_too_short_texts_say_so():
+    with pytest.raises(ValueError, match=r"ids: expected \(n,\) with n of at least 4, got \(3,\)"):
+        Chunks(np.arange(3), 3, 4)
+    with pytest.raises(ValueError, match=r"ids: expected at least 13 to train on .* got 12"):
+        list(Chunks(np.arange(12), 3, 4)(RNG))
+    assert len(list(Chunks(np.arange(13), 3, 4)(RNG))) == len(Chunks(np.arange(13), 3, 4)) == 1

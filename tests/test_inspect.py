@@ -1,0 +1,119 @@
+"""fastrnn.inspect: gates as the tape has them, norms against whole backward runs, wrong gradients found, plots."""
+
+import numpy as np
+import pytest
+from models import build_model
+
+import fastrnn
+from fastrnn import inspect, nn
+from fastrnn.data import Batch
+
+F8 = {"dtype": np.float64, "rng": 0}
+
+
+@pytest.mark.parametrize("kind", [fastrnn.LSTM, fastrnn.GRU, fastrnn.RNN])
+def test_gates_are_those_of_one_sequence(kind):
+    layer = kind(3, 4, 2, bidirectional=True, **F8)
+    x = np.random.default_rng(0).standard_normal((6, 2, 3))
+    _, _, tape = layer.forward(x, lengths=[6, 4])
+    for name, values in inspect.gates(tape, 1, layer=1, direction=1).items():
+        np.testing.assert_array_equal(values, tape.gates(1, 1)[name][:4, 1])
+        assert values.shape == (4, 4)
+    with pytest.raises(IndexError, match="row: expected 0 to 1, got 2"):
+        inspect.gates(tape, 2)
+
+
+@pytest.mark.parametrize("kind", [fastrnn.LSTM, fastrnn.GRU, fastrnn.RNN])
+def test_norms_are_those_of_backward_from_each_step(kind):
+    layer, rng = kind(3, 4, 2, **F8), np.random.default_rng(0)
+    x, dy = rng.standard_normal((7, 2, 3)), rng.standard_normal((2, 4))
+    norms = inspect.gradient_norms(layer, x, dy)
+    assert norms["h"].shape == (8, 2, 2)
+    np.testing.assert_allclose(norms["h"][7], [[0, 0], np.linalg.norm(dy, axis=1)])
+    for t in (0, 3, 6):
+        state = layer(x[:t])[1]
+        y, _, tape = layer.forward(x[t:], state)
+        d_last = np.zeros_like(y)
+        d_last[-1] = dy
+        grads = layer.backward(tape, d_last).state
+        for name, grad in zip("hc", grads if isinstance(grads, tuple) else (grads,), strict=False):
+            np.testing.assert_allclose(norms[name][t], np.linalg.norm(grad, axis=-1), rtol=1e-9, atol=1e-14)
+    default = inspect.gradient_norms(layer, x)["h"]
+    np.testing.assert_allclose(default[7, 1], 1)
+    with pytest.raises(ValueError, match="layer: expected a unidirectional one"):
+        inspect.gradient_norms(kind(3, 4, bidirectional=True, **F8), x)
+    with pytest.raises(TypeError, match="x: expected an array of float64"):
+        inspect.gradient_norms(layer, x.astype(np.float32))
+
+
+def test_an_lstm_keeps_gradients_that_an_rnn_loses():
+    x = np.random.default_rng(0).standard_normal((60, 4, 3)).astype(np.float32)
+    lstm, rnn = fastrnn.LSTM(3, 16, rng=0), fastrnn.RNN(3, 16, rng=0)
+    nn.set_forget_bias(lstm, 3.0)
+    for layer in (lstm, rnn):
+        layer.params["weight_hh_l0"] *= 0.5
+    assert inspect.gradient_norms(lstm, x)["c"][0].mean() > 1e3 * inspect.gradient_norms(rnn, x)["h"][0].mean()
+
+
+class Wrong(nn.Model):
+    """Forgets part of a gradient."""
+
+    def __init__(self, layer):
+        self.layer = layer
+        super().__init__({"layer": layer})
+
+    def loss_and_grads(self, batch, rng=None):
+        y, tape = self.layer.forward(batch.x)
+        grads = nn.parameters({"layer": self.layer.backward(tape, 2 * y)})
+        grads["layer.bias"][1] *= 0.99
+        return float((y * y).sum()), grads
+
+
+def test_wrong_gradients_are_found():
+    model = Wrong(nn.Linear(3, 4, **F8))
+    batch = Batch(np.random.default_rng(0).standard_normal((5, 3)))
+    before = model.state_dict()
+    errors = inspect.check_gradients(model, batch)
+    assert errors["layer.weight"] < 1e-6
+    assert errors["layer.bias"] > 1e-4
+    for name, value in model.params.items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_a_gradient_that_is_missing_is_found():
+    model, batch = build_model("last")
+    whole = model.loss_and_grads
+
+    def without(batch, rng=None):
+        loss = whole(batch, rng)
+        return loss.value, {**loss.grads, "rnn.bias_hh_l1": np.zeros_like(loss.grads["rnn.bias_hh_l1"])}
+
+    model.loss_and_grads = without
+    assert inspect.check_gradients(model, batch)["rnn.bias_hh_l1"] > 0.1
+
+
+def test_a_check_needs_float64_and_the_parameters_names():
+    model = nn.ManyToOne(fastrnn.GRU(2, 3), nn.Linear(3, 2))
+    with pytest.raises(TypeError, match=r"params\['rnn.weight_ih_l0'\]: expected float64"):
+        inspect.check_gradients(model, None)
+    model, batch = build_model("last")
+    model.loss_and_grads = lambda batch, rng=None: (0.0, {"a": np.zeros(1)})
+    with pytest.raises(ValueError, match="grads: expected"):
+        inspect.check_gradients(model, batch)
+
+
+@pytest.mark.parametrize("kind", [fastrnn.LSTM, fastrnn.GRU, fastrnn.RNN])
+def test_plots_are_drawn(kind, tmp_path):
+    pytest.importorskip("matplotlib")
+    layer = kind(3, 5, rng=0)
+    x = np.random.default_rng(0).standard_normal((4, 2, 3)).astype(np.float32)
+    _, _, tape = layer.forward(x)
+    inspect.plot_gates(tape, ["a", "b", " ", "d"], row=1).savefig(tmp_path / "gates.png")
+    figure = inspect.plot_gates(tape, "abcd", units=[3, 1], names=[next(iter(tape.gates()))])
+    assert len(figure.axes) == 2  # a heat map and its scale
+    inspect.plot_gradient_norms({kind.__name__: inspect.gradient_norms(layer, x)["h"]}).savefig(tmp_path / "norms.png")
+    assert all(path.stat().st_size > 1000 for path in tmp_path.iterdir())
+    with pytest.raises(ValueError, match="tokens: expected 4, one a step, got 3"):
+        inspect.plot_gates(tape, "abc")
+    with pytest.raises(ValueError, match="names: expected one of"):
+        inspect.plot_gates(tape, "abcd", names=["k"])

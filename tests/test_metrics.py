@@ -1,0 +1,50 @@
+"""fastrnn.metrics against numbers worked by hand, and sacrebleu's."""
+
+import math
+
+import numpy as np
+import pytest
+
+from fastrnn import metrics
+
+
+def test_accuracy_counts_steps_alike():
+    assert metrics.accuracy([1, 2, 0], [1, 0, -100]) == 0.5
+    ragged = [np.array([1, 2, 3]), np.array([4]), np.zeros(0, int)], [np.array([1, 0, 3]), np.array([4]), []]
+    assert metrics.accuracy(*ragged) == 0.75
+    assert math.isnan(metrics.accuracy([], []))
+    with pytest.raises(ValueError, match=r"predictions\[0\]: expected \(2,\), the shape of targets\[0\], got \(1,\)"):
+        metrics.accuracy([[1]], [[1, 2]])
+    with pytest.raises(ValueError, match="predictions: expected as many as targets, 2, got 1"):
+        metrics.accuracy([1], [1, 2])
+
+
+def test_macro_f1_is_the_mean_over_the_targets_classes():
+    # Class 0: 2 right of 3 guessed and 2 there: 4/5. Class 1: 1 right of 1 and 2: 2/3. Class 2 is only guessed.
+    assert metrics.macro_f1([0, 0, 0, 1, 2], [0, 0, 1, 1, -100]) == pytest.approx((4 / 5 + 2 / 3) / 2)
+    assert metrics.macro_f1([2], [1]) == 0
+    assert math.isnan(metrics.macro_f1([], []))
+
+
+def test_token_f1_counts_repeated_tokens():
+    assert metrics.token_f1([["a", "b", "b"]], [["b", "b", "b", "c"]]) == pytest.approx(4 / 7)
+    assert metrics.token_f1([np.array([1, 2]), []], [np.array([2, 1]), [3]]) == 0.5
+    assert metrics.token_f1([[]], [[]]) == 1
+    with pytest.raises(ValueError, match="zip"):
+        metrics.token_f1([[]], [])
+
+
+def test_rmse_and_perplexity():
+    assert metrics.rmse([[1.0, 2.0], [3.0, 9.0]], [[1.0, 4.0], [3.0, np.nan]]) == pytest.approx(2 / math.sqrt(3))
+    assert math.isnan(metrics.rmse([1.0], [np.nan]))
+    assert metrics.perplexity(math.log(7)) == pytest.approx(7)
+    assert metrics.perplexity(1e4) == math.inf
+
+
+def test_chrf_is_sacrebleus():
+    sacrebleu = pytest.importorskip("sacrebleu")
+    guesses, truths = ["나는 학교에 간다", "the cat"], ["나는 학교에 갔다", "the cat"]
+    assert metrics.chrf(guesses, truths) == sacrebleu.corpus_chrf(guesses, [truths]).score
+    assert metrics.chrf(truths, truths) == pytest.approx(100)
+    with pytest.raises(ValueError, match="predictions: expected as many as targets"):
+        metrics.chrf(["a"], [])
