@@ -10,6 +10,7 @@ from generators import VARIANTS, build_layer
 from hypothesis import HealthCheck, settings
 
 import fastrnn
+from fastrnn._core import native
 
 # The fixtures here only choose an engine or a cell, which stays the same for all examples of a test.
 _fixtures_are_constant = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -31,6 +32,15 @@ def compiled(request: pytest.FixtureRequest) -> Iterator[str]:
     """As `engine`, but only those that promise something about memory and threads: the reference is just NumPy."""
     with fastrnn.engines.use(request.param):
         yield request.param
+
+
+@pytest.fixture(params=native.isa_names())
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """An instruction set that this machine runs; the kernels called directly are this one's."""
+    before = native.isa_selected()
+    assert native.isa_select(request.param)
+    yield request.param
+    native.isa_select(before)
 
 
 @pytest.fixture(params=VARIANTS)
