@@ -341,3 +341,29 @@ def add_columns(cnp.ndarray packed not None, int64_t rows, cnp.ndarray total not
         dtype_of(total), rows, cnp.PyArray_DIM(total, 0), cnp.PyArray_DATA(packed), stride_of(packed, 0),
         cnp.PyArray_DATA(total),
     )
+
+
+cdef class StepCheck:
+    """Whether a stepper may have x and out as they are: (B, I) and (B, O), of the dtype, contiguous and apart."""
+
+    cdef int64_t B, I, O
+    cdef int dtype
+
+    def __init__(self, int64_t B, int64_t I, int64_t O, dtype):
+        self.B, self.I, self.O, self.dtype = B, I, O, dtype.num
+
+    cdef inline bint fits(self, object a, int64_t columns):
+        return (
+            cnp.PyArray_CheckExact(a) and cnp.PyArray_TYPE(a) == self.dtype and cnp.PyArray_NDIM(a) == 2
+            and cnp.PyArray_DIM(a, 0) == self.B and cnp.PyArray_DIM(a, 1) == columns
+        )
+
+    def __call__(self, x, out):
+        cdef char *read
+        cdef char *written
+        if not (self.fits(x, self.I) and self.fits(out, self.O)):
+            return False
+        if not (cnp.PyArray_ISCARRAY_RO(x) and cnp.PyArray_ISCARRAY(out)):  # in this machine's byte order, too
+            return False
+        read, written = cnp.PyArray_BYTES(x), cnp.PyArray_BYTES(out)
+        return read + cnp.PyArray_NBYTES(x) <= written or written + cnp.PyArray_NBYTES(out) <= read
