@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from float_flags import control
 from generators import VARIANTS, build_layer
 from hypothesis import HealthCheck, settings
 
@@ -18,6 +19,14 @@ settings.register_profile("dev", deadline=None, max_examples=20, suppress_health
 settings.register_profile("ci", settings.get_profile("dev"), derandomize=True)
 settings.register_profile("thorough", settings.get_profile("dev"), max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
+
+
+@pytest.fixture(autouse=True)
+def float_flags_are_as_before() -> Iterator[None]:
+    """Whatever a test does, and whatever errors it provokes: what a call sets, it puts back."""
+    before = control()
+    yield
+    assert control() == before
 
 
 @pytest.fixture(params=fastrnn.engines.available())
