@@ -141,4 +141,19 @@ int64_t frnn_probe_multiply_add(frnn_dtype dtype, int64_t repeats, double *resul
 /* Read `bytes` of data, 64-byte aligned, `repeats` times; returns how many bytes that were. */
 int64_t frnn_probe_read(frnn_dtype dtype, const void *data, int64_t bytes, int64_t repeats, double *result);
 
+/* ---- Products with packed factors by themselves, with the selected instruction set: for tests ----------------------
+ *
+ * Sizes, strides and layouts are those of frnn_product_<dtype> in kernels/kernels.h; R (K, columns) is the weights, or
+ * their transpose. */
+int64_t frnn_direct_lanes(frnn_dtype dtype); /* values a vector */
+void frnn_direct_pack(frnn_dtype dtype, int transposed, int64_t K, int64_t columns, const void *weights, int64_t ld,
+                      void *packed, int64_t stride);
+void frnn_direct_pack_row(frnn_dtype dtype, int64_t n, const void *row, void *packed, int64_t stride, int64_t at);
+void frnn_direct_multiply(frnn_dtype dtype, int64_t rows, int64_t columns, int64_t K, const void *A, int64_t a_row,
+                          int64_t a_vector, const void *R, int64_t stride, int beta, void *C, int64_t ldc,
+                          int descending);
+void frnn_direct_add_gradient(frnn_dtype dtype, int64_t rows, int64_t columns, int64_t K, const void *A,
+                              int64_t a_vector, const void *R, int64_t stride, void *C, int64_t ldc);
+void frnn_direct_add_columns(frnn_dtype dtype, int64_t rows, int64_t n, const void *packed, int64_t stride, void *sum);
+
 #endif

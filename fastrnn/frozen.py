@@ -107,14 +107,16 @@ class Stream:
     One thread at a time may use a stream; any number of streams may run at once on one frozen layer.
     """
 
-    __slots__ = ("_c", "_frozen", "_h", "_shapes", "_stack", "_stepper")
+    __slots__ = ("_c", "_check", "_frozen", "_h", "_shapes", "_stack", "_stepper")
 
     def __init__(self, frozen: Frozen, batch_size: int) -> None:
         self._frozen, self._stack = frozen, frozen._stack
         stack = self._stack
         self._h, self._c = validate.state_like(stack, "state", None, batch_size, True)
         self._stepper = frozen._engine.stepper(stack.cells, frozen._prepared, self._h, self._c)
-        self._shapes = (batch_size, stack.cells[0].input_size), (batch_size, stack.output_size)
+        I, O = stack.cells[0].input_size, stack.output_size
+        self._shapes = (batch_size, I), (batch_size, O)
+        self._check = validate.StepCheck(batch_size, I, O, stack.dtype)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _stream, (self._frozen, self._h.shape[1], self.state)
@@ -139,6 +141,9 @@ class Stream:
         TypeError, ValueError
             If an argument has a wrong type, dtype or shape, or `out` cannot be written; before any work.
         """
+        if out is not None and self._check(x, out):  # nothing to convert, to copy or to say: most steps of most streams
+            self._stepper(x, out)
+            return out
         dtype, (x_shape, out_shape) = self._stack.dtype, self._shapes
         x = validate.array("x", x, dtype)
         if x.shape != x_shape:

@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrnn._core.native import StepCheck
 from fastrnn.cell import Cell, Steps, Weights
 from fastrnn.stack import Stack
 
-__all__ = ["Arguments", "arguments", "choice", "cotangent", "parameter", "size", "state_like", "weights"]
+__all__ = [
+    "Arguments", "StepCheck", "arguments", "choice", "cotangent", "parameter", "size", "state_like", "weights",
+]  # fmt: skip
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 

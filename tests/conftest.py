@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from float_flags import control
 from generators import VARIANTS, build_layer
 from hypothesis import HealthCheck, settings
 
 import fastrnn
+from fastrnn._core import native
 
 # The fixtures here only choose an engine or a cell, which stays the same for all examples of a test.
 _fixtures_are_constant = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -17,6 +19,14 @@ settings.register_profile("dev", deadline=None, max_examples=20, suppress_health
 settings.register_profile("ci", settings.get_profile("dev"), derandomize=True)
 settings.register_profile("thorough", settings.get_profile("dev"), max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev"))
+
+
+@pytest.fixture(autouse=True)
+def float_flags_are_as_before() -> Iterator[None]:
+    """Whatever a test does, and whatever errors it provokes: what a call sets, it puts back."""
+    before = control()
+    yield
+    assert control() == before
 
 
 @pytest.fixture(params=fastrnn.engines.available())
@@ -31,6 +41,15 @@ def compiled(request: pytest.FixtureRequest) -> Iterator[str]:
     """As `engine`, but only those that promise something about memory and threads: the reference is just NumPy."""
     with fastrnn.engines.use(request.param):
         yield request.param
+
+
+@pytest.fixture(params=native.isa_names())
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """An instruction set that this machine runs; the kernels called directly are this one's."""
+    before = native.isa_selected()
+    assert native.isa_select(request.param)
+    yield request.param
+    native.isa_select(before)
 
 
 @pytest.fixture(params=VARIANTS)

@@ -1,7 +1,5 @@
 """The vector tanh and sigmoid keep the error bounds that csrc/simd/activations.h states, on every instruction set."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -10,14 +8,6 @@ from fastrnn._core import native
 
 BOUND = {("tanh", np.float32): 2, ("sigmoid", np.float32): 2, ("tanh", np.float64): 3, ("sigmoid", np.float64): 3}
 EXACT = {"tanh": np.tanh, "sigmoid": lambda x: 1 / (1 + np.exp(-x))}
-
-
-@pytest.fixture(params=native.isa_names())
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    before = native.isa_selected()
-    assert native.isa_select(request.param)
-    yield request.param
-    native.isa_select(before)
 
 
 def computed(name: str, x: NDArray) -> NDArray:

@@ -1,6 +1,10 @@
 """Memory: nothing grows with the number of calls, and inference needs little beside its inputs and outputs."""
 
+import platform
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -163,3 +167,73 @@ class TestKept:
 
     def test_a_limit_that_is_no_number_is_an_error(self) -> None:
         assert "FASTRNN_KEEP_MIB: expected a number" in run_python("import fastrnn", FASTRNN_KEEP_MIB="much").stderr
+
+
+# In the place of glibc's functions, for the whole process.
+COUNTING = """
+#include <stdatomic.h>
+#include <stddef.h>
+#include <errno.h>
+void *__libc_malloc(size_t);
+void *__libc_calloc(size_t, size_t);
+void *__libc_realloc(void *, size_t);
+void *__libc_memalign(size_t, size_t);
+static atomic_long calls;
+long allocations(void) { return calls; }
+void *malloc(size_t size) { return calls++, __libc_malloc(size); }
+void *calloc(size_t count, size_t size) { return calls++, __libc_calloc(count, size); }
+void *realloc(void *p, size_t size) { return calls++, __libc_realloc(p, size); }
+void *memalign(size_t alignment, size_t size) { return calls++, __libc_memalign(alignment, size); }
+void *aligned_alloc(size_t alignment, size_t size) { return calls++, __libc_memalign(alignment, size); }
+int posix_memalign(void **p, size_t alignment, size_t size) {
+    calls++;
+    return (*p = __libc_memalign(alignment, size)) ? 0 : ENOMEM;
+}
+"""
+
+STEPS = """
+import ctypes
+from itertools import repeat
+import numpy as np
+import fastrnn
+from generators import VARIANTS, build_layer
+
+allocations = ctypes.CDLL(None).allocations
+allocations.restype = ctypes.c_long
+
+def count(times, out):
+    steps, before = repeat(None, times), allocations()
+    for _ in steps:
+        stream.step(x, out)
+    return allocations() - before
+
+for variant in VARIANTS:
+    for num_layers, batch_size in ((1, 1), (2, 5)):
+        stream = build_layer(variant, 40, 83, num_layers=num_layers).freeze().stream(batch_size)
+        x = np.ones((batch_size, 40), np.float32)
+        out = np.empty((batch_size, stream.step(x).shape[1]), np.float32)
+        count(3, out)
+        idle = count(0, out)
+        assert count(1000, None) >= 1000, "nothing is counted"
+        print(variant, num_layers, batch_size, count(1000, out) - idle)
+"""
+
+
+@pytest.fixture(scope="module")
+def counting(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library that counts what it allocates for whoever preloads it."""
+    if shutil.which("cc") is None or platform.libc_ver()[0] != "glibc":
+        pytest.skip("needs cc, and glibc's names of malloc")
+    source = tmp_path_factory.mktemp("counting") / "counting.c"
+    source.write_text(COUNTING)
+    library = source.with_suffix(".so")
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", source, "-o", library], check=True)
+    return library
+
+
+def test_a_step_with_out_allocates_nothing(compiled: str, counting: Path) -> None:
+    """Not in Python, whose objects are counted here too, not in NumPy, not in C, not in BLAS."""
+    environment = {"LD_PRELOAD": str(counting), "PYTHONMALLOC": "malloc", "FASTRNN_ENGINE": compiled}
+    counts = [line.split() for line in output_of(STEPS, **environment).splitlines()]
+    assert len(counts) > 10
+    assert [line for line in counts if line[-1] != "0"] == []

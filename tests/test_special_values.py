@@ -5,11 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from float_flags import FLUSH, ROUND_UP, control, controlled, readable
 from generators import build_layer, random_call
 from oracle import Call, Results, infer, oracle, parts, train
+from running import in_threads
 from tolerances import assert_close
 
 import fastrnn
+from fastrnn._core import native
 
 SIZES = [(3, 5), (17, 33)]  # below and above one vector
 OPTIONS = [
@@ -165,6 +168,50 @@ def test_the_callers_floating_point_state_is_left_alone(engine: str, build: Call
     assert (np.full(64, 1e-310) * 1.0 > 0).all()
     with np.errstate(all="raise"), pytest.raises(FloatingPointError):
         np.float32(1) / np.zeros(1, np.float32)
+
+
+@pytest.mark.skipif(not readable, reason="needs glibc on x86-64 or aarch64, whose fenv_t is known")
+@pytest.mark.parametrize("flags", [0, FLUSH, ROUND_UP, FLUSH | ROUND_UP])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_callers_floating_point_flags_are_as_before(
+    compiled: str, build: Callable, flags: int, threads: int
+) -> None:
+    """After every call, those that fail too, in whatever thread: what the caller had set stays set."""
+    layer = build(17, 83)
+    call = random_call(layer, 5, 16, np.random.default_rng(3), lengths=True)
+    frozen = layer.freeze()
+    stream, out = frozen.stream(16), np.empty((16, layer._stack.output_size), np.float32)
+    tape = layer.forward(call.x)[2]
+    wrong = np.zeros((16, 18), np.float32)
+    calls: list[Callable] = [
+        lambda: infer(layer, call), lambda: train(layer, call), layer.freeze, lambda: infer(frozen, call),
+        lambda: stream.step(call.x[0]), lambda: stream.step(call.x[0], out),
+        lambda: layer(wrong), lambda: layer.forward(wrong), lambda: layer.backward(tape, wrong), lambda: frozen(wrong),
+        lambda: stream.step(wrong, out), lambda: layer(call.x, lengths=np.full(16, 6)), lambda: layer.backward(None),
+    ]  # fmt: skip
+
+    def run() -> list[tuple[int, int, bool]]:
+        seen = []
+        with controlled(flags), fastrnn.num_threads(threads):
+            for function in calls:
+                before, failed = control(), False
+                try:
+                    function()
+                except (TypeError, ValueError):
+                    failed = True
+                seen.append((before, control(), failed))
+        return seen
+
+    native.insist_on_teams("rows" if threads > 1 else None)
+    try:
+        everywhere = [run(), *in_threads(compiled, [run, run])]
+    finally:
+        native.insist_on_teams(None)
+    for seen in everywhere:
+        assert [failed for _, _, failed in seen] == [False] * 6 + [True] * 7
+        for before, after, _ in seen:
+            assert before & flags == flags
+            assert after == before
 
 
 def test_no_warnings(engine: str, build: Callable, recwarn: pytest.WarningsRecorder) -> None:

@@ -99,6 +99,16 @@ cdef extern from "fastrnn.h" nogil:
     void frnn_team_insist(frnn_split)
     int64_t frnn_probe_multiply_add(frnn_dtype, int64_t repeats, double *result)
     int64_t frnn_probe_read(frnn_dtype, const void *data, int64_t bytes, int64_t repeats, double *result)
+    int64_t frnn_direct_lanes(frnn_dtype)
+    void frnn_direct_pack(frnn_dtype, int transposed, int64_t K, int64_t columns, const void *weights, int64_t ld,
+                          void *packed, int64_t stride)
+    void frnn_direct_pack_row(frnn_dtype, int64_t n, const void *row, void *packed, int64_t stride, int64_t at)
+    void frnn_direct_multiply(frnn_dtype, int64_t rows, int64_t columns, int64_t K, const void *A, int64_t a_row,
+                              int64_t a_vector, const void *R, int64_t stride, int beta, void *C, int64_t ldc,
+                              int descending)
+    void frnn_direct_add_gradient(frnn_dtype, int64_t rows, int64_t columns, int64_t K, const void *A,
+                                  int64_t a_vector, const void *R, int64_t stride, void *C, int64_t ldc)
+    void frnn_direct_add_columns(frnn_dtype, int64_t rows, int64_t n, const void *packed, int64_t stride, void *sum)
 
 cdef extern from "kept.h" nogil:
     void *frnn_kept_take(int64_t size, int64_t *actual)

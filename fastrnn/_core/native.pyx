@@ -345,3 +345,89 @@ def probe_read(cnp.ndarray data not None, int64_t repeats):
     with nogil:
         count = frnn_probe_read(dtype, pointer, size, repeats, &result)
     return count, result
+
+
+cdef inline int64_t stride_of(cnp.ndarray a, int axis) noexcept:
+    """In elements."""
+    return cnp.PyArray_STRIDE(a, axis) // cnp.PyArray_ITEMSIZE(a)
+
+
+cdef inline frnn_dtype dtype_of(cnp.ndarray a) noexcept:
+    return FRNN_F32 if cnp.PyArray_ITEMSIZE(a) == 4 else FRNN_F64
+
+
+def lanes(int itemsize):
+    """How many values of float32 (itemsize 4) or float64 a vector of the selected instruction set has."""
+    return frnn_direct_lanes(FRNN_F32 if itemsize == 4 else FRNN_F64)
+
+
+def pack(cnp.ndarray weights not None, bint transposed, cnp.ndarray packed not None):
+    """Pack R, the two-dimensional weights or their transpose, into an array (vectors, rows, lanes)."""
+    cdef int64_t K = cnp.PyArray_DIM(weights, 1 if transposed else 0)
+    frnn_direct_pack(
+        dtype_of(packed), transposed, K, cnp.PyArray_DIM(weights, 0 if transposed else 1), cnp.PyArray_DATA(weights),
+        stride_of(weights, 0), cnp.PyArray_DATA(packed), stride_of(packed, 0),
+    )
+
+
+def pack_row(cnp.ndarray row not None, cnp.ndarray packed not None, int64_t at):
+    """Pack a row of a matrix, as its row `at`."""
+    frnn_direct_pack_row(
+        dtype_of(packed), cnp.PyArray_DIM(row, 0), cnp.PyArray_DATA(row), cnp.PyArray_DATA(packed),
+        stride_of(packed, 0), at,
+    )
+
+
+def multiply(
+    cnp.ndarray a not None, cnp.ndarray packed not None, int64_t K, bint beta, cnp.ndarray c not None, bint descending
+):
+    """c = beta*c + a R with R packed; a is (rows, K), or packed (vectors, rows, lanes)."""
+    cdef int64_t a_row = stride_of(a, 0), a_vector = frnn_direct_lanes(dtype_of(a))
+    if cnp.PyArray_NDIM(a) == 3:
+        a_row, a_vector = a_vector, a_row
+    frnn_direct_multiply(
+        dtype_of(c), cnp.PyArray_DIM(c, 0), cnp.PyArray_DIM(c, 1), K, cnp.PyArray_DATA(a), a_row, a_vector,
+        cnp.PyArray_DATA(packed), stride_of(packed, 0), beta, cnp.PyArray_DATA(c), stride_of(c, 0), descending,
+    )
+
+
+def add_gradient(cnp.ndarray a not None, cnp.ndarray packed not None, int64_t K, cnp.ndarray c not None):
+    """c += A^T R with A and R packed, each of K rows."""
+    frnn_direct_add_gradient(
+        dtype_of(c), cnp.PyArray_DIM(c, 0), cnp.PyArray_DIM(c, 1), K, cnp.PyArray_DATA(a), stride_of(a, 0),
+        cnp.PyArray_DATA(packed), stride_of(packed, 0), cnp.PyArray_DATA(c), stride_of(c, 0),
+    )
+
+
+def add_columns(cnp.ndarray packed not None, int64_t rows, cnp.ndarray total not None):
+    """total += the sums of a packed matrix's columns."""
+    frnn_direct_add_columns(
+        dtype_of(total), rows, cnp.PyArray_DIM(total, 0), cnp.PyArray_DATA(packed), stride_of(packed, 0),
+        cnp.PyArray_DATA(total),
+    )
+
+
+cdef class StepCheck:
+    """Whether a stepper may have x and out as they are: (B, I) and (B, O), of the dtype, contiguous and apart."""
+
+    cdef int64_t B, I, O
+    cdef int dtype
+
+    def __init__(self, int64_t B, int64_t I, int64_t O, dtype):
+        self.B, self.I, self.O, self.dtype = B, I, O, dtype.num
+
+    cdef inline bint fits(self, object a, int64_t columns):
+        return (
+            cnp.PyArray_CheckExact(a) and cnp.PyArray_TYPE(a) == self.dtype and cnp.PyArray_NDIM(a) == 2
+            and cnp.PyArray_DIM(a, 0) == self.B and cnp.PyArray_DIM(a, 1) == columns
+        )
+
+    def __call__(self, x, out):
+        cdef char *read
+        cdef char *written
+        if not (self.fits(x, self.I) and self.fits(out, self.O)):
+            return False
+        if not (cnp.PyArray_ISCARRAY_RO(x) and cnp.PyArray_ISCARRAY(out)):  # in this machine's byte order, too
+            return False
+        read, written = cnp.PyArray_BYTES(x), cnp.PyArray_BYTES(out)
+        return read + cnp.PyArray_NBYTES(x) <= written or written + cnp.PyArray_NBYTES(out) <= read

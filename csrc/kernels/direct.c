@@ -1,0 +1,58 @@
+/* Products with packed factors by themselves, for tests: what sequence/ calls through the selected set's table. */
+#include "../fastrnn.h"
+#include "kernels.h"
+
+#define DEFINE_DIRECT(REAL, D)                                                                                         \
+    static void multiply_##D(int64_t rows, int64_t columns, int64_t K, const void *A, int64_t a_row, int64_t a_vector, \
+                             const void *R, int64_t stride, int beta, void *C, int64_t ldc, int descending) {          \
+        frnn_kernels()->D.multiply(&(frnn_product_##D){.rows = rows, .columns = columns, .K = K, .A = A,               \
+                                                       .a_row = a_row, .a_vector = a_vector, .R = R, .stride = stride, \
+                                                       .beta = beta, .C = C, .ldc = ldc, .descending = descending});   \
+    }                                                                                                                  \
+    static void add_gradient_##D(int64_t rows, int64_t columns, int64_t K, const void *A, int64_t a_vector,            \
+                                 const void *R, int64_t stride, void *C, int64_t ldc) {                                \
+        frnn_kernels()->D.add_gradient(&(frnn_product_##D){.rows = rows, .columns = columns, .K = K, .A = A,           \
+                                                           .a_vector = a_vector, .R = R, .stride = stride, .C = C,     \
+                                                           .ldc = ldc});                                               \
+    }
+
+DEFINE_DIRECT(float, f32)
+DEFINE_DIRECT(double, f64)
+
+int64_t frnn_direct_lanes(frnn_dtype dtype) {
+    return dtype == FRNN_F32 ? frnn_kernels()->f32.lanes : frnn_kernels()->f64.lanes;
+}
+
+void frnn_direct_pack(frnn_dtype dtype, int transposed, int64_t K, int64_t columns, const void *weights, int64_t ld,
+                      void *packed, int64_t stride) {
+    if (dtype == FRNN_F32)
+        frnn_kernels()->f32.pack(transposed, K, columns, weights, ld, packed, stride);
+    else
+        frnn_kernels()->f64.pack(transposed, K, columns, weights, ld, packed, stride);
+}
+
+void frnn_direct_pack_row(frnn_dtype dtype, int64_t n, const void *row, void *packed, int64_t stride, int64_t at) {
+    if (dtype == FRNN_F32)
+        frnn_kernels()->f32.pack_row(n, row, packed, stride, at);
+    else
+        frnn_kernels()->f64.pack_row(n, row, packed, stride, at);
+}
+
+void frnn_direct_multiply(frnn_dtype dtype, int64_t rows, int64_t columns, int64_t K, const void *A, int64_t a_row,
+                          int64_t a_vector, const void *R, int64_t stride, int beta, void *C, int64_t ldc,
+                          int descending) {
+    (dtype == FRNN_F32 ? multiply_f32 : multiply_f64)(rows, columns, K, A, a_row, a_vector, R, stride, beta, C, ldc,
+                                                      descending);
+}
+
+void frnn_direct_add_gradient(frnn_dtype dtype, int64_t rows, int64_t columns, int64_t K, const void *A,
+                              int64_t a_vector, const void *R, int64_t stride, void *C, int64_t ldc) {
+    (dtype == FRNN_F32 ? add_gradient_f32 : add_gradient_f64)(rows, columns, K, A, a_vector, R, stride, C, ldc);
+}
+
+void frnn_direct_add_columns(frnn_dtype dtype, int64_t rows, int64_t n, const void *packed, int64_t stride, void *sum) {
+    if (dtype == FRNN_F32)
+        frnn_kernels()->f32.add_columns(rows, n, packed, stride, sum);
+    else
+        frnn_kernels()->f64.add_columns(rows, n, packed, stride, sum);
+}

@@ -1,0 +1,268 @@
+/* The checks of kernels.c for one dtype. */
+#define KERNELS frnn_kernels()->OF
+
+static REAL *FN(room)(int64_t n) { return guarded((size_t)n * sizeof(REAL), from_start); }
+
+static REAL *FN(numbers)(int64_t n, double low, double high) {
+    REAL *a = FN(room)(n);
+    for (int64_t k = 0; k < n; k++) a[k] = (REAL)uniform(low, high);
+    return a;
+}
+
+static REAL *FN(copied)(const REAL *a, int64_t n) {
+    REAL *b = FN(room)(n);
+    memcpy(b, a, (size_t)n * sizeof(REAL));
+    return b;
+}
+
+#define SAME(what, k, actual, expected) compare(set, what, n, k, actual, expected, 50 * REAL_EPS)
+/* a sum of K products, each rounded where it stands */
+#define SAME_SUM(what, k, actual, expected) compare(set, what, n, k, actual, expected, (double)(50 + K) * REAL_EPS)
+
+/* ---- Gates forwards ---- */
+
+static void FN(check_forward)(int64_t n, int variant) {
+    const int64_t H = n + variant % 3, plane = n + 5 * (variant % 2);
+    const int replace = variant % 2, peephole = variant / 2 % 2, taped = variant / 4 % 2, twice = variant % 2;
+    const REAL *a = FN(numbers)(3 * plane + n, -3, 3), *bias = FN(numbers)(3 * plane + n, -1, 1);
+    const REAL *p = FN(numbers)(2 * H + n, -1, 1), *h_prev = FN(numbers)(n, -1, 1), *c_prev = FN(numbers)(n, -2, 2);
+    FN(frnn_forward_row) row = {.n = n, .H = H, .plane = plane, .replace = replace, .a = a, .bias = bias};
+    row.h = FN(room)(n), row.y = twice ? FN(room)(n) : NULL, row.h_prev = h_prev;
+
+    KERNELS.rnn_tanh_forward(&row);
+    for (int64_t u = 0; u < n; u++) SAME("rnn_tanh_forward", u, row.h[u], tanh((double)a[u] + bias[u]));
+    for (int64_t u = 0; twice && u < n; u++) SAME("y", u, row.y[u], row.h[u]);
+    KERNELS.rnn_relu_forward(&row);
+    for (int64_t u = 0; u < n; u++) SAME("rnn_relu_forward", u, row.h[u], fmax(0, (double)a[u] + bias[u]));
+
+    row.c = FN(copied)(c_prev, n), row.c_prev = row.c, row.peephole = peephole ? p : NULL;
+    row.gates = taped ? FN(room)(3 * H + n) : NULL, row.cells = taped ? FN(room)(n) : NULL;
+    KERNELS.lstm_forward(&row);
+    for (int64_t u = 0; u < n; u++) {
+        double x[4];
+        for (int k = 0; k < 4; k++) x[k] = (double)a[k * plane + u] + bias[k * plane + u];
+        if (peephole) x[0] += (double)p[u] * c_prev[u], x[1] += (double)p[H + u] * c_prev[u];
+        const double i = sigmoid(x[0]), f = sigmoid(x[1]), g = tanh(x[2]), c = f * c_prev[u] + i * g;
+        const double o = sigmoid(x[3] + (peephole ? p[2 * H + u] * c : 0)), gates[4] = {i, f, g, o};
+        SAME("lstm_forward c", u, row.c[u], c);
+        SAME("lstm_forward h", u, row.h[u], o * tanh(c));
+        for (int k = 0; taped && k < 4; k++) SAME("lstm_forward gates", u, row.gates[k * H + u], gates[k]);
+        if (taped) SAME("lstm_forward cells", u, row.cells[u], c);
+    }
+
+    KERNELS.gru_after_forward(&row);
+    for (int64_t u = 0; u < n; u++) {
+        double x[4];
+        for (int k = 0; k < 4; k++) x[k] = (double)a[k * plane + u] + bias[k * plane + u];
+        const double r = sigmoid(x[0]), z = sigmoid(x[1]), m = tanh(x[3] + r * x[2]), keep = replace ? 1 - z : z;
+        const double gates[4] = {r, z, m, x[2]};
+        SAME("gru_after_forward", u, row.h[u], (1 - keep) * m + keep * h_prev[u]);
+        for (int k = 0; taped && k < 4; k++) SAME("gru_after_forward gates", u, row.gates[k * H + u], gates[k]);
+    }
+
+    row.gates = taped ? FN(room)(2 * H + n) : NULL;
+    row.r = FN(room)(n), row.z = FN(room)(n), row.rh = FN(room)(n);
+    KERNELS.gru_before_reset_forward(&row);
+    KERNELS.gru_before_forward(&row);
+    for (int64_t u = 0; u < n; u++) {
+        const double r = sigmoid((double)a[u] + bias[u]), z = sigmoid((double)a[plane + u] + bias[plane + u]);
+        const double m = tanh((double)a[2 * plane + u] + bias[2 * plane + u]), keep = replace ? 1 - z : z;
+        SAME("gru_before_reset_forward r", u, row.r[u], r);
+        SAME("gru_before_reset_forward z", u, row.z[u], z);
+        SAME("gru_before_reset_forward rh", u, row.rh[u], r * h_prev[u]);
+        SAME("gru_before_forward", u, row.h[u], (1 - keep) * m + keep * h_prev[u]);
+        if (taped) SAME("gru_before_forward gates", u, row.gates[2 * H + u], m);
+    }
+    free_arrays();
+}
+
+/* ---- Gates backwards ---- */
+
+/* Gate block k of da, which is row-major, or packed: then also that the last vector is filled up with zeros. */
+static void FN(check_da)(const char *what, const FN(frnn_backward_row) *row, int k, const double *expected) {
+    const int64_t n = row->n, lanes = KERNELS.lanes, end = row->vector > lanes ? (n + lanes - 1) / lanes * lanes : n;
+    for (int64_t u = 0; u < end; u++)
+        SAME(what, u, row->da[k * row->plane + u / lanes * row->vector + u % lanes], u < n ? expected[u] : 0);
+}
+
+static void FN(check_backward)(int64_t n, int variant) {
+    const int64_t H = n + variant % 3, lanes = KERNELS.lanes, vectors = (n + lanes - 1) / lanes;
+    const int replace = variant % 2, peephole = variant / 2 % 2, with_dy = variant % 2, packed = variant / 4 % 2;
+    const REAL *sigmoids = FN(numbers)(3 * H + n, 0, 1), *tanhs = FN(numbers)(3 * H + n, -1, 1);
+    const REAL *p = FN(numbers)(2 * H + n, -1, 1), *h_prev = FN(numbers)(n, -1, 1), *c_prev = FN(numbers)(n, -2, 2);
+    const REAL *h = FN(numbers)(n, -1, 1), *c = FN(numbers)(n, -2, 2), *drh = FN(numbers)(n, -1, 1);
+    const REAL *dy = FN(numbers)(n, -1, 1), *dh = FN(numbers)(n, -1, 1), *dc = FN(numbers)(n, -1, 1);
+    double want[4][128];
+
+    FN(frnn_backward_row) row = {.n = n, .H = H, .replace = replace, .h = h, .h_prev = h_prev};
+    row.c = c, row.c_prev = c_prev, row.dy = with_dy ? dy : NULL, row.drh = drh, row.peephole = peephole ? p : NULL;
+    row.vector = packed ? 3 * lanes : lanes; /* packed: as if among three rows, of which this is the last */
+    row.plane = packed ? vectors * row.vector : n + 2;
+    row.da = FN(room)(3 * row.plane + (packed ? (vectors - 1) * row.vector + lanes : n));
+    row.dh = FN(copied)(dh, n);
+
+    KERNELS.rnn_tanh_backward(&row);
+    for (int64_t u = 0; u < n; u++) want[0][u] = ((double)dh[u] + (with_dy ? dy[u] : 0)) * (1 - (double)h[u] * h[u]);
+    FN(check_da)("rnn_tanh_backward", &row, 0, want[0]);
+    KERNELS.rnn_relu_backward(&row);
+    for (int64_t u = 0; u < n; u++) want[0][u] = h[u] > 0 ? (double)dh[u] + (with_dy ? dy[u] : 0) : 0;
+    FN(check_da)("rnn_relu_backward", &row, 0, want[0]);
+
+    REAL *gates = FN(copied)(sigmoids, 3 * H + n);
+    memcpy(gates + 2 * H, tanhs + 2 * H, (size_t)n * sizeof(REAL));
+    row.gates = gates, row.dc = FN(copied)(dc, n);
+    KERNELS.lstm_backward(&row);
+    for (int64_t u = 0; u < n; u++) {
+        const double i = gates[u], f = gates[H + u], g = gates[2 * H + u], o = gates[3 * H + u];
+        const double tanh_c = tanh((double)c[u]), to_h = (double)dh[u] + (with_dy ? dy[u] : 0);
+        want[3][u] = to_h * tanh_c * o * (1 - o);
+        const double to_c = dc[u] + to_h * o * (1 - tanh_c * tanh_c) + (peephole ? want[3][u] * p[2 * H + u] : 0);
+        want[0][u] = to_c * g * i * (1 - i), want[1][u] = to_c * c_prev[u] * f * (1 - f);
+        want[2][u] = to_c * i * (1 - g * g);
+        SAME("lstm_backward dc", u, row.dc[u], to_c * f + (peephole ? want[0][u] * p[u] + want[1][u] * p[H + u] : 0));
+    }
+    for (int k = 0; k < 4; k++) FN(check_da)("lstm_backward", &row, k, want[k]);
+
+    row.dh = FN(copied)(dh, n); /* gates r, z, n, hn */
+    KERNELS.gru_after_backward(&row);
+    double keep[128], to_n[128];
+    for (int64_t u = 0; u < n; u++) {
+        const double r = gates[u], z = gates[H + u], m = gates[2 * H + u], hn = gates[3 * H + u];
+        const double to_h = (double)dh[u] + (with_dy ? dy[u] : 0), to_keep = to_h * (h_prev[u] - m);
+        keep[u] = replace ? 1 - z : z, to_n[u] = to_h * (1 - keep[u]) * (1 - m * m);
+        want[0][u] = to_n[u] * hn * r * (1 - r), want[1][u] = (replace ? -to_keep : to_keep) * z * (1 - z);
+        want[2][u] = to_n[u] * r, want[3][u] = to_n[u];
+        SAME("gru_after_backward dh", u, row.dh[u], to_h * keep[u]);
+    }
+    for (int k = 0; k < 4; k++) FN(check_da)("gru_after_backward", &row, k, want[k]);
+
+    row.gates = FN(copied)(gates, 2 * H + n), row.dh = FN(copied)(dh, n);
+    row.da = FN(room)(2 * row.plane + (packed ? (vectors - 1) * row.vector + lanes : n));
+    KERNELS.gru_before_backward(&row);
+    KERNELS.gru_before_reset_backward(&row);
+    for (int64_t u = 0; u < n; u++) {
+        const double r = gates[u], to_h = (double)dh[u] + (with_dy ? dy[u] : 0);
+        want[0][u] = (double)drh[u] * h_prev[u] * r * (1 - r);
+        SAME("gru_before_backward dh", u, row.dh[u], to_h * keep[u] + drh[u] * r);
+    }
+    FN(check_da)("gru_before_reset_backward", &row, 0, want[0]);
+    FN(check_da)("gru_before_backward z", &row, 1, want[1]);
+    FN(check_da)("gru_before_backward n", &row, 2, to_n);
+    free_arrays();
+}
+
+/* ---- Products ---- */
+
+/* (K, columns) packed: from itself, from its transpose or row by row; `stride` is set. */
+static REAL *FN(packed)(const REAL *r, int64_t K, int64_t columns, int how, int64_t *stride) {
+    const int64_t lanes = KERNELS.lanes, vectors = (columns + lanes - 1) / lanes, n = columns;
+    *stride = (K + 1) * lanes;
+    REAL *packed = FN(room)((vectors - 1) * *stride + K * lanes);
+    if (how == 0) {
+        KERNELS.pack(0, K, columns, r, columns, packed, *stride);
+    } else if (how == 1) {
+        REAL *transposed = FN(room)(K * columns);
+        for (int64_t k = 0; k < K; k++)
+            for (int64_t c = 0; c < columns; c++) transposed[c * K + k] = r[k * columns + c];
+        KERNELS.pack(1, K, columns, transposed, K, packed, *stride);
+    } else {
+        for (int64_t k = 0; k < K; k++)
+            KERNELS.pack_row(columns, FN(copied)(r + k * columns, columns), packed, *stride, k);
+    }
+    for (int64_t c = 0; c < vectors * lanes; c++)
+        for (int64_t k = 0; k < K; k++)
+            SAME("pack", c, packed[c / lanes * *stride + k * lanes + c % lanes], c < columns ? r[k * columns + c] : 0);
+    return packed;
+}
+
+static void FN(check_product)(int64_t rows, int64_t columns, int64_t K, int variant) {
+    const int64_t n = columns, lanes = KERNELS.lanes, ldc = columns + variant % 3;
+    const int beta = variant % 2, descending = variant / 2 % 2, a_packed = variant / 4 % 2;
+    REAL *a = FN(numbers)(rows * K, -1, 1), *r = FN(numbers)(K * columns, -1, 1);
+    REAL *c = FN(numbers)((rows - 1) * ldc + columns, -1, 1), *c0 = FN(copied)(c, (rows - 1) * ldc + columns);
+    if (!beta)
+        for (int64_t m = 0; m < rows; m++)
+            for (int64_t k = 0; k < columns; k++) c[m * ldc + k] = (REAL)NAN; /* not to be read */
+    int64_t a_stride, stride;
+    const REAL *A = a_packed ? FN(packed)(a, rows, K, 0, &a_stride) : a;
+    FN(frnn_product) p = {.rows = rows, .columns = columns, .K = K, .A = A, .a_row = a_packed ? lanes : K,
+                          .a_vector = a_packed ? a_stride : lanes, .beta = beta, .C = c, .ldc = ldc};
+    p.descending = descending;
+    p.R = FN(packed)(r, K, columns, K < 40 && variant % 5 == 0 ? 2 : variant % 2, &stride), p.stride = stride;
+    KERNELS.multiply(&p);
+    for (int64_t m = 0; m < rows; m++)
+        for (int64_t k = 0; k < ldc && (k < columns || m + 1 < rows); k++) {
+            double sum = beta || k >= columns ? c0[m * ldc + k] : 0;
+            for (int64_t i = 0; k < columns && i < K; i++) sum += (double)a[m * K + i] * r[i * columns + k];
+            SAME_SUM("multiply", m * ldc + k, c[m * ldc + k], sum);
+        }
+    free_arrays();
+}
+
+static void FN(check_gradient)(int64_t rows, int64_t columns, int64_t K, int variant) {
+    const int64_t n = columns, ldc = columns + variant % 3;
+    REAL *a = FN(numbers)(K * rows, -1, 1), *r = FN(numbers)(K * columns, -1, 1);
+    REAL *c = FN(numbers)((rows - 1) * ldc + columns, -1, 1), *c0 = FN(copied)(c, (rows - 1) * ldc + columns);
+    REAL *total = FN(numbers)(columns, -1, 1), *total0 = FN(copied)(total, columns);
+    int64_t a_vector, stride;
+    FN(frnn_product) p = {.rows = rows, .columns = columns, .K = K, .C = c, .ldc = ldc};
+    p.A = FN(packed)(a, K, rows, 0, &a_vector), p.R = FN(packed)(r, K, columns, 0, &stride);
+    p.a_vector = a_vector, p.stride = stride;
+    KERNELS.add_gradient(&p);
+    for (int64_t m = 0; m < rows; m++)
+        for (int64_t k = 0; k < ldc && (k < columns || m + 1 < rows); k++) {
+            double sum = c0[m * ldc + k];
+            for (int64_t i = 0; k < columns && i < K; i++) sum += (double)a[i * rows + m] * r[i * columns + k];
+            SAME_SUM("add_gradient", m * ldc + k, c[m * ldc + k], sum);
+        }
+    KERNELS.add_columns(K, columns, p.R, stride, total);
+    for (int64_t k = 0; k < columns; k++) {
+        double sum = total0[k];
+        for (int64_t i = 0; i < K; i++) sum += r[i * columns + k];
+        SAME_SUM("add_columns", k, total[k], sum);
+    }
+    free_arrays();
+}
+
+/* ---- Activations ---- */
+
+static void FN(check_activations)(int64_t n) {
+    static const double special[] = {0,  -0.0, INFINITY, -INFINITY, NAN, 1e-30, -1e-30, 20,
+                                     -20, 88, -88, 90, -90, 1e30, -1e30};
+    REAL *x = FN(numbers)(n, -12, 12), *y = FN(room)(n);
+    for (int64_t k = 0; k < n; k++)
+        if (integer(0, 4) == 0) x[k] = (REAL)special[integer(0, 14)];
+    KERNELS.tanh(n, x, y);
+    for (int64_t k = 0; k < n; k++) {
+        SAME("tanh", k, y[k], tanh((double)x[k]));
+        if (!isnan(x[k]) && !signbit(x[k]) != !signbit(y[k])) fail(set, "sign of tanh", n, k, y[k], x[k]);
+    }
+    KERNELS.sigmoid(n, x, y);
+    for (int64_t k = 0; k < n; k++) {
+        const double expected = sigmoid(x[k]);
+        SAME("sigmoid", k, y[k], expected);
+        if (expected < TINY && y[k] > 2 * TINY) fail(set, "a vanishing sigmoid", n, k, y[k], expected);
+    }
+    free_arrays();
+}
+
+static void FN(check)(void) {
+    for (int64_t n = 1; n < 40; n++)
+        for (int variant = 0; variant < 8; variant++) {
+            FN(check_forward)(n, variant);
+            FN(check_backward)(n, variant);
+        }
+    for (int64_t n = 1; n < 100; n++) FN(check_activations)(n);
+    for (int variant = 0; variant < 240; variant++) { /* every height of a tile, alone and followed by others */
+        FN(check_product)(variant % 20 + 1, integer(1, 130), integer(1, 40), variant);
+        FN(check_gradient)(integer(1, 70), integer(1, 130), integer(1, 40), variant);
+    }
+    for (int variant = 0; variant < 8; variant++) { /* more than one chunk of K */
+        FN(check_product)(integer(7, 15), integer(1, 140), integer(520, 1100), variant);
+        FN(check_gradient)(integer(1, 20), integer(1, 40), integer(250, 400), variant);
+    }
+}
+
+#undef KERNELS
+#undef SAME
+#undef SAME_SUM

@@ -1,0 +1,99 @@
+/* Teams: every member runs once, barriers part what is written before from what is read after, callers do not disturb
+ * each other, and denormals count as zero inside a team and nowhere else. Meant for -fsanitize=thread, which knows
+ * whether an order is certain:
+ *     gcc -fsanitize=thread -O1 -g -pthread tests/c/team.c csrc/team.c -o team && ./team without-fork
+ */
+#include <float.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "../../csrc/compiler.h"
+#include "../../csrc/team.h"
+
+#define MOST 8
+#define ROUNDS 20
+
+static atomic_int failures, largest;
+
+typedef struct {
+    int64_t total[MOST]; /* plain: a barrier that orders nothing is a race */
+    int64_t times[MOST];
+} board;
+
+/* Are denormals what they are? */
+static int has_denormals(void) {
+    volatile float least = FLT_MIN, half = 0.5f;
+    return least * half > 0;
+}
+
+static void work(void *context, const frnn_team *team) {
+    board *b = context;
+    b->times[team->index]++;
+#if FRNN_X86 || FRNN_NEON
+    if (has_denormals()) atomic_fetch_add(&failures, 1);
+#endif
+    for (int round = 0; round < ROUNDS; round++) {
+        b->total[team->index] = round * 100 + team->index;
+        frnn_team_barrier(team);
+        int64_t sum = 0;
+        for (int k = 0; k < team->size; k++) sum += b->total[k];
+        if (sum != team->size * (team->size - 1) / 2 + 100 * round * team->size) atomic_fetch_add(&failures, 1);
+        frnn_team_barrier(team);
+    }
+    int seen = atomic_load(&largest);
+    while (seen < team->size && !atomic_compare_exchange_weak(&largest, &seen, team->size)) {
+    }
+}
+
+static void call(int threads, int64_t alone) {
+    board b = {{0}, {0}};
+    frnn_team_run(threads, alone, work, &b);
+    int members = 0;
+    while (members < MOST && b.times[members] == 1) members++;
+    for (int k = members; k < MOST; k++)
+        if (b.times[k] != 0) atomic_fetch_add(&failures, 1);
+    if (members < 1 || members > threads || !has_denormals()) atomic_fetch_add(&failures, 1);
+}
+
+/* `alone` decides how long the caller waits for others: from not at all, so that offers are withdrawn, to long. */
+static void *calls(void *argument) {
+    unsigned seed = (unsigned)(uintptr_t)argument;
+    for (int k = 0; k < 300; k++) call(1 + (int)(rand_r(&seed) % MOST), (int64_t)(rand_r(&seed) % 3) * 2000000);
+    return NULL;
+}
+
+static void from_several_threads(int count) {
+    pthread_t threads[MOST];
+    for (int k = 0; k < count; k++) pthread_create(&threads[k], NULL, calls, (void *)(uintptr_t)(k + 1));
+    for (int k = 0; k < count; k++) pthread_join(threads[k], NULL);
+}
+
+/* An argument: without forking. */
+int main(int count, char **arguments) {
+    (void)arguments;
+    for (int threads = 1; threads <= MOST; threads++) { /* whole teams */
+        frnn_team_insist(FRNN_BY_ROWS);
+        for (int k = 0; k < 30; k++) call(threads, 0);
+        if (frnn_has_threads() && atomic_load(&largest) != threads) atomic_fetch_add(&failures, 1);
+    }
+    frnn_team_insist(FRNN_CHOOSE); /* whoever comes in time */
+    calls(NULL);
+    from_several_threads(4);
+    if (count == 1) { /* a child hires workers of its own */
+        const pid_t child = fork();
+        if (child == 0) {
+            frnn_team_insist(FRNN_BY_ROWS);
+            call(4, 0);
+            _exit(atomic_load(&failures) != 0);
+        }
+        int status = 0;
+        waitpid(child, &status, 0);
+        if (status != 0) atomic_fetch_add(&failures, 1);
+    }
+    printf("teams of up to %d: %d failures\n", atomic_load(&largest), atomic_load(&failures));
+    return atomic_load(&failures) != 0;
+}
