@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from fastrnn import blas
 from fastrnn._core import native
 from fastrnn.cell import Cell, Record, Steps, Weights
-from fastrnn.threads import get_num_threads
 
 __all__ = ["BlasEngine", "PackedEngine"]
 
@@ -33,11 +32,11 @@ class BlasEngine:
         y: NDArray, h_n: NDArray, c_n: NDArray | None, record: Record | None,
     ) -> None:  # fmt: skip
         """See `fastrnn.engines.Engine.forward`."""
-        native.forward([(weights, steps, x, h0, c0, y, h_n, c_n, record)], get_num_threads())
+        native.forward([(weights, steps, x, h0, c0, y, h_n, c_n, record)])
 
     def forward_directions(self, calls: list[tuple[Any, ...]]) -> None:
         """See `fastrnn.engines.Engine.forward_directions`."""
-        native.forward([call[1:] for call in calls], get_num_threads())
+        native.forward([call[1:] for call in calls])
 
     def backward(
         self, cell: Cell, weights: native.NativeCell, steps: Steps, x: NDArray, h0: NDArray, c0: NDArray | None,
@@ -47,7 +46,6 @@ class BlasEngine:
         """See `fastrnn.engines.Engine.backward`."""
         native.backward(
             weights, steps, x, h0, c0, y, record.gates, record.cells, dy, dh_n, dc_n, dx, dh0, dc0, dweights,
-            get_num_threads(),
         )  # fmt: skip
 
     def stepper(
@@ -55,7 +53,7 @@ class BlasEngine:
     ) -> native.NativeStepper:
         """See `fastrnn.engines.Engine.stepper`."""
         between = [np.empty_like(h[0]) for _ in cells[:-1]]
-        return native.NativeStepper(weights, between, h, c, get_num_threads)
+        return native.NativeStepper(weights, between, h, c)
 
 
 class PackedEngine(BlasEngine):
@@ -64,7 +62,7 @@ class PackedEngine(BlasEngine):
     name = "packed"
 
     def prepare(self, cell: Cell, weights: Weights) -> native.NativeCell:
-        return native.NativeCell(cell, weights, "forward", get_num_threads())
+        return native.NativeCell(cell, weights, "forward")
 
     def prepare_backward(self, cell: Cell, weights: Weights) -> native.NativeCell:
-        return native.NativeCell(cell, weights, "backward", get_num_threads())
+        return native.NativeCell(cell, weights, "backward")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import operator
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from fastrnn._core import native
 
 __all__ = ["get_num_threads", "num_threads", "set_num_threads"]
 
@@ -17,7 +18,7 @@ def get_num_threads() -> int:
 
     Small work stays on one thread whatever this says.
     """
-    return getattr(_local, "count", None) or _process_count
+    return native.get_threads()
 
 
 def set_num_threads(n: int) -> None:
@@ -33,8 +34,7 @@ def set_num_threads(n: int) -> None:
     TypeError, ValueError
         If `n` is not an integer, or not in that range.
     """
-    global _process_count
-    _process_count = _checked("n", n)
+    native.set_threads(_checked("n", n))
 
 
 @contextmanager
@@ -51,13 +51,11 @@ def num_threads(n: int) -> Iterator[None]:
     TypeError, ValueError
         If `n` is not an integer, or not in that range.
     """
-    n = _checked("n", n)
-    before = getattr(_local, "count", None)
-    _local.count = n
+    before = native.set_own_threads(_checked("n", n))
     try:
         yield
     finally:
-        _local.count = before
+        native.set_own_threads(before)
 
 
 MAX_THREADS = 1024  # far beyond what helps, and small enough that a team's bookkeeping cannot overflow
@@ -109,5 +107,4 @@ def _cgroup_quota(root: str = "/sys/fs/cgroup") -> int | None:
     return max(1, -(-limit // per)) if limit > 0 and per > 0 else None
 
 
-_local = threading.local()
-_process_count = _default()
+native.set_threads(_default())

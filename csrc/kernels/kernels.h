@@ -47,7 +47,7 @@
         REAL *da;                  /* out: gradient of the pre-activations; GRU after: r, z, hn, then n */             \
         int64_t plane, vector;     /* of da: from block to block, from one vector of units to the next */              \
     } frnn_backward_row_##D;                                                                                           \
-    /* A product with packed factors: product_body.h */                                                                \
+    /* A product with packed factors, K at least 1: product_body.h */                                                                \
     typedef struct {                                                                                                   \
         int64_t rows, columns, K;                                                                                      \
         const REAL *A;                                                                                                 \

@@ -1,6 +1,6 @@
 """The C code for Python: see csrc/fastrnn.h. Arguments have been validated, and are trusted."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,24 +8,24 @@ from numpy.typing import NDArray
 
 from fastrnn.cell import Cell, Steps, Weights
 
+def get_threads() -> int: ...
+def set_threads(n: int) -> None: ...
+def set_own_threads(n: int) -> int: ...
 def keep_at_most(size: int) -> None: ...
 def empty(shape: tuple[int, ...], dtype: np.dtype) -> NDArray: ...
 
 class NativeCell:
-    def __init__(self, cell: Cell, weights: Weights, packed_for: str | None = None, threads: int = 1) -> None: ...
+    def __init__(self, cell: Cell, weights: Weights, packed_for: str | None = None) -> None: ...
 
-def forward(calls: list[tuple[Any, ...]], threads: int) -> None: ...
+def forward(calls: list[tuple[Any, ...]]) -> None: ...
 def backward(
     cell: NativeCell, steps: Steps, x: NDArray, h0: NDArray, c0: NDArray | None, y: NDArray, gates: NDArray | None,
     cells: NDArray | None, dy: NDArray | None, dh_n: NDArray, dc_n: NDArray | None, dx: NDArray, dh0: NDArray,
-    dc0: NDArray | None, dweights: Weights, threads: int,
+    dc0: NDArray | None, dweights: Weights,
 ) -> None: ...  # fmt: skip
 
 class NativeStepper:
-    def __init__(
-        self, cells: list[NativeCell], outputs: list[NDArray], h: NDArray, c: NDArray | None,
-        get_threads: Callable[[], int],
-    ) -> None: ...  # fmt: skip
+    def __init__(self, cells: list[NativeCell], outputs: list[NDArray], h: NDArray, c: NDArray | None) -> None: ...
     def __call__(self, x: NDArray, out: NDArray) -> None: ...
 
 # The capsules are those of scipy.linalg.cython_blas.__pyx_capi__, the addresses 0 where there is no such function.

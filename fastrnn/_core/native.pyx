@@ -14,6 +14,43 @@ from fastrnn._core.csrc cimport *
 
 cnp.import_array()
 
+# How many threads a call may use. C, so that a stream's step creates no object to ask.
+cdef extern from *:
+    """
+    #ifdef _MSC_VER
+    static __declspec(thread) int own_threads;
+    #else
+    static _Thread_local int own_threads;
+    #endif
+    """
+    int own_threads  # of the calling thread; 0: the process's
+
+cdef int process_threads = 1
+
+
+cdef inline int allowed_threads() noexcept:
+    return own_threads if own_threads > 0 else process_threads
+
+
+def get_threads():
+    """How many threads a call from this thread may use."""
+    return allowed_threads()
+
+
+def set_threads(int n):
+    """Set it for the process."""
+    global process_threads
+    process_threads = n
+
+
+def set_own_threads(int n):
+    """Set it for the calling thread, 0 for the process's; return what it was."""
+    global own_threads
+    before = own_threads
+    own_threads = n
+    return before
+
+
 cdef dict KINDS = {
     ("rnn", "tanh"): FRNN_RNN_TANH,
     ("rnn", "relu"): FRNN_RNN_RELU,
@@ -115,16 +152,16 @@ def empty(tuple shape, dtype):
 cdef class NativeCell:
     """A cell and its weights as C takes them. Keeps the arrays alive.
 
-    `packed_for` says for which pass the weights are packed, "forward" or "backward", with at most `threads` threads; None
-    leaves products to BLAS.
+    `packed_for` says for which pass the weights are packed, "forward" or "backward"; None leaves products to BLAS.
     """
 
     cdef frnn_cell c
     cdef object weights
     cdef Workspace packed
 
-    def __init__(self, cell, weights, packed_for=None, int threads=1):
+    def __init__(self, cell, weights, packed_for=None):
         cdef frnn_pass which
+        cdef int threads = allowed_threads()
         variant = {"rnn": cell.nonlinearity, "lstm": True, "gru": cell.reset_after}[cell.kind]
         self.c.kind = KINDS[cell.kind, variant]
         self.c.dtype = FRNN_F32 if cell.dtype.itemsize == 4 else FRNN_F64
@@ -161,13 +198,13 @@ cdef class ForwardArgs:
         self.a.record.cells = NULL if record is None else address(record.cells)
 
 
-def forward(list calls, int threads):
+def forward(list calls):
     """`fastrnn.engines.Engine.forward_directions`: calls are one or two of (NativeCell, steps, x, h0, ...)."""
     cdef frnn_forward_args args[2]
     cdef const frnn_cell *cells[2]
     cdef Workspace workspace = Workspace()
     cdef int64_t size = 0, one
-    cdef int count = 0
+    cdef int count = 0, threads = allowed_threads()
     for call in calls:
         cells[count] = &(<NativeCell?> call[0]).c
         args[count] = (<ForwardArgs> ForwardArgs(*call[1:])).a
@@ -182,11 +219,12 @@ def forward(list calls, int threads):
 def backward(
     NativeCell cell, steps, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, cnp.ndarray y, cnp.ndarray gates,
     cnp.ndarray cells, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_n, cnp.ndarray dx, cnp.ndarray dh0,
-    cnp.ndarray dc0, dweights, int threads,
+    cnp.ndarray dc0, dweights,
 ):
     """`fastrnn.engines.Engine.backward`; gates and cells are those of the record."""
     cdef frnn_backward_args args
     cdef Workspace workspace = Workspace()
+    cdef int threads = allowed_threads()
     args.steps = unpack_steps(steps, x)
     args.x, args.y, args.dy, args.dx = series(x), series(y), series(dy), series(dx)
     args.h0, args.c0 = address(h0), address(c0)
@@ -207,13 +245,12 @@ cdef class NativeStepper:
     cdef list cells
     cdef list args  # of StepArgs, a layer each
     cdef Workspace workspace
-    cdef object get_threads
 
-    def __init__(self, list cells, list outputs, cnp.ndarray h, cnp.ndarray c, get_threads):
-        """`outputs` are arrays (B, O) for what lies between the layers; `get_threads()` says how many a step may use."""
+    def __init__(self, list cells, list outputs, cnp.ndarray h, cnp.ndarray c):
+        """`outputs` are arrays (B, O) for what lies between the layers."""
         cdef StepArgs step
         cdef NativeCell cell
-        self.cells, self.args, self.workspace, self.get_threads = cells, [], Workspace(), get_threads
+        self.cells, self.args, self.workspace = cells, [], Workspace()
         for layer, cell in enumerate(cells):
             step = StepArgs.__new__(StepArgs)
             step.keep = (h[layer], None if c is None else c[layer], outputs)
@@ -229,7 +266,7 @@ cdef class NativeStepper:
 
     def __call__(self, cnp.ndarray x, cnp.ndarray out):
         cdef Py_ssize_t layer, last = len(self.cells) - 1
-        cdef int threads = self.get_threads()
+        cdef int threads = allowed_threads()
         cdef const frnn_cell *pointer
         cdef StepArgs step
         cdef NativeCell cell
