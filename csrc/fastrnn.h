@@ -2,8 +2,8 @@
  *
  * Sizes: T time steps, B batch rows, I input size, H hidden units, O output size (P if projected, else H), G gates.
  * Arrays are row-major, the rightmost index changes fastest, and hold float or double as cell->dtype says. Nothing here
- * knows Python, allocates or prints; what is kept between calls is which BLAS, which instruction set, and whether threads
- * were lost in a fork. Callers have validated.
+ * knows Python, allocates or prints; what is kept between calls is which BLAS, which instruction set, and the workers.
+ * Callers have validated.
  */
 #ifndef FASTRNN_H
 #define FASTRNN_H
@@ -78,7 +78,8 @@ typedef struct {
     frnn_record record;        /* in */
     frnn_series dy;            /* in   (T, B, O); data null: zeros */
     const void *dh_n, *dc_n;   /* in   (B, O), (B, H) */
-    frnn_series dx;            /* added to (T, B, I) */
+    frnn_series dx;            /* out  (T, B, I), zero past a row's end; or added to */
+    int adds_to_dx;
     void *dh0, *dc0;           /* out  (B, O), (B, H) */
     frnn_cell_gradient dcell;  /* added to */
 } frnn_backward_args;

@@ -41,11 +41,12 @@ class BlasEngine:
     def backward(
         self, cell: Cell, weights: native.NativeCell, steps: Steps, x: NDArray, h0: NDArray, c0: NDArray | None,
         y: NDArray, record: Record, dy: NDArray | None, dh_n: NDArray, dc_n: NDArray | None, dx: NDArray, dh0: NDArray,
-        dc0: NDArray | None, dweights: Weights,
+        dc0: NDArray | None, dweights: Weights, adds_to_dx: bool,
     ) -> None:  # fmt: skip
         """See `fastrnn.engines.Engine.backward`."""
         native.backward(
             weights, steps, x, h0, c0, y, record.gates, record.cells, dy, dh_n, dc_n, dx, dh0, dc0, dweights,
+            adds_to_dx,
         )  # fmt: skip
 
     def stepper(

@@ -297,7 +297,6 @@ class Recurrent:
             dx = (
                 stack.empty(T, B, cell.input_size) if layer == 0 else native.empty((T, B, cell.input_size), stack.dtype)
             )
-            dx[...] = 0
             for d in range(D):
                 k = layer * D + d
                 weights = engine.prepare_backward(cell, tape._weights[k])
@@ -305,7 +304,7 @@ class Recurrent:
                 dy_d = None if dy is None else direction_part(dy, d, cell.output_size)
                 engine.backward(
                     cell, weights, args.steps(d), tape._inputs[layer], args.h0[k], at(args.c0, k), y_d,
-                    tape._records[k], dy_d, dh_n[k], at(dc_n, k), dx, dh0[k], at(dc0, k), dweights[k],
+                    tape._records[k], dy_d, dh_n[k], at(dc_n, k), dx, dh0[k], at(dc0, k), dweights[k], d > 0,
                 )  # fmt: skip
             if layer > 0:
                 dy = _dropped(dx, tape._masks[layer - 1], tape._dropout)

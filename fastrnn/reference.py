@@ -237,11 +237,13 @@ class ReferenceEngine:
     def backward(
         self, cell: Cell, weights: Weights, steps: Steps, x: NDArray, h0: NDArray, c0: NDArray | None, y: NDArray,
         record: Record, dy: NDArray | None, dh_n: NDArray, dc_n: NDArray | None, dx: NDArray, dh0: NDArray,
-        dc0: NDArray | None, dweights: Weights,
+        dc0: NDArray | None, dweights: Weights, adds_to_dx: bool,
     ) -> None:  # fmt: skip
         """See `fastrnn.engines.Engine.backward`."""
         step_backward = STEP_BACKWARD[cell.kind]
         dh, dc = dh_n.copy(), None if dc_n is None else dc_n.copy()
+        if not adds_to_dx:
+            dx[...] = 0
         with np.errstate(all="ignore"):
             visits = list(walk(x.shape[0], x.shape[1], steps))
             for t, rows, cut in reversed(visits):

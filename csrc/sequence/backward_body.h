@@ -267,7 +267,8 @@ static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *ch
     for (int64_t r = 0; r < rows; r += task_rows) {
         const int64_t count = FRNN_MIN(task_rows, rows - r);
         if (!MINE) continue;
-        FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, 0), 0, shared, 0, 1, 0, I, direct, dx + r * I, I, I, 0);
+        FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, 0), 0, shared, 0, 1, 0, I, direct && run->args->adds_to_dx,
+                     dx + r * I, I, I, 0);
         if (after)
             FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, 3 * run->plane), 2, 3, 0, 1, 0, I, 1, dx + r * I, I,
                          I, 0);
@@ -281,13 +282,16 @@ static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *ch
     if (d->peephole && team->index == 0) FN(add_peepholes)(run, chunk, j0);
 }
 
-static void FN(add_dx)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0, const frnn_team *team) {
+static void FN(give_dx)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0, const frnn_team *team) {
     const int64_t I = run->cell->I;
     const frnn_range mine = frnn_chunk_share(chunk, team->index, team->size);
     FOR_CHUNK_ROWS(chunk, &run->args->steps, j0, mine) {
         REAL *to = FN(series_at)(&run->args->dx, t, b);
         const REAL *from = run->dx + at * I;
-        for (int64_t k = 0; k < I; k++) to[k] += from[k];
+        if (run->args->adds_to_dx)
+            for (int64_t k = 0; k < I; k++) to[k] += from[k];
+        else
+            memcpy(to, from, (size_t)I * sizeof(REAL));
     }
 }
 
@@ -298,6 +302,7 @@ static void FN(backward_work)(void *context, const frnn_team *team) {
     const frnn_steps *steps = &args->steps;
     const int64_t H = cell->H, O = cell->O;
     frnn_chunk chunk;
+    if (!args->adds_to_dx) FN(clear_past_ends)(steps, &args->dx, cell->I, team);
     if (team->index == 0) memset(run->zero, 0, (size_t)FRNN_MAX(H, O) * sizeof(REAL));
     for (int64_t j0 = 0; j0 < steps->B; j0 += run->plan.block_rows) {
         const int64_t j1 = FRNN_MIN(j0 + run->plan.block_rows, steps->B);
@@ -320,7 +325,7 @@ static void FN(backward_work)(void *context, const frnn_team *team) {
             frnn_team_barrier(team);
             FN(large_products)(run, &chunk, j0, team);
             frnn_team_barrier(team);
-            if (!run->plan.direct) FN(add_dx)(run, &chunk, j0, team);
+            if (!run->plan.direct) FN(give_dx)(run, &chunk, j0, team);
             /* No barrier: the next to write dx comes after the next one, and nothing else that is read here changes. */
         }
         frnn_team_barrier(team);

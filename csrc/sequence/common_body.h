@@ -72,3 +72,11 @@ static void FN(gather)(const frnn_series *from, const frnn_steps *steps, const f
                        FN(matrix) to, frnn_range mine) {
     FOR_CHUNK_ROWS(chunk, steps, j0, mine) FN(put)(to, at, 0, n, FN(series_at)(from, t, b));
 }
+
+/* Zeros in a series (T, B, n) where a row has ended. */
+static void FN(clear_past_ends)(const frnn_steps *s, const frnn_series *series, int64_t n, const frnn_team *team) {
+    if (!s->lengths) return;
+    for (int64_t b = team->index; b < s->B; b += team->size)
+        for (int64_t t = s->lengths[b]; t < s->T; t++)
+            memset(FN(series_at)(series, t, b), 0, (size_t)n * sizeof(REAL));
+}

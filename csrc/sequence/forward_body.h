@@ -82,14 +82,6 @@ static void FN(finish_states)(const FN(forward_run) *run, int64_t j0, int64_t j1
     }
 }
 
-static void FN(clear_past_ends)(const FN(forward_run) *run, const frnn_team *team) {
-    const frnn_steps *s = &run->args->steps;
-    if (!s->lengths) return;
-    for (int64_t b = team->index; b < s->B; b += team->size)
-        for (int64_t t = s->lengths[b]; t < s->T; t++)
-            memset(FN(series_at)(&run->args->y, t, b), 0, (size_t)run->cell->O * sizeof(REAL));
-}
-
 /* a = x W^T for `count` rows of a chunk, every step-th from `first` on, and some units. */
 static void FN(project_part)(const FN(forward_run) *run, FN(matrix) x, int64_t first, int64_t step, int64_t count,
                              frnn_range units) {
@@ -238,7 +230,7 @@ static void FN(forward_work)(void *context, const frnn_team *team) {
         FN(finish_states)(run, j0, j1, longest, team);
         frnn_team_barrier(team); /* h and c are free for the next block */
     }
-    FN(clear_past_ends)(run, team);
+    FN(clear_past_ends)(steps, &run->args->y, cell->O, team);
 }
 
 static FN(forward_run) FN(forward_new)(const frnn_cell *cell, const frnn_forward_args *args) {

@@ -72,6 +72,7 @@ cdef extern from "fastrnn.h" nogil:
         frnn_series dy
         const void *dh_n
         const void *dc_n
+        int adds_to_dx
         frnn_series dx
         void *dh0
         void *dc0

@@ -219,7 +219,7 @@ def forward(list calls):
 def backward(
     NativeCell cell, steps, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, cnp.ndarray y, cnp.ndarray gates,
     cnp.ndarray cells, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_n, cnp.ndarray dx, cnp.ndarray dh0,
-    cnp.ndarray dc0, dweights,
+    cnp.ndarray dc0, dweights, bint adds_to_dx,
 ):
     """`fastrnn.engines.Engine.backward`; gates and cells are those of the record."""
     cdef frnn_backward_args args
@@ -227,6 +227,7 @@ def backward(
     cdef int threads = allowed_threads()
     args.steps = unpack_steps(steps, x)
     args.x, args.y, args.dy, args.dx = series(x), series(y), series(dy), series(dx)
+    args.adds_to_dx = adds_to_dx
     args.h0, args.c0 = address(h0), address(c0)
     args.record.gates, args.record.cells = address(gates), address(cells)
     args.dh_n, args.dc_n = address(dh_n), address(dc_n)

@@ -66,7 +66,7 @@ def run_grad(call: Call, out_grads: dict[str, NDArray]) -> dict[str, NDArray]:
     dy = node.y_parts(out_grads["Y"]) if "Y" in out_grads else [None] * len(node.reversed)
     dh_n, dc_n = (_state_grad(call, out_grads.get(name)) for name in ("Y_h", "Y_c"))
     dh0, dc0 = np.empty_like(call.h0), None if call.c0 is None else np.empty_like(call.c0)
-    dx = np.zeros((B, T, I) if node.batch_first else (T, B, I), dtype)
+    dx = np.empty((B, T, I) if node.batch_first else (T, B, I), dtype)
     parts = []
     for d, (cell, steps, y_d) in enumerate(zip(cells(call), call.steps(), node.y_parts(y), strict=True)):
         w = weights_of(node.kind, call.weights(d))
@@ -77,7 +77,7 @@ def run_grad(call: Call, out_grads: dict[str, NDArray]) -> dict[str, NDArray]:
         dw = Weights._make(None if a is None else np.zeros_like(a) for a in w)
         engine.backward(
             cell, engine.prepare_backward(cell, w), steps, call.x, h0, c0, y_d, record, dy[d], dh_n[d],
-            None if c0 is None else dc_n[d], node.time_major(dx), dh0[d], at(dc0, d), dw,
+            None if c0 is None else dc_n[d], node.time_major(dx), dh0[d], at(dc0, d), dw, d > 0,
         )  # fmt: skip
         parts.append(weights.join_onnx(node.kind, dw._asdict()))
     grads = {"X": dx, "initial_h": node.contiguous(dh0)}

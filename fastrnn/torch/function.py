@@ -163,7 +163,6 @@ def _backward(
         below = x if layer == 0 else array(tape.outputs[layer - 1])
         below = below if noise is None else below * noise
         dx = stack.empty(T, B, cell.input_size)
-        dx[...] = 0
         y = array(tape.outputs[layer])
         for d in range(D):
             k = layer * D + d
@@ -173,7 +172,7 @@ def _backward(
                 cell, engine.prepare_backward(cell, split[k]), _steps(packing, d), below, h[k], at(c, k),
                 direction_part(y, d, cell.output_size), record,
                 None if dy is None else direction_part(dy, d, cell.output_size), dh_n[k], at(dc_n, k), dx, dh[k],
-                at(dc, k), dsplit[k],
+                at(dc, k), dsplit[k], d > 0,
             )  # fmt: skip
         dy = dx if noise is None else dx * noise
     dstate = state_to_caller(dh, dc, call.batched)
