@@ -97,13 +97,14 @@ static results run(problem p, int threads) {
     frnn_pack(&p.cell, FRNN_FORWARD, threads, packed);
     p.cell.packed = packed;
     const frnn_forward_args forward = {p.steps, p.x, p.h0, p.c0, y, r.data[1], r.data[2], record};
-    frnn_forward(&p.cell, &forward, threads, guarded((size_t)frnn_forward_workspace(&p.cell, &forward), 0));
+    const frnn_cell *const cells[] = {&p.cell};
+    frnn_forward(1, cells, &forward, threads, guarded((size_t)frnn_forward_workspace(&p.cell, &forward), 0));
 
     packed = guarded((size_t)frnn_pack_bytes(&p.cell, FRNN_BACKWARD), 0);
     frnn_pack(&p.cell, FRNN_BACKWARD, threads, packed);
     p.cell.packed = packed;
     const frnn_backward_args backward = {
-        p.steps, p.x, y, p.h0, p.c0, record, p.dy, p.dh_n, p.dc_n, dx, r.data[6], r.data[7],
+        p.steps, p.x, y, p.h0, p.c0, record, p.dy, p.dh_n, p.dc_n, dx, 0, r.data[6], r.data[7],
         {r.data[8], r.data[9], r.data[10], r.data[11], r.data[12], r.data[13]},
     };
     frnn_backward(&p.cell, &backward, threads, guarded((size_t)frnn_backward_workspace(&p.cell, &backward), 0));
