@@ -73,7 +73,7 @@ def naive_bayes(train, test, size):
     """Accuracy of the log-odds of pairs, one added to each count."""
     log_odds = np.zeros(size)
     for label, sign in ((1, 1), (0, -1)):
-        counts = 1 + np.bincount(train.take(train.y == label).x.values[:, 1], minlength=size)
+        counts = 1 + np.bincount(np.concatenate(list(train.take(train.y == label).x))[:, 1], minlength=size)
         log_odds += sign * np.log(counts / counts.sum())
     return metrics.accuracy([log_odds[x[:, 1]].sum() > 0 for x in test.x], test.y)
 
