@@ -110,7 +110,7 @@ def by_neighbours(train, test):
 @click.option("--minutes", type=float, help="a budget of time instead")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--hidden", default=128, show_default=True, help="H, in each direction")
-@click.option("--dropout", default=0.4, show_default=True)
+@click.option("--dropout", default=0.3, show_default=True)
 @click.option("--lr", default=3e-3, show_default=True)
 @click.option("--save", type=click.Path(), help="a file for the model: .npz or .safetensors")
 def main(data, quick, words, epochs, minutes, seed, hidden, dropout, lr, save):
@@ -122,14 +122,15 @@ def main(data, quick, words, epochs, minutes, seed, hidden, dropout, lr, save):
         classes = {row[1]: row[2] for rows in blocks(folder / "tag_train.tsv.gz") for row in rows if row[3] == "1"}
         pairs = [(bare.split(), written.split()) for bare, written in next(blocks(folder / "gen_train.tsv.gz"))]
         pairs = [(b, [edit(*both, classes) for both in zip(b, w, strict=True)]) for b, w in pairs if len(b) == len(w)]
-        word_size, character_size, characters_hidden, epochs = 96, 32, 64, epochs or 10
+        word_size, character_size, characters_hidden, batch, epochs = 96, 32, 64, 64, epochs or 10
     else:
         tagged, valid, test = ([grammar_sentence(rng) for _ in range(n)] for n in (2000, 200, 500))
-        pairs, word_size, character_size, characters_hidden, hidden, epochs = [], 16, 16, 16, 32, epochs or 8
+        pairs, word_size, character_size, characters_hidden, batch = [], 16, 16, 16, 32
+        hidden, epochs = 32, epochs or 8
     train = tagged + pairs
-    stems = Vocabulary.build((stems for stems, _ in train), min_count=2)
+    stems = Vocabulary.build((stems for stems, _ in train), min_count=3)
     characters = Vocabulary.build(stem for stems, _ in train for stem in stems)
-    tags = Vocabulary.build(([tag for tag in tags if tag] for _, tags in train), min_count=3, specials=())
+    tags = Vocabulary.build(([tag for tag in tags if tag] for _, tags in train), min_count=5, specials=())
 
     def dataset(sentences):
         y = [[tags.id(tag) if tag in tags else -100 for tag in sentence_tags] for _, sentence_tags in sentences]
@@ -141,6 +142,8 @@ def main(data, quick, words, epochs, minutes, seed, hidden, dropout, lr, save):
         nn.Embedding(len(stems), word_size, rng=rng),
         word_dropout=0.15,
     )
+    for table in (embedding.words, embedding.characters):
+        table.params["weight"] *= 0.1  # what is rare begins, and stays, as little noise
     rnn = fastrnn.LSTM(embedding.output_size, hidden, bidirectional=True, rng=rng)
     model = nn.ManyToMany(rnn, nn.Linear(2 * hidden, len(tags), rng=rng), embedding, dropout=dropout)
     model.vocabularies |= {"words": stems, "characters": characters, "tags": tags}
@@ -162,11 +165,11 @@ def main(data, quick, words, epochs, minutes, seed, hidden, dropout, lr, save):
     Trainer(
         model,
         optim.AdamW(model.params, lr),
-        Batches(dataset(train), 32),
+        Batches(dataset(train), batch),
         lambda model: accuracy(model, valid),
         maximize=True,
         schedule=optim.warmup_cosine(),
-        evaluations=10 if minutes else None,
+        evaluations=8 if minutes else None,
         seed=seed,
         unit="words",
         **({"seconds": 60 * minutes} if minutes else {"epochs": epochs}),

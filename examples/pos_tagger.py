@@ -93,10 +93,11 @@ def main(data, treebank, quick, epochs, minutes, seed, hidden, dropout, lr, save
     rng = np.random.default_rng(seed)
     if data and not quick:
         train, valid, test = (read_treebank(data / treebank / f"{p}.tsv.gz") for p in ("train", "dev", "test"))
-        word_size, character_size, characters_hidden, epochs = 96, 32, 64, epochs or 15
+        word_size, character_size, characters_hidden, batch, epochs = 96, 32, 64, 64, epochs or 15
     else:
         train, valid, test = ([grammar_sentence(rng) for _ in range(n)] for n in (2000, 200, 500))
-        word_size, character_size, characters_hidden, hidden, epochs = 16, 16, 16, 32, epochs or 8
+        word_size, character_size, characters_hidden, batch = 16, 16, 16, 32
+        hidden, epochs = 32, epochs or 8
     words = Vocabulary.build((words for words, _ in train), min_count=2)
     characters = Vocabulary.build(word for words, _ in train for word in words)
     tags = Vocabulary.build((tags for _, tags in train), specials=())
@@ -112,6 +113,8 @@ def main(data, treebank, quick, epochs, minutes, seed, hidden, dropout, lr, save
         nn.Embedding(len(words), word_size, rng=rng),
         word_dropout=0.15,
     )
+    for table in (embedding.words, embedding.characters):
+        table.params["weight"] *= 0.1  # what is rare begins, and stays, as little noise
     rnn = fastrnn.LSTM(embedding.output_size, hidden, bidirectional=True, rng=rng)
     output = nn.Linear(2 * hidden, len(tags), rng=rng)
     model = nn.ManyToMany(rnn, output, embedding, dropout=dropout)
@@ -124,11 +127,11 @@ def main(data, treebank, quick, epochs, minutes, seed, hidden, dropout, lr, save
     trainer = Trainer(
         model,
         optim.AdamW(model.params, lr),
-        Batches(dataset(train), 32),
+        Batches(dataset(train), batch),
         lambda model: accuracy(model, valid),
         maximize=True,
         schedule=optim.warmup_cosine(),
-        evaluations=10 if minutes else None,
+        evaluations=8 if minutes else None,
         seed=seed,
         unit="words",
         **({"seconds": 60 * minutes} if minutes else {"epochs": epochs}),
