@@ -106,7 +106,7 @@ def by_neighbours(train, test):
 @click.option("--data", type=click.Path(exists=True, path_type=Path), help="the folder that holds josa_kaist/")
 @click.option("--quick", is_flag=True, help="the grammar; exit status 1 if the bar is missed")
 @click.option("--words", default="백설공주 동물들 숲속 이야기하다", show_default=True, help="to make a sentence of")
-@click.option("--epochs", type=int, help="passes of training  [default: 10; grammar: 8]")
+@click.option("--epochs", type=int, help="passes of training  [default: 5; grammar: 8]")
 @click.option("--minutes", type=float, help="a budget of time instead")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--hidden", default=128, show_default=True, help="H, in each direction")
@@ -122,7 +122,7 @@ def main(data, quick, words, epochs, minutes, seed, hidden, dropout, lr, save):
         classes = {row[1]: row[2] for rows in blocks(folder / "tag_train.tsv.gz") for row in rows if row[3] == "1"}
         pairs = [(bare.split(), written.split()) for bare, written in next(blocks(folder / "gen_train.tsv.gz"))]
         pairs = [(b, [edit(*both, classes) for both in zip(b, w, strict=True)]) for b, w in pairs if len(b) == len(w)]
-        word_size, character_size, characters_hidden, batch, epochs = 96, 32, 64, 64, epochs or 10
+        word_size, character_size, characters_hidden, batch, epochs = 96, 32, 64, 64, epochs or 5
     else:
         tagged, valid, test = ([grammar_sentence(rng) for _ in range(n)] for n in (2000, 200, 500))
         pairs, word_size, character_size, characters_hidden, batch = [], 16, 16, 16, 32

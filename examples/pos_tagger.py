@@ -81,7 +81,7 @@ def most_frequent(train, test):
 @click.option("--data", type=click.Path(exists=True, path_type=Path), help="the folder that holds the treebank")
 @click.option("--treebank", default="ud_english_ewt", show_default=True, help="or ud_korean_kaist")
 @click.option("--quick", is_flag=True, help="the grammar; exit status 1 if the bar is missed")
-@click.option("--epochs", type=int, help="passes of training  [default: 15; grammar: 8]")
+@click.option("--epochs", type=int, help="passes of training  [default: 12; grammar: 8]")
 @click.option("--minutes", type=float, help="a budget of time instead")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--hidden", default=128, show_default=True, help="H, in each direction")
@@ -93,7 +93,7 @@ def main(data, treebank, quick, epochs, minutes, seed, hidden, dropout, lr, save
     rng = np.random.default_rng(seed)
     if data and not quick:
         train, valid, test = (read_treebank(data / treebank / f"{p}.tsv.gz") for p in ("train", "dev", "test"))
-        word_size, character_size, characters_hidden, batch, epochs = 96, 32, 64, 64, epochs or 15
+        word_size, character_size, characters_hidden, batch, epochs = 96, 32, 64, 64, epochs or 12
     else:
         train, valid, test = ([grammar_sentence(rng) for _ in range(n)] for n in (2000, 200, 500))
         word_size, character_size, characters_hidden, batch = 16, 16, 16, 32

@@ -81,7 +81,7 @@ def naive_bayes(train, test, size):
 @click.command()
 @click.option("--data", type=click.Path(exists=True, path_type=Path), help="the folder that holds nsmc/")
 @click.option("--quick", is_flag=True, help="templates; exit status 1 if the bar is missed")
-@click.option("--epochs", type=int, help="passes of training  [default: 4; templates: 6]")
+@click.option("--epochs", type=int, help="passes of training  [default: 3; templates: 6]")
 @click.option("--minutes", type=float, help="a budget of time instead")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--hidden", default=128, show_default=True, help="H, in each direction")
@@ -95,7 +95,7 @@ def main(data, quick, epochs, minutes, seed, hidden, dropout, lr, save):
         (texts, labels), (test_texts, test_labels) = (
             read_nsmc(data / f"nsmc/ratings_{p}.txt.gz") for p in ("train", "test")
         )
-        size, batch, least, epochs = 64, 128, 8, epochs or 4
+        size, batch, least, epochs = 64, 128, 8, epochs or 3
     else:
         (texts, labels), (test_texts, test_labels) = template_reviews(3000, rng), template_reviews(1000, rng)
         size, batch, least, hidden, epochs, lr = 16, 32, 2, 32, epochs or 6, 5e-3
