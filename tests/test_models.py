@@ -12,7 +12,7 @@ from models import CELLS, MODELS, build_model
 
 import fastrnn
 from fastrnn import nn, serialization
-from fastrnn.data import BOS, EOS, PAD, Batch, Batches, Dataset, Vocabulary
+from fastrnn.data import BOS, EOS, PAD, UNK, Batch, Batches, Dataset, Vocabulary
 from fastrnn.inspect import check_gradients
 
 F8 = {"dtype": np.float64, "rng": 0}
@@ -109,6 +109,24 @@ def test_a_word_is_read_the_same_wherever_it_stands():
     np.testing.assert_array_equal(y[1, 1, 2:], 0)  # no characters
     np.testing.assert_allclose(words.forward(ids)[0], y, rtol=1e-12)
     assert words(np.zeros((0, 3, 4), int)).shape == (0, 3, 6)
+
+
+def test_a_word_that_drops_out_is_read_by_its_characters():
+    rng = np.random.default_rng(0)
+    words = nn.WordEncoder(
+        nn.Embedding(5, 3, rng=rng), fastrnn.GRU(3, 4, rng=rng), nn.Embedding(9, 2, rng=rng), word_dropout=0.5
+    )
+    ids = np.array([5, 1, 2])[None].repeat(1000, axis=0)
+    before = ids.copy()
+    y, tape = words.forward(ids, rng=1)
+    np.testing.assert_array_equal(ids, before)
+    hidden = (y[:, :2] == words.words(UNK)).all(axis=1)
+    assert 400 < hidden.sum() < 600
+    np.testing.assert_allclose(y[~hidden], words(ids[~hidden]), rtol=1e-6)  # inference: none drops out
+    np.testing.assert_allclose(y[hidden], words(np.array([[UNK, 1, 2]]))[[0] * hidden.sum()], rtol=1e-6)
+    reached = np.flatnonzero(words.backward(tape, np.ones_like(y)).params["words.weight"].any(axis=1))
+    np.testing.assert_array_equal(reached, [UNK, 5])
+    assert nn.WordEncoder.rebuilt(words.parts, words.options).word_dropout == 0.5
 
 
 # ---- streams ---------------------------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrnn import validate
+from fastrnn.data import UNK
 from fastrnn.layers import Recurrent
 from fastrnn.nn.checks import as_rows, integers
 from fastrnn.nn.layers import Dropout, Embedding, add_rows
@@ -46,6 +48,9 @@ class WordEncoder(Module):
         Of words. Without, only the characters count.
     dropout : float, default 0.0
         Of the characters' vectors, in `forward`.
+    word_dropout : float, default 0.0
+        With which probability `forward` takes a word for "<unk>", each time it occurs, and has only its characters: so
+        it learns to read unknown words.
 
     Attributes
     ----------
@@ -59,12 +64,15 @@ class WordEncoder(Module):
     """
 
     def __init__(
-        self, characters: Embedding, rnn: Recurrent, words: Embedding | None = None, *, dropout: float = 0.0
-    ) -> None:
+        self, characters: Embedding, rnn: Recurrent, words: Embedding | None = None, *, dropout: float = 0.0,
+        word_dropout: float = 0.0,
+    ) -> None:  # fmt: skip
         self.characters, self.words = characters, words
         self.rnn = checked("rnn", rnn, characters.output_size)
         self._dropout = Dropout(dropout)
-        super().__init__({"characters": characters, "rnn": rnn, "words": words}, dropout=dropout)
+        self.word_dropout = validate.probability("word_dropout", word_dropout)
+        options = {"dropout": dropout, "word_dropout": word_dropout}
+        super().__init__({"characters": characters, "rnn": rnn, "words": words}, **options)
 
     @property
     def output_size(self) -> int:
@@ -102,6 +110,10 @@ class WordEncoder(Module):
         TypeError, ValueError, IndexError
             If `ids` are not integers, have a wrong shape, or are outside an embedding.
         """
+        if self.word_dropout:
+            rng = np.random.default_rng(rng)
+            ids = integers("ids", ids).copy()
+            ids[..., 0][rng.random(ids.shape[:-1]) < self.word_dropout] = UNK
         distinct, which, lengths = self._distinct(ids)
         x, characters_tape = self.characters.forward(distinct[:, 1:].T)
         x, dropout_tape = self._dropout.forward(x, rng=rng)
