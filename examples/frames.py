@@ -89,7 +89,7 @@ def train(videos, frames, *, stride, batch, hidden, dropout, lr, budget, seed):
 @click.option("--hidden", default=64)
 @click.option("--dropout", default=0.4)
 @click.option("--lr", default=4e-3)
-@click.option("--epochs", default=30, help="passes through the windows, which overlap")
+@click.option("--epochs", default=10, help="passes through the windows, which overlap")
 @click.option("--minutes", type=float, help="a budget for all of it, instead of epochs")
 @click.option("--seed", default=0)
 def main(data, quick, window, hidden, dropout, lr, epochs, minutes, seed):
