@@ -1,0 +1,190 @@
+"""Forecast time series several steps ahead: an LSTM reads the past and says all steps of the future at once.
+
+python examples/forecaster.py                # on generated weather and a generated stock index
+python examples/forecaster.py --data DIR     # DIR/time_series: weather and air of Beijing, hourly; DIR/sp500_monthly
+
+A series is cut in time, never at random: models learn from the first years and are tested on the last. With --choose
+they are tested on the years before those, to choose sizes and rates by. The baselines for weather are persistence (it
+stays as it is now) and seasonal persistence (as it was at the same hour of the day before); for a stock index the
+random walk, without and with drift, which is rarely beaten. A model says by how much the future differs from the better
+baseline, and the forecast is the mean of a few models', whose errors partly cancel.
+"""
+
+import csv
+import gzip
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import numpy as np
+
+import fastrnn
+from fastrnn import metrics, nn, optim
+from fastrnn.data import Batches, Dataset, Ragged
+from fastrnn.train import Trainer
+
+
+class Series(NamedTuple):
+    """What is known at each of n times."""
+
+    inputs: np.ndarray  # (n, F), without gaps
+    targets: np.ndarray  # (n, K), NaN where nobody measured
+    names: tuple  # of the targets
+    season: int  # steps after which seasonal persistence expects the same; 1 for a random walk
+    cuts: tuple  # when the years to choose by begin, and when the test
+
+
+def calendar(n, day=24, year=8766):
+    """The hour and the season as points on circles."""
+    turns = 2 * np.pi * np.arange(n)[:, None] / (day, year)
+    return np.concatenate([np.sin(turns), np.cos(turns)], axis=1)
+
+
+def filled(column):
+    """The last value known, at each time."""
+    known = np.where(np.isnan(column), 0, np.arange(len(column)))
+    column = np.where(np.isnan(column), np.nanmean(column), column)
+    return column[np.maximum.accumulate(known)]
+
+
+def generate_weather(rng, n):
+    """Return a series of temperatures: days, years, and fronts that the pressure foretells."""
+    front = np.convolve(rng.normal(size=n + 200), np.hanning(48), "same")
+    pressure = front[124 : 124 + n] + rng.normal(scale=0.3, size=n)  # a day ahead
+    days = calendar(n)
+    temperature = 12 - 4 * days[:, 2] - 14 * days[:, 3] + 1.2 * front[100 : 100 + n] + rng.normal(scale=0.5, size=n)
+    inputs = np.column_stack([temperature, pressure, days])
+    return Series(inputs, temperature[:, None], ("temperature",), 24, (n * 6 // 10, n * 8 // 10))
+
+
+def generate_index(rng, n):
+    """Return a random walk and its steps."""
+    steps = rng.normal(0.005, 0.04, n)
+    return Series(steps[:, None], np.cumsum(steps)[:, None], ("log of the price",), 1, (n * 6 // 10, n * 8 // 10))
+
+
+def read_weather(path):
+    """Return temperature and PM2.5 of Beijing, 2010-2014: 2013 is to choose by, 2014 is the test."""
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    temperature, dew, pressure, smog, *others = (
+        np.array([float(row[name].replace("NA", "nan")) for row in rows])
+        for name in ("TEMP", "DEWP", "PRES", "pm2.5", "Iws", "Is", "Ir")
+    )
+    known = filled(smog)
+    inputs = [temperature, dew, pressure, known, np.log(known + 5), np.isnan(smog), *map(np.log1p, others)]
+    inputs += [np.array([r["cbwd"] == wind for r in rows]) for wind in ("NW", "NE", "SE", "cv")]
+    inputs = np.column_stack([*inputs, calendar(len(rows))])
+    cuts = tuple(sum(row["year"] < year for row in rows) for year in ("2013", "2014"))
+    return Series(inputs, np.column_stack([temperature, smog]), ("temperature", "PM2.5"), 24, cuts)
+
+
+def read_index(path):
+    """Return the S&P 500, monthly since 1871: 1980 to 1999 are to choose by, the test is from 2000.
+
+    Only prices and interest are read: earnings and consumer prices of a month are published later, and interpolated.
+    """
+    with open(path, encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if float(row["Long Interest Rate"])]  # the last have none
+    price = np.log([float(row["SP500"]) for row in rows])
+    rate = np.array([float(row["Long Interest Rate"]) for row in rows])
+    inputs = np.column_stack([np.diff(price, prepend=price[0]), rate, np.diff(rate, prepend=rate[0])])
+    cuts = tuple(sum(row["Date"] < year for row in rows) for year in ("1980", "2000"))
+    return Series(inputs, price[:, None], ("log of the price",), 1, cuts)
+
+
+def forecast(series, past, horizon, *, choose, hidden, dropout, lr, batch, budget, members, seed):
+    """Train, and return truth and forecasts, the baselines' first, by name: (N, horizon, K) of the test times."""
+    begin, end = series.cuts if choose else (series.cuts[1], len(series.inputs))
+    known = np.apply_along_axis(filled, 0, series.targets)
+    now = np.arange(past - 1, end - horizon)  # the last times that windows see
+    ahead = np.arange(1, horizon + 1)
+    truth = series.targets[now[:, None] + ahead]
+    guesses = {"persistence": np.repeat(known[now, None], horizon, axis=1)}
+    if series.season > 1:
+        guesses["seasonal"] = known[now[:, None] + (ahead - 1) % series.season + 1 - series.season]
+    else:
+        drift = np.diff(known[:begin], axis=0).mean(axis=0)
+        guesses["with drift"] = guesses["persistence"] + drift * ahead[:, None]
+
+    learned, tested = now + horizon < begin, now >= begin - 1  # what is learned is over when the test begins
+    center, spread = series.inputs[:begin].mean(axis=0), series.inputs[:begin].std(axis=0)
+    inputs = ((series.inputs - center) / spread).astype(np.float32)
+    one, other = guesses.values()
+    errors = (np.nanmean((truth - guess)[learned] ** 2, axis=0) for guess in (one, other))
+    base = np.where(np.less(*errors), one, other)  # at each step, the baseline that was better in the first years
+    scale = np.nanstd((truth - base)[learned], axis=0)
+    y = ((truth - base) / scale).astype(np.float32).reshape(len(now), -1)
+    windows = Dataset(Ragged.windows(inputs, past, now - past + 1), y)
+    source, test = Batches(windows.take(learned), batch), Batches(windows.take(tested), 512)
+
+    forecasts = []
+    for member in range(members):
+        rng = np.random.default_rng([seed, member])
+        model = nn.ManyToOne(
+            fastrnn.LSTM(inputs.shape[1], hidden, rng=rng),
+            nn.Sequential(nn.Dropout(dropout), nn.Linear(hidden, y.shape[1], rng=rng)),
+            loss="mse",
+        )
+        nn.set_forget_bias(model.rnn)
+        optimizer = optim.AdamW(model.params, lr, weight_decay=0.05)
+        Trainer(model, optimizer, source, schedule=optim.warmup_cosine(), seed=seed + member, **budget).fit()
+        forecasts.append(model.predict(test))
+    difference = np.mean(forecasts, axis=0).reshape(-1, *truth.shape[1:]) * scale
+    guesses = {name: guess[tested] for name, guess in guesses.items()}
+    return truth[tested], {**guesses, "model": base[tested] + difference}
+
+
+def report(series, truth, guesses):
+    """Print root mean squared errors; return how far each target's at the last step is below the better baseline's."""
+    won = []
+    for k, name in enumerate(series.names):
+        for what, steps in (("mean of all steps", slice(None)), (f"{truth.shape[1]} ahead", slice(-1, None))):
+            errors = {who: metrics.rmse(guess[:, steps, k], truth[:, steps, k]) for who, guess in guesses.items()}
+            *floors, reached = errors.values()
+            gain = 1 - reached / min(floors)
+            print(f"{name}, {what}: RMSE", *(f"{who} {error:.4g}," for who, error in errors.items()), f"{gain:+.1%}")
+        won.append(gain)
+    return won
+
+
+@click.command()
+@click.option("--data", type=click.Path(exists=True, path_type=Path), help="folder of the data sets")
+@click.option("--quick", is_flag=True, help="small, generated data; fails below the bar")
+@click.option("--choose", is_flag=True, help="test on the years before the test")
+@click.option("--past", default=96, help="hours that the model sees of the weather")
+@click.option("--hidden", default=48)
+@click.option("--dropout", default=0.5)
+@click.option("--lr", default=1e-3)
+@click.option("--epochs", default=4)
+@click.option("--members", default=3, help="models, whose mean is the forecast")
+@click.option("--minutes", type=float, help="a budget for the weather, instead of epochs")
+@click.option("--seed", default=0)
+def main(data, quick, choose, past, hidden, dropout, lr, epochs, members, minutes, seed):
+    """Forecast the weather for 24 hours, and a stock index for 12 months."""
+    if data is None:
+        rng = np.random.default_rng([seed, 1])
+        weather, index = generate_weather(rng, 8000 if quick else 40000), generate_index(rng, 1600)
+    else:
+        weather = read_weather(data / "time_series" / "pollution.csv.gz")
+        index = read_index(data / "sp500_monthly" / "data.csv")
+    if quick:
+        past, hidden, epochs, lr, members = 48, 24, 4, 3e-3, 1
+    budget = {"epochs": epochs} if minutes is None else {"seconds": 60 * minutes / members}
+    options = {"choose": choose, "dropout": dropout, "lr": lr, "members": members, "seed": seed}
+
+    begin = time.perf_counter()
+    results = forecast(weather, past, 24, hidden=hidden, batch=64, budget=budget, **options)
+    won = report(weather, *results)
+    print(f"({time.perf_counter() - begin:.0f} s)")
+    # Few months, and much noise: a small model.
+    results = forecast(index, 24, 12, hidden=16, batch=32, budget={"epochs": 5}, **options)
+    report(index, *results)
+    if quick and won[0] < 0.1:
+        sys.exit("missed the bar: 10 % below the better of both baselines for the weather")
+
+
+if __name__ == "__main__":
+    main()
