@@ -136,7 +136,7 @@ class Nothing:
 
     def prepare(self, *_: Any) -> None: ...
 
-    prepare_backward = forward = backward = stepper = prepare
+    prepare_backward = forward = forward_directions = backward = stepper = prepare
 
 
 class Node(torch.autograd.Function):
