@@ -99,6 +99,14 @@ def keep_at_most(int64_t size):
     kept_limit = size
 
 
+cdef extern from "Python.h":
+    int PyTraceMalloc_Track(unsigned int domain, uintptr_t address, size_t size)
+    int PyTraceMalloc_Untrack(unsigned int domain, uintptr_t address)
+
+cdef enum:
+    TRACED = 0x66726e6e  # tracemalloc's domain for kept blocks, which it would not see
+
+
 cdef class Workspace:
     """64-byte aligned memory, uninitialised, that lives as long as this object; grows, and is kept, as calls need it."""
 
@@ -120,10 +128,13 @@ cdef class Workspace:
             if self.block == NULL:
                 self.size = 0
                 raise MemoryError(f"fastrnn: no room for {size} bytes")
+            if size >= LEAST_KEPT:
+                PyTraceMalloc_Track(TRACED, <uintptr_t> self.block, size)
         return 0
 
     cdef void release(self) noexcept:
         if self.size >= LEAST_KEPT:
+            PyTraceMalloc_Untrack(TRACED, <uintptr_t> self.block)
             frnn_kept_give(self.block, self.size, kept_limit)
         else:
             PyMem_RawFree(self.block)
