@@ -38,13 +38,13 @@ def ngram_loss(train, held_out, size, order):
     """
 
     def grams(ids, n):  # the n ids before each id, and it, as one number
-        return sum(ids[order - k : len(ids) - k].astype(np.int64) * size**k for k in range(n + 1))
+        return sum(ids[order - 1 - k : len(ids) - k].astype(np.int64) * size**k for k in range(n + 1))
 
     def look_up(table, values, keys):
         at = np.searchsorted(table, keys).clip(max=len(table) - 1)
         return np.where(table[at] == keys, values[at], 0)
 
-    p = np.full(len(held_out) - order, 1 / size)
+    p = np.full(len(held_out) - order + 1, 1 / size)
     for n in range(order):
         asked = grams(held_out, n)
         seen, counts = np.unique(grams(train, n), return_counts=True)
