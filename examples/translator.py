@@ -3,9 +3,8 @@
     python examples/translator.py --data DIR            # tatoeba_kor_eng: 10 % of the English sentences are the test
     python examples/translator.py --quick               # dates in many formats to ISO 8601, in half a minute
 
-English is read word by word, Korean written syllable by syllable, as Hangul's characters are. Dates are read and written
-character by character. The baseline copies the translation of the training sentence
-that is nearest to the one asked for.
+English is read word by word, Korean written syllable by syllable, which are its characters; dates are read and written
+character by character. The baseline copies the translation of the training sentence nearest to the one asked for.
 """
 
 import datetime
