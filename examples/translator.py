@@ -18,6 +18,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+from scipy.sparse import csr_array
 
 import fastrnn
 from fastrnn import metrics, nn, optim
@@ -64,24 +65,22 @@ def words(text):
 
 
 def nearest(train, sources):
-    """For each source the translation of the training sentence most like it: by the cosine of rare n-grams' counts."""
+    """For each source the translation of the training sentence most like it, by tf-idf of n-grams."""
 
     def grams(text):
-        return Counter(text[k : k + n] for n in (2, 3, 4) for k in range(len(text) - n + 1))
+        return Counter(f" {text.lower()} "[k : k + n] for n in (2, 3, 4) for k in range(len(text) + 3 - n))
 
-    known = [grams(f" {source.lower()} ") for source, _ in train]
+    known = [grams(source) for source, _ in train]
     idf = {gram: np.log(len(known) / count) for gram, count in Counter(g for bag in known for g in bag).items()}
     columns = {gram: k for k, gram in enumerate(idf)}
 
     def vectors(bags):
-        from scipy.sparse import csr_array
-
         cells = [(row, columns[g], n * idf[g]) for row, bag in enumerate(bags) for g, n in bag.items() if g in idf]
         rows, places, values = map(np.array, zip(*cells, strict=True))
         norms = np.sqrt(np.bincount(rows, values**2, len(bags)))
         return csr_array((values / norms[rows], (rows, places)), (len(bags), len(idf)))
 
-    likeness = vectors([grams(f" {source.lower()} ") for source in sources]) @ vectors(known).T
+    likeness = vectors([grams(source) for source in sources]) @ vectors(known).T
     return [train[k][1] for k in likeness.toarray().argmax(axis=1)]
 
 
@@ -107,7 +106,9 @@ def main(data, quick, hidden, embedding, dropout, rate, batch, epochs, minutes, 
         hidden, embedding, dropout, rate, epochs = 64, 32, 0.0, 1e-2, 3 if quick else 8
     else:
         train, dev, test = sentences(data / "tatoeba_kor_eng" / "kor.txt.gz")
-    tokens, rare = (list, 1) if data is None else (words, 2)  # what occurs once is unknown, so that it is learned from
+
+    # Words that occur once are unknown: so the model learns what to do with those of the test that never did.
+    tokens, rare = (list, 1) if data is None else (words, 2)
     sources = Vocabulary.build([tokens(source) for source, _ in train], min_count=rare)
     targets = Vocabulary.build([target for _, target in train])
 
@@ -130,7 +131,8 @@ def main(data, quick, hidden, embedding, dropout, rate, batch, epochs, minutes, 
     model.vocabularies |= {"sources": sources, "targets": targets}
 
     def translate(pairs, beams=1):
-        return ["".join(targets.decode(ids)) for ids in model.predict(Batches(encoded(pairs), 64), beams=beams)]
+        answers = model.predict(Batches(encoded(pairs), 64), beams=beams, max_length=60)
+        return ["".join(targets.decode(ids)) for ids in answers]
 
     def exact(answers, pairs):
         return np.mean([answer == target for answer, (_, target) in zip(answers, pairs, strict=True)])
