@@ -1,0 +1,75 @@
+"""The example systems that write: the short form of each reaches its bar; the longer ones are run by .ci/run."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastrnn
+from fastrnn import inspect, nn
+from fastrnn.data import Batch
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.mark.parametrize("name", ["translator", "captioner"])
+def test_quick_form(name):
+    if name == "captioner":
+        pytest.importorskip("sklearn")
+    pytest.importorskip("click")
+    root = os.pathsep.join(filter(None, [str(EXAMPLES.parent), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, EXAMPLES / f"{name}.py", "--quick"]
+    ended = subprocess.run(command, env={**os.environ, "PYTHONPATH": root}, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "nearest" in ended.stdout  # the baseline, beside the score
+
+
+def example(name):
+    pytest.importorskip("click")
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def captioner(module, dtype):
+    """A small model with the example's convolution."""
+    kind = {"dtype": dtype, "rng": 1}
+    convolution = module.Convolution(nn.Linear(2 * 2 * 3, 2, **kind), (5, 4, 3), 2, 1)
+    lstm = fastrnn.LSTM(3 + 4, 4, **kind)
+    encoder = nn.Sequential(convolution, nn.Activation("tanh"), nn.Linear(convolution.output_size, 4, **kind))
+    bridge = nn.Linear(4, nn.state_size(lstm), **kind)
+    return nn.OneToMany(
+        nn.Decoder(nn.Embedding(7, 3, **kind), lstm, nn.Linear(4, 7, **kind), bridge, feed=True), encoder
+    )
+
+
+def test_convolution_of_captioner():
+    module = example("captioner")
+    rng = np.random.default_rng(2)
+    batch = Batch(rng.random((2, 60)), rng.integers(4, 7, (3, 2)))
+    errors = inspect.check_gradients(captioner(module, np.float64), batch)
+    assert max(errors.values()) < 1e-6, errors  # as check_gradients says
+
+
+def test_captioner_is_kept(tmp_path):
+    module = example("captioner")
+    model, x = captioner(module, np.float32), np.random.default_rng(2).random((2, 60), np.float32)
+    model.save(tmp_path / "captions.npz")
+    loaded = nn.load(tmp_path / "captions.npz", classes=(module.Convolution,))
+    np.testing.assert_array_equal(loaded.encode(x)[0], model.encode(x)[0])
+
+
+def test_ngrams_of_language_model():
+    module = example("language_model")
+    train = np.array([0, 1, 0, 1, 0, 2])
+    # Alone: 0 three times, 1 twice and 2 once, three kinds in six.
+    both = (3 + 3 / 3) / (6 + 3) * (2 + 3 / 3) / (6 + 3)
+    assert np.isclose(module.ngram_loss(train, np.array([0, 1]), 3, order=1), -np.log(both) / 2)
+    # Of those with a context, five, 1 is two; after 0 come two kinds in three, 1 twice.
+    alone = (2 + 3 / 3) / (5 + 3)
+    assert np.isclose(module.ngram_loss(train, np.array([0, 1]), 3, order=2), -np.log((2 + 2 * alone) / (3 + 2)))
