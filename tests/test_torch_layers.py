@@ -267,10 +267,19 @@ def test_saved_tensors_are_pytorchs_to_keep(pair: tuple[Any, Any, Any]) -> None:
 
 
 def test_threads_follow_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastrnn import compiled
+    from fastrnn.compiled import BlasEngine
 
     seen: list[int] = []
-    monkeypatch.setattr(compiled, "get_num_threads", lambda: seen.append(fastrnn.get_num_threads()) or seen[-1])
+
+    def watched(original: Any) -> Any:
+        def run(*args: Any) -> None:
+            seen.append(fastrnn.get_num_threads())
+            original(*args)
+
+        return run
+
+    for name in ("forward", "forward_directions", "backward"):
+        monkeypatch.setattr(BlasEngine, name, watched(getattr(BlasEngine, name)))
     before, ours = torch.get_num_threads(), fastrnn.get_num_threads()
     layer, x = fastrnn.torch.GRU(3, 4), torch.randn(2, 2, 3)
     try:
