@@ -225,6 +225,9 @@ static int FN(add_product)(const FN(backward_run) *run, int64_t rows, FN(matrix)
 static int FN(add_weight)(const FN(backward_run) *run, int64_t rows, int from, int count, FN(matrix) B, int64_t N,
                           void *dweight, int to, int task, const frnn_team *team) {
     const int64_t H = run->cell->H;
+    if (!run->cell->packed) /* blocks lie side by side: larger products */
+        return FN(add_product)(run, rows, FN(at)(run->da, 0, from * H), count * H, B, N, (REAL *)dweight + to * H * N, task,
+                               team);
     for (int k = 0; k < count; k++)
         task = FN(add_product)(run, rows, FN(at)(run->da, 0, (from + k) * run->plane), H, B, N,
                                (REAL *)dweight + (to + k) * H * N, task, team);

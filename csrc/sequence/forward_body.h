@@ -104,14 +104,15 @@ static void FN(project_part)(const FN(forward_run) *run, FN(matrix) x, int64_t f
 #define OWN_ROWS 6
 
 /* a = x W^T for a chunk: each member for what is its own in the steps, units or rows, so that it finds it in its cache; or
- * for a share of the chunk, where it has so few rows a step that reading W for them would take longer. */
+ * for a share of the chunk, where it has so few rows a step that reading W for them would take longer, and with BLAS,
+ * which is slow with few rows. */
 static void FN(project)(const FN(forward_run) *run, const frnn_part *part, const frnn_chunk *chunk, const frnn_team *team) {
     const int64_t rows = frnn_chunk_rows(chunk);
     FN(matrix) x = run->x;
     if (run->plan.direct) x.data = FN(series_at)(&run->args->x, chunk->low, 0);
     if (part->by_units || team->size == 1) {
         FN(project_part)(run, x, 0, 1, rows, part->units);
-    } else if (rows < OWN_ROWS * team->size * (chunk->high - chunk->low)) {
+    } else if (!run->cell->packed || rows < OWN_ROWS * team->size * (chunk->high - chunk->low)) {
         const frnn_range mine = frnn_chunk_share(chunk, team->index, team->size);
         FN(project_part)(run, x, mine.first, 1, mine.end - mine.first, part->units);
     } else {

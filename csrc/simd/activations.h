@@ -1,4 +1,4 @@
-/* Vector tanh and sigmoid, each with one division. Included after vector.h.
+/* Vector tanh and sigmoid, each one quotient. Included after vector.h.
  *
  * Both rest on e^a - 1 for a = n*ln 2 + r, |r| <= ln(2)/2:   e^a - 1 = 2^n*p + (2^n - 1) with p = e^r - 1,
  * where p = r + r^2*q(r) keeps its relative precision near zero. n comes from adding 1.5*2^mantissa, whose rounding
