@@ -137,13 +137,11 @@ def main(data, quick, words, epochs, minutes, seed, hidden, dropout, lr, save):
         return Dataset([encode_words(stems_, stems, characters) for stems_, _ in sentences], y)
 
     embedding = nn.WordEncoder(
-        nn.Embedding(len(characters), character_size, rng=rng),
+        nn.Embedding(len(characters), character_size, scale=0.1, rng=rng),
         fastrnn.LSTM(character_size, characters_hidden, bidirectional=True, rng=rng),
-        nn.Embedding(len(stems), word_size, rng=rng),
+        nn.Embedding(len(stems), word_size, scale=0.1, rng=rng),
         word_dropout=0.15,
     )
-    for table in (embedding.words, embedding.characters):
-        table.params["weight"] *= 0.1  # what is rare begins, and stays, as little noise
     rnn = fastrnn.LSTM(embedding.output_size, hidden, bidirectional=True, rng=rng)
     model = nn.ManyToMany(rnn, nn.Linear(2 * hidden, len(tags), rng=rng), embedding, dropout=dropout)
     model.vocabularies |= {"words": stems, "characters": characters, "tags": tags}

@@ -108,13 +108,11 @@ def main(data, treebank, quick, epochs, minutes, seed, hidden, dropout, lr, save
         )
 
     embedding = nn.WordEncoder(
-        nn.Embedding(len(characters), character_size, rng=rng),
+        nn.Embedding(len(characters), character_size, scale=0.1, rng=rng),
         fastrnn.LSTM(character_size, characters_hidden, bidirectional=True, rng=rng),
-        nn.Embedding(len(words), word_size, rng=rng),
+        nn.Embedding(len(words), word_size, scale=0.1, rng=rng),
         word_dropout=0.15,
     )
-    for table in (embedding.words, embedding.characters):
-        table.params["weight"] *= 0.1  # what is rare begins, and stays, as little noise
     rnn = fastrnn.LSTM(embedding.output_size, hidden, bidirectional=True, rng=rng)
     output = nn.Linear(2 * hidden, len(tags), rng=rng)
     model = nn.ManyToMany(rnn, output, embedding, dropout=dropout)

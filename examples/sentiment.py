@@ -110,8 +110,7 @@ def main(data, quick, epochs, minutes, seed, hidden, dropout, lr, save):
     held_out = len(order) // 30
     valid, train = everything.take(order[:held_out]), everything.take(order[held_out:])
 
-    embedding = PairEmbedding(len(vocabulary), size, rng=rng)
-    embedding.params["weight"] *= 0.1  # what is rare begins, and stays, as little noise
+    embedding = PairEmbedding(len(vocabulary), size, scale=0.1, rng=rng)
     rnn = fastrnn.LSTM(2 * size, hidden, bidirectional=True, rng=rng)
     model = nn.ManyToOne(rnn, nn.Linear(2 * hidden, 2, rng=rng), embedding, pooling="max", dropout=dropout)
     model.vocabularies["syllables"] = vocabulary

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from fastrnn import engines, validate
 from fastrnn._core import native
 from fastrnn.cell import Cell, Record, Weights
 from fastrnn.frozen import Frozen, infer
-from fastrnn.params import Gradients, copy_in
+from fastrnn.params import Gradients, Parameters
 from fastrnn.stack import Stack, State, at, direction_part, state_to_caller
 from fastrnn.validate import Arguments
 
@@ -72,7 +71,7 @@ class Tape:
         return views
 
 
-class Recurrent:
+class Recurrent(Parameters):
     """What RNN, LSTM and GRU share: parameters, and runs over the stack of layers and directions."""
 
     def __init__(
@@ -320,25 +319,6 @@ class Recurrent:
             Keeps the parameters of this moment, and the engine in force now.
         """
         return Frozen(self._stack, engines.current(), validate.weights(self._stack, self.params))
-
-    def state_dict(self) -> dict[str, NDArray]:
-        """Return copies of the parameters under PyTorch's names."""
-        return {name: value.copy() for name, value in self.params.items()}
-
-    def load_state_dict(self, mapping: Mapping[str, Any]) -> None:
-        """Copy parameters in, all of them or, on an error, none.
-
-        Parameters
-        ----------
-        mapping : mapping of str to array_like
-            Exactly this layer's names, each of the parameter's shape and the layer's dtype.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If a name is missing or unknown, an array has a wrong shape or dtype, or a parameter is read-only.
-        """
-        copy_in(self.params, mapping)
 
     def _zero_weights(self, layer: int, direction: int, params: dict[str, NDArray]) -> Weights:
         """Zeros for the gradients of one direction of one layer, entered into `params` under their full names."""

@@ -57,7 +57,7 @@ class Optimizer:
                 raise TypeError(f"params[{name!r}]: expected a NumPy array of float32 or float64, got {kind}")
             if not (p.flags.c_contiguous and p.flags.writeable):
                 raise ValueError(f"params[{name!r}]: expected a C-contiguous, writeable array")
-        self.lr = _at_least_zero("lr", lr)
+        self.lr = validate.at_least_zero("lr", lr)
         self._params = dict(params)
         self._flat = {name: p.reshape(-1) for name, p in self._params.items()}
         self._state = {moment: {name: np.zeros_like(p) for name, p in self._flat.items()} for moment in self._moments}
@@ -148,9 +148,9 @@ class SGD(Optimizer):
         self, params: Mapping[str, NDArray], lr: float, momentum: float = 0.0, nesterov: bool = False,
         weight_decay: float = 0.0,
     ) -> None:  # fmt: skip
-        self.momentum = _at_least_zero("momentum", momentum)
+        self.momentum = validate.at_least_zero("momentum", momentum)
         self.nesterov = validate.flag("nesterov", nesterov)
-        self.weight_decay = _at_least_zero("weight_decay", weight_decay)
+        self.weight_decay = validate.at_least_zero("weight_decay", weight_decay)
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov: expected a momentum above 0 with it, got 0")
         self._moments = ("momentum",) if self.momentum else ()
@@ -212,7 +212,7 @@ class Adam(Optimizer):
     ) -> None:  # fmt: skip
         beta1, beta2 = betas
         self.betas = (validate.probability("betas[0]", beta1), validate.probability("betas[1]", beta2))
-        self.eps = _at_least_zero("eps", eps)
+        self.eps = validate.at_least_zero("eps", eps)
         super().__init__(params, lr)
 
     def _update(self, p: NDArray, g: NDArray, state: list[NDArray], scratch: NDArray) -> None:
@@ -260,7 +260,7 @@ class AdamW(Adam):
         self, params: Mapping[str, NDArray], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8, weight_decay: float = 0.01,
     ) -> None:  # fmt: skip
-        self.weight_decay = _at_least_zero("weight_decay", weight_decay)
+        self.weight_decay = validate.at_least_zero("weight_decay", weight_decay)
         super().__init__(params, lr, betas, eps)
 
     def _update(self, p: NDArray, g: NDArray, state: list[NDArray], scratch: NDArray) -> None:
@@ -321,7 +321,7 @@ def clip_grad_norm(grads: Mapping[str, NDArray], max_norm: float) -> float:
     TypeError, ValueError
         If an argument has a wrong type or value, or a gradient is read-only; nothing is scaled then.
     """
-    max_norm = _at_least_zero("max_norm", max_norm, infinite=True)
+    max_norm = validate.at_least_zero("max_norm", max_norm, infinite=True)
     if not isinstance(grads, Mapping):
         raise TypeError(f"grads: expected names and arrays, got {type(grads).__name__}")
     for name, g in grads.items():
@@ -363,13 +363,3 @@ def _checked(mapping: Mapping[str, Any], like: Mapping[str, NDArray], argument: 
             raise ValueError(f"{argument}[{name!r}]: expected {value.shape}, got {array.shape}")
         checked[name] = array
     return checked
-
-
-def _at_least_zero(name: str, value: float, infinite: bool = False) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name}: expected a number, got {type(value).__name__}") from None
-    if not 0 <= number < math.inf and not (infinite and number == math.inf):
-        raise ValueError(f"{name}: expected a number of at least 0, got {value}")
-    return number

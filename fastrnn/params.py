@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import validate
 
-__all__ = ["Gradients", "copy_in"]
+__all__ = ["Gradients", "HasParams", "Parameters", "copy_in"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,36 @@ class Gradients:
     x: Any
     state: Any
     params: dict[str, NDArray]
+
+
+class HasParams(Protocol):
+    """Anything with named arrays: a layer, recurrent or not, or the gradients of one."""
+
+    @property
+    def params(self) -> dict[str, NDArray]: ...
+
+
+class Parameters:
+    """The parameters' way in and out of whatever has them in `params`."""
+
+    def state_dict(self: HasParams) -> dict[str, NDArray]:
+        """Return copies of the parameters by name; a recurrent layer's names are PyTorch's."""
+        return {name: value.copy() for name, value in self.params.items()}
+
+    def load_state_dict(self: HasParams, mapping: Mapping[str, Any]) -> None:
+        """Copy parameters in, all of them or, on an error, none.
+
+        Parameters
+        ----------
+        mapping : mapping of str to array_like
+            Exactly this layer's names, each of the parameter's shape and the layer's dtype.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a name is missing or unknown, an array has a wrong shape or dtype, or a parameter is read-only.
+        """
+        copy_in(self.params, mapping)
 
 
 def copy_in(params: dict[str, NDArray], mapping: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ Every error names the argument, what was expected and what came, and is raised b
 
 from __future__ import annotations
 
+import math
 import operator
 import sys
 from dataclasses import dataclass
@@ -218,6 +219,17 @@ def probability(name: str, value: Any) -> float:
     if not 0 <= value < 1:
         raise ValueError(f"{name}: expected a number from 0 up to but not including 1, got {value}")
     return float(value)
+
+
+def at_least_zero(name: str, value: float, infinite: bool = False) -> float:
+    """A number of at least 0: a finite one, or also an infinite one."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}") from None
+    if not 0 <= number < math.inf and not (infinite and number == math.inf):
+        raise ValueError(f"{name}: expected a number of at least 0, got {value}")
+    return number
 
 
 def layers_addressable(num_layers: int, cells: tuple[Cell, ...]) -> None:

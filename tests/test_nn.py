@@ -74,6 +74,7 @@ def test_initial_values_are_torchs():
     assert abs(weight.mean()) < 0.02
     assert abs(weight.std() - 1) < 0.02
     np.testing.assert_array_equal(weight, nn.Embedding(500, 40, rng=np.random.default_rng(0)).params["weight"])
+    np.testing.assert_array_equal(nn.Embedding(500, 40, scale=0.5, rng=0).params["weight"], weight / 2)
 
 
 # ---- Embedding -------------------------------------------------------------------------------------------------------
@@ -274,6 +275,7 @@ LOGITS = np.zeros((2, 3), np.float32)
         (lambda: nn.Linear(2, 2.5), TypeError, r"out_features: expected an integer"),
         (lambda: nn.Linear(2, 2, dtype=np.int32), TypeError, r"dtype: expected float32 or float64, got int32"),
         (lambda: nn.Embedding(-1, 2), ValueError, r"num_embeddings: .* got -1"),
+        (lambda: nn.Embedding(2, 2, scale=-1), ValueError, r"scale: expected a number of at least 0, got -1"),
         (lambda: nn.Embedding(2, True), TypeError, r"embedding_dim: expected an integer"),
     ],
 )

@@ -13,9 +13,10 @@ from fastrnn.nn.generation import Steps, beam_search, draw, sample
 from fastrnn.nn.layers import Activation, Dropout, Embedding, Linear, Part, Sequential
 from fastrnn.nn.losses import MeanSquaredError, SoftmaxCrossEntropy, log_softmax, softmax
 from fastrnn.nn.model import Loss, Model, load
-from fastrnn.nn.module import HasParams, Module, load_parameters, parameters
+from fastrnn.nn.module import Module, load_parameters, parameters
 from fastrnn.nn.patterns import EncoderDecoder, ManyToMany, ManyToOne, ModelStream, OneToMany
 from fastrnn.nn.states import set_forget_bias, state_size
+from fastrnn.params import HasParams
 
 __all__ = [
     "Activation",

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrnn import validate
 from fastrnn.data import BOS, EOS, PAD
 from fastrnn.nn.losses import log_softmax, softmax
 
@@ -48,11 +49,10 @@ def draw(logits: NDArray, temperature: float = 1.0, rng: Any = None, banned: Seq
 
     Raises
     ------
-    ValueError
-        If the temperature is less than 0.
+    TypeError, ValueError
+        If the temperature is not a finite number of at least 0.
     """
-    if not temperature >= 0:
-        raise ValueError(f"temperature: expected a number of at least 0, got {temperature}")
+    temperature = validate.at_least_zero("temperature", temperature)
     logits = logits.astype(np.float64)
     logits[:, list(banned)] = -np.inf
     if temperature == 0:

@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 from fastrnn import validate
 from fastrnn.nn.checks import as_rows, integers, same_shape, within
 from fastrnn.nn.module import Module, parameters
-from fastrnn.params import Gradients, copy_in
+from fastrnn.params import Gradients, Parameters
 
 __all__ = ["Activation", "Dropout", "Embedding", "Linear", "Part", "Sequential", "add_rows"]
 
@@ -36,33 +36,14 @@ class Part(Protocol):
     def backward(self, tape: Any, dy: Any) -> Gradients: ...
 
 
-class Layer:
-    """Parameters by name, checked when used, and their way in and out."""
+class Layer(Parameters):
+    """Parameters by name, checked when used."""
 
     def __init__(self, dtype: DTypeLike, shapes: dict[str, tuple[int, ...]]) -> None:
         self.dtype = validate.dtype(dtype)
         self._shapes = shapes
         self.params: dict[str, NDArray] = {}
         self.options: dict[str, Any] = {}  # what parameters do not show, for files
-
-    def state_dict(self) -> dict[str, NDArray]:
-        """Return copies of the parameters."""
-        return {name: value.copy() for name, value in self.params.items()}
-
-    def load_state_dict(self, mapping: Mapping[str, Any]) -> None:
-        """Copy parameters in, all of them or, on an error, none.
-
-        Parameters
-        ----------
-        mapping : mapping of str to array_like
-            Exactly this layer's names, each of the parameter's shape and the layer's dtype.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If a name is missing or unknown, or an array has a wrong shape or dtype.
-        """
-        copy_in(self.params, mapping)
 
     def _param(self, name: str) -> NDArray:
         return validate.parameter(name, self.params[name], self._shapes[name], self.dtype)
@@ -86,8 +67,11 @@ class Embedding(Layer):
         E, the length of each vector.
     dtype : float32 or float64, default float32
         Of parameters and outputs.
+    scale : float, default 1.0
+        Standard deviation of the initial parameters; 1, as in PyTorch. With 0.1 ids that are rare begin, and so stay,
+        as little noise.
     rng : seed or numpy.random.Generator, optional
-        Source of the initial parameters, normal(0, 1) as in PyTorch.
+        Source of the initial parameters, normal(0, scale**2).
 
     Attributes
     ----------
@@ -101,13 +85,15 @@ class Embedding(Layer):
     """
 
     def __init__(
-        self, num_embeddings: int, embedding_dim: int, *, dtype: DTypeLike = np.float32, rng: Any = None
-    ) -> None:
+        self, num_embeddings: int, embedding_dim: int, *, scale: float = 1.0, dtype: DTypeLike = np.float32,
+        rng: Any = None,
+    ) -> None:  # fmt: skip
         self.num_embeddings = validate.size("num_embeddings", num_embeddings)
         self.embedding_dim = validate.size("embedding_dim", embedding_dim)
         shape = (self.num_embeddings, self.embedding_dim)
         super().__init__(dtype, {"weight": shape})
-        self.params["weight"] = np.random.default_rng(rng).standard_normal(shape, self.dtype.type)
+        scale = self.dtype.type(validate.at_least_zero("scale", scale))
+        self.params["weight"] = np.random.default_rng(rng).standard_normal(shape, self.dtype.type) * scale
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray], **options: Any) -> Embedding:

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from numpy.typing import NDArray
 
-from fastrnn.params import copy_in
+from fastrnn.params import HasParams, Parameters, copy_in
 
-__all__ = ["HasParams", "Module", "load_parameters", "parameters"]
-
-
-class HasParams(Protocol):
-    """Anything with named arrays: a layer, recurrent or not, or the gradients of one."""
-
-    @property
-    def params(self) -> dict[str, NDArray]: ...
+__all__ = ["Module", "load_parameters", "parameters"]
 
 
-class Module:
+class Module(Parameters):
     """Named parts and options.
 
     A subclass's constructor takes its parts and options under the names that it hands on here, so that a module can be
@@ -55,14 +48,6 @@ class Module:
     def params(self) -> dict[str, NDArray]:
         """All parameters under "part.name": the arrays themselves."""
         return parameters(self.parts)
-
-    def state_dict(self) -> dict[str, NDArray]:
-        """Return copies of the parameters."""
-        return {name: value.copy() for name, value in self.params.items()}
-
-    def load_state_dict(self, mapping: Mapping[str, Any]) -> None:
-        """Copy parameters in, all of them or, on an error, none. As `load_parameters`."""
-        load_parameters(self.parts, mapping)
 
 
 def parameters(parts: Mapping[str, HasParams]) -> dict[str, NDArray]:
