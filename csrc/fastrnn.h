@@ -47,9 +47,12 @@ typedef struct {
     const int64_t *order;    /* (B), the rows by falling length; null exactly if lengths is */
     const uint8_t *resets;   /* (T, B) or null */
     int reverse;
+    const int64_t *starts;   /* (T) or null; see frnn_series */
 } frnn_steps;
 
-/* A (T, B, n) array whose last axis is contiguous; strides in elements, of any sign. */
+/* A (T, B, n) array whose last axis is contiguous; strides in elements, of any sign. Where steps have starts, only the
+ * valid rows are there, step after step: step t has the rows starts[t].. of the array, and stride_t is from row to row; rows
+ * are then in order of falling length. The same holds for what a tape holds. */
 typedef struct {
     void *data;
     int64_t stride_t, stride_b;

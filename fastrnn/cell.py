@@ -35,6 +35,7 @@ class Steps(NamedTuple):
     order: NDArray[np.int64] | None = None  # (B,), the rows by falling length; None exactly if lengths is
     resets: NDArray[np.uint8] | None = None  # (T, B), nonzero: zero the state at the boundary between t-1 and t
     reverse: bool = False  # from each row's last valid step to its first
+    starts: NDArray[np.int64] | None = None  # (T,); the series, and a record, then hold valid rows only: see `Engine`
 
 
 class Record(NamedTuple):

@@ -26,6 +26,9 @@ class Engine(Protocol):
 
     All arrays have the cell's dtype. `x`, `y`, `dy` and `dx` are time-major views whose last axis is contiguous and
     whose other strides are free; all others are C-contiguous. Outputs do not overlap inputs.
+
+    Where steps have `starts`, lengths fall, and these views and a record hold the valid rows only, one step after
+    another: (rows, 1, .), of which step t has those from starts[t] on.
     """
 
     name: str

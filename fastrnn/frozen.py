@@ -26,9 +26,9 @@ def infer(stack: Stack, engine: Engine, prepared: list[Any], args: Arguments) ->
     A unidirectional stack goes through time in chunks, each through all layers, so that what lies between two layers
     stays small. A backward direction needs the whole sequence of the layer below first.
     """
-    T, B, _ = args.x.shape
-    D, O = stack.directions, stack.cells[0].output_size
-    y = stack.empty(T, B, D * O)
+    B, D, O = args.h0.shape[1], stack.directions, stack.cells[0].output_size
+    T = len(args.x if args.starts is None else args.starts)
+    y = stack.empty(args.x.shape[0], args.x.shape[1], D * O)
     h, c = args.h0, args.c0
     if not args.state_is_new:
         h, c = h.copy(), None if c is None else c.copy()
@@ -36,12 +36,13 @@ def infer(stack: Stack, engine: Engine, prepared: list[Any], args: Arguments) ->
     if D == 1 and len(stack.cells) > 1:
         chunk = max(1, CHUNK_BYTES // max(1, B * O * stack.dtype.itemsize))
     for start in range(0, T, max(1, chunk)):
-        steps = slice(start, start + chunk)
-        below, out = args.x[steps], y[steps]
+        count = min(chunk, T - start)
+        part = _rows(args, start, count)
+        below, out = args.x[part], y[part]
         for layer, cell in enumerate(stack.cells):
-            above = out if layer == len(stack.cells) - 1 else native.empty((len(below), B, D * O), stack.dtype)
+            above = out if layer == len(stack.cells) - 1 else native.empty((*below.shape[:2], D * O), stack.dtype)
             engine.forward_directions([
-                (cell, prepared[k], _part(args.steps(d), start, len(below)), below, h[k], at(c, k),
+                (cell, prepared[k], _part(args.steps(d), start, count), below, h[k], at(c, k),
                  direction_part(above, d, O), h[k], at(c, k), None)
                 for d, k in enumerate(range(layer * D, layer * D + D))
             ])  # fmt: skip
@@ -49,11 +50,20 @@ def infer(stack: Stack, engine: Engine, prepared: list[Any], args: Arguments) ->
     return stack.to_caller(y, args.batched), state_to_caller(h, c, args.batched)
 
 
+def _rows(args: Arguments, start: int, count: int) -> slice:
+    """Where in x `count` steps from `start` on lie."""
+    if args.starts is None:
+        return slice(start, start + count)
+    end = args.starts[start + count] if start + count < len(args.starts) else None
+    return slice(args.starts[start], end)
+
+
 def _part(steps: Steps, start: int, count: int) -> Steps:
     """The steps as seen by `count` of them from `start` on."""
     lengths = None if steps.lengths is None else np.clip(steps.lengths - start, 0, count)
     resets = None if steps.resets is None else steps.resets[start : start + count]
-    return Steps(lengths, steps.order, resets, steps.reverse)  # clipping keeps the order
+    starts = None if steps.starts is None else steps.starts[start : start + count] - steps.starts[start]
+    return Steps(lengths, steps.order, resets, steps.reverse, starts)  # clipping keeps the order
 
 
 class Frozen:

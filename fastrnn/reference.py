@@ -161,11 +161,12 @@ STEP_BACKWARD: dict[str, Callable[..., Any]] = {
 # ---- The walk over a sequence --------------------------------------------------------------------------------------
 
 
-def walk(T: int, B: int, steps: Steps) -> Iterator[tuple[int, Any, Any]]:
+def walk(x: NDArray, steps: Steps) -> Iterator[tuple[int, Any, Any]]:
     """Yield (t, rows, cut) in running order: the rows valid at t, and of those the ones whose state is zeroed before.
 
     `rows` indexes the batch; `cut` is a boolean (rows,) or None.
     """
+    T = len(x if steps.starts is None else steps.starts)
     for t in reversed(range(T)) if steps.reverse else range(T):
         rows: Any = slice(None) if steps.lengths is None else np.flatnonzero(t < steps.lengths)
         cut = None
@@ -199,17 +200,18 @@ class ReferenceEngine:
         if steps.lengths is not None:
             y[...] = 0
         with np.errstate(all="ignore"):  # infinities and NaN travel as IEEE says, silently
-            for t, rows, cut in walk(x.shape[0], x.shape[1], steps):
+            for t, rows, cut in walk(x, steps):
+                here = place(t, rows, steps)
                 h_prev, c_prev = zeroed(h[rows], cut), None if c is None else zeroed(c[rows], cut)
-                h[rows], c_t, gates = step(cell, weights, x[t, rows], h_prev, c_prev)
-                y[t, rows] = h[rows]
+                h[rows], c_t, gates = step(cell, weights, x[here], h_prev, c_prev)
+                y[here] = h[rows]
                 if c is not None:
                     c[rows] = c_t
                 if record is not None:
                     for k, gate in enumerate(gates):
-                        record.gates[t, rows, k] = gate  # type: ignore[index]
+                        record.gates[here[0], here[1], k] = gate  # type: ignore[index]
                     if record.cells is not None:
-                        record.cells[t, rows] = c_t
+                        record.cells[here] = c_t
         h_n[...] = h
         if c_n is not None:
             c_n[...] = c
@@ -245,19 +247,20 @@ class ReferenceEngine:
         if not adds_to_dx:
             dx[...] = 0
         with np.errstate(all="ignore"):
-            visits = list(walk(x.shape[0], x.shape[1], steps))
+            visits = list(walk(x, steps))
             for t, rows, cut in reversed(visits):
+                here = place(t, rows, steps)
                 h_prev = zeroed(previous(y, h0, t, rows, steps), cut)
                 c_prev = c_t = None
                 if record.cells is not None and c0 is not None:
-                    c_prev, c_t = zeroed(previous(record.cells, c0, t, rows, steps), cut), record.cells[t, rows]
-                gates = None if record.gates is None else record.gates[t, rows]
-                dh_t = dh[rows] if dy is None else dh[rows] + dy[t, rows]
+                    c_prev, c_t = zeroed(previous(record.cells, c0, t, rows, steps), cut), record.cells[here]
+                gates = None if record.gates is None else record.gates[here]
+                dh_t = dh[rows] if dy is None else dh[rows] + dy[here]
                 dc_t = None if dc is None else dc[rows]
                 dx_t, dh_prev, dc_prev = step_backward(
-                    cell, weights, dweights, x[t, rows], h_prev, c_prev, gates, y[t, rows], c_t, dh_t, dc_t
+                    cell, weights, dweights, x[here], h_prev, c_prev, gates, y[here], c_t, dh_t, dc_t
                 )
-                dx[t, rows] += dx_t
+                dx[here] += dx_t
                 dh[rows] = zeroed(dh_prev, cut)  # nothing flows back through a reset
                 if dc is not None:
                     dc[rows] = zeroed(dc_prev, cut)
@@ -273,12 +276,14 @@ def zeroed(a: NDArray, cut: NDArray | None) -> NDArray:
 
 def previous(values: NDArray, initial: NDArray, t: int, rows: Any, steps: Steps) -> NDArray:
     """The (rows, .) values that the step run before t left; the initial ones where t is a row's first step."""
-    T = values.shape[0]
-    if not steps.reverse:
-        return values[t - 1, rows] if t > 0 else initial[rows]
-    if t + 1 == T:
-        return initial[rows]
+    before = t + 1 if steps.reverse else t - 1
     if steps.lengths is None:
-        return values[t + 1, rows]
-    first = (t + 1 == steps.lengths[rows])[:, None]
-    return np.where(first, initial[rows], values[t + 1, rows])
+        return values[before, rows] if 0 <= before < len(values) else initial[rows]
+    found, there = initial[rows], (before >= 0) & (before < steps.lengths[rows])
+    found[there] = values[place(before, rows[there], steps)] if there.any() else 0
+    return found
+
+
+def place(t: int, rows: Any, steps: Steps) -> Any:
+    """The index of step t's rows in a series or a record."""
+    return (t, rows) if steps.starts is None else (steps.starts[t] + rows, 0)

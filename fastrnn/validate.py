@@ -37,9 +37,10 @@ class Arguments:
     resets: NDArray[np.uint8] | None
     batched: bool
     state_is_new: bool  # nobody else holds h0 and c0
+    starts: NDArray[np.int64] | None = None  # of each step's rows, where x (rows, 1, I) has the valid ones only
 
     def steps(self, direction: int) -> Steps:
-        return Steps(self.lengths, self.order, self.resets, reverse=direction == 1)
+        return Steps(self.lengths, self.order, self.resets, direction == 1, self.starts)
 
 
 def arguments(stack: Stack, x: Any, state: Any, lengths: Any, resets: Any, *, taped: bool = False) -> Arguments:

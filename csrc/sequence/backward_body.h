@@ -56,12 +56,13 @@ static const REAL *FN(before_step)(const FN(backward_run) *run, const frnn_serie
     const frnn_steps *s = &run->args->steps;
     if (frnn_cut_before(s, t, b)) return run->zero;
     if (frnn_first(s, t, b)) return (const REAL *)initial + b * n;
-    return FN(series_at)(states, s->reverse ? t + 1 : t - 1, b);
+    return FN(series_at)(s, states, s->reverse ? t + 1 : t - 1, b);
 }
 
 static frnn_series FN(cells_series)(const FN(backward_run) *run) {
     const int64_t H = run->cell->H;
-    return (frnn_series){run->args->record.cells, run->args->steps.B * H, H};
+    const frnn_steps *s = &run->args->steps;
+    return (frnn_series){run->args->record.cells, s->starts ? H : s->B * H, H};
 }
 
 /* C's columns = beta*C + da[blocks b0..b1-1] U[those blocks] in step t, for `rows` of this member's rows; C (rows, O) */
@@ -87,7 +88,7 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
     if (cell->w_hr) { /* h = W_hr m */
         for (int64_t j = part->row_first; j < n; j += part->row_step) {
             REAL *dh = run->dh + j * O + o0;
-            const REAL *dy = args->dy.data ? FN(series_at)(&args->dy, t, frnn_row(steps, j0 + j)) + o0 : NULL;
+            const REAL *dy = args->dy.data ? FN(series_at)(steps, &args->dy, t, frnn_row(steps, j0 + j)) + o0 : NULL;
             for (int64_t k = 0; dy && k < outputs; k++) dh[k] += dy[k];
             FN(put)(run->dh_out, at + j, o0, outputs, dh);
         }
@@ -104,17 +105,17 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
         const int64_t b = frnn_row(steps, j0 + j);
         row.da = FN(at)(run->da, at + j, u0).data;
         row.dh = cell->w_hr ? run->dm + j * H + u0 : run->dh + j * O + u0;
-        row.dy = args->dy.data && !cell->w_hr ? FN(series_at)(&args->dy, t, b) + u0 : NULL;
-        if (args->record.gates) row.gates = (const REAL *)args->record.gates + (t * steps->B + b) * K * H + u0;
+        row.dy = args->dy.data && !cell->w_hr ? FN(series_at)(steps, &args->dy, t, b) + u0 : NULL;
+        if (args->record.gates) row.gates = (const REAL *)args->record.gates + frnn_place(steps, t, b) * K * H + u0;
         switch (cell->kind) {
         case FRNN_RNN_TANH:
         case FRNN_RNN_RELU:
-            row.h = FN(series_at)(&args->y, t, b) + u0;
+            row.h = FN(series_at)(steps, &args->y, t, b) + u0;
             (cell->kind == FRNN_RNN_TANH ? run->kernels->rnn_tanh_backward : run->kernels->rnn_relu_backward)(&row);
             break;
         case FRNN_LSTM:
             row.dc = run->dc + j * H + u0;
-            row.c = FN(series_at)(&cells, t, b) + u0;
+            row.c = FN(series_at)(steps, &cells, t, b) + u0;
             row.c_prev = FN(before_step)(run, &cells, args->c0, H, t, b) + u0;
             run->kernels->lstm_backward(&row);
             break;
@@ -132,7 +133,7 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
         for (int64_t j = part->row_first; j < n; j += part->row_step) {
             const int64_t b = frnn_row(steps, j0 + j);
             row.da = FN(at)(run->da, at + j, u0).data, row.dh = run->dh + j * H + u0, row.drh = run->dm + j * H + u0;
-            row.gates = (const REAL *)args->record.gates + (t * steps->B + b) * K * H + u0;
+            row.gates = (const REAL *)args->record.gates + frnn_place(steps, t, b) * K * H + u0;
             row.h_prev = FN(before_step)(run, &args->y, args->h0, O, t, b) + u0;
             run->kernels->gru_before_reset_backward(&row);
         }
@@ -163,14 +164,14 @@ static void FN(gather_inputs)(const FN(backward_run) *run, const frnn_chunk *chu
         const REAL *gates = (const REAL *)args->record.gates;
         FN(put)(run->h, at, 0, O, h_prev);
         for (int64_t u0 = 0; run->rh.data && u0 < H; u0 += lanes) {
-            const REAL *r = gates + (t * steps->B + b) * 3 * H;
+            const REAL *r = gates + frnn_place(steps, t, b) * 3 * H;
             REAL *rh = FN(at)(run->rh, at, u0).data;
             for (int64_t u = u0; u < FRNN_MIN(u0 + lanes, H); u++) rh[u - u0] = r[u] * h_prev[u];
         }
         for (int64_t u0 = 0; run->m.data && u0 < H; u0 += lanes) {
-            const REAL *o = gates + ((t * steps->B + b) * 4 + 3) * H, *c = (const REAL *)args->record.cells;
+            const REAL *o = gates + (frnn_place(steps, t, b) * 4 + 3) * H, *c = (const REAL *)args->record.cells;
             REAL *m = FN(at)(run->m, at, u0).data;
-            run->kernels->tanh(FRNN_MIN(lanes, H - u0), c + (t * steps->B + b) * H + u0, m);
+            run->kernels->tanh(FRNN_MIN(lanes, H - u0), c + frnn_place(steps, t, b) * H + u0, m);
             for (int64_t u = u0; u < FRNN_MIN(u0 + lanes, H); u++) m[u - u0] *= o[u];
         }
     }
@@ -184,7 +185,7 @@ static void FN(add_peepholes)(const FN(backward_run) *run, const frnn_chunk *chu
     REAL *dp = args->dcell.peephole;
     const frnn_range all = {0, frnn_chunk_rows(chunk)};
     FOR_CHUNK_ROWS(chunk, &args->steps, j0, all) {
-        const REAL *c = FN(series_at)(&cells, t, b), *c_prev = FN(before_step)(run, &cells, args->c0, H, t, b);
+        const REAL *c = FN(series_at)(&args->steps, &cells, t, b), *c_prev = FN(before_step)(run, &cells, args->c0, H, t, b);
         for (int64_t u0 = 0; u0 < H; u0 += lanes) {
             const REAL *da_i = FN(at)(run->da, at, u0).data, *da_f = FN(at)(run->da, at, run->plane + u0).data;
             const REAL *da_o = FN(at)(run->da, at, 3 * run->plane + u0).data;
@@ -255,8 +256,8 @@ static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *ch
     const int G = (int)frnn_gates(cell), after = cell->kind == FRNN_GRU_AFTER, direct = run->plan.direct;
     const int shared = after ? 2 : G; /* blocks of da that x and h both meet; then h meets da_hn, x da_n */
     FN(matrix) x = run->x;
-    if (!x.data) x = FN(row_major)(FN(series_at)(&run->args->x, chunk->low, 0), I);
-    REAL *dx = direct ? FN(series_at)(&run->args->dx, chunk->low, 0) : run->dx;
+    if (!x.data) x = FN(row_major)(FN(series_at)(&run->args->steps, &run->args->x, chunk->low, 0), I);
+    REAL *dx = direct ? FN(series_at)(&run->args->steps, &run->args->dx, chunk->low, 0) : run->dx;
     int task = 0;
     task = FN(add_weight)(run, rows, 0, shared, x, I, d->w_ih, 0, task, team);
     if (after) task = FN(add_weight)(run, rows, 3, 1, x, I, d->w_ih, 2, task, team);
@@ -289,7 +290,7 @@ static void FN(give_dx)(const FN(backward_run) *run, const frnn_chunk *chunk, in
     const int64_t I = run->cell->I;
     const frnn_range mine = frnn_chunk_share(chunk, team->index, team->size);
     FOR_CHUNK_ROWS(chunk, &run->args->steps, j0, mine) {
-        REAL *to = FN(series_at)(&run->args->dx, t, b);
+        REAL *to = FN(series_at)(&run->args->steps, &run->args->dx, t, b);
         const REAL *from = run->dx + at * I;
         if (run->args->adds_to_dx)
             for (int64_t k = 0; k < I; k++) to[k] += from[k];

@@ -7,8 +7,9 @@ static REAL *FN(take)(char *base, size_t *used, int64_t count) {
     return p;
 }
 
-static inline REAL *FN(series_at)(const frnn_series *series, int64_t t, int64_t b) {
-    return (REAL *)series->data + t * series->stride_t + b * series->stride_b;
+static inline REAL *FN(series_at)(const frnn_steps *s, const frnn_series *series, int64_t t, int64_t b) {
+    REAL *data = series->data;
+    return s->starts ? data + frnn_place(s, t, b) * series->stride_t : data + t * series->stride_t + b * series->stride_b;
 }
 
 static void FN(copy_or_clear)(REAL *to, const REAL *from, int64_t n) {
@@ -70,13 +71,13 @@ static void FN(put)(FN(matrix) m, int64_t r, int64_t c, int64_t n, const REAL *v
 /* Rows of a series into a chunk's matrix (., n). */
 static void FN(gather)(const frnn_series *from, const frnn_steps *steps, const frnn_chunk *chunk, int64_t j0, int64_t n,
                        FN(matrix) to, frnn_range mine) {
-    FOR_CHUNK_ROWS(chunk, steps, j0, mine) FN(put)(to, at, 0, n, FN(series_at)(from, t, b));
+    FOR_CHUNK_ROWS(chunk, steps, j0, mine) FN(put)(to, at, 0, n, FN(series_at)(steps, from, t, b));
 }
 
 /* Zeros in a series (T, B, n) where a row has ended. */
 static void FN(clear_past_ends)(const frnn_steps *s, const frnn_series *series, int64_t n, const frnn_team *team) {
-    if (!s->lengths) return;
+    if (!s->lengths || s->starts) return;
     for (int64_t b = team->index; b < s->B; b += team->size)
         for (int64_t t = s->lengths[b]; t < s->T; t++)
-            memset(FN(series_at)(series, t, b), 0, (size_t)n * sizeof(REAL));
+            memset(FN(series_at)(s, series, t, b), 0, (size_t)n * sizeof(REAL));
 }

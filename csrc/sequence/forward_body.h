@@ -109,7 +109,7 @@ static void FN(project_part)(const FN(forward_run) *run, FN(matrix) x, int64_t f
 static void FN(project)(const FN(forward_run) *run, const frnn_part *part, const frnn_chunk *chunk, const frnn_team *team) {
     const int64_t rows = frnn_chunk_rows(chunk);
     FN(matrix) x = run->x;
-    if (run->plan.direct) x.data = FN(series_at)(&run->args->x, chunk->low, 0);
+    if (run->plan.direct) x.data = FN(series_at)(&run->args->steps, &run->args->x, chunk->low, 0);
     if (part->by_units || team->size == 1) {
         FN(project_part)(run, x, 0, 1, rows, part->units);
     } else if (!run->cell->packed || rows < OWN_ROWS * team->size * (chunk->high - chunk->low)) {
@@ -154,7 +154,7 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
             const int64_t b = frnn_row(steps, j0 + j);
             REAL *gates = (REAL *)args->record.gates;
             row.a = a + j * A + u0;
-            row.r = gates ? gates + (t * steps->B + b) * K * H + u0 : run->rz + j * 2 * H + u0;
+            row.r = gates ? gates + frnn_place(steps, t, b) * K * H + u0 : run->rz + j * 2 * H + u0;
             row.z = row.r + H;
             row.h_prev = h_prev + j * O + u0, row.rh = run->rh + j * H + u0;
             run->kernels->gru_before_reset_forward(&row);
@@ -163,14 +163,14 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
         FN(recur)(run, part, s, rows, run->rh, a, 2, 3);
     }
     for (int64_t j = part->row_first; j < n; j += part->row_step) {
-        const int64_t b = frnn_row(steps, j0 + j), at = (t * steps->B + b) * H + u0;
+        const int64_t b = frnn_row(steps, j0 + j), place = frnn_place(steps, t, b);
         row.a = a + j * A + u0;
         row.h_prev = h_prev + j * O + u0;
         row.h = cell->w_hr ? run->m + j * H + u0 : h_next + j * O + u0;
-        row.y = cell->w_hr ? NULL : FN(series_at)(&args->y, t, b) + u0;
+        row.y = cell->w_hr ? NULL : FN(series_at)(steps, &args->y, t, b) + u0;
         if (run->c) row.c = run->c + j * H + u0, row.c_prev = row.c;
-        if (args->record.gates) row.gates = (REAL *)args->record.gates + (t * steps->B + b) * K * H + u0;
-        if (args->record.cells) row.cells = (REAL *)args->record.cells + at;
+        if (args->record.gates) row.gates = (REAL *)args->record.gates + place * K * H + u0;
+        if (args->record.cells) row.cells = (REAL *)args->record.cells + place * H + u0;
         if (before) row.z = row.gates ? row.gates + H : run->rz + j * 2 * H + H + u0;
         switch (cell->kind) {
         case FRNN_RNN_TANH: run->kernels->rnn_tanh_forward(&row); break;
@@ -190,7 +190,7 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
         for (int64_t j = part->row_first; j < n; j += part->row_step) {
             const int64_t b = frnn_row(steps, j0 + j);
             if (cell->w_hr)
-                memcpy(FN(series_at)(&args->y, t, b) + o0, h_next + j * O + o0, (size_t)outputs * sizeof(REAL));
+                memcpy(FN(series_at)(steps, &args->y, t, b) + o0, h_next + j * O + o0, (size_t)outputs * sizeof(REAL));
             if (frnn_cut_after(steps, t, b)) {
                 memset(h_next + j * O + o0, 0, (size_t)outputs * sizeof(REAL));
                 if (run->c) memset(run->c + j * H + u0, 0, (size_t)row.n * sizeof(REAL));

@@ -27,8 +27,9 @@ static frnn_plan plan(const frnn_steps *s, int64_t row_bytes, int64_t step_limit
     return p;
 }
 
-/* Are all rows of some steps of a (T, B, n) series one block of memory? */
+/* Are all valid rows of some steps of a series (T, B, n) one block of memory? */
 static int one_block(const frnn_plan *p, const frnn_steps *s, const frnn_series *a, int64_t n) {
+    if (s->starts) return p->block_rows >= s->B && a->stride_t == n;
     return !s->lengths && p->block_rows >= s->B && (s->B == 1 || a->stride_b == n) &&
            (s->T == 1 || a->stride_t == s->B * n);
 }

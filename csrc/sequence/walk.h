@@ -38,6 +38,11 @@ static inline int64_t frnn_active(const frnn_steps *s, int64_t j0, int64_t j1, i
     return low - j0;
 }
 
+/* Where row b of step t lies among the rows of a (T, B) array, or of its valid rows alone. */
+static inline int64_t frnn_place(const frnn_steps *s, int64_t t, int64_t b) {
+    return (s->starts ? s->starts[t] : t * s->B) + b;
+}
+
 /* Is t row b's first step in running order? */
 static inline int frnn_first(const frnn_steps *s, int64_t t, int64_t b) {
     return s->reverse ? t + 1 == frnn_length(s, b) : t == 0;

@@ -44,6 +44,7 @@ cdef extern from "fastrnn.h" nogil:
         const int64_t *order
         const uint8_t *resets
         int reverse
+        const int64_t *starts
 
     ctypedef struct frnn_series:
         void *data

@@ -81,6 +81,9 @@ cdef inline frnn_steps unpack_steps(object steps, cnp.ndarray x):
     cdef frnn_steps result
     result.T, result.B = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1)
     result.lengths = <const int64_t *> address(steps.lengths)
+    result.starts = <const int64_t *> address(steps.starts)
+    if result.starts != NULL:
+        result.T, result.B = len(steps.starts), len(steps.lengths)
     result.order = <const int64_t *> address(steps.order)
     result.resets = <const uint8_t *> address(steps.resets)
     result.reverse = steps.reverse
@@ -300,7 +303,7 @@ cdef class StepArgs:
     cdef object keep
 
     def __cinit__(self):
-        self.a.steps.lengths = self.a.steps.order = NULL
+        self.a.steps.lengths = self.a.steps.order = self.a.steps.starts = NULL
         self.a.steps.resets = NULL
         self.a.steps.reverse = 0
         self.a.record.gates = self.a.record.cells = NULL

@@ -18,7 +18,7 @@ from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils._device import DeviceContext
 
-from fastrnn.cell import Cell
+from fastrnn.cell import Cell, Steps
 from fastrnn.stack import Stack
 
 __all__ = ["DTYPES", "Call", "Packing", "array", "as_usual", "plain", "recognise"]
@@ -29,28 +29,13 @@ KINDS = {"LSTM": "lstm", "GRU": "gru", "RNN_TANH": "rnn", "RNN_RELU": "rnn"}  # 
 
 
 class Packing(NamedTuple):
-    """Where the rows of a PackedSequence lie in a padded (T, B, .) array."""
+    """Where the rows of a PackedSequence lie: each step's, one step after another, the longest sequence's first."""
 
     batch_sizes: Tensor
-    T: int
     B: int
-    rows: int
-    places: NDArray[np.intp] | None  # of packed rows among the T*B padded ones; None: every sequence has T steps
-    lengths: NDArray[np.int64] | None
-    order: NDArray[np.int64] | None
-
-    def pad(self, a: NDArray) -> NDArray:
-        """(rows, n) -> (T, B, n), zero where there is no row."""
-        if self.places is None:
-            return a.reshape(self.T, self.B, a.shape[1])
-        padded = np.zeros((self.T * self.B, a.shape[1]), a.dtype)
-        padded[self.places] = a
-        return padded.reshape(self.T, self.B, a.shape[1])
-
-    def pack(self, a: NDArray) -> NDArray:
-        """The inverse of `pad`."""
-        padded = a.reshape(self.T * self.B, a.shape[2])
-        return padded if self.places is None else padded.take(self.places, axis=0)
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    order: NDArray[np.int64]
 
 
 class Call(NamedTuple):
@@ -67,12 +52,22 @@ class Call(NamedTuple):
     weights: Sequence[Tensor]  # PyTorch's flat weights: `Weights` of each layer and direction, without what is None
 
     def time_major(self, a: NDArray) -> NDArray:
-        """An array in the layout of x as (T, B, .)."""
-        return self.stack.time_major(a, self.batched) if self.packing is None else self.packing.pad(a)
+        """An array in the layout of x as engines want it."""
+        return self.stack.time_major(a, self.batched) if self.packing is None else a[:, None]
 
     def to_caller(self, a: NDArray) -> NDArray:
         """The inverse of `time_major`."""
-        return self.stack.to_caller(a, self.batched) if self.packing is None else self.packing.pack(a)
+        return self.stack.to_caller(a, self.batched) if self.packing is None else a[:, 0]
+
+    def rows(self, x: NDArray) -> int:
+        """B."""
+        return x.shape[1] if self.packing is None else self.packing.B
+
+    def steps(self, direction: int) -> Steps:
+        """The steps that a direction runs."""
+        if self.packing is None:
+            return Steps(reverse=direction == 1)
+        return Steps(self.packing.lengths, self.packing.order, None, direction == 1, self.packing.starts)
 
 
 def as_usual() -> bool:
@@ -210,13 +205,11 @@ def _packing(batch_sizes: Any, rows: int) -> Packing | None:
     if type(batch_sizes) is not Tensor or batch_sizes.dtype is not torch.int64 or batch_sizes.dim() != 1:
         return None
     sizes = array(batch_sizes)
-    T, B = len(sizes), int(sizes[0]) if len(sizes) else 0
+    B = int(sizes[0]) if len(sizes) else 0
     if B <= 0 or sizes[-1] <= 0 or (np.diff(sizes) > 0).any() or sizes.sum() != rows:
         return None
-    if sizes[-1] == B:
-        return Packing(batch_sizes, T, B, rows, None, None, None)
-    valid = sizes[:, None] > np.arange(B)
-    return Packing(batch_sizes, T, B, rows, np.flatnonzero(valid), valid.sum(axis=0), np.arange(B))
+    lengths = np.searchsorted(-sizes, -np.arange(B), side="left")
+    return Packing(batch_sizes, B, np.cumsum(sizes) - sizes, lengths, np.arange(B))
 
 
 def _only_default_device() -> bool:

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from fastrnn import engines, threads
 from fastrnn._core import native
-from fastrnn.cell import Record, Steps, Weights
+from fastrnn.cell import Record, Weights
 from fastrnn.engines import Engine
 from fastrnn.frozen import infer
 from fastrnn.stack import Stack, at, direction_part, state_to_caller
-from fastrnn.torch.calls import DTYPES, Call, Packing, array, as_usual, plain
+from fastrnn.torch.calls import DTYPES, Call, array, as_usual, plain
 from fastrnn.torch.openmp import make_room
 from fastrnn.validate import Arguments
 
@@ -52,8 +52,8 @@ class Recurrence(torch.autograd.Function):
     def backward(ctx: Any, *dresults: Tensor | None) -> tuple[Tensor | None, ...]:
         call, saved, needed = ctx.call, ctx.saved_tensors, ctx.needs_input_grad[1:]
         tensors, tape = saved[: ctx.count], _Tape.split(call.stack, list(saved[ctx.count :]))
-        # PyTorch allows a caller to change y in place, where it does not need y itself. A packed y is not the tape's.
-        changed = call.packing is None and ctx.watch._version != ctx.version
+        # PyTorch allows a caller to change y in place, where it does not need y itself.
+        changed = ctx.watch._version != ctx.version
         usual = as_usual() and all(d is None or plain(d, tensors[0].dtype) for d in dresults)
         if torch.is_grad_enabled() or changed or not usual:
             return None, *_differentiate_pytorch(call, tensors, tape.noises, dresults, needed)
@@ -100,23 +100,23 @@ def _version_counter(t: Tensor) -> Tensor:
 def _infer(engine: Engine, call: Call) -> tuple[Tensor, ...]:
     stack, packing = call.stack, call.packing
     x = _time_major(call, call.x)
-    h0, c0 = _states(stack, x.shape[1], call.h0, call.c0)
-    lengths, order = (None, None) if packing is None else (packing.lengths, packing.order)
+    h0, c0 = _states(stack, call.rows(x), call.h0, call.c0)
+    lengths, order, starts = (None, None, None) if packing is None else (packing.lengths, packing.order, packing.starts)
     prepared = [
         engine.prepare(stack.cells[k // stack.directions], w) for k, w in enumerate(_split(stack, call.weights))
     ]
-    args = Arguments(x, h0, c0, lengths, order, None, call.batched, state_is_new=call.h0 is None)
+    args = Arguments(x, h0, c0, lengths, order, None, call.batched, call.h0 is None, starts)
     y, state = infer(stack, engine, prepared, args)
-    return _results(y if packing is None else packing.pack(y), state)
+    return _results(y if packing is None else y[:, 0], state)
 
 
 def _forward(engine: Engine, call: Call, tensors: Sequence[Any]) -> tuple[tuple[Tensor, ...], _Tape]:
     """The results and the tape."""
-    stack, packing = call.stack, call.packing
+    stack = call.stack
     x, h0, c0, *weights = tensors
     below, split = _time_major(call, x), _split(stack, weights)
     (T, B), D = below.shape[:2], stack.directions
-    h, c = _states(stack, B, h0, c0)
+    h, c = _states(stack, call.rows(below), h0, c0)
     h_n, c_n = np.empty_like(h), None if c is None else np.empty_like(c)
     tape, y = _Tape([], [], [], []), below
     for layer, cell in enumerate(stack.cells):
@@ -124,14 +124,14 @@ def _forward(engine: Engine, call: Call, tensors: Sequence[Any]) -> tuple[tuple[
             below = y
             if call.dropout:
                 tape.noises.append(_noise(call, y))
-                below = y * _padded(packing, tape.noises[-1])
+                below = y * array(tape.noises[-1])
         last = layer == len(stack.cells) - 1
         y = stack.empty(T, B, stack.output_size) if last else native.empty((T, B, stack.output_size), stack.dtype)
         for d in range(D):
             k = layer * D + d
             record = cell.new_record(T, B, zeroed=False)  # nobody looks at what lies past a row's end
             engine.forward(
-                cell, engine.prepare(cell, split[k]), _steps(packing, d), below, h[k], at(c, k),
+                cell, engine.prepare(cell, split[k]), call.steps(d), below, h[k], at(c, k),
                 direction_part(y, d, cell.output_size), h_n[k], at(c_n, k), record,
             )  # fmt: skip
             tape.gates.append(None if record.gates is None else torch.from_numpy(record.gates))
@@ -144,12 +144,12 @@ def _backward(
     engine: Engine, call: Call, tensors: Sequence[Any], tape: _Tape, dresults: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
     """The gradients in `tensors`."""
-    stack, packing = call.stack, call.packing
+    stack = call.stack
     x, h0, c0, *weights = tensors
     x, split = _time_major(call, x), _split(stack, weights)
-    (T, B), D = x.shape[:2], stack.directions
-    h, c = _states(stack, B, h0, c0)
-    dh_n, dc_n = _states(stack, B, *dresults[1:])
+    (T, B), D, rows = x.shape[:2], stack.directions, call.rows(x)
+    h, c = _states(stack, rows, h0, c0)
+    dh_n, dc_n = _states(stack, rows, *dresults[1:])
     dh, dc = np.empty_like(h), None if c is None else np.empty_like(c)
     dweights = [native.empty(tuple(w.shape), stack.dtype) for w in weights]
     for dweight in dweights:
@@ -159,7 +159,7 @@ def _backward(
     dx = x
     for layer in reversed(range(len(stack.cells))):
         cell = stack.cells[layer]
-        noise = _padded(packing, tape.noises[layer - 1]) if layer > 0 and call.dropout else None
+        noise = array(tape.noises[layer - 1]) if layer > 0 and call.dropout else None
         below = x if layer == 0 else array(tape.outputs[layer - 1])
         below = below if noise is None else below * noise
         dx = stack.empty(T, B, cell.input_size)
@@ -169,7 +169,7 @@ def _backward(
             gates, cells = tape.gates[k], tape.cells[k]
             record = Record(None if gates is None else array(gates), None if cells is None else array(cells))
             engine.backward(
-                cell, engine.prepare_backward(cell, split[k]), _steps(packing, d), below, h[k], at(c, k),
+                cell, engine.prepare_backward(cell, split[k]), call.steps(d), below, h[k], at(c, k),
                 direction_part(y, d, cell.output_size), record,
                 None if dy is None else direction_part(dy, d, cell.output_size), dh_n[k], at(dc_n, k), dx, dh[k],
                 at(dc, k), dsplit[k], d > 0,
@@ -217,22 +217,12 @@ def _fields(stack: Stack, flat: Sequence[NDArray]) -> list[Weights]:
     return found
 
 
-def _steps(packing: Packing | None, direction: int) -> Steps:
-    lengths, order = (None, None) if packing is None else (packing.lengths, packing.order)
-    return Steps(lengths, order, None, reverse=direction == 1)
-
-
 # ---- Dropout ------------------------------------------------------------------------------------------------------
 
 
 def _noise(call: Call, y: NDArray) -> Tensor:
     """What dropout multiplies y by: PyTorch's own numbers, in the order in which its layers draw them."""
-    ones = torch.from_numpy(np.ones(y.shape if call.packing is None else (call.packing.rows, y.shape[2]), y.dtype))
-    return torch.nn.functional.dropout(ones, call.dropout)
-
-
-def _padded(packing: Packing | None, noise: Tensor) -> NDArray:
-    return array(noise) if packing is None else packing.pad(array(noise))
+    return torch.nn.functional.dropout(torch.from_numpy(np.ones(y.shape, y.dtype)), call.dropout)
 
 
 # ---- By PyTorch ---------------------------------------------------------------------------------------------------
@@ -267,7 +257,7 @@ def _run_pytorch(call: Call, tensors: Sequence[Any], noises: Sequence[Tensor]) -
     function = getattr(torch._VF, cell.kind if cell.kind != "rnn" else f"rnn_{cell.nonlinearity}")
     finals = []
     for layer in range(len(stack.cells)):
-        x = x * noises[layer - 1] if layer > 0 and noises else x
+        x = x * noises[layer - 1].view_as(x) if layer > 0 and noises else x
         hx = [t[layer * D : (layer + 1) * D] for t in states]
         given = [x] if packing is None else [x, packing.batch_sizes]
         own = weights[layer * size : (layer + 1) * size]
