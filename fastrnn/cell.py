@@ -96,10 +96,6 @@ class Cell:
 
     def new_record(self, T: int, B: int, zeroed: bool) -> Record:
         """Room for a tape of T steps of B rows; `zeroed` when some steps will not be run."""
-        K, H = len(self.recorded), self.hidden_size
-        gates = native.empty((T, B, K, H), self.dtype) if K else None
-        cells = native.empty((T, B, H), self.dtype) if self.kind == "lstm" else None
-        for array in (gates, cells):
-            if zeroed and array is not None:
-                array.fill(0)
-        return Record(gates, cells)
+        K, H, make = len(self.recorded), self.hidden_size, native.zeros if zeroed else native.empty
+        gates = make((T, B, K, H), self.dtype) if K else None
+        return Record(gates, make((T, B, H), self.dtype) if self.kind == "lstm" else None)

@@ -324,8 +324,7 @@ class Recurrent(Parameters):
         """Zeros for the gradients of one direction of one layer, entered into `params` under their full names."""
         fields: dict[str, NDArray | None] = dict.fromkeys(Weights._fields)
         for field, (name, shape) in self._stack.names(layer, direction).items():
-            fields[field] = params[name] = native.empty(shape, self.dtype)
-            params[name].fill(0)
+            fields[field] = params[name] = native.zeros(shape, self.dtype)
         return Weights(**fields)  # type: ignore[arg-type]
 
 

@@ -1,14 +1,13 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
 """The C code for Python: see csrc/fastrnn.h. Arrays are unpacked to pointers here and nowhere else."""
 
-import math
-
 import numpy as np
 
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
 from libc.stdint cimport int64_t, uint8_t, uintptr_t
+from libc.string cimport memset
 
 from fastrnn._core.csrc cimport *
 
@@ -147,19 +146,54 @@ cdef class Workspace:
         self.release()
 
 
-def empty(tuple shape, dtype):
+cdef enum:
+    MOST_AXES = 4
+
+
+def empty(shape, dtype):
     """As numpy.empty for floats, out of memory that earlier calls have used, if it is much."""
-    cdef cnp.npy_intp dims[4]
-    cdef int axis
-    size = math.prod(shape) * dtype.itemsize
+    cdef cnp.npy_intp dims[MOST_AXES]
+    cdef int axis, axes = <int> len(shape)
+    cdef cnp.dtype kind = dtype
+    cdef double size = kind.itemsize  # not an integer, which could overflow
+    if axes > MOST_AXES:
+        raise ValueError(f"shape: expected at most {MOST_AXES} axes, got {axes}")
+    for axis in range(axes):
+        dims[axis] = shape[axis]
+        size *= dims[axis]
     if not LEAST_KEPT <= size <= kept_limit:
         return np.empty(shape, dtype)
-    for axis in range(len(shape)):
-        dims[axis] = shape[axis]
     cdef Workspace memory = Workspace()
-    memory.reserve(size)
-    cdef cnp.ndarray array = cnp.PyArray_SimpleNewFromData(<int> len(shape), dims, dtype.num, memory.data)
+    memory.reserve(<int64_t> size)
+    cdef cnp.ndarray array = cnp.PyArray_SimpleNewFromData(axes, dims, kind.num, memory.data)
     cnp.set_array_base(array, memory)
+    return array
+
+
+def zeros(shape, dtype):
+    """As `empty`, but zeros."""
+    cdef cnp.ndarray array = empty(shape, dtype)
+    memset(cnp.PyArray_DATA(array), 0, cnp.PyArray_NBYTES(array))
+    return array
+
+
+def view(uintptr_t data, shape, strides, dtype, owner):
+    """An array over `owner`'s memory, which it keeps alive; strides in elements, None where it is contiguous."""
+    cdef cnp.npy_intp dims[MOST_AXES]
+    cdef cnp.npy_intp steps[MOST_AXES]
+    cdef int axis, axes = <int> len(shape)
+    cdef cnp.dtype kind = dtype
+    if axes > MOST_AXES:
+        raise ValueError(f"shape: expected at most {MOST_AXES} axes, got {axes}")
+    for axis in range(axes):
+        dims[axis] = shape[axis]
+        if strides is not None:
+            steps[axis] = <cnp.npy_intp> strides[axis] * kind.itemsize
+    cdef cnp.ndarray array = cnp.PyArray_New(
+        np.ndarray, axes, dims, kind.num, NULL if strides is None else steps, <void *> data, 0,
+        cnp.NPY_ARRAY_WRITEABLE | cnp.NPY_ARRAY_ALIGNED, None,
+    )
+    cnp.set_array_base(array, owner)
     return array
 
 

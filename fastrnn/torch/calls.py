@@ -18,13 +18,14 @@ from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils._device import DeviceContext
 
+from fastrnn._core import native
 from fastrnn.cell import Cell, Steps
 from fastrnn.stack import Stack
 
 __all__ = ["DTYPES", "Call", "Packing", "array", "as_usual", "plain", "recognise"]
 
 DTYPES: dict[Any, np.dtype] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
-TYPES = {dtype: np.dtype(str(dtype).removeprefix("torch.")).str for dtype in (*DTYPES, torch.int64)}
+NUMBERS = DTYPES | {torch.int64: np.dtype(np.int64)}
 KINDS = {"LSTM": "lstm", "GRU": "gru", "RNN_TANH": "rnn", "RNN_RELU": "rnn"}  # PyTorch's mode -> the cell's kind
 
 
@@ -104,20 +105,7 @@ PLAIN.add(_dispatched(torch.empty(0, device="cpu")).raw_repr())
 
 def array(t: Tensor) -> NDArray:
     """A plain tensor's memory. (`t.numpy()` would forbid that the tensor's storage is ever resized.)"""
-    return np.asarray(_Memory(t))
-
-
-class _Memory:
-    """Offers a tensor's memory to NumPy, and keeps it alive as the array's base."""
-
-    __slots__ = ("__array_interface__", "tensor")
-
-    def __init__(self, t: Tensor) -> None:
-        self.tensor = t
-        self.__array_interface__ = {
-            "version": 3, "typestr": TYPES[t.dtype], "shape": t.shape, "data": (t.data_ptr(), False),
-            "strides": None if t.is_contiguous() else tuple(t.itemsize * n for n in t.stride()),
-        }  # fmt: skip
+    return native.view(t.data_ptr(), t.shape, None if t.is_contiguous() else t.stride(), NUMBERS[t.dtype], t)
 
 
 def recognise(module: Any, input: Any, hx: Any) -> Call | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +29,7 @@ def run(call: Call) -> tuple[Tensor, ...]:
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         form = call._replace(x=None, h0=None, c0=None, weights=())  # tensors are the graph's to keep
         return Recurrence.apply(form, *tensors)
-    with _threads_for(call):
+    with _ThreadsFor(call):
         return _forward(engines.current(), call, tensors)[0] if call.dropout else _infer(engines.current(), call)
 
 
@@ -40,7 +39,7 @@ class Recurrence(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.call, ctx.engine, ctx.count = call, engines.current(), len(tensors)
-        with _threads_for(call):
+        with _ThreadsFor(call):
             results, tape = _forward(ctx.engine, call, tensors)
         ctx.watch = _version_counter(results[0])
         ctx.version = ctx.watch._version
@@ -57,7 +56,7 @@ class Recurrence(torch.autograd.Function):
         usual = as_usual() and all(d is None or plain(d, tensors[0].dtype) for d in dresults)
         if torch.is_grad_enabled() or changed or not usual:
             return None, *_differentiate_pytorch(call, tensors, tape.noises, dresults, needed)
-        with _threads_for(call):
+        with _ThreadsFor(call):
             gradients = _backward(ctx.engine, call, tensors, tape, dresults)
         return None, *(d if wanted else None for d, wanted in zip(gradients, needed, strict=True))
 
@@ -77,11 +76,21 @@ class _Tape(NamedTuple):
         return cls(parts[:L], parts[L : -2 * LD], parts[-2 * LD : -LD], parts[-LD:])
 
 
-def _threads_for(call: Call) -> AbstractContextManager[None]:
-    """As many threads as PyTorch would use, and room for them."""
-    count = min(torch.get_num_threads(), threads.MAX_THREADS)
-    make_room(call.operations, count)
-    return threads.num_threads(count)
+class _ThreadsFor:
+    """As many threads as PyTorch would use, and room for them, while a call runs."""
+
+    __slots__ = ("before", "operations")
+
+    def __init__(self, call: Call) -> None:
+        self.operations = call.operations
+
+    def __enter__(self) -> None:
+        count = min(torch.get_num_threads(), threads.MAX_THREADS)
+        make_room(self.operations, count)
+        self.before = native.set_own_threads(count)
+
+    def __exit__(self, *_: object) -> None:
+        native.set_own_threads(self.before)
 
 
 EMPTY = {dtype: torch.empty(0, dtype=dtype, device="cpu") for dtype in DTYPES}
@@ -127,15 +136,17 @@ def _forward(engine: Engine, call: Call, tensors: Sequence[Any]) -> tuple[tuple[
                 below = y * array(tape.noises[-1])
         last = layer == len(stack.cells) - 1
         y = stack.empty(T, B, stack.output_size) if last else native.empty((T, B, stack.output_size), stack.dtype)
+        calls = []
         for d in range(D):
             k = layer * D + d
             record = cell.new_record(T, B, zeroed=False)  # nobody looks at what lies past a row's end
-            engine.forward(
+            calls.append((
                 cell, engine.prepare(cell, split[k]), call.steps(d), below, h[k], at(c, k),
                 direction_part(y, d, cell.output_size), h_n[k], at(c_n, k), record,
-            )  # fmt: skip
+            ))  # fmt: skip
             tape.gates.append(None if record.gates is None else torch.from_numpy(record.gates))
             tape.cells.append(None if record.cells is None else torch.from_numpy(record.cells))
+        engine.forward_directions(calls)
         tape.outputs.append(torch.from_numpy(y))
     return _results(call.to_caller(y), state_to_caller(h_n, c_n, call.batched)), tape
 
@@ -151,9 +162,7 @@ def _backward(
     h, c = _states(stack, rows, h0, c0)
     dh_n, dc_n = _states(stack, rows, *dresults[1:])
     dh, dc = np.empty_like(h), None if c is None else np.empty_like(c)
-    dweights = [native.empty(tuple(w.shape), stack.dtype) for w in weights]
-    for dweight in dweights:
-        dweight.fill(0)
+    dweights = [native.zeros(w.shape, stack.dtype) for w in weights]
     dsplit = _fields(stack, dweights)
     dy = None if dresults[0] is None else _time_major(call, dresults[0])
     dx = x
@@ -182,7 +191,10 @@ def _backward(
 
 def _results(y: NDArray, state: Any) -> tuple[Tensor, ...]:
     """y and the parts of a state as tensors."""
-    return tuple(map(torch.from_numpy, (y, *state) if isinstance(state, tuple) else (y, state)))
+    from_numpy = torch.from_numpy
+    if isinstance(state, tuple):
+        return from_numpy(y), from_numpy(state[0]), from_numpy(state[1])
+    return from_numpy(y), from_numpy(state)
 
 
 def _time_major(call: Call, t: Tensor) -> NDArray:
@@ -192,12 +204,12 @@ def _time_major(call: Call, t: Tensor) -> NDArray:
 
 def _states(stack: Stack, B: int, h: Tensor | None, c: Tensor | None = None) -> tuple[NDArray, NDArray | None]:
     """h (L*D, B, O) and, for an LSTM, c (L*D, B, H), contiguous; zeros for None."""
-    shapes = stack.state_shapes(B)[: 2 if stack.has_c else 1]
-    found = (
-        np.zeros(shape, stack.dtype) if t is None else array(t.contiguous()).reshape(shape)
-        for t, shape in zip((h, c), shapes, strict=False)
-    )
-    return next(found), next(found, None)
+    h_shape, c_shape = stack.state_shapes(B)
+    return _state(h, h_shape, stack.dtype), _state(c, c_shape, stack.dtype) if stack.has_c else None
+
+
+def _state(t: Tensor | None, shape: tuple[int, ...], dtype: np.dtype) -> NDArray:
+    return np.zeros(shape, dtype) if t is None else array(t.contiguous()).reshape(shape)
 
 
 def _split(stack: Stack, weights: Sequence[Tensor]) -> list[Weights]:
