@@ -81,7 +81,7 @@ typedef struct {
     frnn_record record;        /* in */
     frnn_series dy;            /* in   (T, B, O); data null: zeros */
     const void *dh_n, *dc_n;   /* in   (B, O), (B, H) */
-    frnn_series dx;            /* out  (T, B, I), zero past a row's end; or added to */
+    frnn_series dx;            /* out  (T, B, I), zero past a row's end; or added to; data null: not wanted */
     int adds_to_dx;
     void *dh0, *dc0;           /* out  (B, O), (B, H) */
     frnn_cell_gradient dcell;  /* added to */

@@ -40,8 +40,8 @@ class BlasEngine:
 
     def backward(
         self, cell: Cell, weights: native.NativeCell, steps: Steps, x: NDArray, h0: NDArray, c0: NDArray | None,
-        y: NDArray, record: Record, dy: NDArray | None, dh_n: NDArray, dc_n: NDArray | None, dx: NDArray, dh0: NDArray,
-        dc0: NDArray | None, dweights: Weights, adds_to_dx: bool,
+        y: NDArray, record: Record, dy: NDArray | None, dh_n: NDArray, dc_n: NDArray | None, dx: NDArray | None,
+        dh0: NDArray, dc0: NDArray | None, dweights: Weights, adds_to_dx: bool,
     ) -> None:  # fmt: skip
         """See `fastrnn.engines.Engine.backward`."""
         native.backward(

@@ -57,13 +57,13 @@ class Engine(Protocol):
 
     def backward(
         self, cell: Cell, weights: Any, steps: Steps, x: NDArray, h0: NDArray, c0: NDArray | None, y: NDArray,
-        record: Record, dy: NDArray | None, dh_n: NDArray, dc_n: NDArray | None, dx: NDArray, dh0: NDArray,
+        record: Record, dy: NDArray | None, dh_n: NDArray, dc_n: NDArray | None, dx: NDArray | None, dh0: NDArray,
         dc0: NDArray | None, dweights: Weights, adds_to_dx: bool,
     ) -> None:  # fmt: skip
         """Differentiate a run of `forward` whose y and record are given.
 
         Reads dy (T, B, O), dh_n (B, O) and dc_n (B, H); writes dh0, dc0 and dx (T, B, I), zero past a row's
-        end, or adds to dx if `adds_to_dx`; adds to `dweights`.
+        end, or adds to dx if `adds_to_dx`, or leaves it out if it is None; adds to `dweights`.
         """
 
     def stepper(self, cells: tuple[Cell, ...], weights: list[Any], h: NDArray, c: NDArray | None) -> Stepper:

@@ -251,7 +251,7 @@ class Recurrent(Parameters):
         tape = Tape(stack, engine, args, weights, inputs, dropout, masks, outputs, records)
         return stack.to_caller(outputs[-1], args.batched), state_to_caller(h_n, c_n, args.batched), tape
 
-    def backward(self, tape: Tape, dy: Any = None, dstate: Any = None) -> Gradients:
+    def backward(self, tape: Tape, dy: Any = None, dstate: Any = None, *, wants_x: bool = True) -> Gradients:
         """Differentiate a run of `forward`.
 
         A pure function of its arguments: nothing accumulates, and any number of threads may run it at once.
@@ -264,11 +264,13 @@ class Recurrent(Parameters):
             Gradient of the loss in y; y's shape. Default: zeros. Ignored past a sequence's end.
         dstate : array_like or tuple of array_like, optional
             Gradient of the loss in the final state; the state's shape. Default: zeros.
+        wants_x : bool, default True
+            Whether the gradient in x is computed. Where x is data, leaving it out saves up to a quarter of the work.
 
         Returns
         -------
         Gradients
-            `x`, `state` and `params`.
+            `x`, which is None if it was not wanted, `state` and `params`.
 
         Raises
         ------
@@ -282,6 +284,7 @@ class Recurrent(Parameters):
             raise ValueError("tape: expected one from this layer's forward(), got another layer's")
         if dy is None and dstate is None:
             raise ValueError("dy, dstate: expected at least one of them, got neither")
+        wants_x = validate.flag("wants_x", wants_x)
         stack, engine, args = self._stack, tape._engine, tape._args
         T, B, _ = args.x.shape
         D = stack.directions
@@ -293,9 +296,11 @@ class Recurrent(Parameters):
         dweights = [self._zero_weights(layer, d, params) for layer in range(len(stack.cells)) for d in range(D)]
         for layer in reversed(range(len(stack.cells))):
             cell = stack.cells[layer]
-            dx = (
-                stack.empty(T, B, cell.input_size) if layer == 0 else native.empty((T, B, cell.input_size), stack.dtype)
-            )
+            dx: NDArray | None = None
+            if layer > 0:
+                dx = native.empty((T, B, cell.input_size), stack.dtype)
+            elif wants_x:
+                dx = stack.empty(T, B, cell.input_size)
             for d in range(D):
                 k = layer * D + d
                 weights = engine.prepare_backward(cell, tape._weights[k])
@@ -305,10 +310,10 @@ class Recurrent(Parameters):
                     cell, weights, args.steps(d), tape._inputs[layer], args.h0[k], at(args.c0, k), y_d,
                     tape._records[k], dy_d, dh_n[k], at(dc_n, k), dx, dh0[k], at(dc0, k), dweights[k], d > 0,
                 )  # fmt: skip
-            if layer > 0:
+            if layer > 0 and dx is not None:
                 dy = _dropped(dx, tape._masks[layer - 1], tape._dropout)
         state = state_to_caller(dh0, dc0, args.batched)
-        return Gradients(stack.to_caller(dx, args.batched), state, params)
+        return Gradients(None if dx is None else stack.to_caller(dx, args.batched), state, params)
 
     def freeze(self) -> Frozen:
         """Return an immutable copy for inference: weights packed once, safe to share among threads.

@@ -21,7 +21,7 @@ class Gradients:
     Attributes
     ----------
     x : ndarray or None
-        In the input; its shape. None where the input is not differentiable (an embedding's ids).
+        In the input; its shape. None where the input is not differentiable (an embedding's ids) or it was not wanted.
     state : ndarray, tuple of ndarray or None
         In the initial state; h, or (h, c) for an LSTM. None for layers that have no state.
     params : dict of str to ndarray

@@ -238,13 +238,13 @@ class ReferenceEngine:
 
     def backward(
         self, cell: Cell, weights: Weights, steps: Steps, x: NDArray, h0: NDArray, c0: NDArray | None, y: NDArray,
-        record: Record, dy: NDArray | None, dh_n: NDArray, dc_n: NDArray | None, dx: NDArray, dh0: NDArray,
+        record: Record, dy: NDArray | None, dh_n: NDArray, dc_n: NDArray | None, dx: NDArray | None, dh0: NDArray,
         dc0: NDArray | None, dweights: Weights, adds_to_dx: bool,
     ) -> None:  # fmt: skip
         """See `fastrnn.engines.Engine.backward`."""
         step_backward = STEP_BACKWARD[cell.kind]
         dh, dc = dh_n.copy(), None if dc_n is None else dc_n.copy()
-        if not adds_to_dx:
+        if dx is not None and not adds_to_dx:
             dx[...] = 0
         with np.errstate(all="ignore"):
             visits = list(walk(x, steps))
@@ -260,7 +260,8 @@ class ReferenceEngine:
                 dx_t, dh_prev, dc_prev = step_backward(
                     cell, weights, dweights, x[here], h_prev, c_prev, gates, y[here], c_t, dh_t, dc_t
                 )
-                dx[here] += dx_t
+                if dx is not None:
+                    dx[here] += dx_t
                 dh[rows] = zeroed(dh_prev, cut)  # nothing flows back through a reset
                 if dc is not None:
                     dc[rows] = zeroed(dc_prev, cut)

@@ -197,6 +197,20 @@ class TestBackward:
         for a, b in zip(watched, before, strict=True):
             np.testing.assert_array_equal(a, b)
 
+    def test_without_the_gradient_in_x_the_others_are_the_same(
+        self, engine: str, build: Callable, rng: np.random.Generator
+    ) -> None:
+        for options in ({}, {"num_layers": 2, "bidirectional": True, "batch_first": True}):
+            layer = build(17, 33, **options)
+            call = random_call(layer, 9, 13, rng, lengths=True)
+            tape = layer.forward(call.x, call.state, lengths=call.lengths)[2]
+            whole, rest = (layer.backward(tape, call.dy, call.dstate, wants_x=wants_x) for wants_x in (True, False))
+            assert rest.x is None
+            for a, b in zip(flat(whole)[1:], flat(rest)[1:], strict=True):
+                np.testing.assert_array_equal(a, b)
+        with pytest.raises(TypeError, match="wants_x: expected"):
+            layer.backward(tape, call.dy, wants_x=1)
+
     def test_tapes_in_any_order(self, engine: str, build: Callable, rng: np.random.Generator) -> None:
         """Of runs of different shapes, differentiated late, out of order, with other runs in between."""
         layer = build(3, 5, num_layers=2)

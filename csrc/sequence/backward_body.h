@@ -24,7 +24,7 @@ typedef struct {
     FN(matrix) rh;     /* (chunk rows, H) GRU before: r*h_{t-1} */
     FN(matrix) dh_out; /* (chunk rows, O) projected LSTM: dh_t */
     FN(matrix) m;      /* (chunk rows, H) projected LSTM: o*tanh(c) */
-    REAL *dx;          /* (chunk rows, I); unused where x and dx are one block themselves */
+    REAL *dx;          /* (chunk rows, I); null where dx is one block itself, or not wanted */
     REAL *dh;          /* (block rows, O) */
     REAL *dc;          /* (block rows, H) LSTM */
     REAL *dm;          /* (block rows, H) projected LSTM, GRU before: gradient of m or of r*h_{t-1} */
@@ -42,7 +42,7 @@ static size_t FN(backward_layout)(FN(backward_run) *run, char *base) {
     run->rh = FN(take_matrix)(base, &used, packed, before ? chunk : 0, H);
     run->dh_out = FN(take_matrix)(base, &used, packed, projected ? chunk : 0, cell->O);
     run->m = FN(take_matrix)(base, &used, packed, projected ? chunk : 0, H);
-    run->dx = FN(take)(base, &used, run->plan.direct ? 0 : chunk * cell->I);
+    run->dx = FN(take)(base, &used, run->plan.direct || !run->args->dx.data ? 0 : chunk * cell->I);
     run->dh = FN(take)(base, &used, block * cell->O);
     run->dc = FN(take)(base, &used, cell->kind == FRNN_LSTM ? block * H : 0);
     run->dm = FN(take)(base, &used, before || projected ? block * H : 0);
@@ -268,7 +268,7 @@ static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *ch
         task = FN(add_weight)(run, rows, 0, G, run->h, O, d->w_hh, 0, task, team);
     }
     const int64_t task_rows = cell->packed ? TASK_ROWS : BLAS_TASK_ROWS;
-    for (int64_t r = 0; r < rows; r += task_rows) {
+    for (int64_t r = 0; run->args->dx.data && r < rows; r += task_rows) {
         const int64_t count = FRNN_MIN(task_rows, rows - r);
         if (!MINE) continue;
         FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, 0), 0, shared, 0, 1, 0, I, direct && run->args->adds_to_dx,
@@ -306,7 +306,7 @@ static void FN(backward_work)(void *context, const frnn_team *team) {
     const frnn_steps *steps = &args->steps;
     const int64_t H = cell->H, O = cell->O;
     frnn_chunk chunk;
-    if (!args->adds_to_dx) FN(clear_past_ends)(steps, &args->dx, cell->I, team);
+    if (args->dx.data && !args->adds_to_dx) FN(clear_past_ends)(steps, &args->dx, cell->I, team);
     if (team->index == 0) memset(run->zero, 0, (size_t)FRNN_MAX(H, O) * sizeof(REAL));
     for (int64_t j0 = 0; j0 < steps->B; j0 += run->plan.block_rows) {
         const int64_t j1 = FRNN_MIN(j0 + run->plan.block_rows, steps->B);
@@ -329,7 +329,7 @@ static void FN(backward_work)(void *context, const frnn_team *team) {
             frnn_team_barrier(team);
             FN(large_products)(run, &chunk, j0, team);
             frnn_team_barrier(team);
-            if (!run->plan.direct) FN(give_dx)(run, &chunk, j0, team);
+            if (run->dx) FN(give_dx)(run, &chunk, j0, team);
             /* No barrier: the next to write dx comes after the next one, and nothing else that is read here changes. */
         }
         frnn_team_barrier(team);

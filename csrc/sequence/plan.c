@@ -43,7 +43,8 @@ frnn_plan frnn_forward_plan(const frnn_cell *cell, const frnn_forward_args *args
 frnn_plan frnn_backward_plan(const frnn_cell *cell, const frnn_backward_args *args, int64_t row_bytes) {
     const int64_t chunk_bytes = FRNN_MIN(FRNN_MAX(GRADIENT_ROWS * row_bytes, STEP_BYTES), GRADIENT_BYTES);
     frnn_plan p = plan(&args->steps, row_bytes, GRADIENT_BYTES, chunk_bytes);
-    p.direct = one_block(&p, &args->steps, &args->x, cell->I) && one_block(&p, &args->steps, &args->dx, cell->I);
+    p.direct = one_block(&p, &args->steps, &args->x, cell->I) &&
+               (!args->dx.data || one_block(&p, &args->steps, &args->dx, cell->I));
     return p;
 }
 

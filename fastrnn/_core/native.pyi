@@ -24,7 +24,7 @@ class NativeCell:
 def forward(calls: list[tuple[Any, ...]]) -> None: ...
 def backward(
     cell: NativeCell, steps: Steps, x: NDArray, h0: NDArray, c0: NDArray | None, y: NDArray, gates: NDArray | None,
-    cells: NDArray | None, dy: NDArray | None, dh_n: NDArray, dc_n: NDArray | None, dx: NDArray, dh0: NDArray,
+    cells: NDArray | None, dy: NDArray | None, dh_n: NDArray, dc_n: NDArray | None, dx: NDArray | None, dh0: NDArray,
     dc0: NDArray | None, dweights: Weights, adds_to_dx: bool,
 ) -> None: ...  # fmt: skip
 

@@ -139,7 +139,7 @@ class ManyToOne(_Reader):
         loss, output_tape = self._output_forward(pooled, batch.y, rng)
 
         grads, d_pooled = self._output_backward(output_tape)
-        rnn = self.rnn.backward(rnn_tape, *unpool(self.rnn, pool_tape, d_pooled))
+        rnn = self.rnn.backward(rnn_tape, *unpool(self.rnn, pool_tape, d_pooled), wants_x=self.embedding is not None)
         found = {"output": grads, "rnn": rnn, **self._embed_backward(embed_tape, rnn.x)}
         return Loss(loss, self._grads(found), output_tape[2].count)
 
@@ -198,7 +198,7 @@ class ManyToMany(_Reader):
         loss, output_tape = self._output_forward(pack(y, lengths), pack(_targets(batch), lengths), rng)
 
         grads, d_rows = self._output_backward(output_tape)
-        rnn = self.rnn.backward(rnn_tape, unpack(d_rows, y, lengths))
+        rnn = self.rnn.backward(rnn_tape, unpack(d_rows, y, lengths), wants_x=self.embedding is not None)
         found = {"output": grads, "rnn": rnn, **self._embed_backward(embed_tape, rnn.x)}
         return Loss(loss, self._grads(found), output_tape[2].count, state)
 
@@ -447,7 +447,8 @@ class EncoderDecoder(_Writer):
 
     def _encode_backward(self, tape: Any, d_vector: NDArray, d_memory: NDArray | None) -> dict[str, Any]:
         embedding_tape, dropped, encoder_tape, state = tape
-        found = {"encoder": self.encoder.backward(encoder_tape, d_memory, d_final(self.encoder, state, d_vector))}
+        d_state = d_final(self.encoder, state, d_vector)
+        found = {"encoder": self.encoder.backward(encoder_tape, d_memory, d_state, wants_x=self.embedding is not None)}
         if self.embedding is not None:
             dx = self._dropout.backward(dropped, found["encoder"].x).x
             found["embedding"] = self.embedding.backward(embedding_tape, dx)

@@ -57,7 +57,7 @@ class Recurrence(torch.autograd.Function):
         if torch.is_grad_enabled() or changed or not usual:
             return None, *_differentiate_pytorch(call, tensors, tape.noises, dresults, needed)
         with _ThreadsFor(call):
-            gradients = _backward(ctx.engine, call, tensors, tape, dresults)
+            gradients = _backward(ctx.engine, call, tensors, tape, dresults, needed[0])
         return None, *(d if wanted else None for d, wanted in zip(gradients, needed, strict=True))
 
 
@@ -152,9 +152,9 @@ def _forward(engine: Engine, call: Call, tensors: Sequence[Any]) -> tuple[tuple[
 
 
 def _backward(
-    engine: Engine, call: Call, tensors: Sequence[Any], tape: _Tape, dresults: Sequence[Tensor | None]
+    engine: Engine, call: Call, tensors: Sequence[Any], tape: _Tape, dresults: Sequence[Tensor | None], wants_x: bool
 ) -> list[Tensor | None]:
-    """The gradients in `tensors`."""
+    """The gradients in `tensors`; without that in x, if it is not wanted."""
     stack = call.stack
     x, h0, c0, *weights = tensors
     x, split = _time_major(call, x), _split(stack, weights)
@@ -165,13 +165,13 @@ def _backward(
     dweights = [native.zeros(w.shape, stack.dtype) for w in weights]
     dsplit = _fields(stack, dweights)
     dy = None if dresults[0] is None else _time_major(call, dresults[0])
-    dx = x
+    dx: NDArray | None = None
     for layer in reversed(range(len(stack.cells))):
         cell = stack.cells[layer]
         noise = array(tape.noises[layer - 1]) if layer > 0 and call.dropout else None
         below = x if layer == 0 else array(tape.outputs[layer - 1])
         below = below if noise is None else below * noise
-        dx = stack.empty(T, B, cell.input_size)
+        dx = stack.empty(T, B, cell.input_size) if layer > 0 or wants_x else None
         y = array(tape.outputs[layer])
         for d in range(D):
             k = layer * D + d
@@ -183,10 +183,10 @@ def _backward(
                 None if dy is None else direction_part(dy, d, cell.output_size), dh_n[k], at(dc_n, k), dx, dh[k],
                 at(dc, k), dsplit[k], d > 0,
             )  # fmt: skip
-        dy = dx if noise is None else dx * noise
+        dy = dx if noise is None or dx is None else dx * noise
     dstate = state_to_caller(dh, dc, call.batched)
-    dresults = _results(call.to_caller(dx), dstate)
-    return [*dresults, *([] if stack.has_c else [None]), *map(torch.from_numpy, dweights)]
+    found = [None if dx is None else call.to_caller(dx), *(dstate if stack.has_c else (dstate, None)), *dweights]
+    return [None if a is None else torch.from_numpy(a) for a in found]
 
 
 def _results(y: NDArray, state: Any) -> tuple[Tensor, ...]:
