@@ -6,7 +6,9 @@
 
 In each round both run in turn, and change places from round to round; the figure is the median over the rounds of the
 ratio within a round. Before a case is timed, its results and gradients are compared. A case below its floor is marked
-as a loss, and named again at the end. The last table is the adapter's own cost: a call whose engine does nothing.
+as a loss, and named again at the end. "packed" is given a PackedSequence; "padded" makes it of padded sequences in
+each run, by PyTorch's own functions for both. The last table is the adapter's own cost: a call whose engine does
+nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import fastrnn
 import fastrnn.torch
@@ -31,7 +34,7 @@ SIZES = {
 }
 ONE_SIZES = {"b1h64": (200, 1, 64, 64), "b1h128": (200, 1, 128, 128), "b1h256": (200, 1, 256, 256)}
 CELLS = ("LSTM", "GRU", "RNN")
-FLOORS = {"dense": {"LSTM": 1.15, "GRU": 2.0, "RNN": 1.3}, "packed": 3.0, "float64": 2.0, "one": 2.0}
+FLOORS = {"dense": {"LSTM": 1.15, "GRU": 2.0, "RNN": 1.3}, "packed": 3.0, "padded": 3.0, "float64": 2.0, "one": 2.0}
 
 
 def floor(kind: str, cell: str) -> float:
@@ -47,22 +50,28 @@ def build(cell: str, kind: str, sizes: tuple[int, int, int, int]) -> tuple[torch
     dtype = torch.float64 if kind == "float64" else torch.float32
     layer = getattr(torch.nn, cell)(I, H, dtype=dtype)
     x = torch.randn(T, B, I, dtype=dtype, requires_grad=True)
-    if kind != "packed":
+    if kind not in ("packed", "padded"):
         return layer, x, torch.randn(T, B, H, dtype=dtype)
     lengths = torch.randint(1, T + 1, (B,))
     lengths[0] = T
-    return layer, (x, lengths), torch.randn(int(lengths.sum()), H, dtype=dtype)
+    dy = torch.randn(int(lengths.sum()), H, dtype=dtype)
+    if kind == "padded":
+        return layer, (x, lengths), dy
+    packed = pack_padded_sequence(x.detach(), lengths, enforce_sorted=False)
+    packed.data.requires_grad_()
+    return layer, packed, dy
 
 
 def train(layer: torch.nn.Module, x: Any, dy: torch.Tensor) -> list[torch.Tensor]:
     """One forward and backward; the leaves, whose gradients are this run's."""
-    leaves = [x[0] if isinstance(x, tuple) else x, *layer.parameters()]
+    leaf = x.data if isinstance(x, PackedSequence) else x[0] if type(x) is tuple else x
+    leaves = [leaf, *layer.parameters()]
     for leaf in leaves:
         leaf.grad = None
-    if isinstance(x, tuple):
-        x = torch.nn.utils.rnn.pack_padded_sequence(*x, enforce_sorted=False)
+    if type(x) is tuple:
+        x = pack_padded_sequence(*x, enforce_sorted=False)
     y = layer(x)[0]
-    y = y.data if isinstance(y, torch.nn.utils.rnn.PackedSequence) else y
+    y = y.data if isinstance(y, PackedSequence) else y
     torch.autograd.backward(y, dy)
     return leaves
 
