@@ -1,15 +1,16 @@
-"""How good answers are: accuracy, perplexity, F1 of tokens and of classes, chrF, RMSE."""
+"""How good answers are: accuracy, also of counts, perplexity, F1 of tokens and of classes, chrF, RMSE."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-__all__ = ["accuracy", "chrf", "macro_f1", "perplexity", "rmse", "token_f1"]
+__all__ = ["accuracy", "accuracy_of_counts", "chrf", "macro_f1", "perplexity", "rmse", "token_f1"]
 
 
 def accuracy(predictions: Any, targets: Any, ignore: int = -100) -> float:
@@ -136,6 +137,59 @@ def chrf(predictions: Sequence[str], targets: Sequence[str]) -> float:
     except ImportError:
         raise ImportError("chrf: needs sacrebleu: pip install fastrnn[train]") from None
     return float(sacrebleu.corpus_chrf(list(predictions), [list(targets)]).score)
+
+
+def accuracy_of_counts(train: Iterable[Any], test: Iterable[Any], weight: float = 5.0) -> float:
+    """Return the accuracy of counts, as a baseline without a network: naive Bayes that backs off.
+
+    Parameters
+    ----------
+    train, test : iterable of (target, chains)
+        Examples, all with as many chains. A chain has what the target may depend on as hashable keys, at least one,
+        from the general to the special: say a word's last letter, and then the word. The last chain is of all that
+        the others are of, such as pairs of words, and begins with what these give, taken for independent.
+    weight : float, default 5.0
+        What is believed after a key is what was counted for it, and `weight` times what the key before it gives.
+
+    Returns
+    -------
+    float
+        0 to 1; NaN where there is nothing to test.
+
+    Raises
+    ------
+    ValueError
+        If `train` has no examples.
+    """
+    counts: dict[Hashable, Counter[Any]] = {}
+    for target, chains in train:
+        for key in [(), *_keys(chains)]:
+            counts.setdefault(key, Counter())[target] += 1
+    if not counts:
+        raise ValueError("train: expected at least one example, got none")
+    targets = {target: k for k, target in enumerate(counts[()])}
+    prior = np.array(list(counts[()].values())) / counts[()].total()
+
+    def given(keys: Iterable[Hashable], belief: Any) -> Any:
+        for key in keys:
+            if key in counts:
+                belief = weight * belief
+                belief[[targets[target] for target in counts[key]]] += list(counts[key].values())
+                belief /= belief.sum()
+        return belief
+
+    right = []
+    for target, chains in test:
+        *apart, joint = (list(keys) for _, keys in itertools.groupby(_keys(chains), key=lambda key: key[0]))
+        belief = prior * np.prod([given(keys, prior) / prior for keys in apart], axis=0)
+        belief = given(joint, belief / belief.sum())
+        right.append(int(belief.argmax()) == targets.get(target))
+    return float(np.mean(right)) if right else math.nan
+
+
+def _keys(chains: Iterable[Iterable[Hashable]]) -> Iterator[tuple[int, int, Hashable]]:
+    """Each key with its chain's number and its place in it."""
+    return ((n, depth, key) for n, chain in enumerate(chains) for depth, key in enumerate(chain))
 
 
 def _plain(tokens: Any) -> list[Any]:

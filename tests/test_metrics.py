@@ -48,3 +48,34 @@ def test_chrf_is_sacrebleus():
     assert metrics.chrf(truths, truths) == pytest.approx(100)
     with pytest.raises(ValueError, match="predictions: expected as many as targets"):
         metrics.chrf(["a"], [])
+
+
+def test_counts_back_off_from_the_special_to_the_general():
+    train = [("a", [("x", "xx"), ("q",)]), ("b", [("x", "xy"), ("q",)]), ("b", [("x", "xy"), ("r",)])]
+    test = [
+        ("b", [("x", "xy"), ("r",)]),
+        ("a", [("x", "xx"), ("s",)]),  # a pair that is new: what was counted for xx decides
+        ("b", [("x", "xz"), ("s",)]),  # and what was counted for x
+        ("b", [("y", "yy"), ("s",)]),  # the most frequent target
+        ("c", [("x", "xy"), ("r",)]),  # never seen: an error
+    ]
+    assert metrics.accuracy_of_counts(train, test, weight=0.5) == 0.8
+    assert metrics.accuracy_of_counts(iter(train), iter(test), weight=0.5) == 0.8
+    assert math.isnan(metrics.accuracy_of_counts(train, []))
+    with pytest.raises(ValueError, match="train: expected at least one example"):
+        metrics.accuracy_of_counts([], test)
+
+
+def test_counts_are_naive_bayes_where_no_pair_was_seen():
+    pairs = [("a", 0, 0), ("a", 0, 1), ("b", 1, 1), ("b", 1, 0), ("b", 0, 2)]
+    train = [(target, [(x,), (y,), ((x, y, target),)]) for target, x, y in pairs]
+    prior = {"a": 2 / 5, "b": 3 / 5}
+    for x in (0, 1):
+        for y in (0, 1, 2):
+            belief = dict(prior)
+            for target in prior:
+                for place, value in ((1, x), (2, y)):
+                    seen = [pair[0] for pair in pairs if pair[place] == value]
+                    belief[target] *= (seen.count(target) + 2 * prior[target]) / (len(seen) + 2) / prior[target]
+            best = max(belief, key=belief.get)
+            assert metrics.accuracy_of_counts(train, [(best, [(x,), (y,), ("new",)])], weight=2) == 1
