@@ -129,6 +129,28 @@ def test_a_word_that_drops_out_is_read_by_its_characters():
     assert nn.WordEncoder.rebuilt(words.parts, words.options).word_dropout == 0.5
 
 
+# ---- ensembles -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["last", "tagger"])
+def test_an_ensemble_is_the_mean_of_its_models(name, tmp_path):
+    models = [build_model(name, cell)[0] for cell in CELLS]
+    _, batch = build_model(name)
+    outputs = [model(batch.x, batch.x_lengths) for model in models]
+    mean = np.mean([nn.softmax(o[0] if isinstance(o, tuple) else o) for o in outputs], axis=0)
+    ensemble = nn.Ensemble(*models)
+    np.testing.assert_allclose(ensemble(batch.x, batch.x_lengths), mean, rtol=1e-12)
+    for k, answer in enumerate(ensemble.predict_batch(batch)):
+        own = mean[k] if name == "last" else mean[: batch.x_lengths[k], k]
+        np.testing.assert_array_equal(answer, own.argmax(axis=-1))
+    alone = nn.Ensemble(models[0]).predict_batch(batch)
+    for answer, expected in zip(alone, models[0].predict_batch(batch), strict=True):
+        np.testing.assert_array_equal(answer, expected)
+    ensemble.save(tmp_path / "e.npz")
+    loaded = nn.load(tmp_path / "e.npz")
+    np.testing.assert_array_equal(loaded(batch.x, batch.x_lengths), ensemble(batch.x, batch.x_lengths))
+
+
 # ---- streams ---------------------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from fastrnn.nn.layers import Activation, Dropout, Embedding, Linear, Part, Sequ
 from fastrnn.nn.losses import MeanSquaredError, SoftmaxCrossEntropy, log_softmax, softmax
 from fastrnn.nn.model import Loss, Model, load
 from fastrnn.nn.module import Module, load_parameters, parameters
-from fastrnn.nn.patterns import EncoderDecoder, ManyToMany, ManyToOne, ModelStream, OneToMany
+from fastrnn.nn.patterns import EncoderDecoder, Ensemble, ManyToMany, ManyToOne, ModelStream, OneToMany
 from fastrnn.nn.states import set_forget_bias, state_size
 from fastrnn.params import HasParams
 
@@ -25,6 +25,7 @@ __all__ = [
     "Dropout",
     "Embedding",
     "EncoderDecoder",
+    "Ensemble",
     "HasParams",
     "Linear",
     "Loss",
