@@ -10,7 +10,7 @@ import gzip
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ __all__ = [
     "Batches",
     "Chunks",
     "Dataset",
+    "PartlyShown",
     "Ragged",
     "Vocabulary",
     "encode_words",
@@ -400,6 +401,43 @@ class Batches:
     def _cut(self, rows: NDArray[np.intp], order: Iterable[int] | None = None) -> Iterator[Batch]:
         for k in range(len(self)) if order is None else order:
             yield self.dataset.batch(rows[k * self.size : (k + 1) * self.size])
+
+
+class PartlyShown:
+    """A source in which a model may read some of the targets, and learns the others: each given any of them.
+
+    Of each sequence another random share is shown, none to all. `fastrnn.nn.fill` has such a model answer one step
+    after the other, given what it has answered. Evaluation, ``for batch in source``, shows nothing.
+
+    Parameters
+    ----------
+    batches : Batches
+        Of sequences x (T, B, n) of ids and targets y (T, B), -100 where there is none.
+    ids : ndarray of int
+        (K,), what is read in place of each target.
+    column : int
+        Of x, in which it is read; before, it holds an id that says that nothing is shown.
+    """
+
+    def __init__(self, batches: Batches, ids: NDArray, column: int) -> None:
+        self.batches, self.ids, self.column = batches, np.asarray(ids), column
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Go through all examples with nothing shown."""
+        return iter(self.batches)
+
+    def __call__(self, rng: np.random.Generator) -> Iterator[Batch]:
+        """Go through all examples as drawn, with targets shown as drawn."""
+        for batch in self.batches(rng):
+            if batch.y is None:
+                raise ValueError("batches: expected targets, got none")
+            shown = (rng.random(batch.y.shape) < rng.random(batch.y.shape[1])) & (batch.y >= 0)
+            x = batch.x.copy()
+            x[shown, self.column] = self.ids[batch.y[shown]]
+            yield replace(batch, x=x, y=np.where(shown, -100, batch.y))
 
 
 class Chunks:

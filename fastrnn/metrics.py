@@ -1,16 +1,16 @@
-"""How good answers are: accuracy, also of counts, perplexity, F1 of tokens and of classes, chrF, RMSE."""
+"""How good answers are: accuracy, perplexity, F1 of tokens and of classes, chrF, RMSE; and counts as a baseline."""
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["accuracy", "accuracy_of_counts", "chrf", "macro_f1", "perplexity", "rmse", "token_f1"]
+__all__ = ["Counts", "accuracy", "chrf", "macro_f1", "perplexity", "rmse", "token_f1"]
 
 
 def accuracy(predictions: Any, targets: Any, ignore: int = -100) -> float:
@@ -139,57 +139,65 @@ def chrf(predictions: Sequence[str], targets: Sequence[str]) -> float:
     return float(sacrebleu.corpus_chrf(list(predictions), [list(targets)]).score)
 
 
-def accuracy_of_counts(train: Iterable[Any], test: Iterable[Any], weight: float = 5.0) -> float:
-    """Return the accuracy of counts, as a baseline without a network: naive Bayes that backs off.
+class Counts:
+    """Naive Bayes that backs off: classes as they were counted, a baseline without a network.
 
     Parameters
     ----------
-    train, test : iterable of (target, chains)
-        Examples, all with as many chains. A chain has what the target may depend on as hashable keys, at least one,
-        from the general to the special: say a word's last letter, and then the word. The last chain is of all that
-        the others are of, such as pairs of words, and begins with what these give, taken for independent.
+    examples : iterable of (target, chains)
+        What is counted; targets that are not among `targets` are left out. All examples have as many chains. A chain
+        has what the target may depend on as hashable keys, at least one, from the general to the special: say a word's
+        last letter, and then the word. The last chain is of all that the others are of, such as pairs of words, and
+        begins with what these give, taken for independent.
+    targets : sequence
+        The K classes, each once.
     weight : float, default 5.0
-        What is believed after a key is what was counted for it, and `weight` times what the key before it gives.
+        What is believed after a key is what was counted for it, and `weight` times what the key before it gives. The
+        first key follows the shares of all targets, each of them counted once more.
 
-    Returns
-    -------
-    float
-        0 to 1; NaN where there is nothing to test.
-
-    Raises
-    ------
-    ValueError
-        If `train` has no examples.
+    Attributes
+    ----------
+    targets : tuple
     """
-    counts: dict[Hashable, Counter[Any]] = {}
-    for target, chains in train:
-        for key in [(), *_keys(chains)]:
-            counts.setdefault(key, Counter())[target] += 1
-    if not counts:
-        raise ValueError("train: expected at least one example, got none")
-    targets = {target: k for k, target in enumerate(counts[()])}
-    prior = np.array(list(counts[()].values())) / counts[()].total()
 
-    def given(keys: Iterable[Hashable], belief: Any) -> Any:
+    def __init__(self, examples: Iterable[Any], targets: Sequence[Hashable], weight: float = 5.0) -> None:
+        self.targets, self.weight = tuple(targets), weight
+        ids = {target: k for k, target in enumerate(self.targets)}
+        self._counts: dict[Hashable, Counter[int]] = {}
+        every = np.ones(len(ids))
+        for target, chains in examples:
+            if (k := ids.get(target)) is not None:
+                every[k] += 1
+                for keys in _keys(chains):
+                    for key in keys:
+                        self._counts.setdefault(key, Counter())[k] += 1
+        self._prior = every / every.sum()
+
+    def __call__(self, chains: Iterable[Iterable[Hashable]]) -> NDArray[np.float64]:
+        """Return the targets' probabilities (K,), given an example's chains."""
+        *apart, joint = _keys(chains)
+        belief = self._prior.copy()
+        for keys in apart:
+            belief *= self._given(keys, self._prior) / self._prior
+        return self._given(joint, belief / belief.sum())
+
+    def accuracy(self, examples: Iterable[Any]) -> float:
+        """Return the share of examples whose target is the likeliest given their chains; NaN where there are none."""
+        right = [self.targets[int(self(chains).argmax())] == target for target, chains in examples]
+        return float(np.mean(right)) if right else math.nan
+
+    def _given(self, keys: Iterable[Hashable], belief: NDArray) -> NDArray:
         for key in keys:
-            if key in counts:
-                belief = weight * belief
-                belief[[targets[target] for target in counts[key]]] += list(counts[key].values())
+            if seen := self._counts.get(key):
+                belief = self.weight * belief
+                belief[list(seen)] += list(seen.values())
                 belief /= belief.sum()
         return belief
 
-    right = []
-    for target, chains in test:
-        *apart, joint = (list(keys) for _, keys in itertools.groupby(_keys(chains), key=lambda key: key[0]))
-        belief = prior * np.prod([given(keys, prior) / prior for keys in apart], axis=0)
-        belief = given(joint, belief / belief.sum())
-        right.append(int(belief.argmax()) == targets.get(target))
-    return float(np.mean(right)) if right else math.nan
 
-
-def _keys(chains: Iterable[Iterable[Hashable]]) -> Iterator[tuple[int, int, Hashable]]:
-    """Each key with its chain's number and its place in it."""
-    return ((n, depth, key) for n, chain in enumerate(chains) for depth, key in enumerate(chain))
+def _keys(chains: Iterable[Iterable[Hashable]]) -> list[list[Hashable]]:
+    """Each chain's keys, marked with its number and their place in it."""
+    return [[(n, depth, key) for depth, key in enumerate(chain)] for n, chain in enumerate(chains)]
 
 
 def _plain(tokens: Any) -> list[Any]:

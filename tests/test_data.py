@@ -197,3 +197,24 @@ def test_too_short_texts_say_so():
     with pytest.raises(ValueError, match=r"ids: expected at least 13 to train on .* got 12"):
         list(Chunks(np.arange(12), 3, 4)(RNG))
     assert len(list(Chunks(np.arange(13), 3, 4)(RNG))) == len(Chunks(np.arange(13), 3, 4)) == 1
+
+
+def test_some_targets_are_shown_and_the_others_are_to_be_learned():
+    y = [RNG.integers(0, 3, n) for n in (4, 9, 9, 6) * 20]
+    y[0][:] = -100
+    batches = Batches(Dataset([np.stack([0 * a, 0 * a + 9], axis=1) for a in y], y), 8)
+    source, ids = data.PartlyShown(batches, np.array([5, 6, 7]), column=0), np.array([5, 6, 7])
+    assert len(source) == len(batches) == 10
+    shares = []
+    for batch, plain in zip(source(np.random.default_rng(1)), batches(np.random.default_rng(1)), strict=False):
+        assert (batch.x[..., 1] == plain.x[..., 1]).all()
+        shown = batch.x[..., 0] != 0
+        np.testing.assert_array_equal(batch.x[..., 0][shown], ids[plain.y[shown]])
+        np.testing.assert_array_equal(batch.y, np.where(shown, -100, plain.y))
+        shares += shown.mean(axis=0).tolist()
+    assert min(shares) < 0.2 < 0.4 < np.mean(shares) < 0.6 < 0.8 < max(shares)
+    for batch, plain in zip(source, batches, strict=True):
+        np.testing.assert_array_equal(batch.x, plain.x)
+        np.testing.assert_array_equal(batch.y, plain.y)
+    with pytest.raises(ValueError, match="expected targets"):
+        next(data.PartlyShown(Batches(Dataset([[1]]), 1), ids, 0)(np.random.default_rng(1)))

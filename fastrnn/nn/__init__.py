@@ -9,7 +9,7 @@
 from fastrnn.nn.attention import Attention
 from fastrnn.nn.decoder import Decoder
 from fastrnn.nn.encoders import WordEncoder
-from fastrnn.nn.generation import Steps, beam_search, draw, sample
+from fastrnn.nn.generation import Steps, beam_search, draw, fill, sample
 from fastrnn.nn.layers import Activation, Dropout, Embedding, Linear, Part, Sequential
 from fastrnn.nn.losses import MeanSquaredError, SoftmaxCrossEntropy, log_softmax, softmax
 from fastrnn.nn.model import Loss, Model, load
@@ -43,6 +43,7 @@ __all__ = [
     "WordEncoder",
     "beam_search",
     "draw",
+    "fill",
     "load",
     "load_parameters",
     "log_softmax",

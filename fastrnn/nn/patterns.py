@@ -266,10 +266,11 @@ class Ensemble(Model):
             total = total + softmax(logits[0] if isinstance(logits, tuple) else logits)
         return total / len(self.parts)
 
-    def predict_batch(self, batch: Batch) -> Sequence[Any]:
-        """Return each example's class or, of each step, classes (T,)."""
-        answers = self(batch.x, batch.x_lengths).argmax(axis=-1)
-        return _cut(answers, batch) if answers.ndim == 2 else list(answers)
+    def predict_batch(self, batch: Batch, *, probabilities: bool = False) -> Sequence[Any]:
+        """Return each example's class or, of each step, classes (T,); or their `probabilities`, (K,) or (T, K)."""
+        mean = self(batch.x, batch.x_lengths)
+        answers = mean if probabilities else mean.argmax(axis=-1)
+        return _cut(answers, batch) if mean.ndim == 3 else list(answers)
 
 
 def _cut(steps: NDArray, batch: Batch) -> list[NDArray]:
