@@ -146,13 +146,10 @@ class Embedding(Layer):
         """
         ids = integers("ids", ids)
         within("ids", ids, self.num_embeddings)
-        steps = ids.shape
-        if self.columns is not None:
-            if ids.shape[-1:] != (self.columns,):
-                raise ValueError(f"ids: expected (..., {self.columns}), got {ids.shape}")
-            steps = ids.shape[:-1]
+        if self.columns is not None and ids.shape[-1:] != (self.columns,):
+            raise ValueError(f"ids: expected (..., {self.columns}), got {ids.shape}")
         vectors = self._param("weight").take(ids, axis=0)
-        return vectors.reshape(*steps, self.output_size), EmbeddingTape(ids.copy())
+        return vectors.reshape(self._joined(ids)), EmbeddingTape(ids.copy())
 
     def backward(self, tape: EmbeddingTape, dy: Any) -> Gradients:
         """Differentiate `forward`. Pure; an id's rows are added in the order of the ids, the same in every run.
@@ -175,10 +172,15 @@ class Embedding(Layer):
             If `dy` has a wrong dtype or shape.
         """
         dy = validate.array("dy", dy, self.dtype)
-        steps = tape.ids.shape if self.columns is None else tape.ids.shape[:-1]
-        same_shape("dy", dy, (*steps, self.output_size))
+        same_shape("dy", dy, self._joined(tape.ids))
         weight = add_rows(tape.ids.reshape(-1), dy.reshape(-1, self.embedding_dim), self.num_embeddings)
         return Gradients(None, None, {"weight": weight})
+
+    def _joined(self, ids: NDArray) -> tuple[int, ...]:
+        """The shape of y."""
+        if self.columns is None:
+            return (*ids.shape, self.embedding_dim)
+        return (*ids.shape[:-1], self.columns * self.embedding_dim)
 
 
 @dataclass(frozen=True, slots=True)
