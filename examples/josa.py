@@ -1,19 +1,18 @@
-"""Korean particles: a bidirectional LSTM over bare words says which particle, or ending, each takes in its sentence.
+"""Korean particles: bidirectional LSTMs over bare words say which particle, or ending, each takes in its sentence.
 
 python examples/josa.py --quick                                 # sentences of a small grammar: no download
 python examples/josa.py --data DIR                              # DIR/josa_kaist: made from UD_Korean-Kaist
 python examples/josa.py --data DIR --words "아이 공원 친구 놀다"   # a sentence of your own words
 
-It learns from two kinds of sentences: those in which only the particles are missing, and lists of content words, where
-an answer may also be an edit, such as 하다>한다. So it is a tagger, by which it is scored, and writes sentences, too.
-The sound of a particle (이 or 가) is no question for a network: `with_particle` has the rule.
-Beside it in the same run: the most frequent particle given stem and next word, or else only one of them.
+Taggers fill the slots of sentences in which only the particles are missing: the mean of several is scored. A generator
+learns from lists of content words, too, where an answer may be an edit, such as 하다>한다. In training it is shown some
+of a sentence's answers; so it writes a sentence the surest answer first, each given those before. The sound of a
+particle (이 or 가) is no question for a network: `with_particle` has the rule.
+Beside them in the same run: naive Bayes counts of a word and the next one, alone and multiplied with the network's.
 """
 
-import gzip
 import re
 import sys
-from collections import Counter, defaultdict
 from pathlib import Path
 
 import click
@@ -21,11 +20,13 @@ import numpy as np
 
 import fastrnn
 from fastrnn import metrics, nn, optim
-from fastrnn.data import Batches, Dataset, Vocabulary, encode_words
+from fastrnn.data import Batches, Dataset, PartlyShown, Vocabulary, encode_words, read_blocks
 from fastrnn.train import Trainer
 
 BAR = 0.95  # accuracy on the grammar
-NONE, SKIPPED = "-", ""  # no particle; nothing to learn or to score
+COUNTS = 0.3  # how much the counts' logarithms weigh beside the network's
+NONE, SKIPPED = "-", ""  # no particle; no slot
+HIDDEN, NO_SLOT = "<hidden>", "<no slot>"  # what is read where no tag is shown
 PEOPLE = ["백설공주", "왕자", "동물들", "난쟁이", "아이", "친구", "할머니", "선생님"]
 PLACES, THINGS = ["숲속", "공원", "학교", "시장", "집", "산"], ["사과", "책", "노래", "꽃", "빵", "그림"]
 VERBS = {  # the ending of each, and what its second person, thing and place take
@@ -47,23 +48,22 @@ def grammar_sentence(rng):
     return [str(word) for word in words], list(tags)
 
 
-def blocks(path):
-    """The parts of a table that empty lines divide, each as its lines' columns."""
-    for block in gzip.decompress(path.read_bytes()).decode().strip().split("\n\n"):
-        yield [line.split("\t") for line in block.split("\n") if "\t" in line]
-
-
-def read_tagged(path):
-    """Sentences as stems and their particles' classes, SKIPPED where there is no slot."""
-    return [([r[0] for r in rows], [r[2] if r[3] == "1" else SKIPPED for r in rows]) for rows in blocks(path)]
-
-
 def edit(bare, written, classes):
     """What was done to a bare word: its particle's class or, as a>b, what was replaced at its end."""
     written = written.rstrip(".,?!")
     same = next(k for k in range(len(bare), -1, -1) if written.startswith(bare[:k]))
     replaced = f"{bare[same:]}>{written[same:]}"
     return NONE if replaced == ">" else classes.get(written[same:], replaced) if same == len(bare) else replaced
+
+
+def read_josa(folder):
+    """Sentences of stems and tags to train, validate and test with; content words and edits; and a test of these."""
+    rows = [list(read_blocks(folder / f"tag_{part}.tsv.gz")) for part in ("train", "dev", "test")]
+    tagged = [[([r[0] for r in s], [r[2] if r[3] == "1" else SKIPPED for r in s]) for s in part] for part in rows]
+    classes = {surface: tag for s in rows[0] for _, surface, tag, slot in s if slot == "1"}
+    pairs = [(bare.split(), written.split()) for bare, written in next(read_blocks(folder / "gen_train.tsv.gz"))]
+    edits = [(b, [edit(*both, classes) for both in zip(b, w, strict=True)]) for b, w in pairs if len(b) == len(w)]
+    return *tagged, edits, next(read_blocks(folder / "gen_test.tsv.gz"))
 
 
 def with_particle(word, tag):
@@ -85,103 +85,128 @@ def with_particle(word, tag):
 
 
 def slots(sentences):
-    """Each slot's particle, and what it could be guessed from, the best first."""
-    for words, tags in sentences:
-        for word, after, tag in zip(words, [*words[1:], ""], tags, strict=True):
+    """Each slot's tag and what is counted with it: the word, the next one, and both; see `metrics.Counts`."""
+    for words, row in sentences:
+        for word, after, tag in zip(words, [*words[1:], ""], row, strict=True):
             if tag != SKIPPED:
-                yield tag, [(word, after), ("next", after), ("stem", word), None]
+                yield tag, [(word[-1:], word), (after[-1:], after[-2:], after), ((word, after),)]
 
 
-def by_neighbours(train, test):
-    """Slot accuracy of the most frequent particle given as much as has been seen."""
-    counts = defaultdict(Counter)
-    for tag, keys in slots(train):
-        for key in keys:
-            counts[key][tag] += 1
-    best = {key: count.most_common(1)[0][0] for key, count in counts.items()}
-    return np.mean([best[next(key for key in keys if key in best)] == tag for tag, keys in slots(test)])
+def ends(word):
+    """A word's first and last letters: verbs have so many forms that most are rare."""
+    return [f"{word[:k]}_" for k in (1, 2, 3)] + [f"_{word[-k:]}" for k in (1, 2, 3)]
+
+
+def build_vocabularies(sentences, rare):
+    """Of words with their ends and what can be shown of a tag, of characters, and of tags."""
+    tags = Vocabulary.build(([tag for tag in row if tag] for _, row in sentences), min_count=5, specials=())
+    specials = ("<pad>", "<unk>", HIDDEN, NO_SLOT, *(f"={tag}" for tag in tags.tokens))
+    words = [word for words, _ in sentences for word in words]
+    known = Vocabulary.build(([word, *ends(word)] for word in words), min_count=rare, specials=specials)
+    return {"words": known, "characters": Vocabulary.build(words), "tags": tags}
+
+
+def encode(words, row, vocabularies):
+    """Ids of each word, of what is shown of its tag (at first nothing), its ends and its characters."""
+    starts = [NO_SLOT if tag == SKIPPED else HIDDEN for tag in row]
+    more = [[start, *ends(word)] for start, word in zip(starts, words, strict=True)]
+    return encode_words(words, vocabularies["words"], vocabularies["characters"], more=more)
+
+
+def dataset(sentences, vocabularies, learn=True):
+    """What is read, and the tags' ids. A rare tag is not learned; in a test its id is one that no answer has."""
+    tags = vocabularies["tags"].tokens
+    ids, rare = {tag: k for k, tag in enumerate(tags)} | {SKIPPED: -100}, -100 if learn else len(tags)
+    y = [[ids.get(tag, rare) for tag in row] for _, row in sentences]
+    return Dataset([encode(*sentence, vocabularies) for sentence in sentences], y)
+
+
+def shown(vocabularies):
+    """The ids of tags where they are read."""
+    return vocabularies["words"].encode(f"={tag}" for tag in vocabularies["tags"].tokens)
+
+
+def write(model, words):
+    """The sentence of these words, whose tags are filled in."""
+    tags = model.vocabularies["tags"].tokens
+    x, ids = encode(words, [None] * len(words), model.vocabularies), shown(model.vocabularies)
+    fits = [[">" not in tag or word.endswith(tag.split(">")[0]) for tag in tags] for word in words]
+    answers = nn.fill(model, x, ids, 1, fits)
+    return " ".join(with_particle(word, tags[k]) for word, k in zip(words, answers, strict=True)) + "."
 
 
 @click.command()
 @click.option("--data", type=click.Path(exists=True, path_type=Path), help="the folder that holds josa_kaist/")
 @click.option("--quick", is_flag=True, help="the grammar; exit status 1 if the bar is missed")
 @click.option("--words", default="백설공주 동물들 숲속 이야기하다", show_default=True, help="to make a sentence of")
-@click.option("--epochs", type=int, help="passes of training  [default: 5; grammar: 8]")
-@click.option("--minutes", type=float, help="a budget of time instead")
+@click.option("--taggers", type=int, help="whose mean fills the slots  [default: 2; grammar: 1]")
+@click.option("--epochs", default=6, show_default=True, help="passes of training, for each model")
 @click.option("--seed", default=0, show_default=True)
-@click.option("--hidden", default=128, show_default=True, help="H, in each direction")
-@click.option("--dropout", default=0.3, show_default=True)
+@click.option("--hidden", type=int, help="H, in each direction  [default: 256; grammar: 32]")
+@click.option("--dropout", default=0.5, show_default=True)
 @click.option("--lr", default=3e-3, show_default=True)
-@click.option("--save", type=click.Path(), help="a file for the model: .npz or .safetensors")
-def main(data, quick, words, epochs, minutes, seed, hidden, dropout, lr, save):
+@click.option("--save", type=click.Path(path_type=Path), help="a folder for tagger.npz and generator.npz")
+def main(data, quick, words, taggers, epochs, seed, hidden, dropout, lr, save):
     """Train, print the slot accuracy beside that of counts, and write a sentence."""
-    rng, real = np.random.default_rng(seed), data is not None and not quick
-    if real:
-        folder = data / "josa_kaist"
-        tagged, valid, test = (read_tagged(folder / f"tag_{part}.tsv.gz") for part in ("train", "dev", "test"))
-        classes = {row[1]: row[2] for rows in blocks(folder / "tag_train.tsv.gz") for row in rows if row[3] == "1"}
-        pairs = [(bare.split(), written.split()) for bare, written in next(blocks(folder / "gen_train.tsv.gz"))]
-        pairs = [(b, [edit(*both, classes) for both in zip(b, w, strict=True)]) for b, w in pairs if len(b) == len(w)]
-        word_size, character_size, characters_hidden, batch, epochs = 96, 32, 64, 64, epochs or 5
+    if real := data is not None and not quick:
+        tagged, valid, test, edits, to_write = read_josa(data / "josa_kaist")
+        taggers, size, hidden, size_of_batch, rare = taggers or 2, 40, hidden or 256, 64, 3
     else:
+        rng = np.random.default_rng(seed)
         tagged, valid, test = ([grammar_sentence(rng) for _ in range(n)] for n in (2000, 200, 500))
-        pairs, word_size, character_size, characters_hidden, batch = [], 16, 16, 16, 32
-        hidden, epochs = 32, epochs or 8
-    train = tagged + pairs
-    stems = Vocabulary.build((stems for stems, _ in train), min_count=3)
-    characters = Vocabulary.build(stem for stems, _ in train for stem in stems)
-    tags = Vocabulary.build(([tag for tag in tags if tag] for _, tags in train), min_count=5, specials=())
-
-    def dataset(sentences):
-        y = [[tags.id(tag) if tag in tags else -100 for tag in sentence_tags] for _, sentence_tags in sentences]
-        return Dataset([encode_words(stems_, stems, characters) for stems_, _ in sentences], y)
-
-    embedding = nn.WordEncoder(
-        nn.Embedding(len(characters), character_size, scale=0.1, rng=rng),
-        fastrnn.LSTM(character_size, characters_hidden, bidirectional=True, rng=rng),
-        nn.Embedding(len(stems), word_size, scale=0.1, rng=rng),
-        word_dropout=0.15,
-    )
-    rnn = fastrnn.LSTM(embedding.output_size, hidden, bidirectional=True, rng=rng)
-    model = nn.ManyToMany(rnn, nn.Linear(2 * hidden, len(tags), rng=rng), embedding, dropout=dropout)
-    model.vocabularies |= {"words": stems, "characters": characters, "tags": tags}
+        edits, taggers, size, hidden, size_of_batch, rare = [], taggers or 1, 8, hidden or 32, 32, 1
 
     def accuracy(model, sentences):
-        answers = np.concatenate(model.predict(Batches(dataset(sentences), 64)))
-        given = zip(answers, (tag for _, row in sentences for tag in row), strict=True)
-        return np.mean([tags.tokens[answer] == tag for answer, tag in given if tag != SKIPPED])
+        rows = dataset(sentences, model.vocabularies, learn=False)
+        return metrics.accuracy(model.predict(Batches(rows, 64)), rows.y)
 
-    def write(words):
-        """The sentence of these words, each with the likeliest tag that it can take."""
-        logits, _ = model(encode_words(words, stems, characters)[:, None])
-        fitting = []
-        for word, row in zip(words, logits[:, 0], strict=True):
-            ranked = (tags.tokens[k] for k in np.argsort(-row))
-            fitting.append(next(tag for tag in ranked if ">" not in tag or word.endswith(tag.split(">")[0])))
-        return " ".join(map(with_particle, words, fitting)) + "."
+    def train(sentences, seed, valid=None, show=False):
+        rng, found = np.random.default_rng(seed), build_vocabularies(sentences, rare)
+        embedding = nn.WordEncoder(
+            nn.Embedding(len(found["characters"]), size, scale=0.1, rng=rng),
+            fastrnn.LSTM(size, size, bidirectional=True, rng=rng),
+            nn.Embedding(len(found["words"]), size, scale=0.1, columns=8, rng=rng),
+            word_dropout=0.2,
+        )
+        rnn = fastrnn.LSTM(embedding.output_size, hidden, bidirectional=True, rng=rng)
+        model = nn.ManyToMany(rnn, nn.Linear(2 * hidden, len(found["tags"]), rng=rng), embedding, dropout=dropout)
+        model.vocabularies |= found
+        source = Batches(dataset(sentences, found), size_of_batch)
+        Trainer(
+            model,
+            optim.AdamW(model.params, lr),
+            PartlyShown(source, shown(found), column=1) if show else source,
+            valid and (lambda model: accuracy(model, valid)),
+            maximize=True,
+            epochs=epochs,
+            schedule=optim.warmup_cosine(),
+            seed=seed,
+            unit="words",
+        ).fit()
+        return model
 
-    Trainer(
-        model,
-        optim.AdamW(model.params, lr),
-        Batches(dataset(train), batch),
-        lambda model: accuracy(model, valid),
-        maximize=True,
-        schedule=optim.warmup_cosine(),
-        evaluations=8 if minutes else None,
-        seed=seed,
-        unit="words",
-        **({"seconds": 60 * minutes} if minutes else {"epochs": epochs}),
-    ).fit()
+    tagger = nn.Ensemble(*(train(tagged, seed + k, valid) for k in range(taggers)))
+    tagger.vocabularies |= tagger.parts["0"].vocabularies
+    generator = train(tagged + edits, seed, show=True)
     if save:
-        model.save(save)
+        save.mkdir(exist_ok=True)
+        tagger.save(save / "tagger.npz")
+        generator.save(save / "generator.npz")
 
-    score = accuracy(model, test)
-    print(f"slot accuracy {score:.4f}, stem and next word {by_neighbours(tagged, test):.4f}")
+    rows = dataset(test, tagger.vocabularies, learn=False)
+    truth, by_network = rows.y.values, np.concatenate(tagger.predict(Batches(rows, 64), probabilities=True))
+    truth, by_network = truth[truth != -100], by_network[truth != -100]
+    counts = metrics.Counts(slots(tagged), tagger.vocabularies["tags"].tokens)
+    by_counts = np.array([counts(chains) for _, chains in slots(test)])
+    network, counted, score = (
+        np.mean(p.argmax(axis=-1) == truth) for p in (by_network, by_counts, by_network * by_counts**COUNTS)
+    )
+    print(f"slot accuracy: network {network:.4f}, counts {counted:.4f}, both {score:.4f}")
     if real:
-        bare, sentences = zip(*next(blocks(folder / "gen_test.tsv.gz")), strict=True)
-        ours = metrics.chrf([write(words.split()) for words in bare], sentences)
+        bare, sentences = zip(*to_write, strict=True)
+        ours = metrics.chrf([write(generator, words.split()) for words in bare], sentences)
         print(f"sentences of content words: chrF {ours:.1f}, the bare words {metrics.chrf(bare, sentences):.1f}")
-    sentence = write(words.split())
+    sentence = write(generator, words.split())
     print(f"{words}: {sentence}")
     if quick and (score < BAR or sentence != "백설공주가 동물들과 숲속에서 이야기한다."):
         sys.exit(f"expected an accuracy of at least {BAR}, and that Snow White talks with the animals in the forest")

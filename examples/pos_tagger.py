@@ -7,7 +7,6 @@ python examples/pos_tagger.py --data DIR --treebank ud_korean_kaist
 Beside it in the same run: each word's most frequent tag, an unknown word's by its last letters.
 """
 
-import gzip
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 
 import fastrnn
 from fastrnn import metrics, nn, optim
-from fastrnn.data import Batches, Dataset, Vocabulary, encode_words
+from fastrnn.data import Batches, Dataset, Vocabulary, encode_words, read_blocks
 from fastrnn.train import Trainer
 
 BAR = 0.97  # UPOS accuracy on the grammar
@@ -53,11 +52,7 @@ def grammar_sentence(rng):
 
 def read_treebank(path):
     """Sentences as words and tags: a word a line, an empty line after each sentence."""
-    sentences = []
-    for block in gzip.decompress(path.read_bytes()).decode().strip().split("\n\n"):
-        rows = [line.split("\t") for line in block.split("\n") if "\t" in line]
-        sentences.append(([row[0] for row in rows], [row[1] for row in rows]))
-    return sentences
+    return [([row[0] for row in rows], [row[1] for row in rows]) for rows in read_blocks(path)]
 
 
 def most_frequent(train, test):

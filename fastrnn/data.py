@@ -6,9 +6,12 @@ A source of batches is used in two ways. `for batch in source` goes through all 
 
 from __future__ import annotations
 
+import gzip
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,9 +29,11 @@ __all__ = [
     "Batches",
     "Chunks",
     "Dataset",
+    "PartlyShown",
     "Ragged",
     "Vocabulary",
     "encode_words",
+    "read_blocks",
 ]
 
 SPECIALS = ("<pad>", "<unk>", "<bos>", "<eos>")
@@ -129,8 +134,9 @@ class Vocabulary:
 
 
 def encode_words(
-    words: Sequence[str], vocabulary: Vocabulary, characters: Vocabulary, max_characters: int = 16
-) -> NDArray[np.int32]:
+    words: Sequence[str], vocabulary: Vocabulary, characters: Vocabulary, max_characters: int = 16,
+    more: Sequence[Sequence[str]] | None = None,
+) -> NDArray[np.int32]:  # fmt: skip
     """Return words as `fastrnn.nn.WordEncoder` reads them: each one's id, then the ids of its characters.
 
     Parameters
@@ -141,16 +147,19 @@ def encode_words(
         Of words and of characters. The id 0 of `characters` must be "<pad>".
     max_characters : int, default 16
         C. Of a longer word only so many characters are kept, half of them its last.
+    more : sequence of sequences of str, optional
+        n tokens of each word, such as its beginnings and ends, that are in `vocabulary` as well. Then the encoder's
+        `words` has n + 1 columns.
 
     Returns
     -------
     ndarray
-        (T, 1 + C), padded with 0 after a word's end.
+        (T, 1 + C) or (T, 1 + n + C), padded with 0 after a word's end.
 
     Raises
     ------
     ValueError
-        If `characters` has no "<pad>" at 0.
+        If `characters` has no "<pad>" at 0, or `more` is not equally much of each word.
     """
     if characters.tokens[:1] != ("<pad>",):
         raise ValueError(f"characters: expected a vocabulary with '<pad>' at 0, got {characters!r}")
@@ -161,7 +170,31 @@ def encode_words(
             last = max_characters // 2
             word = word[: max_characters - last] + word[len(word) - last :]
         row[1 : 1 + len(word)] = characters.encode(word)
-    return result
+    if more is None:
+        return result
+    ids = np.array([vocabulary.encode(tokens) for tokens in more], np.int32).reshape(len(words), -1)
+    return np.concatenate([result[:, :1], ids, result[:, 1:]], axis=1)
+
+
+def read_blocks(path: str | os.PathLike[str]) -> Iterator[list[list[str]]]:
+    """Read a table whose rows are lines, with tabs between columns, and whose blocks end in empty lines, as treebanks.
+
+    Parameters
+    ----------
+    path : path-like
+        A text in UTF-8; one whose name ends in .gz is unpacked.
+
+    Yields
+    ------
+    list of list of str
+        A block's rows, say a sentence's words, each as its columns. Lines without a tab, such as comments, are left
+        out.
+    """
+    data = Path(path).read_bytes()
+    text = (gzip.decompress(data) if os.fspath(path).endswith(".gz") else data).decode()
+    for block in text.replace("\r\n", "\n").strip("\n").split("\n\n"):
+        if rows := [line.split("\t") for line in block.split("\n") if "\t" in line]:
+            yield rows
 
 
 class Ragged:
@@ -368,6 +401,43 @@ class Batches:
     def _cut(self, rows: NDArray[np.intp], order: Iterable[int] | None = None) -> Iterator[Batch]:
         for k in range(len(self)) if order is None else order:
             yield self.dataset.batch(rows[k * self.size : (k + 1) * self.size])
+
+
+class PartlyShown:
+    """A source in which a model may read some of the targets, and learns the others: each given any of them.
+
+    Of each sequence another random share is shown, none to all. `fastrnn.nn.fill` has such a model answer one step
+    after the other, given what it has answered. Evaluation, ``for batch in source``, shows nothing.
+
+    Parameters
+    ----------
+    batches : Batches
+        Of sequences x (T, B, n) of ids and targets y (T, B), -100 where there is none.
+    ids : ndarray of int
+        (K,), what is read in place of each target.
+    column : int
+        Of x, in which it is read; before, it holds an id that says that nothing is shown.
+    """
+
+    def __init__(self, batches: Batches, ids: NDArray, column: int) -> None:
+        self.batches, self.ids, self.column = batches, np.asarray(ids), column
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Go through all examples with nothing shown."""
+        return iter(self.batches)
+
+    def __call__(self, rng: np.random.Generator) -> Iterator[Batch]:
+        """Go through all examples as drawn, with targets shown as drawn."""
+        for batch in self.batches(rng):
+            if batch.y is None:
+                raise ValueError("batches: expected targets, got none")
+            shown = (rng.random(batch.y.shape) < rng.random(batch.y.shape[1])) & (batch.y >= 0)
+            x = batch.x.copy()
+            x[shown, self.column] = self.ids[batch.y[shown]]
+            yield replace(batch, x=x, y=np.where(shown, -100, batch.y))
 
 
 class Chunks:

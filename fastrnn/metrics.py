@@ -1,4 +1,4 @@
-"""How good answers are: accuracy, perplexity, F1 of tokens and of classes, chrF, RMSE."""
+"""How good answers are: accuracy, perplexity, F1 of tokens and of classes, chrF, RMSE; and counts as a baseline."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["accuracy", "chrf", "macro_f1", "perplexity", "rmse", "token_f1"]
+__all__ = ["Counts", "accuracy", "chrf", "macro_f1", "perplexity", "rmse", "token_f1"]
 
 
 def accuracy(predictions: Any, targets: Any, ignore: int = -100) -> float:
@@ -136,6 +137,67 @@ def chrf(predictions: Sequence[str], targets: Sequence[str]) -> float:
     except ImportError:
         raise ImportError("chrf: needs sacrebleu: pip install fastrnn[train]") from None
     return float(sacrebleu.corpus_chrf(list(predictions), [list(targets)]).score)
+
+
+class Counts:
+    """Naive Bayes that backs off: classes as they were counted, a baseline without a network.
+
+    Parameters
+    ----------
+    examples : iterable of (target, chains)
+        What is counted; targets that are not among `targets` are left out. All examples have as many chains. A chain
+        has what the target may depend on as hashable keys, at least one, from the general to the special: say a word's
+        last letter, and then the word. The last chain is of all that the others are of, such as pairs of words, and
+        begins with what these give, taken for independent.
+    targets : sequence
+        The K classes, each once.
+    weight : float, default 5.0
+        What is believed after a key is what was counted for it, and `weight` times what the key before it gives. The
+        first key follows the shares of all targets, each of them counted once more.
+
+    Attributes
+    ----------
+    targets : tuple
+    """
+
+    def __init__(self, examples: Iterable[Any], targets: Sequence[Hashable], weight: float = 5.0) -> None:
+        self.targets, self.weight = tuple(targets), weight
+        ids = {target: k for k, target in enumerate(self.targets)}
+        self._counts: dict[Hashable, Counter[int]] = {}
+        every = np.ones(len(ids))
+        for target, chains in examples:
+            if (k := ids.get(target)) is not None:
+                every[k] += 1
+                for keys in _keys(chains):
+                    for key in keys:
+                        self._counts.setdefault(key, Counter())[k] += 1
+        self._prior = every / every.sum()
+
+    def __call__(self, chains: Iterable[Iterable[Hashable]]) -> NDArray[np.float64]:
+        """Return the targets' probabilities (K,), given an example's chains."""
+        *apart, joint = _keys(chains)
+        belief = self._prior.copy()
+        for keys in apart:
+            belief *= self._given(keys, self._prior) / self._prior
+        return self._given(joint, belief / belief.sum())
+
+    def accuracy(self, examples: Iterable[Any]) -> float:
+        """Return the share of examples whose target is the likeliest given their chains; NaN where there are none."""
+        right = [self.targets[int(self(chains).argmax())] == target for target, chains in examples]
+        return float(np.mean(right)) if right else math.nan
+
+    def _given(self, keys: Iterable[Hashable], belief: NDArray) -> NDArray:
+        for key in keys:
+            if seen := self._counts.get(key):
+                belief = self.weight * belief
+                belief[list(seen)] += list(seen.values())
+                belief /= belief.sum()
+        return belief
+
+
+def _keys(chains: Iterable[Iterable[Hashable]]) -> list[list[Hashable]]:
+    """Each chain's keys, marked with its number and their place in it."""
+    return [[(n, depth, key) for depth, key in enumerate(chain)] for n, chain in enumerate(chains)]
 
 
 def _plain(tokens: Any) -> list[Any]:

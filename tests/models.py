@@ -12,8 +12,8 @@ __all__ = ["CELLS", "MODELS", "build_model"]
 
 CELLS = {"lstm": fastrnn.LSTM, "gru": fastrnn.GRU, "rnn": fastrnn.RNN}
 MODELS = (
-    "last", "mean", "max", "one_number", "tagger", "regressor", "words", "caption", "caption_fed", "translate",
-    "attend",
+    "last", "mean", "max", "one_number", "tagger", "regressor", "words", "words_and_more", "caption",
+    "caption_fed", "translate", "attend",
 )  # fmt: skip
 LENGTHS = (5, 3, 0, 6)
 V, E, H, K = 9, 4, 5, 3
@@ -61,11 +61,16 @@ def build_model(
         )
         model = nn.ManyToMany(reader(), output, loss="mse")
         return model, Dataset(features, [rng.standard_normal((n, 2)) for n in LENGTHS]).batch(rows)
-    if name == "words":
+    if name in ("words", "words_and_more"):
+        more = name == "words_and_more"
         letters = fastrnn.LSTM(3, 2, bidirectional=bidirectional, **f8)
-        words = nn.WordEncoder(nn.Embedding(7, 3, **f8), letters, nn.Embedding(V, E, **f8), dropout=dropout)
-        model = nn.ManyToMany(CELLS[cell](E + 2 * D, H, **options), nn.Linear(D * H, K, **f8), words)
+        words = nn.WordEncoder(
+            nn.Embedding(7, 3, **f8), letters, nn.Embedding(V, E, columns=2 if more else None, **f8),
+            dropout=dropout)  # fmt: skip
+        model = nn.ManyToMany(CELLS[cell](words.output_size, H, **options), nn.Linear(D * H, K, **f8), words)
         spelled = [np.concatenate([i[:, None], np.repeat(i[:, None], 4, 1) % 7 * [1, 1, 0, 0]], axis=1) for i in ids]
+        if more:
+            spelled = [np.concatenate([s[:, :1] * 5 % V, s], axis=1) for s in spelled]
         return model, Dataset(spelled, tags).batch(rows)
     if name in ("caption", "caption_fed"):
         encoder = nn.Sequential(nn.Linear(6, 4, **f8), nn.Activation("relu"), nn.Dropout(dropout))

@@ -1,5 +1,7 @@
 """fastrnn.data: vocabularies, padding, batches and chunks hold what they were given, each once, in a known order."""
 
+import gzip
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,6 +12,22 @@ from fastrnn.data import BOS, EOS, PAD, SPECIALS, UNK, Batches, Chunks, Dataset,
 
 RNG = np.random.default_rng(5)
 SEQUENCES = st.lists(st.lists(st.integers(1, 9), max_size=6), max_size=12)
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_blocks_of_a_table(tmp_path):
+    text = "# a comment\n나는\tPRON\n간다\tVERB\n\n\n# nothing\n\n끝\t\n"
+    blocks = [[["나는", "PRON"], ["간다", "VERB"]], [["끝", ""]]]
+    (tmp_path / "a.tsv").write_bytes(text.encode())
+    (tmp_path / "a.tsv.gz").write_bytes(gzip.compress(text.encode()))
+    (tmp_path / "windows.tsv").write_bytes(text.replace("\n", "\r\n").encode())
+    for name in ("a.tsv", "a.tsv.gz", "windows.tsv"):
+        assert list(data.read_blocks(tmp_path / name)) == blocks
+        assert list(data.read_blocks(str(tmp_path / name))) == blocks
+    (tmp_path / "empty").touch()
+    assert list(data.read_blocks(tmp_path / "empty")) == []
 
 
 # ---- vocabularies ----------------------------------------------------------------------------------------------------
@@ -59,6 +77,9 @@ def test_words_with_their_characters():
     assert characters.decode(ids[0, 1:]) == list("the")
     assert ids[0, 4:].tolist() == [0, 0]
     assert characters.decode(ids[2, 1:]) == ["c", "a", "t", "c", "t"]  # three of its start, two of its end
+    more = data.encode_words(["the", "cat"], words, characters, 5, more=[["cat", "?"], ["the", "the"]])
+    np.testing.assert_array_equal(more[:, [0, *range(3, 8)]], data.encode_words(["the", "cat"], words, characters, 5))
+    assert more[:, 1:3].tolist() == [[words.id("cat"), UNK], [words.id("the")] * 2]
     with pytest.raises(ValueError, match="characters: expected a vocabulary with '<pad>' at 0"):
         data.encode_words(["a"], words, Vocabulary("a", ()))
 
@@ -176,3 +197,24 @@ def test_too_short_texts_say_so():
     with pytest.raises(ValueError, match=r"ids: expected at least 13 to train on .* got 12"):
         list(Chunks(np.arange(12), 3, 4)(RNG))
     assert len(list(Chunks(np.arange(13), 3, 4)(RNG))) == len(Chunks(np.arange(13), 3, 4)) == 1
+
+
+def test_some_targets_are_shown_and_the_others_are_to_be_learned():
+    y = [RNG.integers(0, 3, n) for n in (4, 9, 9, 6) * 20]
+    y[0][:] = -100
+    batches = Batches(Dataset([np.stack([0 * a, 0 * a + 9], axis=1) for a in y], y), 8)
+    source, ids = data.PartlyShown(batches, np.array([5, 6, 7]), column=0), np.array([5, 6, 7])
+    assert len(source) == len(batches) == 10
+    shares = []
+    for batch, plain in zip(source(np.random.default_rng(1)), batches(np.random.default_rng(1)), strict=False):
+        assert (batch.x[..., 1] == plain.x[..., 1]).all()
+        shown = batch.x[..., 0] != 0
+        np.testing.assert_array_equal(batch.x[..., 0][shown], ids[plain.y[shown]])
+        np.testing.assert_array_equal(batch.y, np.where(shown, -100, plain.y))
+        shares += shown.mean(axis=0).tolist()
+    assert min(shares) < 0.2 < 0.4 < np.mean(shares) < 0.6 < 0.8 < max(shares)
+    for batch, plain in zip(source, batches, strict=True):
+        np.testing.assert_array_equal(batch.x, plain.x)
+        np.testing.assert_array_equal(batch.y, plain.y)
+    with pytest.raises(ValueError, match="expected targets"):
+        next(data.PartlyShown(Batches(Dataset([[1]]), 1), ids, 0)(np.random.default_rng(1)))

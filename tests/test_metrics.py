@@ -48,3 +48,29 @@ def test_chrf_is_sacrebleus():
     assert metrics.chrf(truths, truths) == pytest.approx(100)
     with pytest.raises(ValueError, match="predictions: expected as many as targets"):
         metrics.chrf(["a"], [])
+
+
+def test_counts_back_off_from_the_special_to_the_general():
+    train = [("a", [("x", "xx"), ("q",)]), ("b", [("x", "xy"), ("q",)]), ("b", [("x", "xy"), ("r",)])]
+    counts = metrics.Counts(iter([*train, ("?", [("x", "xx"), ("q",)])]), ["a", "b"], weight=0.5)
+    test = [
+        ("b", [("x", "xy"), ("r",)]),
+        ("a", [("x", "xx"), ("s",)]),  # a pair that is new: what was counted for xx decides
+        ("b", [("x", "xz"), ("s",)]),  # and what was counted for x
+        ("b", [("y", "yy"), ("s",)]),  # the most frequent target
+        ("c", [("x", "xy"), ("r",)]),  # never seen: an error
+    ]
+    assert counts.accuracy(iter(test)) == 0.8
+    assert math.isnan(counts.accuracy([]))
+
+
+def test_counts_are_naive_bayes_where_no_pair_was_seen():
+    pairs = [("a", 0, 0), ("a", 0, 1), ("b", 1, 1), ("b", 1, 0), ("b", 0, 2)]
+    counts = metrics.Counts(((target, [(x,), (y,), ((x, y),)]) for target, x, y in pairs), "ab", weight=2)
+    prior = np.array([3, 4]) / 7  # each counted once more
+    np.testing.assert_allclose(counts([(7,), (7,), ("new",)]), prior, rtol=1e-12)
+    given_0, given_2 = (np.array([2, 1]) + 2 * prior) / 5, (np.array([0, 1]) + 2 * prior) / 3
+    expected = given_0 * given_2 / prior
+    expected /= expected.sum()
+    np.testing.assert_allclose(counts([(0,), (2,), ("new",)]), expected, rtol=1e-12)
+    np.testing.assert_allclose(counts([(0,), (2,), ((0, 2),)]), ([0, 1] + 2 * expected) / 3, rtol=1e-12)

@@ -129,6 +129,54 @@ def test_a_word_that_drops_out_is_read_by_its_characters():
     assert nn.WordEncoder.rebuilt(words.parts, words.options).word_dropout == 0.5
 
 
+# ---- ensembles -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["last", "tagger"])
+def test_an_ensemble_is_the_mean_of_its_models(name, tmp_path):
+    models = [build_model(name, cell)[0] for cell in CELLS]
+    _, batch = build_model(name)
+    outputs = [model(batch.x, batch.x_lengths) for model in models]
+    mean = np.mean([nn.softmax(o[0] if isinstance(o, tuple) else o) for o in outputs], axis=0)
+    ensemble = nn.Ensemble(*models)
+    np.testing.assert_allclose(ensemble(batch.x, batch.x_lengths), mean, rtol=1e-12)
+    for k, answer in enumerate(ensemble.predict_batch(batch)):
+        own = mean[k] if name == "last" else mean[: batch.x_lengths[k], k]
+        np.testing.assert_array_equal(answer, own.argmax(axis=-1))
+    for k, answer in enumerate(ensemble.predict_batch(batch, probabilities=True)):
+        np.testing.assert_allclose(answer, mean[k] if name == "last" else mean[: batch.x_lengths[k], k], rtol=1e-12)
+    alone = nn.Ensemble(models[0]).predict_batch(batch)
+    for answer, expected in zip(alone, models[0].predict_batch(batch), strict=True):
+        np.testing.assert_array_equal(answer, expected)
+    ensemble.save(tmp_path / "e.npz")
+    loaded = nn.load(tmp_path / "e.npz")
+    np.testing.assert_array_equal(loaded(batch.x, batch.x_lengths), ensemble(batch.x, batch.x_lengths))
+
+
+# ---- filling in ------------------------------------------------------------------------------------------------------
+
+
+def test_steps_are_filled_in_the_surest_first_and_read_by_the_others():
+    seen = []
+
+    def model(x):
+        """The surest step is the last that is not filled in; each answers what is shown after it, and 1 more."""
+        seen.append(x[:, 0, 0].tolist())
+        logits = np.zeros((len(x), 1, 4))
+        for k in range(len(x)):
+            after = x[k + 1, 0, 0] - 5 if k + 1 < len(x) else 0
+            logits[k, 0, (after + 1) % 4] = 1 + k
+        return logits, None
+
+    x = np.full((3, 2), 4)
+    np.testing.assert_array_equal(nn.fill(model, x, np.arange(4) + 5, 0), [3, 2, 1])
+    assert seen == [[4, 4, 4], [4, 4, 6], [4, 7, 6]]
+    assert (x == 4).all()
+    np.testing.assert_array_equal(nn.fill(model, x, np.arange(4) + 5, 0, [[1, 1, 1, 0]] * 3), [0, 2, 1])
+    with pytest.raises(ValueError, match="allowed"):
+        nn.fill(model, x, np.arange(4) + 5, 0, np.zeros((3, 4)))
+
+
 # ---- streams ---------------------------------------------------------------------------------------------------------
 
 

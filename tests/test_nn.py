@@ -108,6 +108,20 @@ def test_embedding_takes_any_integers(ids):
     assert nn.Embedding(3, 2, rng=0)(ids).shape == (*np.shape(ids), 2)
 
 
+@pytest.mark.parametrize("shape", [(2,), (4, 2), (3, 5, 2), (0, 2), (3, 0, 2)])
+def test_embedding_joins_the_vectors_of_several_ids(shape):
+    layer, single = nn.Embedding(6, 3, columns=2, dtype=np.float64, rng=0), nn.Embedding(6, 3, dtype=np.float64, rng=0)
+    ids = RNG.integers(0, 6, shape)
+    dy = RNG.standard_normal((*shape[:-1], 6))
+    y, tape = layer.forward(ids)
+    assert layer.output_size == 6
+    np.testing.assert_array_equal(y, np.concatenate([single(ids[..., 0]), single(ids[..., 1])], axis=-1))
+    expected = single.backward(single.forward(ids)[1], dy.reshape(*shape, 3)).params["weight"]
+    np.testing.assert_array_equal(layer.backward(tape, dy).params["weight"], expected)
+    again = nn.Embedding.from_arrays(layer.params, **layer.options)
+    np.testing.assert_array_equal(again(ids), y)
+
+
 # ---- cross-entropy ---------------------------------------------------------------------------------------------------
 
 
@@ -276,6 +290,8 @@ LOGITS = np.zeros((2, 3), np.float32)
         (lambda: nn.Linear(2, 2, dtype=np.int32), TypeError, r"dtype: expected float32 or float64, got int32"),
         (lambda: nn.Embedding(-1, 2), ValueError, r"num_embeddings: .* got -1"),
         (lambda: nn.Embedding(2, 2, scale=-1), ValueError, r"scale: expected a number of at least 0, got -1"),
+        (lambda: nn.Embedding(2, 2, columns=0), ValueError, r"columns: .* got 0"),
+        (lambda: nn.Embedding(2, 2, columns=3)([[0, 1]]), ValueError, r"ids: expected \(..., 3\), got \(1, 2\)"),
         (lambda: nn.Embedding(2, True), TypeError, r"embedding_dim: expected an integer"),
     ],
 )

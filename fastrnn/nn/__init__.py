@@ -9,12 +9,12 @@
 from fastrnn.nn.attention import Attention
 from fastrnn.nn.decoder import Decoder
 from fastrnn.nn.encoders import WordEncoder
-from fastrnn.nn.generation import Steps, beam_search, draw, sample
+from fastrnn.nn.generation import Steps, beam_search, draw, fill, sample
 from fastrnn.nn.layers import Activation, Dropout, Embedding, Linear, Part, Sequential
 from fastrnn.nn.losses import MeanSquaredError, SoftmaxCrossEntropy, log_softmax, softmax
 from fastrnn.nn.model import Loss, Model, load
 from fastrnn.nn.module import Module, load_parameters, parameters
-from fastrnn.nn.patterns import EncoderDecoder, ManyToMany, ManyToOne, ModelStream, OneToMany
+from fastrnn.nn.patterns import EncoderDecoder, Ensemble, ManyToMany, ManyToOne, ModelStream, OneToMany
 from fastrnn.nn.states import set_forget_bias, state_size
 from fastrnn.params import HasParams
 
@@ -25,6 +25,7 @@ __all__ = [
     "Dropout",
     "Embedding",
     "EncoderDecoder",
+    "Ensemble",
     "HasParams",
     "Linear",
     "Loss",
@@ -42,6 +43,7 @@ __all__ = [
     "WordEncoder",
     "beam_search",
     "draw",
+    "fill",
     "load",
     "load_parameters",
     "log_softmax",

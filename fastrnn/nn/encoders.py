@@ -45,7 +45,7 @@ class WordEncoder(Module):
     rnn : RNN, LSTM or GRU
         Reads a word's characters; mostly bidirectional.
     words : Embedding, optional
-        Of words. Without, only the characters count.
+        Of words; with `columns`, of that many ids of each word, itself first. Without, only the characters count.
     dropout : float, default 0.0
         Of the characters' vectors, in `forward`.
     word_dropout : float, default 0.0
@@ -72,6 +72,7 @@ class WordEncoder(Module):
         self._dropout = Dropout(dropout)
         self.word_dropout = validate.probability("word_dropout", word_dropout)
         options = {"dropout": dropout, "word_dropout": word_dropout}
+        self._ids = 1 if words is None or words.columns is None else words.columns  # before those of characters
         super().__init__({"characters": characters, "rnn": rnn, "words": words}, **options)
 
     @property
@@ -82,10 +83,10 @@ class WordEncoder(Module):
     def __call__(self, ids: Any) -> NDArray:
         """Return the words' vectors and keep nothing: inference. As `forward`, without dropout and tape."""
         distinct, which, lengths = self._distinct(ids)
-        _, state = self.rnn(self.characters(distinct[:, 1:].T), lengths=lengths)
+        _, state = self.rnn(self.characters(distinct[:, self._ids :].T), lengths=lengths)
         vectors = final(self.rnn, state)
         if self.words is not None:
-            vectors = np.concatenate([self.words(distinct[:, 0]), vectors], axis=1)
+            vectors = np.concatenate([self.words(self._own(distinct)), vectors], axis=1)
         return vectors[which].reshape(*np.shape(ids)[:-1], self.output_size)
 
     def forward(self, ids: Any, *, rng: Any = None) -> tuple[NDArray, WordTape]:
@@ -94,7 +95,8 @@ class WordEncoder(Module):
         Parameters
         ----------
         ids : array_like of int
-            (..., 1 + C), as from `fastrnn.data.encode_words`: a word's id, then those of its characters, padded with 0.
+            (..., 1 + C), as from `fastrnn.data.encode_words`: a word's id, then those of its characters, padded with 0;
+            or (..., columns + C).
         rng : numpy.random.Generator, optional
             Source of dropout.
 
@@ -115,12 +117,12 @@ class WordEncoder(Module):
             ids = integers("ids", ids).copy()
             ids[..., 0][rng.random(ids.shape[:-1]) < self.word_dropout] = UNK
         distinct, which, lengths = self._distinct(ids)
-        x, characters_tape = self.characters.forward(distinct[:, 1:].T)
+        x, characters_tape = self.characters.forward(distinct[:, self._ids :].T)
         x, dropout_tape = self._dropout.forward(x, rng=rng)
         _, state, rnn_tape = self.rnn.forward(x, lengths=lengths, rng=rng)
         vectors, words_tape = final(self.rnn, state), None
         if self.words is not None:
-            own, words_tape = self.words.forward(distinct[:, 0])
+            own, words_tape = self.words.forward(self._own(distinct))
             vectors = np.concatenate([own, vectors], axis=1)
         shape = np.shape(ids)[:-1]
         tape = WordTape(shape, which, words_tape, characters_tape, rnn_tape, state, dropout_tape)
@@ -138,15 +140,20 @@ class WordEncoder(Module):
             grads["words"] = self.words.backward(tape.words, np.ascontiguousarray(d[:, :own]))
         return Gradients(None, None, parameters(grads))
 
+    def _own(self, distinct: NDArray) -> NDArray:
+        """The ids that `words` reads."""
+        assert self.words is not None
+        return distinct[:, 0] if self.words.columns is None else distinct[:, : self._ids]
+
     def _distinct(self, ids: Any) -> tuple[NDArray, NDArray, NDArray]:
         """The distinct words (N, 1 + C), C being that of the longest; which of them is at each place; their lengths."""
         ids = integers("ids", ids)
-        if ids.ndim == 0 or ids.shape[-1] < 2:
-            raise ValueError(f"ids: expected (..., 1 + C), words and their characters, got {ids.shape}")
+        if ids.ndim == 0 or ids.shape[-1] <= self._ids:
+            raise ValueError(f"ids: expected (..., {self._ids} + C), words and their characters, got {ids.shape}")
         table = np.ascontiguousarray(as_rows(ids))
         # As one key of bytes each: np.unique(axis=0) compares them value by value, which takes 5 times as long.
         keys = table.view(np.dtype((np.void, table.shape[1] * table.itemsize))).reshape(-1)
         _, first, which = np.unique(keys, return_index=True, return_inverse=True)
         distinct = table[first]
-        lengths = (distinct[:, 1:] != 0).sum(axis=1)
-        return distinct[:, : 1 + max(1, lengths.max(initial=0))], which.reshape(-1), lengths
+        lengths = (distinct[:, self._ids :] != 0).sum(axis=1)
+        return distinct[:, : self._ids + max(1, lengths.max(initial=0))], which.reshape(-1), lengths

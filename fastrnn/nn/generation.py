@@ -1,4 +1,4 @@
-"""Ids drawn from logits, and the search for the likeliest sequence."""
+"""Ids drawn from logits, the search for the likeliest sequence, and answers given those before."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastrnn import validate
 from fastrnn.data import BOS, EOS, PAD
 from fastrnn.nn.losses import log_softmax, softmax
 
-__all__ = ["Steps", "beam_search", "draw", "sample"]
+__all__ = ["Steps", "beam_search", "draw", "fill", "sample"]
 
 
 class Steps(Protocol):
@@ -149,3 +149,46 @@ def _end(row: NDArray) -> int:
     """Where a sequence ends: at the first EOS, if there is one."""
     ends = np.flatnonzero(row == EOS)
     return int(ends[0]) if ends.size else len(row)
+
+
+def fill(model: Any, x: Any, ids: Any, column: int, allowed: Any = None) -> NDArray[np.intp]:
+    """Answer at each step of a sequence, the surest first, each given those before it.
+
+    Parameters
+    ----------
+    model : ManyToMany
+        Trained on `fastrnn.data.PartlyShown` batches.
+    x : array_like of int
+        (T, n), one sequence; nothing is shown in it.
+    ids, column
+        As for `PartlyShown`.
+    allowed : array_like of bool, optional
+        (T, K), which classes a step may have, at least one. Default: all.
+
+    Returns
+    -------
+    ndarray
+        (T,), classes.
+
+    Raises
+    ------
+    ValueError
+        If a step may have no class.
+
+    References
+    ----------
+    M. Ghazvininejad et al., "Mask-Predict: Parallel Decoding of Conditional Masked Language Models", arXiv:1904.09324
+    (2019); here one answer a round.
+    """
+    x = np.array(x)[:, None]
+    answers = np.full(len(x), -1)
+    if allowed is not None and not np.any(allowed, axis=-1).all():
+        raise ValueError("allowed: expected at least one class at each step")
+    for _ in range(len(x)):
+        sure = softmax(model(x)[0][:, 0])
+        if allowed is not None:
+            sure = np.where(allowed, sure, -1)
+        sure[answers >= 0] = -2
+        step, answer = np.unravel_index(sure.argmax(), sure.shape)
+        x[step, 0, column], answers[step] = ids[answer], answer
+    return answers

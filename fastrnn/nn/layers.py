@@ -70,6 +70,9 @@ class Embedding(Layer):
     scale : float, default 1.0
         Standard deviation of the initial parameters; 1, as in PyTorch. With 0.1 ids that are rare begin, and so stay,
         as little noise.
+    columns : int, optional
+        Each step has so many ids, (..., columns), whose vectors are joined. So a word can be read as itself, its first
+        letters, its last, and what else is known of it. Default: one id a step, without that axis.
     rng : seed or numpy.random.Generator, optional
         Source of the initial parameters, normal(0, scale**2).
 
@@ -85,15 +88,18 @@ class Embedding(Layer):
     """
 
     def __init__(
-        self, num_embeddings: int, embedding_dim: int, *, scale: float = 1.0, dtype: DTypeLike = np.float32,
-        rng: Any = None,
+        self, num_embeddings: int, embedding_dim: int, *, scale: float = 1.0, columns: int | None = None,
+        dtype: DTypeLike = np.float32, rng: Any = None,
     ) -> None:  # fmt: skip
         self.num_embeddings = validate.size("num_embeddings", num_embeddings)
         self.embedding_dim = validate.size("embedding_dim", embedding_dim)
+        self.columns = None if columns is None else validate.size("columns", columns)
         shape = (self.num_embeddings, self.embedding_dim)
         super().__init__(dtype, {"weight": shape})
         scale = self.dtype.type(validate.at_least_zero("scale", scale))
         self.params["weight"] = np.random.default_rng(rng).standard_normal(shape, self.dtype.type) * scale
+        if columns is not None:
+            self.options["columns"] = self.columns
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray], **options: Any) -> Embedding:
@@ -105,8 +111,8 @@ class Embedding(Layer):
 
     @property
     def output_size(self) -> int:
-        """E."""
-        return self.embedding_dim
+        """E, or columns * E."""
+        return self.embedding_dim * (self.columns or 1)
 
     def __call__(self, ids: Any) -> NDArray:
         """Look up the vectors and keep nothing: inference. As `forward`, without the tape."""
@@ -118,14 +124,14 @@ class Embedding(Layer):
         Parameters
         ----------
         ids : array_like of int
-            (...), each in 0..V-1; negative ids do not count from the end.
+            (...) or, with `columns`, (..., columns), each in 0..V-1; negative ids do not count from the end.
         rng : optional
             Not used.
 
         Returns
         -------
         y : ndarray
-            (..., E).
+            (..., output_size).
         tape : EmbeddingTape
             What `backward` needs.
 
@@ -133,12 +139,17 @@ class Embedding(Layer):
         ------
         TypeError
             If `ids` are not integers.
+        ValueError
+            If there are not `columns` of them.
         IndexError
             If an id is outside 0..V-1.
         """
         ids = integers("ids", ids)
         within("ids", ids, self.num_embeddings)
-        return self._param("weight").take(ids, axis=0), EmbeddingTape(ids.copy())
+        if self.columns is not None and ids.shape[-1:] != (self.columns,):
+            raise ValueError(f"ids: expected (..., {self.columns}), got {ids.shape}")
+        vectors = self._param("weight").take(ids, axis=0)
+        return vectors.reshape(self._joined(ids)), EmbeddingTape(ids.copy())
 
     def backward(self, tape: EmbeddingTape, dy: Any) -> Gradients:
         """Differentiate `forward`. Pure; an id's rows are added in the order of the ids, the same in every run.
@@ -148,7 +159,7 @@ class Embedding(Layer):
         tape : EmbeddingTape
             From `forward`.
         dy : array_like
-            (..., E), gradient of the loss in y.
+            (..., output_size), gradient of the loss in y.
 
         Returns
         -------
@@ -161,9 +172,15 @@ class Embedding(Layer):
             If `dy` has a wrong dtype or shape.
         """
         dy = validate.array("dy", dy, self.dtype)
-        same_shape("dy", dy, (*tape.ids.shape, self.embedding_dim))
-        weight = add_rows(tape.ids.reshape(-1), as_rows(dy), self.num_embeddings)
+        same_shape("dy", dy, self._joined(tape.ids))
+        weight = add_rows(tape.ids.reshape(-1), dy.reshape(-1, self.embedding_dim), self.num_embeddings)
         return Gradients(None, None, {"weight": weight})
+
+    def _joined(self, ids: NDArray) -> tuple[int, ...]:
+        """The shape of y."""
+        if self.columns is None:
+            return (*ids.shape, self.embedding_dim)
+        return (*ids.shape[:-1], self.columns * self.embedding_dim)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,14 +16,14 @@ from fastrnn.layers import Recurrent
 from fastrnn.nn.decoder import Decoder, DecoderSteps
 from fastrnn.nn.generation import beam_search, draw, sample
 from fastrnn.nn.layers import Dropout
-from fastrnn.nn.losses import MeanSquaredError, SoftmaxCrossEntropy
+from fastrnn.nn.losses import MeanSquaredError, SoftmaxCrossEntropy, softmax
 from fastrnn.nn.model import Loss, Model
 from fastrnn.nn.module import parameters
 from fastrnn.nn.pooling import POOLINGS, pool, unpool
 from fastrnn.nn.states import checked, d_final, final, pack, unpack
 from fastrnn.stack import State
 
-__all__ = ["EncoderDecoder", "ManyToMany", "ManyToOne", "ModelStream", "OneToMany"]
+__all__ = ["EncoderDecoder", "Ensemble", "ManyToMany", "ManyToOne", "ModelStream", "OneToMany"]
 
 LOSSES = {"cross_entropy": SoftmaxCrossEntropy, "mse": MeanSquaredError}
 
@@ -204,9 +204,7 @@ class ManyToMany(_Reader):
 
     def predict_batch(self, batch: Batch) -> Sequence[Any]:
         """Return each example's classes (T,) or, with loss "mse", numbers (T, K)."""
-        answers = self._answer(self(batch.x, batch.x_lengths)[0]).swapaxes(0, 1)
-        lengths = [len(batch.x)] * len(answers) if batch.x_lengths is None else batch.x_lengths
-        return [answer[:length] for answer, length in zip(answers, lengths, strict=True)]
+        return _cut(self._answer(self(batch.x, batch.x_lengths)[0]), batch)
 
     def generate(
         self, prompt: Any, temperature: float = 1.0, rng: Any = None, banned: Sequence[int] = ()
@@ -234,6 +232,51 @@ class ManyToMany(_Reader):
             (k,) = draw(outputs, temperature, rng, banned)
             yield int(k)
             outputs = stream.step([k])
+
+
+class Ensemble(Model):
+    """The mean of several models' probabilities: mostly of the same model, trained from several seeds.
+
+    They are trained one by one, not here.
+
+    Parameters
+    ----------
+    *models : ManyToOne or ManyToMany
+        With the same classes.
+
+    Attributes
+    ----------
+    params : dict of str to ndarray
+        The models' parameters under "0.name", "1.name" and so on.
+    """
+
+    def __init__(self, *models: Any) -> None:
+        super().__init__({str(k): model for k, model in enumerate(models)})
+
+    @classmethod
+    def rebuilt(cls, parts: dict[str, Any], options: dict[str, Any]) -> Ensemble:
+        """Build the ensemble from its models; see `Module`."""
+        return cls(*parts.values(), **options)
+
+    def __call__(self, x: Any, lengths: Any = None) -> NDArray:
+        """Return the mean probabilities for x (T, B, ...) of `lengths` (B,): (B, K), or (T, B, K) of each step."""
+        total: Any = 0
+        for model in self.parts.values():
+            logits = model(x, lengths)
+            total = total + softmax(logits[0] if isinstance(logits, tuple) else logits)
+        return total / len(self.parts)
+
+    def predict_batch(self, batch: Batch, *, probabilities: bool = False) -> Sequence[Any]:
+        """Return each example's class or, of each step, classes (T,); or their `probabilities`, (K,) or (T, K)."""
+        mean = self(batch.x, batch.x_lengths)
+        answers = mean if probabilities else mean.argmax(axis=-1)
+        return _cut(answers, batch) if mean.ndim == 3 else list(answers)
+
+
+def _cut(steps: NDArray, batch: Batch) -> list[NDArray]:
+    """Each example's steps (T_k, ...) of (T, B, ...)."""
+    lengths = [len(batch.x)] * steps.shape[1] if batch.x_lengths is None else batch.x_lengths
+    return [row[:length] for row, length in zip(steps.swapaxes(0, 1), lengths, strict=True)]
 
 
 def _targets(batch: Batch) -> NDArray:
