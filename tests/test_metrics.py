@@ -48,3 +48,12 @@ def test_chrf_is_sacrebleus():
     assert metrics.chrf(truths, truths) == pytest.approx(100)
     with pytest.raises(ValueError, match="predictions: expected as many as targets"):
         metrics.chrf(["a"], [])
+
+
+def test_chrf_of_each_with_each_is_sacrebleus():
+    sacrebleu = pytest.importorskip("sacrebleu")
+    guesses, truths = ["나는 학교에 간다.", "톰은 톰은 갔다", "a", ""], ["나는 간다.", "톰은 갔어. 톰은", "aa", ""]
+    scores = [[sacrebleu.sentence_chrf(guess, [truth]).score for truth in truths] for guess in guesses]
+    np.testing.assert_allclose(metrics.chrf_matrix(guesses, truths), scores, atol=1e-9)
+    assert metrics.chrf_matrix([], truths).shape == (0, 4)
+    assert metrics.chrf_matrix(guesses, []).shape == (4, 0)

@@ -9,7 +9,7 @@
 from fastrnn.nn.attention import Attention
 from fastrnn.nn.decoder import Decoder
 from fastrnn.nn.encoders import WordEncoder
-from fastrnn.nn.generation import Steps, beam_search, draw, sample
+from fastrnn.nn.generation import Ensemble, Steps, beam_search, draw, sample
 from fastrnn.nn.layers import Activation, Dropout, Embedding, Linear, Part, Sequential
 from fastrnn.nn.losses import MeanSquaredError, SoftmaxCrossEntropy, log_softmax, softmax
 from fastrnn.nn.model import Loss, Model, load
@@ -25,6 +25,7 @@ __all__ = [
     "Dropout",
     "Embedding",
     "EncoderDecoder",
+    "Ensemble",
     "HasParams",
     "Linear",
     "Loss",

@@ -12,7 +12,7 @@ from fastrnn import validate
 from fastrnn.data import BOS, EOS, PAD
 from fastrnn.nn.losses import log_softmax, softmax
 
-__all__ = ["Steps", "beam_search", "draw", "sample"]
+__all__ = ["Ensemble", "Steps", "beam_search", "draw", "sample"]
 
 
 class Steps(Protocol):
@@ -26,6 +26,38 @@ class Steps(Protocol):
 
     def select(self, parents: NDArray) -> None:
         """Let each row go on from another of its group: parents (batch, width), each in 0..width-1."""
+
+
+class Ensemble:
+    """Several models' `Steps` as one, whose probabilities are the mean of theirs.
+
+    Parameters
+    ----------
+    members : sequence of Steps
+        At the start, with the same ids, `batch` and `width`: mostly of models that differ in the seed.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or they differ in `batch` or `width`.
+    """
+
+    def __init__(self, members: Sequence[Steps]) -> None:
+        shapes = {(member.batch, member.width) for member in members}
+        if len(shapes) != 1:
+            raise ValueError(f"members: expected some of the same batch and width, got {sorted(shapes)}")
+        ((self.batch, self.width),) = shapes
+        self._members = members
+
+    def step(self, ids: NDArray) -> NDArray:
+        """Take an id of each row, (batch * width,); return log-probabilities of the next, (batch * width, V)."""
+        mean = np.mean([softmax(member.step(ids)) for member in self._members], axis=0)
+        return np.log(np.maximum(mean, np.finfo(mean.dtype).tiny))
+
+    def select(self, parents: NDArray) -> None:
+        """Let each row go on from another of its group: parents (batch, width), each in 0..width-1."""
+        for member in self._members:
+            member.select(parents)
 
 
 def draw(logits: NDArray, temperature: float = 1.0, rng: Any = None, banned: Sequence[int] = ()) -> NDArray[np.intp]:

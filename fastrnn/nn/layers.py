@@ -2,7 +2,7 @@
 
 They follow the recurrent layers' habits: `forward` returns what `backward` needs as a tape, `backward` is a pure
 function of that tape, parameters are plain arrays in `params`, and inputs are never modified. All `forward`s take the
-source of randomness, `rng`, so that they can stand in for each other; only dropout uses it.
+source of randomness, `rng`, so that they can stand in for each other; only dropout and word dropout use it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fastrnn import validate
+from fastrnn.data import UNK
 from fastrnn.nn.checks import as_rows, integers, same_shape, within
 from fastrnn.nn.module import Module, parameters
 from fastrnn.params import Gradients, Parameters
@@ -70,6 +71,9 @@ class Embedding(Layer):
     scale : float, default 1.0
         Standard deviation of the initial parameters; 1, as in PyTorch. With 0.1 ids that are rare begin, and so stay,
         as little noise.
+    word_dropout : float, default 0.0
+        With which probability `forward` takes an id for that of "<unk>", each time it occurs. A decoder then has to
+        rely less on what it wrote.
     rng : seed or numpy.random.Generator, optional
         Source of the initial parameters, normal(0, scale**2).
 
@@ -85,13 +89,15 @@ class Embedding(Layer):
     """
 
     def __init__(
-        self, num_embeddings: int, embedding_dim: int, *, scale: float = 1.0, dtype: DTypeLike = np.float32,
-        rng: Any = None,
+        self, num_embeddings: int, embedding_dim: int, *, scale: float = 1.0, word_dropout: float = 0.0,
+        dtype: DTypeLike = np.float32, rng: Any = None,
     ) -> None:  # fmt: skip
         self.num_embeddings = validate.size("num_embeddings", num_embeddings)
         self.embedding_dim = validate.size("embedding_dim", embedding_dim)
         shape = (self.num_embeddings, self.embedding_dim)
         super().__init__(dtype, {"weight": shape})
+        self.word_dropout = validate.probability("word_dropout", word_dropout)
+        self.options = {"word_dropout": word_dropout} if word_dropout else {}
         scale = self.dtype.type(validate.at_least_zero("scale", scale))
         self.params["weight"] = np.random.default_rng(rng).standard_normal(shape, self.dtype.type) * scale
 
@@ -110,7 +116,9 @@ class Embedding(Layer):
 
     def __call__(self, ids: Any) -> NDArray:
         """Look up the vectors and keep nothing: inference. As `forward`, without the tape."""
-        return self.forward(ids)[0]
+        ids = integers("ids", ids)
+        within("ids", ids, self.num_embeddings)
+        return self._param("weight").take(ids, axis=0)
 
     def forward(self, ids: Any, *, rng: Any = None) -> tuple[NDArray, EmbeddingTape]:
         """Look up the vectors of ids.
@@ -119,8 +127,8 @@ class Embedding(Layer):
         ----------
         ids : array_like of int
             (...), each in 0..V-1; negative ids do not count from the end.
-        rng : optional
-            Not used.
+        rng : seed or numpy.random.Generator, optional
+            Source of word dropout.
 
         Returns
         -------
@@ -137,8 +145,9 @@ class Embedding(Layer):
             If an id is outside 0..V-1.
         """
         ids = integers("ids", ids)
-        within("ids", ids, self.num_embeddings)
-        return self._param("weight").take(ids, axis=0), EmbeddingTape(ids.copy())
+        if self.word_dropout:
+            ids = np.where(np.random.default_rng(rng).random(ids.shape) < self.word_dropout, UNK, ids)
+        return self(ids), EmbeddingTape(ids.copy())
 
     def backward(self, tape: EmbeddingTape, dy: Any) -> Gradients:
         """Differentiate `forward`. Pure; an id's rows are added in the order of the ids, the same in every run.
