@@ -3,8 +3,8 @@
     python examples/translator.py --data DIR            # tatoeba_kor_eng: 10 % of the English sentences are the test
     python examples/translator.py --quick               # dates in many formats to ISO 8601, in half a minute
 
-English is read word by word, Korean written syllable by syllable, which are its characters; dates are read and written
-character by character. The baseline copies the translation of the training sentence nearest to the one asked for.
+English is read word by word, each as itself and as its letters, Korean written syllable by syllable, which are its
+characters; dates are read and written character by character. The baseline copies the translation of the training sentence nearest to the one asked for.
 
 The answer is the candidate most like all others: those are drawn from the mean of several models, and the translations
 of the nearest training sentences, which count the more, the nearer their sentences are.
@@ -24,7 +24,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 import fastrnn
 from fastrnn import metrics, nn, optim
-from fastrnn.data import BOS, PAD, UNK, Batches, Dataset, Vocabulary
+from fastrnn.data import BOS, PAD, UNK, Batches, Dataset, Vocabulary, encode_words
 from fastrnn.train import Trainer
 
 QUICK_EXACT = 0.99  # share of the dates that --quick must get right
@@ -91,13 +91,13 @@ def consensus(own, near, copies, trust):
 @click.option("--data", type=click.Path(exists=True, path_type=Path), help="folder that has tatoeba_kor_eng/")
 @click.option("--quick", is_flag=True, help="less training, and exit 1 if it was not enough")
 @click.option("--members", default=4, show_default=True, help="models, which differ in the seed")
-@click.option("--hidden", default=192, show_default=True, help="units of the decoder, and of each half of the encoder")
+@click.option("--hidden", default=256, show_default=True, help="units of the decoder, and of each half of the encoder")
 @click.option("--embedding", default=128, show_default=True, help="length of a word's or character's vector")
-@click.option("--dropout", default=0.4, show_default=True)
-@click.option("--word-dropout", default=0.1, show_default=True, help="share of words and syllables read as unknown")
+@click.option("--dropout", default=0.5, show_default=True)
+@click.option("--word-dropout", default=0.2, show_default=True, help="share of words and syllables read as unknown")
 @click.option("--rate", default=3e-3, show_default=True, help="highest learning rate")
 @click.option("--batch", default=32, show_default=True, help="sentences of a training step")
-@click.option("--epochs", default=30, show_default=True, help="passes through the data")
+@click.option("--epochs", default=40, show_default=True, help="passes through the data")
 @click.option("--keep", type=click.Path(path_type=Path), help="folder of the models: trained if they are not there")
 @click.option("--seed", default=0, show_default=True)
 def main(data, quick, members, hidden, embedding, dropout, word_dropout, rate, batch, epochs, keep, seed):
@@ -115,17 +115,24 @@ def main(data, quick, members, hidden, embedding, dropout, word_dropout, rate, b
     # Words that occur once are unknown: so the model learns what to do with those of the test that never did.
     tokens, rare = (list, 1) if data is None else (words, 2)
     sources = Vocabulary.build([tokens(source) for source, _ in train], min_count=rare)
+    letters = Vocabulary.build([source.lower() for source, _ in train])
     targets = Vocabulary.build([target for _, target in train])
 
     def encoded(pairs):
-        return Dataset([sources.encode(tokens(s)) for s, _ in pairs], [targets.encode(t) for _, t in pairs])
+        read = [tokens(source) for source, _ in pairs]
+        ids = map(sources.encode, read) if data is None else (encode_words(s, sources, letters) for s in read)
+        return Dataset(list(ids), [targets.encode(target) for _, target in pairs])
 
     def build(rng):
         read, written = (
-            nn.Embedding(len(vocabulary), embedding, scale=scale, word_dropout=word_dropout, rng=rng)
-            for vocabulary in (sources, targets)
+            nn.Embedding(len(vocabulary), embedding, scale=scale, rng=rng, word_dropout=share)
+            for vocabulary, share in ((sources, 0.0), (targets, word_dropout))
         )
-        encoder = fastrnn.LSTM(embedding, hidden, bidirectional=True, rng=rng)
+        if data is not None:
+            spelled = fastrnn.LSTM(32, 48, bidirectional=True, rng=rng)
+            by_letters = nn.Embedding(len(letters), 32, scale=scale, rng=rng)
+            read = nn.WordEncoder(by_letters, spelled, read, dropout=dropout / 2, word_dropout=word_dropout)
+        encoder = fastrnn.LSTM(read.output_size, hidden, bidirectional=True, rng=rng)
         rnn = fastrnn.LSTM(embedding, hidden, rng=rng)
         nn.set_forget_bias(encoder)
         nn.set_forget_bias(rnn)
@@ -138,7 +145,7 @@ def main(data, quick, members, hidden, embedding, dropout, word_dropout, rate, b
             dropout=dropout,
         )
         model = nn.EncoderDecoder(encoder, decoder, read, dropout=dropout)
-        model.vocabularies |= {"sources": sources, "targets": targets}
+        model.vocabularies |= {"sources": sources, "letters": letters, "targets": targets}
         return model
 
     def joined(sequences):
