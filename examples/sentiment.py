@@ -51,24 +51,6 @@ def pairs(text):
     return [before + syllable for before, syllable in zip(" " + text, text, strict=False)]
 
 
-class PairEmbedding(nn.Embedding):
-    """Ids (T, B, 2), of a syllable and of its pair, to their two vectors side by side (T, B, 2E).
-
-    Pairs are almost words: what they mean need not be learned by the recurrent layer.
-    """
-
-    @property
-    def output_size(self):
-        return 2 * self.embedding_dim
-
-    def forward(self, ids, *, rng=None):
-        y, tape = super().forward(ids)
-        return y.reshape(*y.shape[:-2], self.output_size), tape
-
-    def backward(self, tape, dy):
-        return super().backward(tape, dy.reshape(*tape.ids.shape, self.embedding_dim))
-
-
 def naive_bayes(train, test, size):
     """Accuracy of the log-odds of pairs, one added to each count."""
     log_odds = np.zeros(size)
@@ -110,8 +92,8 @@ def main(data, quick, epochs, minutes, seed, hidden, dropout, lr, save):
     held_out = len(order) // 30
     valid, train = everything.take(order[:held_out]), everything.take(order[held_out:])
 
-    embedding = PairEmbedding(len(vocabulary), size, scale=0.1, rng=rng)
-    rnn = fastrnn.LSTM(2 * size, hidden, bidirectional=True, rng=rng)
+    embedding = nn.Embedding(len(vocabulary), size, columns=2, scale=0.1, rng=rng)
+    rnn = fastrnn.LSTM(embedding.output_size, hidden, bidirectional=True, rng=rng)
     model = nn.ManyToOne(rnn, nn.Linear(2 * hidden, 2, rng=rng), embedding, pooling="max", dropout=dropout)
     model.vocabularies["syllables"] = vocabulary
     trainer = Trainer(
@@ -128,7 +110,7 @@ def main(data, quick, epochs, minutes, seed, hidden, dropout, lr, save):
     )
     trainer.fit()
     if save:
-        model.save(save)  # nn.load(save, classes=[PairEmbedding]) reads it
+        model.save(save)  # nn.load(save) reads it
 
     baseline = naive_bayes(train, test, len(vocabulary))
     accuracy = metrics.accuracy(model.predict(Batches(test, 256)), test.y)

@@ -1,10 +1,14 @@
-"""Translate English into Korean: an encoder-decoder with attention and beam search.
+"""Translate English into Korean: encoder-decoders with attention, and a consensus of what they write.
 
     python examples/translator.py --data DIR            # tatoeba_kor_eng: 10 % of the English sentences are the test
     python examples/translator.py --quick               # dates in many formats to ISO 8601, in half a minute
 
-English is read word by word, Korean written syllable by syllable, which are its characters; dates are read and written
-character by character. The baseline copies the translation of the training sentence nearest to the one asked for.
+English is read word by word, each as itself and as its letters, Korean written syllable by syllable, which are its
+characters; dates are read and written character by character. The baseline copies the translation of the training
+sentence nearest to the one asked for.
+
+The answer is the candidate most like all others: those are drawn from the mean of several models, and the translations
+of the nearest training sentences, which count the more, the nearer their sentences are.
 """
 
 import datetime
@@ -13,19 +17,23 @@ import re
 import sys
 import time
 import zlib
-from collections import Counter
 from pathlib import Path
 
 import click
 import numpy as np
-from scipy.sparse import csr_array
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 import fastrnn
 from fastrnn import metrics, nn, optim
-from fastrnn.data import Batches, Dataset, Vocabulary
+from fastrnn.data import BOS, PAD, UNK, Batches, Dataset, Vocabulary, encode_words
 from fastrnn.train import Trainer
 
 QUICK_EXACT = 0.99  # share of the dates that --quick must get right
+LONGEST = 60  # syllables of a translation
+BANNED = (PAD, BOS, UNK)  # what is never written
+BEAMS, PENALTY = 5, 1.2  # of the search for the likeliest translation
+SAMPLES, TEMPERATURE = 30, 0.6  # translations drawn for each sentence; colder is more careful
+NEAREST, TRUST = 40, 0.75  # training sentences whose translations are candidates, and what they count
 MONTHS = [datetime.date(2000, month, 1).strftime("%B") for month in range(1, 13)]
 DAYS = [datetime.date(2001, 1, day).strftime("%A") for day in range(1, 8)]  # the first was a Monday
 
@@ -64,108 +72,143 @@ def words(text):
     return re.findall(r"[\w'-]+|[^\w\s]", text.lower())
 
 
-def nearest(train, sources):
-    """For each source the translation of the training sentence most like it, by tf-idf of n-grams."""
+def nearest(train, sources, count):
+    """For each source how near the training sentences most like it are, by tf-idf, and their translations."""
+    vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(2, 4))
+    known = vectorizer.fit_transform([source for source, _ in train])
+    likeness = (vectorizer.transform(sources) @ known.T).toarray()
+    best = (-likeness).argsort(axis=1, kind="stable")[:, :count]
+    return np.take_along_axis(likeness, best, 1), [[train[k][1] for k in row] for row in best]
 
-    def grams(text):
-        return Counter(f" {text.lower()} "[k : k + n] for n in (2, 3, 4) for k in range(len(text) + 3 - n))
 
-    known = [grams(source) for source, _ in train]
-    idf = {gram: np.log(len(known) / count) for gram, count in Counter(g for bag in known for g in bag).items()}
-    columns = {gram: k for k, gram in enumerate(idf)}
-
-    def vectors(bags):
-        cells = [(row, columns[g], n * idf[g]) for row, bag in enumerate(bags) for g, n in bag.items() if g in idf]
-        rows, places, values = map(np.array, zip(*cells, strict=True))
-        norms = np.sqrt(np.bincount(rows, values**2, len(bags)))
-        return csr_array((values / norms[rows], (rows, places)), (len(bags), len(idf)))
-
-    likeness = vectors([grams(source) for source in sources]) @ vectors(known).T
-    return [train[k][1] for k in likeness.toarray().argmax(axis=1)]
+def consensus(own, near, copies, trust):
+    """The text with the highest mean chrF against the models' own and, by `trust` and nearness squared, the copies."""
+    weights = np.concatenate([np.full(len(own), 1 / len(own)), trust * near**2])
+    texts = [*own, *copies]
+    return texts[(metrics.chrf_matrix(texts, texts) @ weights).argmax()]
 
 
 @click.command()
 @click.option("--data", type=click.Path(exists=True, path_type=Path), help="folder that has tatoeba_kor_eng/")
 @click.option("--quick", is_flag=True, help="less training, and exit 1 if it was not enough")
+@click.option("--members", default=4, show_default=True, help="models, which differ in the seed")
 @click.option("--hidden", default=256, show_default=True, help="units of the decoder, and of each half of the encoder")
 @click.option("--embedding", default=128, show_default=True, help="length of a word's or character's vector")
-@click.option("--dropout", default=0.4, show_default=True)
+@click.option("--dropout", default=0.5, show_default=True)
+@click.option("--word-dropout", default=0.2, show_default=True, help="share of words and syllables read as unknown")
 @click.option("--rate", default=3e-3, show_default=True, help="highest learning rate")
 @click.option("--batch", default=32, show_default=True, help="sentences of a training step")
 @click.option("--epochs", default=40, show_default=True, help="passes through the data")
-@click.option("--minutes", type=float, help="instead of --epochs; no two runs are quite alike then")
-@click.option("--beams", default=5, show_default=True, help="translations kept at each step of the search")
-@click.option("--save", type=click.Path(), help="where to keep the model: .npz or .safetensors")
+@click.option("--keep", type=click.Path(path_type=Path), help="folder of the models: trained if they are not there")
 @click.option("--seed", default=0, show_default=True)
-def main(data, quick, hidden, embedding, dropout, rate, batch, epochs, minutes, beams, save, seed):
-    """Train an encoder-decoder, and compare its translations of test sentences with the nearest one's."""
-    rng = np.random.default_rng(seed)
+def main(data, quick, members, hidden, embedding, dropout, word_dropout, rate, batch, epochs, keep, seed):
+    """Train encoder-decoders, and compare their translations of test sentences with the nearest one's."""
     if data is None:
-        pairs = dates(16_000, rng)
+        pairs = dates(16_000, np.random.default_rng(seed))
         train, dev, test = pairs[2000:], pairs[:1000], pairs[1000:2000]
-        hidden, embedding, dropout, rate, epochs = 64, 32, 0.0, 1e-2, 3 if quick else 8
+        members, hidden, embedding, rate, epochs = 1, 64, 32, 1e-2, 3 if quick else 8
+        dropout = word_dropout = trust = 0.0  # what the nearest dates are does not help
+        scale = 1.0
     else:
         train, dev, test = sentences(data / "tatoeba_kor_eng" / "kor.txt.gz")
+        trust, scale = TRUST, 0.1  # small vectors at the start: what is rare stays little noise
 
     # Words that occur once are unknown: so the model learns what to do with those of the test that never did.
     tokens, rare = (list, 1) if data is None else (words, 2)
     sources = Vocabulary.build([tokens(source) for source, _ in train], min_count=rare)
+    letters = Vocabulary.build([source.lower() for source, _ in train])
     targets = Vocabulary.build([target for _, target in train])
 
     def encoded(pairs):
-        return Dataset([sources.encode(tokens(s)) for s, _ in pairs], [targets.encode(t) for _, t in pairs])
+        read = [tokens(source) for source, _ in pairs]
+        ids = map(sources.encode, read) if data is None else (encode_words(s, sources, letters) for s in read)
+        return Dataset(list(ids), [targets.encode(target) for _, target in pairs])
 
-    encoder = fastrnn.LSTM(embedding, hidden, bidirectional=True, rng=rng)
-    rnn = fastrnn.LSTM(embedding, hidden, rng=rng)
-    nn.set_forget_bias(encoder)
-    nn.set_forget_bias(rnn)
-    decoder = nn.Decoder(
-        nn.Embedding(len(targets), embedding, rng=rng),
-        rnn,
-        nn.Linear(hidden, len(targets), rng=rng),
-        bridge=nn.Linear(2 * hidden, nn.state_size(rnn), rng=rng),
-        attention=nn.Attention(hidden, 2 * hidden, rng=rng),
-        dropout=dropout,
-    )
-    model = nn.EncoderDecoder(encoder, decoder, nn.Embedding(len(sources), embedding, rng=rng), dropout=dropout)
-    model.vocabularies |= {"sources": sources, "targets": targets}
+    def build(rng):
+        read, written = (
+            nn.Embedding(len(vocabulary), embedding, scale=scale, rng=rng, word_dropout=share)
+            for vocabulary, share in ((sources, 0.0), (targets, word_dropout))
+        )
+        if data is not None:
+            spelled = fastrnn.LSTM(32, 48, bidirectional=True, rng=rng)
+            by_letters = nn.Embedding(len(letters), 32, scale=scale, rng=rng)
+            read = nn.WordEncoder(by_letters, spelled, read, dropout=dropout / 2, word_dropout=word_dropout)
+        encoder = fastrnn.LSTM(read.output_size, hidden, bidirectional=True, rng=rng)
+        rnn = fastrnn.LSTM(embedding, hidden, rng=rng)
+        nn.set_forget_bias(encoder)
+        nn.set_forget_bias(rnn)
+        decoder = nn.Decoder(
+            written,
+            rnn,
+            nn.Linear(hidden, len(targets), rng=rng),
+            bridge=nn.Linear(2 * hidden, nn.state_size(rnn), rng=rng),
+            attention=nn.Attention(hidden, 2 * hidden, rng=rng),
+            dropout=dropout,
+        )
+        model = nn.EncoderDecoder(encoder, decoder, read, dropout=dropout)
+        model.vocabularies |= {"sources": sources, "letters": letters, "targets": targets}
+        return model
 
-    def translate(pairs, beams=1):
-        answers = model.predict(Batches(encoded(pairs), 64), beams=beams, max_length=60)
-        return ["".join(targets.decode(ids)) for ids in answers]
+    def joined(sequences):
+        return ["".join(targets.decode(ids)) for ids in sequences]
 
-    def exact(answers, pairs):
-        return np.mean([answer == target for answer, (_, target) in zip(answers, pairs, strict=True)])
+    def greedy(model):  # its score goes on rising when the loss does, too
+        answers = model.predict(Batches(encoded(dev), 64), max_length=LONGEST)
+        return metrics.chrf(joined(answers), [target for _, target in dev])
 
-    def chrf(answers, pairs):
-        return metrics.chrf(answers, [target for _, target in pairs])
+    def trained(seed):
+        model = build(np.random.default_rng(seed))
+        short = [pair for pair in train if len(pair[1]) <= LONGEST]  # the few others only cost time
+        trainer = Trainer(
+            model,
+            optim.AdamW(model.params, rate),
+            Batches(encoded(short), batch),
+            greedy,
+            maximize=True,
+            epochs=epochs,
+            evaluations=5,
+            schedule=optim.warmup_cosine(0.05),
+            seed=seed,
+            unit="characters",
+        )
+        trainer.fit()
+        return model
 
-    start = time.perf_counter()
-    trainer = Trainer(
-        model,
-        optim.AdamW(model.params, rate),
-        Batches(encoded(train), batch),
-        lambda _: chrf(translate(dev), dev),  # the loss is no guide to the best translations
-        maximize=True,
-        evaluations=10,
-        schedule=optim.warmup_cosine(0.05),
-        seed=seed,
-        unit="characters",
-        **({"epochs": epochs} if minutes is None else {"seconds": 60 * minutes}),
-    )
-    trainer.fit()
-    took = (time.perf_counter() - start) / 60
-    if save is not None:
-        model.save(save)
+    start, models = time.perf_counter(), []
+    for member in range(seed, seed + members):
+        path = keep and keep / f"translator_{member}.npz"
+        models.append(nn.load(path) if path and path.exists() else trained(member))
+        if path:
+            keep.mkdir(parents=True, exist_ok=True)
+            models[-1].save(path)
 
-    answers, copies = translate(test, beams), nearest(train, [source for source, _ in test])
+    ensemble = nn.Ensemble(*models)
+
+    def translate(pairs, near):
+        rng, answers = np.random.default_rng(seed), {}
+        for batch in Batches(encoded(pairs), 64):
+
+            def steps(width, batch=batch):
+                return ensemble.steps(batch.x, batch.x_lengths, width)
+
+            likeliest = joined(nn.beam_search(steps(BEAMS), LONGEST, PENALTY, BANNED))
+            drawn = joined(nn.sample(steps(SAMPLES), LONGEST, TEMPERATURE, rng, BANNED))
+            for k, row in enumerate(batch.rows):
+                own = [likeliest[k], *drawn[k * SAMPLES : (k + 1) * SAMPLES]]
+                answers[row] = consensus(own, near[0][row], near[1][row], trust)
+        return [answers[row] for row in range(len(pairs))]
+
+    for part, pairs in {"dev": dev, "test": test}.items():
+        near, truths = nearest(train, [source for source, _ in pairs], NEAREST), [target for _, target in pairs]
+        answers = translate(pairs, near)
+        print(f"\n{len(pairs)} pairs of the {part} part, {len(train)} to learn from    chrF   exact")
+        for name, texts in {"nearest": [copies[0] for copies in near[1]], f"{members} LSTMs": answers}.items():
+            exact = np.mean([text == truth for text, truth in zip(texts, truths, strict=True)])
+            print(f"{name:20}{metrics.chrf(texts, truths):9.1f}{exact:8.1%}")
     for (source, target), answer in list(zip(test, answers, strict=True))[:: len(test) // 8]:
         print(f"{source}\n    {answer}    (expected: {target})")
-    print(f"\n{len(train)} pairs to learn from, {len(test)} to test    chrF   exact")
-    print(f"{'nearest training sentence, copied':41}{chrf(copies, test):9.1f}{exact(copies, test):8.1%}")
-    name = f"LSTM, {hidden} units, attention, {beams} beams"
-    print(f"{name:41}{chrf(answers, test):9.1f}{exact(answers, test):8.1%}   in {took:.1f} min")
-    if quick and data is None and exact(answers, test) < QUICK_EXACT:
+    print(f"in {(time.perf_counter() - start) / 60:.1f} min")
+    if quick and data is None and exact < QUICK_EXACT:
         sys.exit(f"expected at least {QUICK_EXACT:.0%} of the dates exactly")
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
-__all__ = ["Counts", "accuracy", "chrf", "macro_f1", "perplexity", "rmse", "token_f1"]
+__all__ = ["Counts", "accuracy", "chrf", "chrf_matrix", "macro_f1", "perplexity", "rmse", "token_f1"]
 
 
 def accuracy(predictions: Any, targets: Any, ignore: int = -100) -> float:
@@ -137,6 +138,57 @@ def chrf(predictions: Sequence[str], targets: Sequence[str]) -> float:
     except ImportError:
         raise ImportError("chrf: needs sacrebleu: pip install fastrnn[train]") from None
     return float(sacrebleu.corpus_chrf(list(predictions), [list(targets)]).score)
+
+
+def chrf_matrix(predictions: Sequence[str], references: Sequence[str]) -> NDArray[np.float64]:
+    """Return the chrF of each prediction against each reference, all of them at once.
+
+    Rows times weights of the references are expected scores: the prediction for which it is highest is the consensus of
+    the references (minimum Bayes risk).
+
+    Parameters
+    ----------
+    predictions, references : sequence of str
+        N and M texts.
+
+    Returns
+    -------
+    ndarray
+        (N, M), 0 to 100, as sacrebleu's sentence_chrf.
+
+    References
+    ----------
+    S. Kumar, W. Byrne, "Minimum Bayes-risk decoding for statistical machine translation" (2004).
+    """
+    precision, recall, orders = np.zeros((3, len(predictions), len(references)))
+    for n in range(1, 7):
+        columns: dict[Any, int] = {}
+        p, r = _ngrams(predictions, n, columns), _ngrams(references, n, columns)
+        p.resize(len(predictions), len(columns))  # the references' n-grams were not known yet
+        both = (p @ r.T).toarray()
+        in_p, in_r = np.diff(p.indptr)[:, None], np.diff(r.indptr)
+        precision += both / np.maximum(in_p, 1)
+        recall += both / np.maximum(in_r, 1)
+        orders += (in_p > 0) & (in_r > 0)  # orders that either is too short for do not count
+    precision, recall = precision / np.maximum(orders, 1), recall / np.maximum(orders, 1)
+    return 100 * 5 * precision * recall / np.maximum(4 * precision + recall, 1e-16)
+
+
+def _ngrams(texts: Sequence[str], n: int, columns: dict[Any, int]) -> csr_array:
+    """Which n-grams each text has, a row each: a 1 for the first of a kind, one for the second, and so on.
+
+    So products of rows are numbers of n-grams that both have. Spaces do not count. `columns` grows.
+    """
+    indices: list[int] = []
+    ends = [0]
+    for text in texts:
+        text, seen = "".join(text.split()), Counter[str]()
+        for k in range(len(text) - n + 1):
+            gram = text[k : k + n]
+            indices.append(columns.setdefault((gram, seen[gram]), len(columns)))
+            seen[gram] += 1
+        ends.append(len(indices))
+    return csr_array((np.ones(len(indices)), indices, ends), (len(texts), len(columns)))
 
 
 class Counts:

@@ -39,7 +39,14 @@ def build_model(
     def decoder(reads: int, **more: Any) -> nn.Decoder:
         rnn = CELLS[cell](E + (reads if more.get("feed") else 0), H + 1, 2, dropout=dropout, **f8)
         bridge = nn.Linear(reads, nn.state_size(rnn), **f8)
-        return nn.Decoder(nn.Embedding(V, E, **f8), rnn, nn.Linear(H + 1, V, **f8), bridge, dropout=dropout, **more)
+        return nn.Decoder(
+            nn.Embedding(V, E, word_dropout=dropout, **f8),
+            rnn,
+            nn.Linear(H + 1, V, **f8),
+            bridge,
+            dropout=dropout,
+            **more,
+        )
 
     if name in ("last", "mean", "max"):
         model = nn.ManyToOne(

@@ -74,3 +74,12 @@ def test_counts_are_naive_bayes_where_no_pair_was_seen():
     expected /= expected.sum()
     np.testing.assert_allclose(counts([(0,), (2,), ("new",)]), expected, rtol=1e-12)
     np.testing.assert_allclose(counts([(0,), (2,), ((0, 2),)]), ([0, 1] + 2 * expected) / 3, rtol=1e-12)
+
+
+def test_chrf_of_each_with_each_is_sacrebleus():
+    sacrebleu = pytest.importorskip("sacrebleu")
+    guesses, truths = ["나는 학교에 간다.", "톰은 톰은 갔다", "a", ""], ["나는 간다.", "톰은 갔어. 톰은", "aa", ""]
+    scores = [[sacrebleu.sentence_chrf(guess, [truth]).score for truth in truths] for guess in guesses]
+    np.testing.assert_allclose(metrics.chrf_matrix(guesses, truths), scores, atol=1e-9)
+    assert metrics.chrf_matrix([], truths).shape == (0, 4)
+    assert metrics.chrf_matrix(guesses, []).shape == (4, 0)

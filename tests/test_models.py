@@ -249,6 +249,26 @@ def test_a_beam_of_one_and_a_temperature_of_zero_are_greedy(name):
     assert all(len(a) == 0 for a in model.predict_batch(batch, max_length=0))
 
 
+def test_an_ensemble_writes_by_the_mean_of_its_models():
+    one, batch = build_model("attend")
+    other, _ = build_model("attend")
+    other.decoder.output.params["weight"] *= -1
+    inputs = batch.x, batch.x_lengths
+    ids, parents = np.arange(8) % 4 + 4, np.array([[1, 0], [1, 1], [0, 0], [0, 1]])
+    steps = nn.Ensemble(one, other).steps(*inputs, 2)
+    members = [model.steps(*inputs, 2) for model in (one, other)]
+    for _ in range(2):
+        mean = sum(nn.softmax(member.step(ids)) for member in members) / 2
+        np.testing.assert_allclose(np.exp(steps.step(ids)), mean, rtol=1e-9)
+        for moved in (steps, *members):
+            moved.select(parents)
+    twice = nn.beam_search(nn.Ensemble(one, one).steps(*inputs, 3), 9)
+    for found, expected in zip(twice, one.predict_batch(batch, beams=3, max_length=9), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    with pytest.raises(ValueError, match="models: expected at least one, got none"):
+        nn.Ensemble()
+
+
 def test_predictions_are_in_the_order_of_the_data():
     model, _ = build_model("attend")
     rng = np.random.default_rng(0)

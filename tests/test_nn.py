@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fastrnn import nn
+from fastrnn.data import UNK
 
 RNG = np.random.default_rng(7)
 
@@ -101,6 +102,18 @@ def test_embedding_gradient_keeps_nan_to_its_row():
     dy = np.array([[np.nan, 1], [2, 3]], np.float32)
     weight = layer.backward(layer.forward([2, 0])[1], dy).params["weight"]
     np.testing.assert_array_equal(weight, np.array([[2, 3], [0, 0], [np.nan, 1]], np.float32))
+
+
+def test_ids_that_drop_out_are_read_as_unknown():
+    embedding = nn.Embedding(9, 2, word_dropout=0.5, rng=0)
+    ids = np.full((10, 100), 5)
+    y, tape = embedding.forward(ids, rng=1)
+    hidden = (y == embedding(UNK)).all(axis=-1)
+    assert 400 < hidden.sum() < 600
+    np.testing.assert_array_equal(y, embedding(np.where(hidden, UNK, 5)))  # inference: none drops out
+    counts = embedding.backward(tape, np.ones_like(y)).params["weight"][:, 0]
+    assert counts[UNK] == hidden.sum() == 1000 - counts[5]
+    assert nn.Embedding.from_arrays(embedding.params, **embedding.options).word_dropout == 0.5
 
 
 @pytest.mark.parametrize("ids", [np.uint8([1, 2]), np.int16([[1], [2]])[::-1], [0, 1], []])

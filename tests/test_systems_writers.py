@@ -18,8 +18,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 @pytest.mark.parametrize("name", ["translator", "captioner"])
 def test_quick_form(name):
-    if name == "captioner":
-        pytest.importorskip("sklearn")
+    pytest.importorskip("sklearn")
     pytest.importorskip("click")
     root = os.pathsep.join(filter(None, [str(EXAMPLES.parent), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, EXAMPLES / f"{name}.py", "--quick"]

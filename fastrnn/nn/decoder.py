@@ -133,7 +133,7 @@ class Decoder(Module):
         inputs, targets, lengths = _shifted(ids, lengths)
         bridged, bridge_tape = self.bridge.forward(vector)
         start = np.tanh(bridged)
-        x, embedding_tape = self.embedding.forward(inputs)
+        x, embedding_tape = self.embedding.forward(inputs, rng=rng)
         x, dropped_in = self._dropout.forward(x, rng=rng)
         y, _, rnn_tape = self.rnn.forward(
             self._fed(x, vector), split_state(self.rnn, start), lengths=lengths, rng=rng

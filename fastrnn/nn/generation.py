@@ -12,7 +12,7 @@ from fastrnn import validate
 from fastrnn.data import BOS, EOS, PAD
 from fastrnn.nn.losses import log_softmax, softmax
 
-__all__ = ["Steps", "beam_search", "draw", "fill", "sample"]
+__all__ = ["MeanSteps", "Steps", "beam_search", "draw", "fill", "sample"]
 
 
 class Steps(Protocol):
@@ -26,6 +26,24 @@ class Steps(Protocol):
 
     def select(self, parents: NDArray) -> None:
         """Let each row go on from another of its group: parents (batch, width), each in 0..width-1."""
+
+
+class MeanSteps:
+    """Several models' `Steps` as one, whose probabilities are the mean of theirs; of the same `batch` and `width`."""
+
+    def __init__(self, members: Sequence[Steps]) -> None:
+        self.batch, self.width = members[0].batch, members[0].width
+        self._members = members
+
+    def step(self, ids: NDArray) -> NDArray:
+        """Take an id of each row, (batch * width,); return log-probabilities of the next, (batch * width, V)."""
+        mean = np.mean([softmax(member.step(ids)) for member in self._members], axis=0)
+        return np.log(np.maximum(mean, np.finfo(mean.dtype).tiny))
+
+    def select(self, parents: NDArray) -> None:
+        """Let each row go on from another of its group: parents (batch, width), each in 0..width-1."""
+        for member in self._members:
+            member.select(parents)
 
 
 def draw(logits: NDArray, temperature: float = 1.0, rng: Any = None, banned: Sequence[int] = ()) -> NDArray[np.intp]:

@@ -2,7 +2,7 @@
 
 They follow the recurrent layers' habits: `forward` returns what `backward` needs as a tape, `backward` is a pure
 function of that tape, parameters are plain arrays in `params`, and inputs are never modified. All `forward`s take the
-source of randomness, `rng`, so that they can stand in for each other; only dropout uses it.
+source of randomness, `rng`, so that they can stand in for each other; only dropout and word dropout use it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fastrnn import validate
+from fastrnn.data import UNK
 from fastrnn.nn.checks import as_rows, integers, same_shape, within
 from fastrnn.nn.module import Module, parameters
 from fastrnn.params import Gradients, Parameters
@@ -73,6 +74,9 @@ class Embedding(Layer):
     columns : int, optional
         Each step has so many ids, (..., columns), whose vectors are joined. So a word can be read as itself, its first
         letters, its last, and what else is known of it. Default: one id a step, without that axis.
+    word_dropout : float, default 0.0
+        With which probability `forward` takes an id for that of "<unk>", each time it occurs. A decoder then has to
+        rely less on what it wrote.
     rng : seed or numpy.random.Generator, optional
         Source of the initial parameters, normal(0, scale**2).
 
@@ -89,17 +93,18 @@ class Embedding(Layer):
 
     def __init__(
         self, num_embeddings: int, embedding_dim: int, *, scale: float = 1.0, columns: int | None = None,
-        dtype: DTypeLike = np.float32, rng: Any = None,
+        word_dropout: float = 0.0, dtype: DTypeLike = np.float32, rng: Any = None,
     ) -> None:  # fmt: skip
         self.num_embeddings = validate.size("num_embeddings", num_embeddings)
         self.embedding_dim = validate.size("embedding_dim", embedding_dim)
         self.columns = None if columns is None else validate.size("columns", columns)
         shape = (self.num_embeddings, self.embedding_dim)
         super().__init__(dtype, {"weight": shape})
+        self.word_dropout = validate.probability("word_dropout", word_dropout)
         scale = self.dtype.type(validate.at_least_zero("scale", scale))
         self.params["weight"] = np.random.default_rng(rng).standard_normal(shape, self.dtype.type) * scale
-        if columns is not None:
-            self.options["columns"] = self.columns
+        options = {"columns": self.columns, "word_dropout": self.word_dropout}
+        self.options = {name: value for name, value in options.items() if value}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray], **options: Any) -> Embedding:
@@ -116,7 +121,11 @@ class Embedding(Layer):
 
     def __call__(self, ids: Any) -> NDArray:
         """Look up the vectors and keep nothing: inference. As `forward`, without the tape."""
-        return self.forward(ids)[0]
+        ids = integers("ids", ids)
+        within("ids", ids, self.num_embeddings)
+        if self.columns is not None and ids.shape[-1:] != (self.columns,):
+            raise ValueError(f"ids: expected (..., {self.columns}), got {ids.shape}")
+        return self._param("weight").take(ids, axis=0).reshape(self._joined(ids))
 
     def forward(self, ids: Any, *, rng: Any = None) -> tuple[NDArray, EmbeddingTape]:
         """Look up the vectors of ids.
@@ -125,8 +134,8 @@ class Embedding(Layer):
         ----------
         ids : array_like of int
             (...) or, with `columns`, (..., columns), each in 0..V-1; negative ids do not count from the end.
-        rng : optional
-            Not used.
+        rng : seed or numpy.random.Generator, optional
+            Source of word dropout.
 
         Returns
         -------
@@ -145,11 +154,9 @@ class Embedding(Layer):
             If an id is outside 0..V-1.
         """
         ids = integers("ids", ids)
-        within("ids", ids, self.num_embeddings)
-        if self.columns is not None and ids.shape[-1:] != (self.columns,):
-            raise ValueError(f"ids: expected (..., {self.columns}), got {ids.shape}")
-        vectors = self._param("weight").take(ids, axis=0)
-        return vectors.reshape(self._joined(ids)), EmbeddingTape(ids.copy())
+        if self.word_dropout:
+            ids = np.where(np.random.default_rng(rng).random(ids.shape) < self.word_dropout, UNK, ids)
+        return self(ids), EmbeddingTape(ids.copy())
 
     def backward(self, tape: EmbeddingTape, dy: Any) -> Gradients:
         """Differentiate `forward`. Pure; an id's rows are added in the order of the ids, the same in every run.

@@ -14,7 +14,7 @@ from fastrnn import validate
 from fastrnn.data import BOS, PAD, Batch
 from fastrnn.layers import Recurrent
 from fastrnn.nn.decoder import Decoder, DecoderSteps
-from fastrnn.nn.generation import beam_search, draw, sample
+from fastrnn.nn.generation import MeanSteps, beam_search, draw, sample
 from fastrnn.nn.layers import Dropout
 from fastrnn.nn.losses import MeanSquaredError, SoftmaxCrossEntropy, softmax
 from fastrnn.nn.model import Loss, Model
@@ -241,16 +241,23 @@ class Ensemble(Model):
 
     Parameters
     ----------
-    *models : ManyToOne or ManyToMany
-        With the same classes.
+    *models : ManyToOne or ManyToMany; or OneToMany or EncoderDecoder
+        With the same classes, or ids. At least one.
 
     Attributes
     ----------
     params : dict of str to ndarray
         The models' parameters under "0.name", "1.name" and so on.
+
+    Raises
+    ------
+    ValueError
+        If there is no model.
     """
 
     def __init__(self, *models: Any) -> None:
+        if not models:
+            raise ValueError("models: expected at least one, got none")
         super().__init__({str(k): model for k, model in enumerate(models)})
 
     @classmethod
@@ -271,6 +278,10 @@ class Ensemble(Model):
         mean = self(batch.x, batch.x_lengths)
         answers = mean if probabilities else mean.argmax(axis=-1)
         return _cut(answers, batch) if mean.ndim == 3 else list(answers)
+
+    def steps(self, x: Any, lengths: Any = None, width: int = 1) -> MeanSteps:
+        """Return writers at their start, with `width` rows for each x, for `nn.beam_search` and `nn.sample`."""
+        return MeanSteps([model.steps(x, lengths, width) for model in self.parts.values()])
 
 
 def _cut(steps: NDArray, batch: Batch) -> list[NDArray]:
