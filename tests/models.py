@@ -12,8 +12,8 @@ __all__ = ["CELLS", "MODELS", "build_model"]
 
 CELLS = {"lstm": fastrnn.LSTM, "gru": fastrnn.GRU, "rnn": fastrnn.RNN}
 MODELS = (
-    "last", "mean", "max", "one_number", "tagger", "regressor", "words", "caption", "caption_fed", "translate",
-    "attend",
+    "last", "mean", "max", "one_number", "tagger", "regressor", "words", "caption", "caption_fed", "picture",
+    "translate", "attend", "ensemble",
 )  # fmt: skip
 LENGTHS = (5, 3, 0, 6)
 V, E, H, K = 9, 4, 5, 3
@@ -71,8 +71,17 @@ def build_model(
         encoder = nn.Sequential(nn.Linear(6, 4, **f8), nn.Activation("relu"), nn.Dropout(dropout))
         model = nn.OneToMany(decoder(4, feed=name == "caption_fed"), encoder)
         return model, Dataset(rng.standard_normal((B, 6)), written).batch(rows)
-    attention = nn.Attention(H + 1, D * H, **f8) if name == "attend" else None
-    model = nn.EncoderDecoder(
-        reader(), decoder(D * H, attention=attention), nn.Embedding(V, E, **f8), dropout=dropout
-    )  # fmt: skip
+    if name == "picture":
+        first = nn.Convolution(nn.Linear(2 * 3 * 3, 3, **f8), (6, 5, 2), 3)
+        second = nn.Convolution(nn.Linear(3 * 2 * 2, 2, **f8), first.output_shape, 2, 2)  # leaves out the last column
+        encoder = nn.Sequential(first, nn.Activation("tanh"), second)
+        return nn.OneToMany(decoder(4), encoder), Dataset(rng.standard_normal((B, 60)), written).batch(rows)
+
+    def translator() -> nn.EncoderDecoder:
+        attention = nn.Attention(H + 1, D * H, **f8) if name == "attend" else None
+        return nn.EncoderDecoder(
+            reader(), decoder(D * H, attention=attention), nn.Embedding(V, E, **f8), dropout=dropout
+        )  # fmt: skip
+
+    model = nn.Ensemble(translator(), translator()) if name == "ensemble" else translator()
     return model, Dataset(ids, written).batch(rows)

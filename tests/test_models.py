@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import operator
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from models import CELLS, MODELS, build_model
 
 import fastrnn
-from fastrnn import nn, serialization
+from fastrnn import metrics, nn, serialization
 from fastrnn.data import BOS, EOS, PAD, UNK, Batch, Batches, Dataset, Vocabulary
 from fastrnn.inspect import check_gradients
 
@@ -199,6 +200,27 @@ def test_a_beam_of_one_and_a_temperature_of_zero_are_greedy(name):
     assert [a.tolist() for a in drawn] == [a.tolist() for a in again]
     assert {PAD, BOS, EOS}.isdisjoint(np.concatenate(drawn))
     assert all(len(a) == 0 for a in model.predict_batch(batch, max_length=0))
+
+
+def test_an_ensemble_writes_by_the_mean_of_odds():
+    model, batch = build_model("ensemble")
+    steps, *members = (m.steps(batch.x, batch.x_lengths, 2) for m in (model, *model.models))
+    for ids in ([BOS] * 8, [4, 5] * 4):
+        odds = [nn.softmax(member.step(np.array(ids))) for member in members]
+        np.testing.assert_allclose(nn.softmax(steps.step(np.array(ids))), np.mean(odds, axis=0))
+        for each in (steps, *members):
+            each.select(np.array([[1, 1]] * 4))
+    assert not np.allclose(*odds)
+    assert model.loss(batch).value == pytest.approx(np.mean([m.loss(batch).value for m in model.models]))
+
+
+def test_a_consensus_leaves_out_what_few_say():
+    drawn = [[5, 6, 7], [5, 6, 8], [5, 6, 9], [4]]
+    assert nn.consensus(drawn, metrics.token_f1) == [5, 6]
+    assert nn.consensus([[7, 5], [7, 5], [5, 7, 7]], metrics.token_f1) == [7, 5]
+    assert nn.consensus([[], [], [4]], metrics.token_f1) == []
+    exact = [np.array(ids) for ids in ([5, 6], [6, 5], [6, 5], [7])]
+    assert nn.consensus(exact, lambda answers, truths: sum(map(operator.eq, answers, truths))) == [6, 5]
 
 
 def test_predictions_are_in_the_order_of_the_data():
@@ -425,6 +447,7 @@ def linear(i, o):
             ValueError,
             "attention: expected query_size 3, got 4",
         ),
+        (nn.Ensemble, ValueError, r"models: expected one or more, with the same number of ids, got \[\]"),
         (
             lambda: nn.EncoderDecoder(
                 fastrnn.GRU(2, 5), nn.Decoder(nn.Embedding(9, 2), fastrnn.GRU(2, 3), linear(3, 9), linear(4, 3))

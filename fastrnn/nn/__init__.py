@@ -7,24 +7,27 @@
 """
 
 from fastrnn.nn.attention import Attention
+from fastrnn.nn.convolution import Convolution
 from fastrnn.nn.decoder import Decoder
 from fastrnn.nn.encoders import WordEncoder
-from fastrnn.nn.generation import Steps, beam_search, draw, sample
+from fastrnn.nn.generation import Steps, beam_search, consensus, draw, sample
 from fastrnn.nn.layers import Activation, Dropout, Embedding, Linear, Part, Sequential
 from fastrnn.nn.losses import MeanSquaredError, SoftmaxCrossEntropy, log_softmax, softmax
 from fastrnn.nn.model import Loss, Model, load
 from fastrnn.nn.module import Module, load_parameters, parameters
-from fastrnn.nn.patterns import EncoderDecoder, ManyToMany, ManyToOne, ModelStream, OneToMany
+from fastrnn.nn.patterns import EncoderDecoder, Ensemble, ManyToMany, ManyToOne, ModelStream, OneToMany
 from fastrnn.nn.states import set_forget_bias, state_size
 from fastrnn.params import HasParams
 
 __all__ = [
     "Activation",
     "Attention",
+    "Convolution",
     "Decoder",
     "Dropout",
     "Embedding",
     "EncoderDecoder",
+    "Ensemble",
     "HasParams",
     "Linear",
     "Loss",
@@ -41,6 +44,7 @@ __all__ = [
     "Steps",
     "WordEncoder",
     "beam_search",
+    "consensus",
     "draw",
     "load",
     "load_parameters",

@@ -1,5 +1,5 @@
 """The four ways to use a recurrent layer, as models: many to one, many to many in step, one to many, and
-encoder-decoder.
+encoder-decoder; and several of those that write as one.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from fastrnn import validate
 from fastrnn.data import BOS, PAD, Batch
 from fastrnn.layers import Recurrent
-from fastrnn.nn.decoder import Decoder, DecoderSteps
-from fastrnn.nn.generation import beam_search, draw, sample
+from fastrnn.nn.decoder import Decoder
+from fastrnn.nn.generation import MeanSteps, Steps, beam_search, draw, sample
 from fastrnn.nn.layers import Dropout
 from fastrnn.nn.losses import MeanSquaredError, SoftmaxCrossEntropy
 from fastrnn.nn.model import Loss, Model
@@ -23,7 +23,7 @@ from fastrnn.nn.pooling import POOLINGS, pool, unpool
 from fastrnn.nn.states import checked, d_final, final, pack, unpack
 from fastrnn.stack import State
 
-__all__ = ["EncoderDecoder", "ManyToMany", "ManyToOne", "ModelStream", "OneToMany"]
+__all__ = ["EncoderDecoder", "Ensemble", "ManyToMany", "ManyToOne", "ModelStream", "OneToMany"]
 
 LOSSES = {"cross_entropy": SoftmaxCrossEntropy, "mse": MeanSquaredError}
 
@@ -288,6 +288,40 @@ class ModelStream:
 
 
 class _Writer(Model):
+    """What writes: for each x, a sequence of ids of any length. A subclass has `steps`, besides what a model has."""
+
+    def predict_batch(
+        self, batch: Batch, *, beams: int = 1, max_length: int = 100, length_penalty: float = 1.0,
+        banned: Sequence[int] = (PAD, BOS),
+    ) -> Sequence[Any]:  # fmt: skip
+        """Return the likeliest sequence of ids found for each example, without BOS and EOS.
+
+        Parameters
+        ----------
+        batch : Batch
+            y is not looked at.
+        beams : int, default 1
+            How many sequences are kept at each step; with 1 the search is greedy.
+        max_length, length_penalty, banned
+            As for `fastrnn.nn.beam_search`.
+        """
+        return beam_search(self.steps(batch.x, batch.x_lengths, beams), max_length, length_penalty, banned)
+
+    def generate(
+        self, x: Any, lengths: Any = None, *, temperature: float = 1.0, max_length: int = 100, rng: Any = None,
+        banned: Sequence[int] = (PAD, BOS),
+    ) -> list[NDArray[np.intp]]:  # fmt: skip
+        """Draw a sequence of ids for each x, without BOS and EOS; arguments as for `fastrnn.nn.sample`."""
+        return sample(self.steps(x, lengths), max_length, temperature, rng, banned)
+
+    def steps(self, x: Any, lengths: Any = None, width: int = 1) -> Steps:
+        """Return the model at the start of writing, with `width` rows for each x: it takes an id of each row, and says
+        what comes next.
+        """
+        raise NotImplementedError
+
+
+class _Single(_Writer):
     """What OneToMany and EncoderDecoder share: something that encodes x as a vector and a memory, and a decoder."""
 
     decoder: Decoder
@@ -320,31 +354,7 @@ class _Writer(Model):
         found |= {f"decoder.{name}": g for name, g in grads.items()}
         return Loss(value, {name: found[name] for name in self.params}, decoder_tape.count)
 
-    def predict_batch(
-        self, batch: Batch, *, beams: int = 1, max_length: int = 100, length_penalty: float = 1.0,
-        banned: Sequence[int] = (PAD, BOS),
-    ) -> Sequence[Any]:  # fmt: skip
-        """Return the likeliest sequence of ids found for each example, without BOS and EOS.
-
-        Parameters
-        ----------
-        batch : Batch
-            y is not looked at.
-        beams : int, default 1
-            How many sequences are kept at each step; with 1 the search is greedy.
-        max_length, length_penalty, banned
-            As for `fastrnn.nn.beam_search`.
-        """
-        return beam_search(self.steps(batch.x, batch.x_lengths, beams), max_length, length_penalty, banned)
-
-    def generate(
-        self, x: Any, lengths: Any = None, *, temperature: float = 1.0, max_length: int = 100, rng: Any = None,
-        banned: Sequence[int] = (PAD, BOS),
-    ) -> list[NDArray[np.intp]]:  # fmt: skip
-        """Draw a sequence of ids for each x, without BOS and EOS; arguments as for `fastrnn.nn.sample`."""
-        return sample(self.steps(x, lengths), max_length, temperature, rng, banned)
-
-    def steps(self, x: Any, lengths: Any = None, width: int = 1) -> DecoderSteps:
+    def steps(self, x: Any, lengths: Any = None, width: int = 1) -> Steps:
         """Return the decoder at its start, with `width` rows for each x: what takes an id and says what comes next."""
         vector, memory = self.encode(x, lengths)
         return self.decoder.steps(vector, memory, lengths, validate.size("beams", width))
@@ -356,7 +366,7 @@ def _ids(batch: Batch) -> NDArray:
     return batch.y
 
 
-class OneToMany(_Writer):
+class OneToMany(_Single):
     """A vector to a sequence, say an image to its caption: the decoder starts from a state made of the vector.
 
     Parameters
@@ -397,7 +407,7 @@ class OneToMany(_Writer):
         return {} if self.encoder is None else {"encoder": self.encoder.backward(tape, d_vector)}
 
 
-class EncoderDecoder(_Writer):
+class EncoderDecoder(_Single):
     """A sequence to another: a recurrent layer reads, another writes from its final state, with attention if wanted.
 
     Parameters
@@ -452,3 +462,56 @@ class EncoderDecoder(_Writer):
             dx = self._dropout.backward(dropped, found["encoder"].x).x
             found["embedding"] = self.embedding.backward(embedding_tape, dx)
         return found
+
+
+class Ensemble(_Writer):
+    """Models that write, of the same ids, as one: an id's probability is the mean of theirs.
+
+    They learn side by side from the same batches, each with its own dropout; all that couples them is the clipping of
+    gradients, whose norm is that of all.
+
+    Parameters
+    ----------
+    *models : OneToMany or EncoderDecoder
+        At least one.
+
+    Attributes
+    ----------
+    params : dict of str to ndarray
+        The models' parameters under "0.name", "1.name" and so on.
+
+    Raises
+    ------
+    ValueError
+        If there is no model, or they have different numbers of ids.
+    """
+
+    def __init__(self, *models: Any) -> None:
+        self.models = models
+        sizes = {model.decoder.output.out_features for model in models}
+        if len(sizes) != 1:
+            raise ValueError(f"models: expected one or more, with the same number of ids, got {sorted(sizes)}")
+        super().__init__({str(k): model for k, model in enumerate(models)})
+
+    @classmethod
+    def rebuilt(cls, parts: dict[str, Any], options: dict[str, Any]) -> Ensemble:
+        """Build the model from its parts; see `Module`."""
+        return cls(*parts.values(), **options)
+
+    def loss(self, batch: Batch) -> Loss:
+        """Return the mean of the models' losses, as inference computes them."""
+        return self._mean([model.loss(batch) for model in self.models])
+
+    def loss_and_grads(self, batch: Batch, rng: Any = None) -> Loss:
+        """Return the mean of the models' losses and its gradients. See `Model`."""
+        rng = np.random.default_rng(rng)
+        return self._mean([model.loss_and_grads(batch, rng) for model in self.models])
+
+    def steps(self, x: Any, lengths: Any = None, width: int = 1) -> Steps:
+        """Return all models at the start of writing, with `width` rows for each x."""
+        return MeanSteps([model.steps(x, lengths, width) for model in self.models])
+
+    def _mean(self, losses: list[Loss]) -> Loss:
+        n = len(losses)
+        grads = {f"{k}.{name}": g / n for k, loss in enumerate(losses) for name, g in loss.grads.items()}
+        return Loss(sum(loss.value for loss in losses) / n, grads, losses[0].targets)
