@@ -1,4 +1,4 @@
-"""Write like Shakespeare, a character at a time: a stacked LSTM as a language model.
+"""Write like Shakespeare, a character at a time: an LSTM as a language model.
 
     python examples/language_model.py --data DIR        # tinyshakespeare: its last 10 % are held out
     python examples/language_model.py --quick           # the manual that comes with Python, in half a minute
@@ -58,13 +58,13 @@ def ngram_loss(train, held_out, size, order):
 @click.command()
 @click.option("--data", type=click.Path(exists=True, path_type=Path), help="folder that has tinyshakespeare/")
 @click.option("--quick", is_flag=True, help="a small model for a short time; exit 1 if it is not good enough")
-@click.option("--hidden", default=384, show_default=True, help="units of each layer")
-@click.option("--layers", default=2, show_default=True, help="recurrent layers")
+@click.option("--hidden", default=512, show_default=True, help="units of each layer")
+@click.option("--layers", default=1, show_default=True, help="recurrent layers")
 @click.option("--dropout", default=0.3, show_default=True, help="between layers, before and after them")
-@click.option("--rate", default=5e-3, show_default=True, help="highest learning rate")
+@click.option("--rate", default=8e-3, show_default=True, help="highest learning rate")
 @click.option("--columns", default=32, show_default=True, help="how many places of the text are read side by side")
 @click.option("--chunk", default=64, show_default=True, help="steps that a gradient goes back")
-@click.option("--epochs", default=20, show_default=True, help="passes through the text")
+@click.option("--epochs", default=14, show_default=True, help="passes through the text")
 @click.option("--minutes", type=float, help="instead of --epochs; no two runs are quite alike then")
 @click.option("--save", type=click.Path(), help="where to keep the model: .npz or .safetensors")
 @click.option("--seed", default=0, show_default=True)
@@ -91,7 +91,7 @@ def main(data, quick, hidden, layers, dropout, rate, columns, chunk, epochs, min
     start = time.perf_counter()
     trainer = Trainer(
         model,
-        optim.AdamW(model.params, rate),
+        optim.AdamW(model.params, rate, betas=(0.9, 0.99)),
         Chunks(train, columns, chunk),
         Chunks.to_evaluate(held_out, columns=16),
         schedule=optim.warmup_cosine(),

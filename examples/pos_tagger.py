@@ -19,6 +19,7 @@ from fastrnn import metrics, nn, optim
 from fastrnn.data import Batches, Dataset, Vocabulary, encode_words, read_blocks
 from fastrnn.train import Trainer
 
+BATCH = 32
 BAR = 0.97  # UPOS accuracy on the grammar
 # Where a word alone does not tell the part of speech:
 BOTH = ["work", "walk", "play", "call", "plan", "visit", "fish", "book"]  # VERB or NOUN
@@ -88,11 +89,10 @@ def main(data, treebank, quick, epochs, minutes, seed, hidden, dropout, lr, save
     rng = np.random.default_rng(seed)
     if data and not quick:
         train, valid, test = (read_treebank(data / treebank / f"{p}.tsv.gz") for p in ("train", "dev", "test"))
-        word_size, character_size, characters_hidden, batch, epochs = 96, 32, 64, 64, epochs or 12
+        word_size, character_size, characters_hidden, epochs = 96, 32, 64, epochs or 12
     else:
         train, valid, test = ([grammar_sentence(rng) for _ in range(n)] for n in (2000, 200, 500))
-        word_size, character_size, characters_hidden, batch = 16, 16, 16, 32
-        hidden, epochs = 32, epochs or 8
+        word_size, character_size, characters_hidden, hidden, epochs = 16, 16, 16, 32, epochs or 8
     words = Vocabulary.build((words for words, _ in train), min_count=2)
     characters = Vocabulary.build(word for words, _ in train for word in words)
     tags = Vocabulary.build((tags for _, tags in train), specials=())
@@ -120,7 +120,7 @@ def main(data, treebank, quick, epochs, minutes, seed, hidden, dropout, lr, save
     trainer = Trainer(
         model,
         optim.AdamW(model.params, lr),
-        Batches(dataset(train), batch),
+        Batches(dataset(train), BATCH),
         lambda model: accuracy(model, valid),
         maximize=True,
         schedule=optim.warmup_cosine(),

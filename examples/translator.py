@@ -182,7 +182,7 @@ def main(data, quick, members, hidden, embedding, dropout, word_dropout, rate, b
             keep.mkdir(parents=True, exist_ok=True)
             models[-1].save(path)
 
-    ensemble = nn.Ensemble(*models)
+    ensemble = nn.WriterEnsemble(*models)
 
     def translate(pairs, near):
         rng, answers = np.random.default_rng(seed), {}

@@ -13,7 +13,7 @@ __all__ = ["CELLS", "MODELS", "build_model"]
 CELLS = {"lstm": fastrnn.LSTM, "gru": fastrnn.GRU, "rnn": fastrnn.RNN}
 MODELS = (
     "last", "mean", "max", "one_number", "tagger", "regressor", "words", "words_and_more", "caption",
-    "caption_fed", "translate", "attend",
+    "caption_fed", "picture", "translate", "attend", "ensemble", "taggers",
 )  # fmt: skip
 LENGTHS = (5, 3, 0, 6)
 V, E, H, K = 9, 4, 5, 3
@@ -58,8 +58,10 @@ def build_model(
         targets = rng.standard_normal((B, 2))
         targets[1, 0] = np.nan
         return model, Dataset(features, targets).batch(rows)
-    if name == "tagger":
-        model = nn.ManyToMany(reader(), nn.Linear(D * H, K, **f8), nn.Embedding(V, E, **f8), dropout=dropout)
+    if name in ("tagger", "taggers"):
+        embeddings = [nn.Embedding(V, E, **f8) for _ in range(1 + (name == "taggers"))]
+        models = [nn.ManyToMany(reader(), nn.Linear(D * H, K, **f8), e, dropout=dropout) for e in embeddings]
+        model = nn.Ensemble(*models) if name == "taggers" else models[0]
         tags[0][1] = -100
         return model, Dataset(ids, tags).batch(rows)
     if name == "regressor":
@@ -83,8 +85,17 @@ def build_model(
         encoder = nn.Sequential(nn.Linear(6, 4, **f8), nn.Activation("relu"), nn.Dropout(dropout))
         model = nn.OneToMany(decoder(4, feed=name == "caption_fed"), encoder)
         return model, Dataset(rng.standard_normal((B, 6)), written).batch(rows)
-    attention = nn.Attention(H + 1, D * H, **f8) if name == "attend" else None
-    model = nn.EncoderDecoder(
-        reader(), decoder(D * H, attention=attention), nn.Embedding(V, E, **f8), dropout=dropout
-    )  # fmt: skip
+    if name == "picture":
+        first = nn.Convolution(nn.Linear(2 * 3 * 3, 3, **f8), (6, 5, 2), 3)
+        second = nn.Convolution(nn.Linear(3 * 2 * 2, 2, **f8), first.output_shape, 2, 2)  # leaves out the last column
+        encoder = nn.Sequential(first, nn.Activation("tanh"), second)
+        return nn.OneToMany(decoder(4), encoder), Dataset(rng.standard_normal((B, 60)), written).batch(rows)
+
+    def translator() -> nn.EncoderDecoder:
+        attention = nn.Attention(H + 1, D * H, **f8) if name == "attend" else None
+        return nn.EncoderDecoder(
+            reader(), decoder(D * H, attention=attention), nn.Embedding(V, E, **f8), dropout=dropout
+        )  # fmt: skip
+
+    model = nn.WriterEnsemble(translator(), translator()) if name == "ensemble" else translator()
     return model, Dataset(ids, written).batch(rows)

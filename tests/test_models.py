@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import operator
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from models import CELLS, MODELS, build_model
 
 import fastrnn
-from fastrnn import nn, serialization
+from fastrnn import metrics, nn, serialization
 from fastrnn.data import BOS, EOS, PAD, UNK, Batch, Batches, Dataset, Vocabulary
 from fastrnn.inspect import check_gradients
 
@@ -255,18 +256,27 @@ def test_an_ensemble_writes_by_the_mean_of_its_models():
     other.decoder.output.params["weight"] *= -1
     inputs = batch.x, batch.x_lengths
     ids, parents = np.arange(8) % 4 + 4, np.array([[1, 0], [1, 1], [0, 0], [0, 1]])
-    steps = nn.Ensemble(one, other).steps(*inputs, 2)
+    steps = nn.WriterEnsemble(one, other).steps(*inputs, 2)
     members = [model.steps(*inputs, 2) for model in (one, other)]
     for _ in range(2):
         mean = sum(nn.softmax(member.step(ids)) for member in members) / 2
         np.testing.assert_allclose(np.exp(steps.step(ids)), mean, rtol=1e-9)
         for moved in (steps, *members):
             moved.select(parents)
-    twice = nn.beam_search(nn.Ensemble(one, one).steps(*inputs, 3), 9)
+    twice = nn.beam_search(nn.WriterEnsemble(one, one).steps(*inputs, 3), 9)
     for found, expected in zip(twice, one.predict_batch(batch, beams=3, max_length=9), strict=True):
         np.testing.assert_array_equal(found, expected)
     with pytest.raises(ValueError, match="models: expected at least one, got none"):
-        nn.Ensemble()
+        nn.WriterEnsemble()
+
+
+def test_a_consensus_leaves_out_what_few_say():
+    drawn = [[5, 6, 7], [5, 6, 8], [5, 6, 9], [4]]
+    assert nn.consensus(drawn, metrics.token_f1) == [5, 6]
+    assert nn.consensus([[7, 5], [7, 5], [5, 7, 7]], metrics.token_f1) == [7, 5]
+    assert nn.consensus([[], [], [4]], metrics.token_f1) == []
+    exact = [np.array(ids) for ids in ([5, 6], [6, 5], [6, 5], [7])]
+    assert nn.consensus(exact, lambda answers, truths: sum(map(operator.eq, answers, truths))) == [6, 5]
 
 
 def test_predictions_are_in_the_order_of_the_data():
@@ -493,6 +503,7 @@ def linear(i, o):
             ValueError,
             "attention: expected query_size 3, got 4",
         ),
+        (nn.Ensemble, ValueError, "models: expected at least one, got none"),
         (
             lambda: nn.EncoderDecoder(
                 fastrnn.GRU(2, 5), nn.Decoder(nn.Embedding(9, 2), fastrnn.GRU(2, 3), linear(3, 9), linear(4, 3))

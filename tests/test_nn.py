@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.signal
 import scipy.special
 from hypothesis import given
 from hypothesis import strategies as st
@@ -209,6 +210,30 @@ def test_no_weight_at_all_is_a_loss_of_zero():
 # ---- purity and parameters -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("size", "stride"), [(3, 1), (2, 2), (2, 3)])
+@pytest.mark.parametrize("batch", [0, 2])
+def test_convolution_is_the_correlation_with_each_filter(size, stride, batch):
+    layer = nn.Convolution(nn.Linear(size * size * 3, 4, dtype=np.float64, rng=0), (5, 6, 3), size, stride)
+    weight, bias = layer.params["linear.weight"], layer.params["linear.bias"]
+    x = RNG.standard_normal((batch, 5, 6, 3))
+    y, tape = layer.forward(x)
+    assert y.shape == (batch, layer.output_size)
+    for image, filtered in zip(x, y.reshape(batch, *layer.output_shape), strict=True):
+        for k, kernel in enumerate(weight.reshape(-1, size, size, 3)):
+            whole = scipy.signal.correlate(image, kernel, mode="valid")[::stride, ::stride, 0]
+            close(filtered[..., k], whole + bias[k])
+    np.testing.assert_array_equal(layer(x.reshape(batch, 90)), y)
+    cotangent = RNG.standard_normal(y.shape)
+    grads = layer.backward(tape, cotangent)
+
+    def loss():
+        return float((layer(x) * cotangent).sum())
+
+    close(grads.x, numeric_gradient(loss, x))
+    for name, value in layer.params.items():
+        close(grads.params[name], numeric_gradient(loss, value))
+
+
 def test_inputs_are_not_modified_and_backward_is_pure():
     embedding, linear, criterion = nn.Embedding(5, 4, rng=0), nn.Linear(4, 5, rng=1), nn.SoftmaxCrossEntropy()
     ids, targets = RNG.integers(0, 5, (3, 2)), RNG.integers(0, 5, (3, 2))
@@ -301,6 +326,14 @@ LOGITS = np.zeros((2, 3), np.float32)
         (lambda: nn.Linear(0, 2), ValueError, r"in_features: .* got 0"),
         (lambda: nn.Linear(2, 2.5), TypeError, r"out_features: expected an integer"),
         (lambda: nn.Linear(2, 2, dtype=np.int32), TypeError, r"dtype: expected float32 or float64, got int32"),
+        (lambda: nn.Convolution(LINEAR, (4, 4), 2), ValueError, r"shape: expected \(M, N, C\)"),
+        (
+            lambda: nn.Convolution(LINEAR, (4, 1, 1), 2),
+            ValueError,
+            r"shape: .* of at least the size 2, got \(4, 1, 1\)",
+        ),
+        (lambda: nn.Convolution(LINEAR, (4, 4, 1), 2), ValueError, r"linear: expected in_features 4, .* got 3"),
+        (lambda: nn.Convolution(LINEAR, (4, 4, 3), 1)(LOGITS), ValueError, r"x: expected \(B, 4, 4, 3\)"),
         (lambda: nn.Embedding(-1, 2), ValueError, r"num_embeddings: .* got -1"),
         (lambda: nn.Embedding(2, 2, scale=-1), ValueError, r"scale: expected a number of at least 0, got -1"),
         (lambda: nn.Embedding(2, 2, columns=0), ValueError, r"columns: .* got 0"),

@@ -9,10 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import fastrnn
-from fastrnn import inspect, nn
-from fastrnn.data import Batch
-
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -33,34 +29,6 @@ def example(name):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def captioner(module, dtype):
-    """A small model with the example's convolution."""
-    kind = {"dtype": dtype, "rng": 1}
-    convolution = module.Convolution(nn.Linear(2 * 2 * 3, 2, **kind), (5, 4, 3), 2, 1)
-    lstm = fastrnn.LSTM(3 + 4, 4, **kind)
-    encoder = nn.Sequential(convolution, nn.Activation("tanh"), nn.Linear(convolution.output_size, 4, **kind))
-    bridge = nn.Linear(4, nn.state_size(lstm), **kind)
-    return nn.OneToMany(
-        nn.Decoder(nn.Embedding(7, 3, **kind), lstm, nn.Linear(4, 7, **kind), bridge, feed=True), encoder
-    )
-
-
-def test_convolution_of_captioner():
-    module = example("captioner")
-    rng = np.random.default_rng(2)
-    batch = Batch(rng.random((2, 60)), rng.integers(4, 7, (3, 2)))
-    errors = inspect.check_gradients(captioner(module, np.float64), batch)
-    assert max(errors.values()) < 1e-6, errors  # as check_gradients says
-
-
-def test_captioner_is_kept(tmp_path):
-    module = example("captioner")
-    model, x = captioner(module, np.float32), np.random.default_rng(2).random((2, 60), np.float32)
-    model.save(tmp_path / "captions.npz")
-    loaded = nn.load(tmp_path / "captions.npz", classes=(module.Convolution,))
-    np.testing.assert_array_equal(loaded.encode(x)[0], model.encode(x)[0])
 
 
 def test_ngrams_of_language_model():

@@ -7,20 +7,23 @@
 """
 
 from fastrnn.nn.attention import Attention
+from fastrnn.nn.convolution import Convolution
 from fastrnn.nn.decoder import Decoder
 from fastrnn.nn.encoders import WordEncoder
-from fastrnn.nn.generation import Steps, beam_search, draw, fill, sample
+from fastrnn.nn.ensembles import Ensemble, WriterEnsemble
+from fastrnn.nn.generation import Steps, beam_search, consensus, draw, fill, sample
 from fastrnn.nn.layers import Activation, Dropout, Embedding, Linear, Part, Sequential
 from fastrnn.nn.losses import MeanSquaredError, SoftmaxCrossEntropy, log_softmax, softmax
 from fastrnn.nn.model import Loss, Model, load
 from fastrnn.nn.module import Module, load_parameters, parameters
-from fastrnn.nn.patterns import EncoderDecoder, Ensemble, ManyToMany, ManyToOne, ModelStream, OneToMany
+from fastrnn.nn.patterns import EncoderDecoder, ManyToMany, ManyToOne, ModelStream, OneToMany
 from fastrnn.nn.states import set_forget_bias, state_size
 from fastrnn.params import HasParams
 
 __all__ = [
     "Activation",
     "Attention",
+    "Convolution",
     "Decoder",
     "Dropout",
     "Embedding",
@@ -41,7 +44,9 @@ __all__ = [
     "SoftmaxCrossEntropy",
     "Steps",
     "WordEncoder",
+    "WriterEnsemble",
     "beam_search",
+    "consensus",
     "draw",
     "fill",
     "load",

@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 from fastrnn import validate
 from fastrnn.data import BOS, PAD, Batch
 from fastrnn.layers import Recurrent
-from fastrnn.nn.decoder import Decoder, DecoderSteps
-from fastrnn.nn.generation import MeanSteps, beam_search, draw, sample
+from fastrnn.nn.decoder import Decoder
+from fastrnn.nn.generation import Steps, beam_search, draw, sample
 from fastrnn.nn.layers import Dropout
-from fastrnn.nn.losses import MeanSquaredError, SoftmaxCrossEntropy, softmax
+from fastrnn.nn.losses import MeanSquaredError, SoftmaxCrossEntropy
 from fastrnn.nn.model import Loss, Model
 from fastrnn.nn.module import parameters
 from fastrnn.nn.pooling import POOLINGS, pool, unpool
 from fastrnn.nn.states import checked, d_final, final, pack, unpack
 from fastrnn.stack import State
 
-__all__ = ["EncoderDecoder", "Ensemble", "ManyToMany", "ManyToOne", "ModelStream", "OneToMany"]
+__all__ = ["EncoderDecoder", "ManyToMany", "ManyToOne", "ModelStream", "OneToMany", "Writer", "cut"]
 
 LOSSES = {"cross_entropy": SoftmaxCrossEntropy, "mse": MeanSquaredError}
 
@@ -204,7 +204,7 @@ class ManyToMany(_Reader):
 
     def predict_batch(self, batch: Batch) -> Sequence[Any]:
         """Return each example's classes (T,) or, with loss "mse", numbers (T, K)."""
-        return _cut(self._answer(self(batch.x, batch.x_lengths)[0]), batch)
+        return cut(self._answer(self(batch.x, batch.x_lengths)[0]), batch)
 
     def generate(
         self, prompt: Any, temperature: float = 1.0, rng: Any = None, banned: Sequence[int] = ()
@@ -234,57 +234,7 @@ class ManyToMany(_Reader):
             outputs = stream.step([k])
 
 
-class Ensemble(Model):
-    """The mean of several models' probabilities: mostly of the same model, trained from several seeds.
-
-    They are trained one by one, not here.
-
-    Parameters
-    ----------
-    *models : ManyToOne or ManyToMany; or OneToMany or EncoderDecoder
-        With the same classes, or ids. At least one.
-
-    Attributes
-    ----------
-    params : dict of str to ndarray
-        The models' parameters under "0.name", "1.name" and so on.
-
-    Raises
-    ------
-    ValueError
-        If there is no model.
-    """
-
-    def __init__(self, *models: Any) -> None:
-        if not models:
-            raise ValueError("models: expected at least one, got none")
-        super().__init__({str(k): model for k, model in enumerate(models)})
-
-    @classmethod
-    def rebuilt(cls, parts: dict[str, Any], options: dict[str, Any]) -> Ensemble:
-        """Build the ensemble from its models; see `Module`."""
-        return cls(*parts.values(), **options)
-
-    def __call__(self, x: Any, lengths: Any = None) -> NDArray:
-        """Return the mean probabilities for x (T, B, ...) of `lengths` (B,): (B, K), or (T, B, K) of each step."""
-        total: Any = 0
-        for model in self.parts.values():
-            logits = model(x, lengths)
-            total = total + softmax(logits[0] if isinstance(logits, tuple) else logits)
-        return total / len(self.parts)
-
-    def predict_batch(self, batch: Batch, *, probabilities: bool = False) -> Sequence[Any]:
-        """Return each example's class or, of each step, classes (T,); or their `probabilities`, (K,) or (T, K)."""
-        mean = self(batch.x, batch.x_lengths)
-        answers = mean if probabilities else mean.argmax(axis=-1)
-        return _cut(answers, batch) if mean.ndim == 3 else list(answers)
-
-    def steps(self, x: Any, lengths: Any = None, width: int = 1) -> MeanSteps:
-        """Return writers at their start, with `width` rows for each x, for `nn.beam_search` and `nn.sample`."""
-        return MeanSteps([model.steps(x, lengths, width) for model in self.parts.values()])
-
-
-def _cut(steps: NDArray, batch: Batch) -> list[NDArray]:
+def cut(steps: NDArray, batch: Batch) -> list[NDArray]:
     """Each example's steps (T_k, ...) of (T, B, ...)."""
     lengths = [len(batch.x)] * steps.shape[1] if batch.x_lengths is None else batch.x_lengths
     return [row[:length] for row, length in zip(steps.swapaxes(0, 1), lengths, strict=True)]
@@ -341,7 +291,41 @@ class ModelStream:
             self._pooled[rows], self._counts[rows] = start, 0
 
 
-class _Writer(Model):
+class Writer(Model):
+    """What writes: for each x, a sequence of ids of any length. A subclass has `steps`, besides what a model has."""
+
+    def predict_batch(
+        self, batch: Batch, *, beams: int = 1, max_length: int = 100, length_penalty: float = 1.0,
+        banned: Sequence[int] = (PAD, BOS),
+    ) -> Sequence[Any]:  # fmt: skip
+        """Return the likeliest sequence of ids found for each example, without BOS and EOS.
+
+        Parameters
+        ----------
+        batch : Batch
+            y is not looked at.
+        beams : int, default 1
+            How many sequences are kept at each step; with 1 the search is greedy.
+        max_length, length_penalty, banned
+            As for `fastrnn.nn.beam_search`.
+        """
+        return beam_search(self.steps(batch.x, batch.x_lengths, beams), max_length, length_penalty, banned)
+
+    def generate(
+        self, x: Any, lengths: Any = None, *, temperature: float = 1.0, max_length: int = 100, rng: Any = None,
+        banned: Sequence[int] = (PAD, BOS),
+    ) -> list[NDArray[np.intp]]:  # fmt: skip
+        """Draw a sequence of ids for each x, without BOS and EOS; arguments as for `fastrnn.nn.sample`."""
+        return sample(self.steps(x, lengths), max_length, temperature, rng, banned)
+
+    def steps(self, x: Any, lengths: Any = None, width: int = 1) -> Steps:
+        """Return the model at the start of writing, with `width` rows for each x: it takes an id of each row, and says
+        what comes next.
+        """
+        raise NotImplementedError
+
+
+class _Single(Writer):
     """What OneToMany and EncoderDecoder share: something that encodes x as a vector and a memory, and a decoder."""
 
     decoder: Decoder
@@ -374,31 +358,7 @@ class _Writer(Model):
         found |= {f"decoder.{name}": g for name, g in grads.items()}
         return Loss(value, {name: found[name] for name in self.params}, decoder_tape.count)
 
-    def predict_batch(
-        self, batch: Batch, *, beams: int = 1, max_length: int = 100, length_penalty: float = 1.0,
-        banned: Sequence[int] = (PAD, BOS),
-    ) -> Sequence[Any]:  # fmt: skip
-        """Return the likeliest sequence of ids found for each example, without BOS and EOS.
-
-        Parameters
-        ----------
-        batch : Batch
-            y is not looked at.
-        beams : int, default 1
-            How many sequences are kept at each step; with 1 the search is greedy.
-        max_length, length_penalty, banned
-            As for `fastrnn.nn.beam_search`.
-        """
-        return beam_search(self.steps(batch.x, batch.x_lengths, beams), max_length, length_penalty, banned)
-
-    def generate(
-        self, x: Any, lengths: Any = None, *, temperature: float = 1.0, max_length: int = 100, rng: Any = None,
-        banned: Sequence[int] = (PAD, BOS),
-    ) -> list[NDArray[np.intp]]:  # fmt: skip
-        """Draw a sequence of ids for each x, without BOS and EOS; arguments as for `fastrnn.nn.sample`."""
-        return sample(self.steps(x, lengths), max_length, temperature, rng, banned)
-
-    def steps(self, x: Any, lengths: Any = None, width: int = 1) -> DecoderSteps:
+    def steps(self, x: Any, lengths: Any = None, width: int = 1) -> Steps:
         """Return the decoder at its start, with `width` rows for each x: what takes an id and says what comes next."""
         vector, memory = self.encode(x, lengths)
         return self.decoder.steps(vector, memory, lengths, validate.size("beams", width))
@@ -410,7 +370,7 @@ def _ids(batch: Batch) -> NDArray:
     return batch.y
 
 
-class OneToMany(_Writer):
+class OneToMany(_Single):
     """A vector to a sequence, say an image to its caption: the decoder starts from a state made of the vector.
 
     Parameters
@@ -451,7 +411,7 @@ class OneToMany(_Writer):
         return {} if self.encoder is None else {"encoder": self.encoder.backward(tape, d_vector)}
 
 
-class EncoderDecoder(_Writer):
+class EncoderDecoder(_Single):
     """A sequence to another: a recurrent layer reads, another writes from its final state, with attention if wanted.
 
     Parameters
