@@ -49,8 +49,8 @@ class _Together(Model):
 class Ensemble(_Together):
     """Models that answer, as one: mostly of the same kind, made from several seeds.
 
-    They are trained one by one; or side by side, from the same batches, each with its own dropout: all that couples them
-    then is the clipping of gradients, whose norm is that of all.
+    They are trained one by one; or side by side, from the same batches, each with its own dropout: all that couples
+    them then is the clipping of gradients, whose norm is that of all.
 
     Parameters
     ----------
