@@ -141,6 +141,20 @@ class TestKept:
         d.fill(4)
         assert (view == 1).all()  # a view keeps its memory
 
+    @pytest.mark.parametrize("shape", [(), (0, 3), (2, 3), (64, 1024)])
+    def test_zeros_are_zeros_in_it(self, shape: tuple[int, ...]) -> None:
+        native.empty(shape, np.dtype(np.float32)).fill(7)  # and gone
+        found = native.zeros(shape, np.dtype(np.float32))
+        assert found.shape == shape
+        assert not found.any()
+
+    def test_too_many_axes_and_sizes_that_are_none_are_errors(self) -> None:
+        for make in (native.empty, native.zeros):
+            with pytest.raises(ValueError, match="shape: expected at most 4 axes, got 5"):
+                make((1,) * 5, np.dtype(np.float32))
+            with pytest.raises(ValueError, match="negative dimensions"):
+                make((-1, 3), np.dtype(np.float32))
+
     def test_results_stay_as_they_are_while_later_calls_run(self) -> None:
         layer = fastrnn.LSTM(64, 64, rng=0)
         x = np.random.default_rng(0).standard_normal((100, 16, 64), np.float32)
@@ -167,6 +181,24 @@ class TestKept:
 
     def test_a_limit_that_is_no_number_is_an_error(self) -> None:
         assert "FASTRNN_KEEP_MIB: expected a number" in run_python("import fastrnn", FASTRNN_KEEP_MIB="much").stderr
+
+
+def test_a_view_keeps_the_owner_of_its_memory_and_has_its_strides() -> None:
+    owner = np.arange(24.0).reshape(2, 3, 4)
+    expected = owner.copy()
+    views = [
+        (native.view(owner.ctypes.data, owner.shape, None, owner.dtype, owner), expected),
+        (native.view(owner.ctypes.data, (4, 3), (1, 4), owner.dtype, owner), expected[0].T),
+    ]
+    del owner
+    for view, values in views:
+        np.testing.assert_array_equal(view, values)
+        assert not view.flags.owndata
+        assert view.flags.c_contiguous == values.flags.c_contiguous
+    views[0][0][0, 0, 1] = -1
+    assert views[1][0][1, 0] == -1
+    with pytest.raises(ValueError, match="shape: expected at most 4 axes, got 5"):
+        native.view(0, (1,) * 5, None, np.dtype(np.float32), None)
 
 
 # In the place of glibc's functions, for the whole process.
