@@ -161,7 +161,8 @@ static void leave_core(int core) { (void)core; }
 
 #define MOST_WORKERS 1023
 
-/* How many signals a member has given in its call's barriers; on a line of its own, for others spin on it. */
+/* How many signals a member has given in barriers; on a line of its own, for others spin on it. It only grows, from call to
+ * call: a worker may be in another caller's team before all of this one have seen its last signal. */
 typedef struct {
     char apart[64];
     word given;
@@ -172,6 +173,7 @@ struct frnn_barrier {
     int caller_core;
     atomic_int sleeps; /* how often a member had to */
     progress *members[MOST_WORKERS + 1];
+    unsigned given[MOST_WORKERS + 1]; /* by each member before the call */
 };
 
 typedef struct {
@@ -185,16 +187,18 @@ typedef struct {
  * of all. Two members need one round, and so one line to travel between their cores. */
 void frnn_team_barrier(const frnn_team *team) {
     struct frnn_barrier *barrier = team->barrier;
+    const int self = team->first + team->index;
     for (int distance = 1; distance < team->size; distance *= 2) {
-        word *mine = &barrier->members[team->first + team->index]->given;
-        word *theirs = &barrier->members[team->first + (team->index + team->size - distance) % team->size]->given;
+        const int other = team->first + (team->index + team->size - distance) % team->size;
+        word *mine = &barrier->members[self]->given, *theirs = &barrier->members[other]->given;
         const unsigned signal = atomic_load_explicit(&mine->value, memory_order_relaxed) + 1;
+        const unsigned awaited = barrier->given[other] + (signal - barrier->given[self]);
         atomic_store(&mine->value, signal);
         wake(mine);
-        for (unsigned seen; (int)((seen = atomic_load_explicit(&theirs->value, memory_order_acquire)) - signal) < 0;)
+        for (unsigned seen; (int)((seen = atomic_load_explicit(&theirs->value, memory_order_acquire)) - awaited) < 0;)
             if (wait_while(theirs, seen, WAIT_SPINS)) {
                 atomic_fetch_add_explicit(&barrier->sleeps, 1, memory_order_relaxed);
-                if (team->first + team->index > 0) leave_core(barrier->caller_core);
+                if (self > 0) leave_core(barrier->caller_core);
             }
     }
 }
@@ -344,10 +348,10 @@ static void run_team(int threads, int64_t alone, void (*work)(void *context, con
     if (joined == 0 && !only_awake) atomic_store_explicit(&awake_until, begin + VAIN_TIMES * patience, memory_order_relaxed);
     progress own;
     own.given = (word){0};
-    call.barrier.members[0] = &own;
+    call.barrier.members[0] = &own, call.barrier.given[0] = 0;
     for (int k = 0; k < joined; k++) {
         call.barrier.members[k + 1] = &members[k].who->progress;
-        atomic_store(&members[k].who->progress.given.value, 0);
+        call.barrier.given[k + 1] = atomic_load(&members[k].who->progress.given.value);
     }
     const frnn_team team = {0, joined + 1, 0, &call.barrier};
     atomic_store(&call.size.value, (unsigned)team.size);
