@@ -62,7 +62,8 @@ static void call(int threads, int64_t alone) {
 /* `alone` decides how long the caller waits for others: from not at all, so that offers are withdrawn, to long. */
 static void *calls(void *argument) {
     unsigned seed = (unsigned)(uintptr_t)argument;
-    for (int k = 0; k < 300; k++) call(1 + (int)(rand_r(&seed) % MOST), (int64_t)(rand_r(&seed) % 3) * 2000000);
+    const int count = frnn_team_insisted() ? 40 : 300; /* whole teams wait for those of others */
+    for (int k = 0; k < count; k++) call(1 + (int)(rand_r(&seed) % MOST), (int64_t)(rand_r(&seed) % 3) * 2000000);
     return NULL;
 }
 
