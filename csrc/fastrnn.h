@@ -2,8 +2,8 @@
  *
  * Sizes: T time steps, B batch rows, I input size, H hidden units, O output size (P if projected, else H), G gates.
  * Arrays are row-major, the rightmost index changes fastest, and hold float or double as cell->dtype says. Nothing here
- * knows Python, allocates or prints; what is kept between calls is which BLAS, which instruction set, and the workers.
- * Callers have validated.
+ * knows Python or prints, and nothing here allocates but the workers of a team, when they are hired. What is kept between
+ * calls is which BLAS, which instruction set, and the workers. Callers have validated all arguments.
  */
 #ifndef FASTRNN_H
 #define FASTRNN_H
@@ -15,14 +15,18 @@
 
 typedef enum { FRNN_F32, FRNN_F64 } frnn_dtype;
 
-/* Gate order of the weights' rows: LSTM i, f, g, o; GRU r, z, n. */
-typedef enum { FRNN_RNN_TANH, FRNN_RNN_RELU, FRNN_LSTM, FRNN_GRU_AFTER, FRNN_GRU_BEFORE } frnn_kind;
+/* What packed weights are stored in. Products are summed in the cell's dtype, whatever this is. */
+typedef enum { FRNN_STORED_F32, FRNN_STORED_F64, FRNN_STORAGES } frnn_storage;
 
-/* One direction of one layer. Pointers may be null where the cell has no such parameter. `packed` decides who multiplies:
- * null, BLAS; else what frnn_pack made of these weights for the pass that is run, our own kernels. */
+/* The kind of the cell in csrc/cells/ that has this name; -1 if there is none. */
+int frnn_kind(const char *name);
+
+/* One direction of one layer. Pointers may be null where the cell has no such parameter. `packed` decides what multiplies:
+ * if it is null, BLAS does; else our own kernels, with what frnn_pack made of these weights for the pass that is run. */
 typedef struct {
-    frnn_kind kind;
+    int kind;
     frnn_dtype dtype;
+    frnn_storage storage;  /* of packed */
     int replace;           /* GRU: h_t = z*n + (1-z)*h_{t-1} instead of (1-z)*n + z*h_{t-1} */
     int64_t I, H, O;
     const void *w_ih;      /* (G*H, I) */
@@ -30,7 +34,7 @@ typedef struct {
     const void *b_ih;      /* (G*H) or null */
     const void *b_hh;      /* (G*H) or null, null exactly if b_ih is */
     const void *w_hr;      /* (O, H) or null: LSTM projection */
-    const void *peephole;  /* (3, H) or null: LSTM p_i, p_f, p_o */
+    const void *peephole;  /* (the cell's peepholes, H) or null: LSTM p_i, p_f, p_o */
     const void *packed;    /* frnn_pack's, 64-byte aligned, or null */
 } frnn_cell;
 
@@ -39,8 +43,8 @@ typedef struct {
     void *w_ih, *w_hh, *b_ih, *b_hh, *w_hr, *peephole;
 } frnn_cell_gradient;
 
-/* Which steps run: row b's steps 0..lengths[b]-1, upwards or downwards. A boundary (t, b) with resets[t*B + b] != 0
- * separates steps t-1 and t: no state crosses it. At t = 0 it hides the initial state (upwards only). */
+/* Which steps run: row b's steps 0..lengths[b]-1, forwards or reversed in time. A boundary (t, b) with resets[t*B + b] != 0
+ * separates steps t-1 and t: no state crosses it. At t = 0 it hides the initial state, if the steps run forwards. */
 typedef struct {
     int64_t T, B;
     const int64_t *lengths;  /* (B), each in 0..T; null: all T */
@@ -59,8 +63,8 @@ typedef struct {
 } frnn_series;
 
 /* What a tape holds; zero-filled by the caller where lengths leave gaps.
- *   gates  (T, B, K, H)  LSTM i,f,g,o; GRU after r,z,n,hn with hn = U_n h + b_hn; GRU before r,z,n; RNN: null
- *   cells  (T, B, H)     LSTM c_t, else null */
+ *   gates  (T, B, K, H)  what the cell's kernels record of each unit; null where that is nothing
+ *   cells  (T, B, H)     c_t; null unless the cell has c */
 typedef struct {
     void *gates, *cells;
 } frnn_record;
@@ -68,7 +72,7 @@ typedef struct {
 typedef struct {
     frnn_steps steps;
     frnn_series x;             /* in   (T, B, I) */
-    const void *h0, *c0;       /* in   (B, O), (B, H); c0 null unless LSTM */
+    const void *h0, *c0;       /* in   (B, O), (B, H); c0 null unless the cell has c */
     frnn_series y;             /* out  (T, B, O), zero past a row's end */
     void *h_n, *c_n;           /* out  (B, O), (B, H); may be h0 and c0 */
     frnn_record record;        /* out  or nulls: nothing is recorded */
@@ -114,10 +118,6 @@ void frnn_pack(const frnn_cell *cell, frnn_pass pass, int threads, void *packed)
 void frnn_blas_install(void *sgemm, void *dgemm, void *sgemv, void *dgemv, int integer_bytes,
                        void *set_threads, void *get_threads);
 
-/* C (M, N) = beta*C + op(A) op(B), row-major; op transposes where ta, tb are nonzero. For tests. */
-void frnn_blas_gemm(frnn_dtype dtype, int ta, int tb, int64_t M, int64_t N, int64_t K, const void *A, int64_t lda,
-                    const void *B, int64_t ldb, double beta, void *C, int64_t ldc);
-
 /* ---- Instruction sets and threads -------------------------------------------------------------------------------- */
 
 /* Names of the instruction sets that are compiled in and run on this machine, best first; null beyond the last. */
@@ -126,38 +126,11 @@ const char *frnn_isa_name(int index);
 int frnn_isa_select(const char *name);
 const char *frnn_isa_selected(void);
 
-/* y[k] = tanh(x[k]) or sigmoid(x[k]) with the selected instruction set; may alias. For tests and benchmarks. */
-void frnn_tanh(frnn_dtype dtype, int64_t n, const void *x, void *y);
-void frnn_sigmoid(frnn_dtype dtype, int64_t n, const void *x, void *y);
-
 /* Can a team have more than one thread? */
 int frnn_has_threads(void);
 
-/* For tests and benchmarks: teams share rows, or units, with as many threads as asked, however small the work is and
- * however busy the cores are. */
-typedef enum { FRNN_CHOOSE, FRNN_BY_ROWS, FRNN_BY_UNITS } frnn_split;
-void frnn_team_insist(frnn_split split);
-
-/* ---- What this machine can do at best, on the calling thread, with the selected instruction set: for benchmarks ---- */
-
-/* `repeats` rounds of multiply-adds in registers; returns how many operations that were. */
-int64_t frnn_probe_multiply_add(frnn_dtype dtype, int64_t repeats, double *result);
-/* Read `bytes` of data, 64-byte aligned, `repeats` times; returns how many bytes that were. */
-int64_t frnn_probe_read(frnn_dtype dtype, const void *data, int64_t bytes, int64_t repeats, double *result);
-
-/* ---- Products with packed factors by themselves, with the selected instruction set: for tests ----------------------
- *
- * Sizes, strides and layouts are those of frnn_product_<dtype> in kernels/kernels.h; R (K, columns) is the weights, or
- * their transpose. */
-int64_t frnn_direct_lanes(frnn_dtype dtype); /* values a vector */
-void frnn_direct_pack(frnn_dtype dtype, int transposed, int64_t K, int64_t columns, const void *weights, int64_t ld,
-                      void *packed, int64_t stride);
-void frnn_direct_pack_row(frnn_dtype dtype, int64_t n, const void *row, void *packed, int64_t stride, int64_t at);
-void frnn_direct_multiply(frnn_dtype dtype, int64_t rows, int64_t columns, int64_t K, const void *A, int64_t a_row,
-                          int64_t a_vector, const void *R, int64_t stride, int beta, void *C, int64_t ldc,
-                          int descending);
-void frnn_direct_add_gradient(frnn_dtype dtype, int64_t rows, int64_t columns, int64_t K, const void *A,
-                              int64_t a_vector, const void *R, int64_t stride, void *C, int64_t ldc);
-void frnn_direct_add_columns(frnn_dtype dtype, int64_t rows, int64_t n, const void *packed, int64_t stride, void *sum);
+/* The most threads that a team may have. It is far beyond what helps, and small enough that a team's bookkeeping fits on the
+ * stack and that sizes multiplied by it do not overflow. */
+#define FRNN_MOST_THREADS 1024
 
 #endif

@@ -102,7 +102,8 @@ typedef struct {
     atomic_int sleepers;
 } word;
 
-#ifdef __linux__
+#if defined(__linux__) && !defined(FRNN_NO_FUTEX)
+static void forget_sleepers(void) {}
 static void sleep_while(word *w, unsigned value) {
     atomic_fetch_add(&w->sleepers, 1);
     while (atomic_load(&w->value) == value) syscall(SYS_futex, &w->value, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
@@ -114,6 +115,11 @@ static void wake(word *w) {
 #else
 static pthread_mutex_t sleeping = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+/* In a child of fork(), where a worker of the parent may have held the lock. */
+static void forget_sleepers(void) {
+    pthread_mutex_init(&sleeping, NULL);
+    pthread_cond_init(&changed, NULL);
+}
 static void sleep_while(word *w, unsigned value) {
     pthread_mutex_lock(&sleeping);
     atomic_fetch_add(&w->sleepers, 1);
@@ -159,7 +165,7 @@ static void leave_core(int core) { (void)core; }
 
 /* ---- A call, on its caller's stack ---- */
 
-#define MOST_WORKERS 1023
+#define MOST_WORKERS (FRNN_MOST_THREADS - 1)
 
 /* How many signals a member has given in barriers; on a line of its own, for others spin on it. It only grows, from call to
  * call: a worker may be in another caller's team before all of this one have seen its last signal. */
@@ -269,6 +275,7 @@ static void *worker_main(void *argument) {
 static void in_child(void) {
     atomic_store(&worker_count, 0);
     pthread_mutex_init(&hiring, NULL);
+    forget_sleepers();
 }
 
 /* Have `count` workers, or as many as the system lets us. */

@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-#include "fastrnn.h"
+#include "hooks.h"
 
 /* A member's view of its team. */
 typedef struct {

@@ -66,6 +66,17 @@ class Cell:
         return {"rnn": 1, "gru": 3, "lstm": 4}[self.kind]
 
     @property
+    def native(self) -> str:
+        """The name of the C cell, in csrc/cells/."""
+        if self.kind == "rnn":
+            return f"rnn_{self.nonlinearity}"
+        return "lstm" if self.kind == "lstm" else "gru_after" if self.reset_after else "gru_before"
+
+    @property
+    def replaces(self) -> bool:
+        return self.update_gate == "replace"
+
+    @property
     def output_size(self) -> int:
         """O: size of h_t, which is P if projected, else H."""
         return self.proj_size or self.hidden_size

@@ -3,6 +3,7 @@
 #include <stdatomic.h>
 
 #include "../compiler.h"
+#include "../hooks.h"
 #if FRNN_POSIX
 #include <pthread.h>
 #endif

@@ -1,11 +1,14 @@
 /* Products with packed factors by themselves, for tests: what sequence/ calls through the selected set's table. */
-#include "../fastrnn.h"
+#include "../hooks.h"
 #include "kernels.h"
+
+#define STORED_f32 FRNN_STORED_F32
+#define STORED_f64 FRNN_STORED_F64
 
 #define DEFINE_DIRECT(REAL, D)                                                                                         \
     static void multiply_##D(int64_t rows, int64_t columns, int64_t K, const void *A, int64_t a_row, int64_t a_vector, \
                              const void *R, int64_t stride, int beta, void *C, int64_t ldc, int descending) {          \
-        frnn_kernels()->D.multiply(&(frnn_product_##D){.rows = rows, .columns = columns, .K = K, .A = A,               \
+        frnn_kernels()->D.packings[STORED_##D].multiply(&(frnn_product_##D){.rows = rows, .columns = columns, .K = K, .A = A,               \
                                                        .a_row = a_row, .a_vector = a_vector, .R = R, .stride = stride, \
                                                        .beta = beta, .C = C, .ldc = ldc, .descending = descending});   \
     }                                                                                                                  \
@@ -26,9 +29,9 @@ int64_t frnn_direct_lanes(frnn_dtype dtype) {
 void frnn_direct_pack(frnn_dtype dtype, int transposed, int64_t K, int64_t columns, const void *weights, int64_t ld,
                       void *packed, int64_t stride) {
     if (dtype == FRNN_F32)
-        frnn_kernels()->f32.pack(transposed, K, columns, weights, ld, packed, stride);
+        frnn_kernels()->f32.packings[FRNN_STORED_F32].pack(transposed, K, columns, weights, ld, packed, stride);
     else
-        frnn_kernels()->f64.pack(transposed, K, columns, weights, ld, packed, stride);
+        frnn_kernels()->f64.packings[FRNN_STORED_F64].pack(transposed, K, columns, weights, ld, packed, stride);
 }
 
 void frnn_direct_pack_row(frnn_dtype dtype, int64_t n, const void *row, void *packed, int64_t stride, int64_t at) {

@@ -1,5 +1,5 @@
-/* Which kernel sets there are, which of them this machine runs, and which one is used. */
-#include "../fastrnn.h"
+/* Which kernel sets and cells there are, which sets this machine runs, and which one is used. */
+#include "../hooks.h"
 #include "kernels.h"
 
 #if FRNN_X86
@@ -58,6 +58,17 @@ int frnn_isa_select(const char *name) {
 }
 
 const frnn_kernel_set *frnn_kernels(void) { return selected; }
+
+/* Descriptions are the same in every set, and plain C is always there. */
+const frnn_description *frnn_describe(int kind) {
+    return kind >= 0 && kind < FRNN_CELL_COUNT ? &frnn_kernels_scalar.f32.cells[kind]->description : NULL;
+}
+
+int frnn_kind(const char *name) {
+    for (int kind = 0; kind < FRNN_CELL_COUNT; kind++)
+        if (strcmp(frnn_describe(kind)->name, name) == 0) return kind;
+    return -1;
+}
 
 const char *frnn_isa_selected(void) { return selected->name; }
 

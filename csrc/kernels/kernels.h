@@ -1,86 +1,97 @@
-/* Kernels: products with packed weights, and what remains of a step once they are done, the gates, one row at a time,
- * some or all units.
+/* Kernels: what an instruction set computes. Products with packed factors, and of each cell what remains of a step once
+ * its products are done, one row at a time, for some or all of its units.
  *
- * FRNN_KERNELS lists them once; the table's members and each instruction set's entries follow from it. The bodies are in
- * kernels_body.h, compiled per dtype and instruction set.
+ * The bodies are kernels_body.h and what it includes, compiled for each dtype and instruction set.
  */
 #ifndef FRNN_KERNELS_H
 #define FRNN_KERNELS_H
 
+#include "../cells/cells.h"
 #include "../compiler.h"
+#include "../fastrnn.h"
 
 /* clang-format off */
-#define FRNN_KERNELS(X)                                                                                                \
-    X(rnn_tanh, forward) X(rnn_relu, forward) X(lstm, forward) X(gru_after, forward)                                   \
-    X(gru_before_reset, forward) X(gru_before, forward)                                                                \
-    X(rnn_tanh, backward) X(rnn_relu, backward) X(lstm, backward) X(gru_after, backward)                               \
-    X(gru_before, backward) X(gru_before_reset, backward)
-/* clang-format on */
-
-/* Blocks of gates are `plane` elements apart in a and bias, `H` in peephole, gates and da; a kernel touches the `n`
- * units from each pointer on. Pointers do not alias, but c_prev may be c. */
-#define FRNN_DECLARE_ROWS(REAL, D)                                                                                     \
+#define FRNN_DECLARE_KERNELS(REAL, D)                                                                                  \
+    /* Arguments of a cell's forward kernels. Blocks of gates lie `plane` values apart in a and bias, and H in peephole, */ \
+    /* gates and early. A kernel touches the `n` units from each pointer on. Pointers do not alias, but c_prev may be c. */ \
     typedef struct {                                                                                                   \
         int64_t n, H, plane;                                                                                           \
-        int replace;                                                                                                   \
-        const REAL *a;        /* W x + U h, G blocks; GRU after: r, z, U_n h, W_n x */                                 \
-        const REAL *bias;     /* likewise: b_ih + b_hh; GRU after: r, z, b_hn, b_in */                                 \
-        const REAL *peephole; /* LSTM p_i, p_f, p_o, or null */                                                        \
-        const REAL *h_prev;   /* GRU */                                                                                \
-        const REAL *c_prev;   /* LSTM */                                                                               \
-        REAL *h, *c;          /* out: state; h of a projected LSTM is o*tanh(c) */                                     \
-        REAL *y;              /* out: a second copy of h, or null */                                                   \
-        REAL *rh;             /* GRU before: r*h_prev, out of the first kernel */                                      \
-        REAL *r, *z;          /* GRU before: out of the first kernel, into the second */                               \
-        REAL *gates, *cells;  /* out: tape, or null */                                                                 \
+        int replace;          /* as frnn_cell.replace */                                                               \
+        const REAL *a;        /* in   pre-activations without the bias */                                              \
+        const REAL *bias;     /* in   likewise */                                                                      \
+        const REAL *peephole; /* in   or null */                                                                       \
+        const REAL *h_prev;   /* in */                                                                                 \
+        const REAL *c_prev;   /* in   null unless the cell has c */                                                    \
+        REAL *h, *c;          /* out  state; h of a projected cell is what is to be projected; c null as c_prev */     \
+        REAL *y;              /* out  a second copy of h, or null */                                                   \
+        REAL *rh;             /* out  of reset_forward: r*h_prev */                                                    \
+        REAL *early;          /* out  of reset_forward, in of forward: the gates that it computes */                   \
+        REAL *gates, *cells;  /* out  tape, or null */                                                                 \
     } frnn_forward_row_##D;                                                                                            \
+                                                                                                                       \
+    /* Arguments of a cell's backward kernels. Blocks of gates lie H values apart in gates and peephole. */            \
     typedef struct {                                                                                                   \
         int64_t n, H;                                                                                                  \
         int replace;                                                                                                   \
-        const REAL *gates, *peephole;                                                                                  \
-        const REAL *c, *c_prev;    /* LSTM */                                                                          \
-        const REAL *h, *h_prev;    /* RNN h; GRU h_prev */                                                             \
-        const REAL *dy;            /* added to dh, or null */                                                          \
-        REAL *dh;                  /* in: gradient of h_t; out: GRU what reaches h_{t-1} around the matrices */        \
-        REAL *dc;                  /* LSTM in: gradient of c_t, out: of c_{t-1} */                                     \
-        const REAL *drh;           /* GRU before: gradient of r*h_prev */                                              \
-        REAL *da;                  /* out: gradient of the pre-activations; GRU after: r, z, hn, then n */             \
-        int64_t plane, vector;     /* of da: from block to block, from one vector of units to the next */              \
+        const REAL *gates;      /* in   tape; null where the cell records none */                                      \
+        const REAL *peephole;   /* in   or null */                                                                     \
+        const REAL *c, *c_prev; /* in   null unless the cell has c */                                                  \
+        const REAL *h, *h_prev; /* in   null unless the cell's description says that it reads them */                  \
+        const REAL *dy;         /* in   added to dh; or null */                                                        \
+        REAL *dh;               /* in   gradient of h_t; out: what reaches h_{t-1} around the matrices, if the cell has that */ \
+        REAL *dc;               /* in   gradient of c_t; out: of c_{t-1}; null unless the cell has c */                \
+        const REAL *drh;        /* in   of reset_backward: gradient of r*h_prev */                                     \
+        REAL *da;               /* out  gradient of the pre-activations */                                             \
+        int64_t plane, vector;  /* of da: from block to block, from one vector of units to the next */                 \
     } frnn_backward_row_##D;                                                                                           \
-    /* A product with packed factors, K at least 1: product_body.h */                                                                \
+                                                                                                                       \
+    /* A cell: its description and its kernels. The last two are of cells that reset before a product: reset_forward */ \
+    /* makes r*h_{t-1}, and reset_backward takes the gradient of that. */                                              \
+    typedef struct {                                                                                                   \
+        frnn_description description;                                                                                  \
+        void (*forward)(const frnn_forward_row_##D *);                                                                 \
+        void (*backward)(const frnn_backward_row_##D *);                                                               \
+        void (*reset_forward)(const frnn_forward_row_##D *);                                                           \
+        void (*reset_backward)(const frnn_backward_row_##D *);                                                         \
+    } frnn_cell_kernels_##D;                                                                                           \
+                                                                                                                       \
+    /* A product with packed factors, K at least 1. */                                                                 \
     typedef struct {                                                                                                   \
         int64_t rows, columns, K;                                                                                      \
         const REAL *A;                                                                                                 \
         int64_t a_row, a_vector; /* element (m, k) is at A[m*a_row + k/lanes*a_vector + k%lanes] */                    \
-        const REAL *R;                                                                                                 \
-        int64_t stride; /* from one vector of columns to the next */                                                   \
-        int beta;       /* 0 or 1; at 0 nothing is read from C */                                                      \
+        const void *R;           /* packed: of a packing's stored type for `multiply`, REAL for `add_gradient` */      \
+        int64_t stride;          /* in values, from one vector of columns of R to the next */                          \
+        int beta;                /* 0 or 1; at 0 nothing is read from C */                                             \
         REAL *C;                                                                                                       \
         int64_t ldc;                                                                                                   \
-        int descending; /* go through the columns from the last to the first */                                        \
-    } frnn_product_##D;
-
-FRNN_DECLARE_ROWS(float, f32)
-FRNN_DECLARE_ROWS(double, f64)
-
-#define FRNN_DECLARE_TABLE(REAL, D)                                                                                    \
+        int descending;          /* go through the columns from the last to the first */                               \
+    } frnn_product_##D;                                                                                                \
+                                                                                                                       \
+    /* A way to store packed weights. `pack` packs R (K, columns), the weights or, if `transposed`, their transpose; */ \
+    /* `multiply`: C = beta*C + A R. Both in packed_body.h. */                                                         \
     typedef struct {                                                                                                   \
-        FRNN_KERNELS(FRNN_MEMBER_##D)                                                                                  \
-        void (*tanh)(int64_t n, const REAL *x, REAL *y);                                                               \
-        void (*sigmoid)(int64_t n, const REAL *x, REAL *y);                                                            \
+        int64_t bytes; /* of a stored value */                                                                         \
+        void (*pack)(int transposed, int64_t K, int64_t columns, const REAL *weights, int64_t ld, void *packed,        \
+                     int64_t stride);                                                                                  \
         void (*multiply)(const frnn_product_##D *);                                                                    \
+    } frnn_packing_##D;                                                                                                \
+                                                                                                                       \
+    /* All kernels for one dtype. Activations and gradients are packed as they are computed: gradient_body.h. */       \
+    typedef struct {                                                                                                   \
+        int64_t lanes; /* values a vector */                                                                           \
+        const frnn_cell_kernels_##D *cells[FRNN_CELL_COUNT];                                                           \
+        frnn_packing_##D packings[FRNN_STORAGES]; /* zeros where the dtype is not stored so */                         \
         void (*add_gradient)(const frnn_product_##D *);                                                                \
         void (*add_columns)(int64_t rows, int64_t n, const REAL *packed, int64_t stride, REAL *sum);                   \
-        void (*pack)(int transposed, int64_t K, int64_t columns, const REAL *weights, int64_t ld, REAL *packed,        \
-                     int64_t stride);                                                                                  \
         void (*pack_row)(int64_t n, const REAL *row, REAL *packed, int64_t stride, int64_t at);                        \
-        int64_t lanes; /* values a vector */                                                                           \
+        void (*tanh)(int64_t n, const REAL *x, REAL *y);                                                               \
+        void (*sigmoid)(int64_t n, const REAL *x, REAL *y);                                                            \
     } frnn_kernels_##D;
-#define FRNN_MEMBER_f32(cell, pass) void (*cell##_##pass)(const frnn_##pass##_row_f32 *);
-#define FRNN_MEMBER_f64(cell, pass) void (*cell##_##pass)(const frnn_##pass##_row_f64 *);
+/* clang-format on */
 
-FRNN_DECLARE_TABLE(float, f32)
-FRNN_DECLARE_TABLE(double, f64)
+FRNN_DECLARE_KERNELS(float, f32)
+FRNN_DECLARE_KERNELS(double, f64)
 
 /* One instruction set's kernels. */
 typedef struct {

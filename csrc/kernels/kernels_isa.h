@@ -1,5 +1,5 @@
-/* All kernels of one instruction set, as a table. The includer defines ISA (a name), VECTOR_BYTES and VECTOR_REGISTERS,
- * and has switched the compiler to that instruction set. */
+/* All kernels of one instruction set, as a table. The file that includes this one defines ISA (a name), VECTOR_BYTES (0 for
+ * plain C) and VECTOR_REGISTERS, and has switched the compiler to that instruction set. */
 #include "kernels.h"
 
 #define JOIN_(a, b) a##_##b
@@ -28,15 +28,31 @@
 
 #define LANES_f32 (VECTOR_BYTES ? VECTOR_BYTES / 4 : 1)
 #define LANES_f64 (VECTOR_BYTES ? VECTOR_BYTES / 8 : 1)
-#define ENTRY_f32(cell, pass) .cell##_##pass = cell##_##pass##_f32,
-#define ENTRY_f64(cell, pass) .cell##_##pass = cell##_##pass##_f64,
+#define CELL_f32(cell) &cell##_f32,
+#define CELL_f64(cell) &cell##_f64,
 
+/* clang-format off */
 const frnn_kernel_set JOIN(frnn_kernels, ISA) = {
     .name = TEXT(ISA),
-    .f32 = {FRNN_KERNELS(ENTRY_f32).tanh = tanh_array_f32, .sigmoid = sigmoid_array_f32, .multiply = multiply_f32,
-            .add_gradient = add_gradient_f32, .add_columns = add_columns_f32, .pack = pack_f32, .pack_row = pack_row_f32,
-            .lanes = LANES_f32},
-    .f64 = {FRNN_KERNELS(ENTRY_f64).tanh = tanh_array_f64, .sigmoid = sigmoid_array_f64, .multiply = multiply_f64,
-            .add_gradient = add_gradient_f64, .add_columns = add_columns_f64, .pack = pack_f64, .pack_row = pack_row_f64,
-            .lanes = LANES_f64},
+    .f32 = {
+        .lanes = LANES_f32,
+        .cells = {FRNN_CELLS(CELL_f32)},
+        .packings = {[FRNN_STORED_F32] = {sizeof(float), pack_f32, multiply_f32}},
+        .add_gradient = add_gradient_f32,
+        .add_columns = add_columns_f32,
+        .pack_row = pack_row_f32,
+        .tanh = tanh_array_f32,
+        .sigmoid = sigmoid_array_f32,
+    },
+    .f64 = {
+        .lanes = LANES_f64,
+        .cells = {FRNN_CELLS(CELL_f64)},
+        .packings = {[FRNN_STORED_F64] = {sizeof(double), pack_f64, multiply_f64}},
+        .add_gradient = add_gradient_f64,
+        .add_columns = add_columns_f64,
+        .pack_row = pack_row_f64,
+        .tanh = tanh_array_f64,
+        .sigmoid = sigmoid_array_f64,
+    },
 };
+/* clang-format on */

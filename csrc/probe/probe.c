@@ -3,7 +3,7 @@
  * Each call is one thread's; callers run as many at once as they want to know of, and take the time.
  */
 #include "../compiler.h"
-#include "../fastrnn.h"
+#include "../hooks.h"
 
 /* Sums hide the latency of two multiply-adds a cycle, and leave some of 16 registers. They have names, not indices: a
  * compiler that exchanges loops would keep an array in memory. */

@@ -1,51 +1,52 @@
 /* A sequence backwards, for one dtype. Included by sequence_body.h.
  *
- * In chunks of steps, from the last run to the first: (1) step by step, the gate kernel turns dh into the gradient da of
- * the pre-activations, and one product takes da to the state before; (2) the rows of x and h_{t-1} are gathered beside
+ * In chunks of steps, from the one that ran last to the first: (1) step by step, the cell's kernel turns dh into the gradient
+ * da of the pre-activations, and one product takes da to the state before; (2) the rows of x and h_{t-1} are gathered beside
  * the rows of da, and large products over all of them add to dx, dW and dU.
  *
- * The large products are cut into tasks that do not depend on the number of threads; whoever runs a task, it adds the
- * same numbers in the same order.
+ * The large products are cut into tasks in a way that does not depend on the number of threads. A task adds the same numbers
+ * in the same order, whichever thread runs it.
  */
 
 typedef struct {
     const frnn_cell *cell;
     const frnn_backward_args *args;
-    const KERNELS *kernels;
+    const CELL_KERNELS *kernels;
+    const frnn_description *is; /* the cell's */
     frnn_plan plan;
     int by_units;
     FN(factors) factors;
-    int64_t blocks;    /* of H in a row of da: G, but 4 (r, z, hn, n) for a GRU that resets after */
+    int64_t blocks;    /* of pre-activations in a row of da */
     int64_t plane;     /* from block to block of da, in columns */
     REAL *zero;        /* (max(H, O)) zeros: the state after a reset */
     FN(matrix) da;     /* (chunk rows, blocks*plane) */
     FN(matrix) x;      /* (chunk rows, I) gathered; unused where BLAS takes x itself */
     FN(matrix) h;      /* (chunk rows, O) gathered h_{t-1} */
-    FN(matrix) rh;     /* (chunk rows, H) GRU before: r*h_{t-1} */
-    FN(matrix) dh_out; /* (chunk rows, O) projected LSTM: dh_t */
-    FN(matrix) m;      /* (chunk rows, H) projected LSTM: o*tanh(c) */
+    FN(matrix) rh;     /* (chunk rows, H) r*h_{t-1} of a cell that resets before a product */
+    FN(matrix) dh_out; /* (chunk rows, O) dh_t of a projected cell */
+    FN(matrix) m;      /* (chunk rows, H) what was projected */
     REAL *dx;          /* (chunk rows, I); null where dx is one block itself, or not wanted */
     REAL *dh;          /* (block rows, O) */
-    REAL *dc;          /* (block rows, H) LSTM */
-    REAL *dm;          /* (block rows, H) projected LSTM, GRU before: gradient of m or of r*h_{t-1} */
+    REAL *dc;          /* (block rows, H), if the cell has c */
+    REAL *dm;          /* (block rows, H) the gradient of m, or of r*h_{t-1} */
 } FN(backward_run);
 
 static size_t FN(backward_layout)(FN(backward_run) *run, char *base) {
     const frnn_cell *cell = run->cell;
     const int64_t chunk = run->plan.chunk_rows, block = run->plan.block_rows, H = cell->H;
-    const int before = cell->kind == FRNN_GRU_BEFORE, projected = cell->w_hr != NULL, packed = cell->packed != NULL;
+    const int resets = run->is->reset > 0, projected = cell->w_hr != NULL, packed = cell->packed != NULL;
     size_t used = 0;
     run->zero = FN(take)(base, &used, FRNN_MAX(H, cell->O));
     run->da = FN(take_matrix)(base, &used, packed, chunk, run->blocks * run->plane);
     run->x = FN(take_matrix)(base, &used, packed, run->plan.direct && !packed ? 0 : chunk, cell->I);
     run->h = FN(take_matrix)(base, &used, packed, chunk, cell->O);
-    run->rh = FN(take_matrix)(base, &used, packed, before ? chunk : 0, H);
+    run->rh = FN(take_matrix)(base, &used, packed, resets ? chunk : 0, H);
     run->dh_out = FN(take_matrix)(base, &used, packed, projected ? chunk : 0, cell->O);
     run->m = FN(take_matrix)(base, &used, packed, projected ? chunk : 0, H);
     run->dx = FN(take)(base, &used, run->plan.direct || !run->args->dx.data ? 0 : chunk * cell->I);
     run->dh = FN(take)(base, &used, block * cell->O);
-    run->dc = FN(take)(base, &used, cell->kind == FRNN_LSTM ? block * H : 0);
-    run->dm = FN(take)(base, &used, before || projected ? block * H : 0);
+    run->dc = FN(take)(base, &used, run->is->has_c ? block * H : 0);
+    run->dm = FN(take)(base, &used, resets || projected ? block * H : 0);
     return used;
 }
 
@@ -81,7 +82,8 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
     const frnn_steps *steps = &args->steps;
     const int64_t H = cell->H, O = cell->O, u0 = part->units.first, o0 = part->outputs.first;
     const int64_t rows = frnn_part_rows(part, n), outputs = part->outputs.end - o0;
-    const int64_t K = cell->kind == FRNN_LSTM || cell->kind == FRNN_GRU_AFTER ? 4 : 3;
+    const int64_t K = run->is->recorded;
+    const int G = run->is->gates, early = G - run->is->reset; /* gates that came from h itself */
     const frnn_series cells = FN(cells_series)(run);
     n = FRNN_MIN(n, part->row_end);
 
@@ -107,42 +109,29 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
         row.dh = cell->w_hr ? run->dm + j * H + u0 : run->dh + j * O + u0;
         row.dy = args->dy.data && !cell->w_hr ? FN(series_at)(steps, &args->dy, t, b) + u0 : NULL;
         if (args->record.gates) row.gates = (const REAL *)args->record.gates + frnn_place(steps, t, b) * K * H + u0;
-        switch (cell->kind) {
-        case FRNN_RNN_TANH:
-        case FRNN_RNN_RELU:
-            row.h = FN(series_at)(steps, &args->y, t, b) + u0;
-            (cell->kind == FRNN_RNN_TANH ? run->kernels->rnn_tanh_backward : run->kernels->rnn_relu_backward)(&row);
-            break;
-        case FRNN_LSTM:
+        if (run->is->has_c) {
             row.dc = run->dc + j * H + u0;
             row.c = FN(series_at)(steps, &cells, t, b) + u0;
             row.c_prev = FN(before_step)(run, &cells, args->c0, H, t, b) + u0;
-            run->kernels->lstm_backward(&row);
-            break;
-        case FRNN_GRU_AFTER:
-        case FRNN_GRU_BEFORE:
-            row.h_prev = FN(before_step)(run, &args->y, args->h0, O, t, b) + u0;
-            (cell->kind == FRNN_GRU_AFTER ? run->kernels->gru_after_backward : run->kernels->gru_before_backward)(&row);
-            break;
         }
+        if (run->is->reads_h) row.h = FN(series_at)(steps, &args->y, t, b) + u0;
+        if (run->is->reads_h_prev) row.h_prev = FN(before_step)(run, &args->y, args->h0, O, t, b) + u0;
+        run->kernels->backward(&row);
     }
     if (part->by_units) frnn_team_barrier(team); /* dh needs all of da */
 
-    if (cell->kind == FRNN_GRU_BEFORE) {
-        FN(return_through)(run, part, rows, t, at, 2, 3, 0, run->dm);
+    if (early < G) {
+        FN(return_through)(run, part, rows, t, at, early, G, 0, run->dm);
         for (int64_t j = part->row_first; j < n; j += part->row_step) {
             const int64_t b = frnn_row(steps, j0 + j);
             row.da = FN(at)(run->da, at + j, u0).data, row.dh = run->dh + j * H + u0, row.drh = run->dm + j * H + u0;
             row.gates = (const REAL *)args->record.gates + frnn_place(steps, t, b) * K * H + u0;
             row.h_prev = FN(before_step)(run, &args->y, args->h0, O, t, b) + u0;
-            run->kernels->gru_before_reset_backward(&row);
+            run->kernels->reset_backward(&row);
         }
         if (part->by_units) frnn_team_barrier(team); /* dh needs all of da_r */
-        FN(return_through)(run, part, rows, t, at, 0, 2, 1, run->dh);
-    } else {
-        const int adds = cell->kind == FRNN_GRU_AFTER; /* to what passed around the matrices */
-        FN(return_through)(run, part, rows, t, at, 0, (int)frnn_gates(cell), adds, run->dh);
     }
+    FN(return_through)(run, part, rows, t, at, 0, early, run->is->around, run->dh);
     if (steps->resets)
         for (int64_t j = part->row_first; j < n; j += part->row_step)
             if (frnn_cut_before(steps, t, frnn_row(steps, j0 + j))) { /* nothing flows back through a reset */
@@ -151,12 +140,12 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
             }
 }
 
-/* What the large products need beside da: x and h_{t-1}, and of special cells r*h_{t-1} or m. */
+/* What the large products need beside da: x and h_{t-1}, and of some cells r*h_{t-1} or what was projected. */
 static void FN(gather_inputs)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0, const frnn_team *team) {
     const frnn_cell *cell = run->cell;
     const frnn_backward_args *args = run->args;
     const frnn_steps *steps = &args->steps;
-    const int64_t H = cell->H, O = cell->O, lanes = FN(lanes)();
+    const int64_t H = cell->H, O = cell->O, K = run->is->recorded, lanes = FN(lanes)();
     const frnn_range mine = frnn_chunk_share(chunk, team->index, team->size);
     if (run->x.data) FN(gather)(&args->x, steps, chunk, j0, cell->I, run->x, mine);
     FOR_CHUNK_ROWS(chunk, steps, j0, mine) {
@@ -164,20 +153,21 @@ static void FN(gather_inputs)(const FN(backward_run) *run, const frnn_chunk *chu
         const REAL *gates = (const REAL *)args->record.gates;
         FN(put)(run->h, at, 0, O, h_prev);
         for (int64_t u0 = 0; run->rh.data && u0 < H; u0 += lanes) {
-            const REAL *r = gates + frnn_place(steps, t, b) * 3 * H;
+            const REAL *r = gates + frnn_place(steps, t, b) * K * H;
             REAL *rh = FN(at)(run->rh, at, u0).data;
             for (int64_t u = u0; u < FRNN_MIN(u0 + lanes, H); u++) rh[u - u0] = r[u] * h_prev[u];
         }
         for (int64_t u0 = 0; run->m.data && u0 < H; u0 += lanes) {
-            const REAL *o = gates + (frnn_place(steps, t, b) * 4 + 3) * H, *c = (const REAL *)args->record.cells;
+            const REAL *o = gates + (frnn_place(steps, t, b) * K + run->is->output_gate) * H;
+            const REAL *c = (const REAL *)args->record.cells;
             REAL *m = FN(at)(run->m, at, u0).data;
-            run->kernels->tanh(FRNN_MIN(lanes, H - u0), c + frnn_place(steps, t, b) * H + u0, m);
+            frnn_kernels()->KERNELS_OF.tanh(FRNN_MIN(lanes, H - u0), c + frnn_place(steps, t, b) * H + u0, m);
             for (int64_t u = u0; u < FRNN_MIN(u0 + lanes, H); u++) m[u - u0] *= o[u];
         }
     }
 }
 
-/* p_i and p_f act on c_{t-1}, p_o on c_t */
+/* A peephole p adds p*c to a gate's pre-activation. */
 static void FN(add_peepholes)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0) {
     const frnn_backward_args *args = run->args;
     const int64_t H = run->cell->H, lanes = FN(lanes)();
@@ -186,13 +176,12 @@ static void FN(add_peepholes)(const FN(backward_run) *run, const frnn_chunk *chu
     const frnn_range all = {0, frnn_chunk_rows(chunk)};
     FOR_CHUNK_ROWS(chunk, &args->steps, j0, all) {
         const REAL *c = FN(series_at)(&args->steps, &cells, t, b), *c_prev = FN(before_step)(run, &cells, args->c0, H, t, b);
-        for (int64_t u0 = 0; u0 < H; u0 += lanes) {
-            const REAL *da_i = FN(at)(run->da, at, u0).data, *da_f = FN(at)(run->da, at, run->plane + u0).data;
-            const REAL *da_o = FN(at)(run->da, at, 3 * run->plane + u0).data;
-            for (int64_t u = u0; u < FRNN_MIN(u0 + lanes, H); u++) {
-                dp[u] += da_i[u - u0] * c_prev[u];
-                dp[H + u] += da_f[u - u0] * c_prev[u];
-                dp[2 * H + u] += da_o[u - u0] * c[u];
+        for (int k = 0; k < run->is->peepholes; k++) {
+            const frnn_peephole p = run->is->peephole[k];
+            const REAL *seen = p.sees_new ? c : c_prev;
+            for (int64_t u0 = 0; u0 < H; u0 += lanes) {
+                const REAL *da = FN(at)(run->da, at, p.gate * run->plane + u0).data;
+                for (int64_t u = u0; u < FRNN_MIN(u0 + lanes, H); u++) dp[k * H + u] += da[u - u0] * seen[u];
             }
         }
     }
@@ -213,7 +202,7 @@ static int FN(add_product)(const FN(backward_run) *run, int64_t rows, FN(matrix)
         if (!MINE) continue;
         REAL *C = dweight + m * N;
         if (packed)
-            run->kernels->add_gradient(&(FN(frnn_product)){.rows = count, .columns = N, .K = rows, .A = FN(at)(A, 0, m).data,
+            frnn_kernels()->KERNELS_OF.add_gradient(&(FN(frnn_product)){.rows = count, .columns = N, .K = rows, .A = FN(at)(A, 0, m).data,
                                                            .a_vector = A.vector, .R = B.data, .stride = B.vector, .C = C,
                                                            .ldc = N});
         else
@@ -242,7 +231,7 @@ static void FN(add_bias)(const FN(backward_run) *run, int64_t rows, int from, in
         const FN(matrix) da = FN(at)(run->da, 0, (from + k) * run->plane);
         REAL *sum = (REAL *)bias + (to + k) * H;
         if (run->cell->packed)
-            run->kernels->add_columns(rows, H, da.data, da.vector, sum);
+            frnn_kernels()->KERNELS_OF.add_columns(rows, H, da.data, da.vector, sum);
         else
             for (int64_t row = 0; row < rows; row++)
                 for (int64_t u = 0; u < H; u++) sum[u] += da.data[row * da.row + u];
@@ -253,33 +242,31 @@ static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *ch
     const frnn_cell *cell = run->cell;
     const frnn_cell_gradient *d = &run->args->dcell;
     const int64_t I = cell->I, H = cell->H, O = cell->O, rows = frnn_chunk_rows(chunk);
-    const int G = (int)frnn_gates(cell), after = cell->kind == FRNN_GRU_AFTER, direct = run->plan.direct;
-    const int shared = after ? 2 : G; /* blocks of da that x and h both meet; then h meets da_hn, x da_n */
+    /* h meets the first G blocks of da, but r*h the last of them where the cell resets before; x meets the same, but those
+     * of the gates that stay apart are `apart` blocks later */
+    const int G = run->is->gates, reset = run->is->reset, early = G - reset, apart = run->is->apart, joint = G - apart;
+    const int direct = run->plan.direct;
     FN(matrix) x = run->x;
     if (!x.data) x = FN(row_major)(FN(series_at)(&run->args->steps, &run->args->x, chunk->low, 0), I);
     REAL *dx = direct ? FN(series_at)(&run->args->steps, &run->args->dx, chunk->low, 0) : run->dx;
     int task = 0;
-    task = FN(add_weight)(run, rows, 0, shared, x, I, d->w_ih, 0, task, team);
-    if (after) task = FN(add_weight)(run, rows, 3, 1, x, I, d->w_ih, 2, task, team);
-    if (cell->kind == FRNN_GRU_BEFORE) { /* U_n meets r*h */
-        task = FN(add_weight)(run, rows, 0, 2, run->h, O, d->w_hh, 0, task, team);
-        task = FN(add_weight)(run, rows, 2, 1, run->rh, H, d->w_hh, 2, task, team);
-    } else {
-        task = FN(add_weight)(run, rows, 0, G, run->h, O, d->w_hh, 0, task, team);
-    }
+    task = FN(add_weight)(run, rows, 0, joint, x, I, d->w_ih, 0, task, team);
+    if (apart) task = FN(add_weight)(run, rows, G, apart, x, I, d->w_ih, joint, task, team);
+    task = FN(add_weight)(run, rows, 0, early, run->h, O, d->w_hh, 0, task, team);
+    if (reset) task = FN(add_weight)(run, rows, early, reset, run->rh, H, d->w_hh, early, task, team);
     const int64_t task_rows = cell->packed ? TASK_ROWS : BLAS_TASK_ROWS;
     for (int64_t r = 0; run->args->dx.data && r < rows; r += task_rows) {
         const int64_t count = FRNN_MIN(task_rows, rows - r);
         if (!MINE) continue;
-        FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, 0), 0, shared, 0, 1, 0, I, direct && run->args->adds_to_dx,
+        FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, 0), 0, joint, 0, 1, 0, I, direct && run->args->adds_to_dx,
                      dx + r * I, I, I, 0);
-        if (after)
-            FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, 3 * run->plane), 2, 3, 0, 1, 0, I, 1, dx + r * I, I,
-                         I, 0);
+        if (apart)
+            FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, G * run->plane), joint, G, 0, 1, 0, I, 1, dx + r * I,
+                         I, I, 0);
     }
     if (d->b_ih && MINE) {
-        FN(add_bias)(run, rows, 0, shared, d->b_ih, 0);
-        if (after) FN(add_bias)(run, rows, 3, 1, d->b_ih, 2);
+        FN(add_bias)(run, rows, 0, joint, d->b_ih, 0);
+        if (apart) FN(add_bias)(run, rows, G, apart, d->b_ih, joint);
     }
     if (d->b_hh && MINE) FN(add_bias)(run, rows, 0, G, d->b_hh, 0);
     if (d->w_hr) FN(add_product)(run, rows, run->dh_out, O, run->m, H, d->w_hr, task, team);
@@ -343,9 +330,10 @@ static void FN(backward_work)(void *context, const frnn_team *team) {
 }
 
 static FN(backward_run) FN(backward_new)(const frnn_cell *cell, const frnn_backward_args *args) {
-    FN(backward_run) run = {.cell = cell, .args = args, .kernels = &frnn_kernels()->KERNELS_OF};
+    FN(backward_run) run = {.cell = cell, .args = args, .kernels = FN(cell_kernels)(cell)};
+    run.is = &run.kernels->description;
     run.factors = FN(factors_of)(cell, FRNN_BACKWARD);
-    run.blocks = cell->kind == FRNN_GRU_AFTER ? 4 : frnn_gates(cell);
+    run.blocks = frnn_blocks(run.is);
     run.plane = FN(plane)(cell);
     run.plan = frnn_backward_plan(cell, args, FRNN_MAX(run.blocks * cell->H, cell->I) * (int64_t)sizeof(REAL));
     return run;

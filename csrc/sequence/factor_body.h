@@ -1,9 +1,9 @@
 /* The right-hand factor of a product, A R, for one dtype: weights as BLAS takes them, or packed for our own kernels.
  *
- * R (rows, columns) is the weights, or their transpose. One of its sides is in blocks, which are gates. Packed, a block of
- * columns is a whole number of vectors, a block of rows, if there are more than one, a whole number of vectors of A with
- * zeros for what hangs over, and each vector of columns is one line away from the next, so that they do not alias in the
- * cache.
+ * R (rows, columns) is the weights, or their transpose. Either its rows or its columns are in blocks, one for each gate.
+ * Packed, a block of columns is a whole number of vectors. So is a block of rows, if there are several: there A, which has one
+ * column for each row of R, is packed, too, and its blocks are whole vectors. What the weights do not fill is zeros. Between
+ * vectors of columns there is room for one more row, so that they do not displace each other from the cache.
  */
 
 typedef struct {
@@ -11,8 +11,9 @@ typedef struct {
     int64_t N, blocks;   /* columns: blocks of N */
     const REAL *weights; /* (blocks*N, K) if transposed, else (k_blocks*K, N) */
     int transposed;
-    const REAL *packed; /* null: BLAS multiplies */
-    int64_t stride;     /* of packed, from vector to vector */
+    const char *packed; /* in the storage type of `packing`; null: BLAS multiplies */
+    int64_t stride;     /* of packed, from vector to vector, in values */
+    const PACKING *packing;
 } FN(factor);
 
 /* The distance between blocks of N columns in an array that products write: a whole number of vectors when packed. */
@@ -26,8 +27,8 @@ static inline int64_t FN(block_rows)(const FN(factor) *f) {
 }
 
 /* C[column blocks b0..b1-1, their columns n0..n1-1] = beta*C + A R[row blocks k0..k1-1]; A (rows, those blocks), C's
- * blocks lie `plane` apart. Weights beyond the cache are swept to and fro, the part read last first, if every other call
- * is `descending`. */
+ * blocks lie `plane` apart. If every other call is `descending`, it begins with the part of R that the call before read last,
+ * and that is still in the cache where R as a whole does not fit. */
 static void FN(multiply)(const FN(factor) *f, int64_t rows, FN(matrix) A, int k0, int k1, int b0, int b1, int64_t n0,
                          int64_t n1, int beta, REAL *C, int64_t ldc, int64_t plane, int descending) {
     const KERNELS *kernels = &frnn_kernels()->KERNELS_OF;
@@ -36,16 +37,17 @@ static void FN(multiply)(const FN(factor) *f, int64_t rows, FN(matrix) A, int k0
         const int64_t vectors = FN(vectors)(f->N), first = n0 / kernels->lanes, block = FN(block_rows)(f);
         FN(frnn_product) p = {.rows = rows, .K = (k1 - k0 - 1) * block + f->K, .A = A.data, .a_row = A.row,
                               .a_vector = A.vector, .stride = f->stride, .beta = beta, .ldc = ldc, .descending = descending};
-        const REAL *R = f->packed + k0 * block * kernels->lanes;
+        const char *R = f->packed + k0 * block * kernels->lanes * f->packing->bytes;
+        const int64_t vector = f->stride * f->packing->bytes;
         if (n0 == 0 && n1 == f->N && plane == vectors * kernels->lanes && b1 - b0 > 1) { /* all blocks at once */
-            p.R = R + b0 * vectors * f->stride, p.columns = (b1 - b0) * plane, p.C = C + b0 * plane;
-            kernels->multiply(&p);
+            p.R = R + b0 * vectors * vector, p.columns = (b1 - b0) * plane, p.C = C + b0 * plane;
+            f->packing->multiply(&p);
             return;
         }
         for (int i = b0; i < b1; i++) {
             const int b = descending ? b0 + b1 - 1 - i : i;
-            p.R = R + (b * vectors + first) * f->stride, p.columns = n1 - n0, p.C = C + b * plane + n0;
-            kernels->multiply(&p);
+            p.R = R + (b * vectors + first) * vector, p.columns = n1 - n0, p.C = C + b * plane + n0;
+            f->packing->multiply(&p);
         }
     } else if (!f->transposed) {
         GEMM(0, 0, rows, n1 - n0, (k1 - k0) * f->K, A.data, A.row, f->weights + k0 * f->K * f->N + n0, f->N, beta, C + n0, ldc);
@@ -59,8 +61,9 @@ static void FN(multiply)(const FN(factor) *f, int64_t rows, FN(matrix) A, int k0
     }
 }
 
+/* In bytes, so many that what follows is aligned. */
 static int64_t FN(packed_size)(const FN(factor) *f) {
-    return (f->blocks * FN(vectors)(f->N) * f->stride + 15) / 16 * 16; /* in values; keeps what follows aligned */
+    return (f->blocks * FN(vectors)(f->N) * f->stride * f->packing->bytes + 63) / 64 * 64;
 }
 
 /* The factors of a pass: of its input, its state and, if there is one, its projection. */
@@ -69,7 +72,7 @@ typedef struct {
 } FN(factors);
 
 static FN(factors) FN(factors_of)(const frnn_cell *cell, frnn_pass pass) {
-    const int64_t I = cell->I, H = cell->H, O = cell->O, G = frnn_gates(cell);
+    const int64_t I = cell->I, H = cell->H, O = cell->O, G = frnn_describe(cell->kind)->gates;
     FN(factors) f;
     if (pass == FRNN_FORWARD) { /* x W^T, h U^T, m W_hr^T */
         f.input = (FN(factor)){.K = I, .k_blocks = 1, .N = H, .blocks = G, .weights = cell->w_ih, .transposed = 1};
@@ -80,10 +83,10 @@ static FN(factors) FN(factors_of)(const frnn_cell *cell, frnn_pass pass) {
         f.state = (FN(factor)){.K = H, .k_blocks = G, .N = O, .blocks = 1, .weights = cell->w_hh};
         f.projection = (FN(factor)){.K = O, .k_blocks = 1, .N = H, .blocks = 1, .weights = cell->w_hr};
     }
-    const REAL *packed = cell->packed;
+    const char *packed = cell->packed;
     FN(factor) *all[] = {&f.input, &f.state, &f.projection};
     for (int i = 0; i < 3; i++) {
-        all[i]->packed = packed;
+        all[i]->packed = packed, all[i]->packing = &frnn_kernels()->KERNELS_OF.packings[cell->storage];
         all[i]->stride = (all[i]->k_blocks * FN(block_rows)(all[i]) + 1) * FN(lanes)();
         if (packed && all[i]->weights) packed += FN(packed_size)(all[i]);
     }
@@ -100,29 +103,29 @@ static FN(factors) FN(factors_in)(const frnn_cell *cell, frnn_pass pass, void *p
 int64_t FN(frnn_pack_bytes)(const frnn_cell *cell, frnn_pass pass) {
     const FN(factors) f = FN(factors_in)(cell, pass, (void *)cell); /* any address but null */
     const int64_t projection = cell->w_hr ? FN(packed_size)(&f.projection) : 0;
-    return (FN(packed_size)(&f.input) + FN(packed_size)(&f.state) + projection) * (int64_t)sizeof(REAL);
+    return FN(packed_size)(&f.input) + FN(packed_size)(&f.state) + projection;
 }
 
 /* Each member packs a share of every factor's vectors. */
 static void FN(pack_work)(void *context, const frnn_team *team) {
     const FN(factors) *f = context;
-    const KERNELS *kernels = &frnn_kernels()->KERNELS_OF;
+    const int64_t lanes = FN(lanes)();
     const FN(factor) *all[] = {&f->input, &f->state, &f->projection};
     for (int i = 0; i < 3; i++) {
         const FN(factor) *g = all[i];
         if (!g->weights) continue;
-        const int64_t vectors = FN(vectors)(g->N), block = FN(block_rows)(g);
+        const int64_t vectors = FN(vectors)(g->N), block = FN(block_rows)(g), row = lanes * g->packing->bytes;
         const frnn_range mine = frnn_share(g->blocks * vectors, 1, team->index, team->size);
         for (int64_t v = mine.first; v < mine.end; v++) {
-            const int64_t b = v / vectors, n = v % vectors * kernels->lanes, columns = FRNN_MIN(kernels->lanes, g->N - n);
-            REAL *to = (REAL *)g->packed + v * g->stride;
+            const int64_t b = v / vectors, n = v % vectors * lanes, columns = FRNN_MIN(lanes, g->N - n);
+            char *to = (char *)g->packed + v * g->stride * g->packing->bytes;
             if (g->transposed) {
-                kernels->pack(1, g->K, columns, g->weights + (b * g->N + n) * g->K, g->K, to, g->stride);
+                g->packing->pack(1, g->K, columns, g->weights + (b * g->N + n) * g->K, g->K, to, g->stride);
                 continue;
             }
-            for (int64_t k = 0; k < g->k_blocks; k++, to += block * kernels->lanes) {
-                kernels->pack(0, g->K, columns, g->weights + k * g->K * g->N + n, g->N, to, g->stride);
-                memset(to + g->K * kernels->lanes, 0, (size_t)((block - g->K) * kernels->lanes) * sizeof(REAL));
+            for (int64_t k = 0; k < g->k_blocks; k++, to += block * row) {
+                g->packing->pack(0, g->K, columns, g->weights + k * g->K * g->N + n, g->N, to, g->stride);
+                memset(to + g->K * row, 0, (size_t)((block - g->K) * row));
             }
         }
     }
@@ -130,6 +133,6 @@ static void FN(pack_work)(void *context, const frnn_team *team) {
 
 void FN(frnn_pack)(const frnn_cell *cell, frnn_pass pass, int threads, void *packed) {
     FN(factors) f = FN(factors_in)(cell, pass, packed);
-    const int64_t values = frnn_gates(cell) * cell->H * (cell->I + cell->O);
+    const int64_t values = frnn_describe(cell->kind)->gates * cell->H * (cell->I + cell->O);
     frnn_team_run(values < PACK_ALONE ? 1 : threads, values / 2, FN(pack_work), &f);
 }

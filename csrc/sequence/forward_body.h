@@ -1,59 +1,61 @@
 /* A sequence forwards, for one dtype. Included by sequence_body.h.
  *
  * In chunks of steps: (1) gather the valid rows of x, (2) project them with one product, (3) step by step, one product
- * adds the state's part for all gates together, then the gate kernel goes row by row.
+ * adds the state's part for all gates together, then the cell's kernel goes row by row. A cell that resets before a product
+ * takes two of each in a step.
  */
 
 typedef struct {
     const frnn_cell *cell;
     const frnn_forward_args *args;
-    const KERNELS *kernels;
+    const CELL_KERNELS *kernels;
+    const frnn_description *is; /* the cell's */
     frnn_plan plan;
     int by_units;
     FN(factors) factors;
-    int64_t blocks; /* of pre-activations: G, but 4 (r, z, U_n h, W_n x) for a GRU that resets after */
+    int64_t blocks; /* of pre-activations in a row */
     int64_t plane;  /* from block to block, at least H */
-    REAL *bias; /* (blocks, plane) */
-    FN(matrix) x; /* (chunk rows, I) gathered; unused where x itself is one block */
-    REAL *a;    /* (chunk rows, blocks, plane): W x, then W x + U h */
-    REAL *h[2]; /* (block rows, O): step s reads h[s % 2] and writes the other */
-    REAL *c;    /* (block rows, H) LSTM */
-    REAL *m;    /* (block rows, H) LSTM: o*tanh(c) before projection */
-    REAL *rz;   /* (block rows, 2*H) GRU before, when nothing is recorded */
-    REAL *rh;   /* (block rows, H) GRU before */
+    REAL *bias;     /* (blocks, plane) */
+    FN(matrix) x;   /* (chunk rows, I) gathered; unused where x itself is one block */
+    REAL *a;        /* (chunk rows, blocks, plane): W x, then W x + U h */
+    REAL *h[2];     /* (block rows, O): step s reads h[s % 2] and writes the other */
+    REAL *c;        /* (block rows, H), if the cell has c */
+    REAL *m;        /* (block rows, H) what is to be projected */
+    REAL *early;    /* (block rows, gates before the reset product, H); unused where a tape has them */
+    REAL *rh;       /* (block rows, H) r*h_{t-1} of a cell that resets before a product */
 } FN(forward_run);
 
 /* Lay out the workspace; with base null only its size counts. */
 static size_t FN(forward_layout)(FN(forward_run) *run, char *base) {
     const frnn_cell *cell = run->cell;
     const frnn_plan *plan = &run->plan;
-    const int64_t lstm = cell->kind == FRNN_LSTM, before = cell->kind == FRNN_GRU_BEFORE;
+    const int64_t early = run->is->reset ? run->is->gates - run->is->reset : 0;
     size_t used = 0;
     run->bias = FN(take)(base, &used, run->blocks * run->plane);
     run->x = FN(take_matrix)(base, &used, 0, plan->direct ? 0 : plan->chunk_rows, cell->I);
     run->a = FN(take)(base, &used, plan->chunk_rows * run->blocks * run->plane);
     run->h[0] = FN(take)(base, &used, plan->block_rows * cell->O);
     run->h[1] = FN(take)(base, &used, plan->block_rows * cell->O);
-    run->c = FN(take)(base, &used, lstm ? plan->block_rows * cell->H : 0);
+    run->c = FN(take)(base, &used, run->is->has_c ? plan->block_rows * cell->H : 0);
     run->m = FN(take)(base, &used, cell->w_hr ? plan->block_rows * cell->H : 0);
-    run->rz = FN(take)(base, &used, before ? plan->block_rows * 2 * cell->H : 0);
-    run->rh = FN(take)(base, &used, before ? plan->block_rows * cell->H : 0);
+    run->early = FN(take)(base, &used, plan->block_rows * early * cell->H);
+    run->rh = FN(take)(base, &used, run->is->reset ? plan->block_rows * cell->H : 0);
     return used;
 }
 
-/* b_ih + b_hh; for a GRU that resets after, b_hn and b_in apart. */
+/* b_ih + b_hh; where gates stay apart b_hh in the gate's block and b_ih in that of W x. */
 static void FN(combine_bias)(const FN(forward_run) *run) {
     const frnn_cell *cell = run->cell;
-    const int64_t H = cell->H, G = frnn_gates(cell);
+    const int64_t H = cell->H, G = run->is->gates;
     const REAL *b_ih = cell->b_ih, *b_hh = cell->b_hh;
     memset(run->bias, 0, (size_t)(run->blocks * run->plane) * sizeof(REAL));
     if (!b_ih) return;
     for (int64_t g = 0; g < G; g++) {
         REAL *bias = run->bias + g * run->plane;
-        const int apart = cell->kind == FRNN_GRU_AFTER && g == 2;
+        const int64_t apart = g >= G - run->is->apart ? run->is->apart * run->plane : 0;
         for (int64_t u = 0; u < H; u++) {
             bias[u] = apart ? b_hh[g * H + u] : b_ih[g * H + u] + b_hh[g * H + u];
-            if (apart) bias[run->plane + u] = b_ih[g * H + u];
+            if (apart) bias[apart + u] = b_ih[g * H + u];
         }
     }
 }
@@ -75,7 +77,7 @@ static void FN(finish_states)(const FN(forward_run) *run, int64_t j0, int64_t j1
     const int64_t O = run->cell->O, H = run->cell->H;
     for (int64_t j = j0 + team->index; j < j1; j += team->size) {
         const int64_t b = frnn_row(s, j), at = j - j0, length = frnn_length(s, b);
-        /* upwards a row stops after `length` steps of the block; downwards all end together */
+        /* forwards a row ends after `length` steps of the block; reversed in time all end together */
         const REAL *h = run->h[(length == 0 ? 0 : s->reverse ? longest : length) % 2];
         memcpy((REAL *)run->args->h_n + b * O, h + at * O, (size_t)O * sizeof(REAL));
         if (run->c) memcpy((REAL *)run->args->c_n + b * H, run->c + at * H, (size_t)H * sizeof(REAL));
@@ -87,25 +89,25 @@ static void FN(project_part)(const FN(forward_run) *run, FN(matrix) x, int64_t f
                              frnn_range units) {
     const FN(factor) *W = &run->factors.input;
     const int64_t A = run->blocks * run->plane;
+    const int G = run->is->gates, apart = run->is->apart, joint = G - apart;
     REAL *a = run->a + first * A;
     x = FN(every)(FN(at)(x, first, 0), step);
-    if (run->cell->kind != FRNN_GRU_AFTER) {
-        FN(multiply)(W, count, x, 0, 1, 0, (int)W->blocks, units.first, units.end, 0, a, step * A, run->plane, 0);
-    } else { /* W_n x goes to the fourth block, and U_n h will be added to the third */
-        FN(multiply)(W, count, x, 0, 1, 0, 2, units.first, units.end, 0, a, step * A, run->plane, 0);
-        FN(multiply)(W, count, x, 0, 1, 2, 3, units.first, units.end, 0, a + run->plane, step * A, run->plane, 0);
-        const int64_t end = units.end == run->cell->H ? run->plane : units.end;
-        for (int64_t r = 0; r < count; r++)
-            memset(a + r * step * A + 2 * run->plane + units.first, 0, (size_t)(end - units.first) * sizeof(REAL));
-    }
+    FN(multiply)(W, count, x, 0, 1, 0, joint, units.first, units.end, 0, a, step * A, run->plane, 0);
+    if (!apart) return;
+    /* W x of these gates goes to blocks of its own, and U h will be added to zeros */
+    FN(multiply)(W, count, x, 0, 1, joint, G, units.first, units.end, 0, a + apart * run->plane, step * A, run->plane, 0);
+    const int64_t end = units.end == run->cell->H ? run->plane : units.end;
+    for (int64_t r = 0; r < count; r++)
+        for (int g = joint; g < G; g++)
+            memset(a + r * step * A + g * run->plane + units.first, 0, (size_t)(end - units.first) * sizeof(REAL));
 }
 
-/* Fewer rows a step than this are projected many steps at a time. */
+/* A member with fewer rows a step than this projects many steps at a time. */
 #define OWN_ROWS 6
 
-/* a = x W^T for a chunk: each member for what is its own in the steps, units or rows, so that it finds it in its cache; or
- * for a share of the chunk, where it has so few rows a step that reading W for them would take longer, and with BLAS,
- * which is slow with few rows. */
+/* a = x W^T for a chunk. Each member computes what it will need in the steps, its units or its rows, so that it finds them in
+ * its cache. But if it has so few rows a step that reading W for them would take longer, and with BLAS, which is slow with
+ * few rows, it computes an even share of the chunk's rows. */
 static void FN(project)(const FN(forward_run) *run, const frnn_part *part, const frnn_chunk *chunk, const frnn_team *team) {
     const int64_t rows = frnn_chunk_rows(chunk);
     FN(matrix) x = run->x;
@@ -138,29 +140,27 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
     const frnn_forward_args *args = run->args;
     const frnn_steps *steps = &args->steps;
     const int64_t H = cell->H, O = cell->O, A = run->blocks * run->plane, u0 = part->units.first;
-    const int64_t rows = frnn_part_rows(part, n), K = cell->kind == FRNN_LSTM || cell->kind == FRNN_GRU_AFTER ? 4 : 3;
+    const int64_t rows = frnn_part_rows(part, n), K = run->is->recorded;
+    const int G = run->is->gates, early = G - run->is->reset; /* gates that come from h itself */
     const REAL *h_prev = run->h[s % 2];
-    REAL *h_next = run->h[1 - s % 2];
-    const int before = cell->kind == FRNN_GRU_BEFORE;
+    REAL *h_next = run->h[1 - s % 2], *gates = args->record.gates;
     n = FRNN_MIN(n, part->row_end);
 
     FN(frnn_forward_row) row = {.n = part->units.end - u0, .H = H, .plane = run->plane, .replace = cell->replace};
     row.bias = run->bias + u0;
     if (cell->peephole) row.peephole = (const REAL *)cell->peephole + u0;
 
-    FN(recur)(run, part, s, rows, h_prev, a, 0, before ? 2 : (int)run->factors.state.blocks);
-    if (before) {
+    FN(recur)(run, part, s, rows, h_prev, a, 0, early);
+    if (early < G) {
         for (int64_t j = part->row_first; j < n; j += part->row_step) {
-            const int64_t b = frnn_row(steps, j0 + j);
-            REAL *gates = (REAL *)args->record.gates;
+            const int64_t place = frnn_place(steps, t, frnn_row(steps, j0 + j));
             row.a = a + j * A + u0;
-            row.r = gates ? gates + frnn_place(steps, t, b) * K * H + u0 : run->rz + j * 2 * H + u0;
-            row.z = row.r + H;
+            row.early = gates ? gates + place * K * H + u0 : run->early + j * early * H + u0;
             row.h_prev = h_prev + j * O + u0, row.rh = run->rh + j * H + u0;
-            run->kernels->gru_before_reset_forward(&row);
+            run->kernels->reset_forward(&row);
         }
-        if (part->by_units) frnn_team_barrier(team); /* U_n needs all of r*h */
-        FN(recur)(run, part, s, rows, run->rh, a, 2, 3);
+        if (part->by_units) frnn_team_barrier(team); /* the product needs all of r*h */
+        FN(recur)(run, part, s, rows, run->rh, a, early, G);
     }
     for (int64_t j = part->row_first; j < n; j += part->row_step) {
         const int64_t b = frnn_row(steps, j0 + j), place = frnn_place(steps, t, b);
@@ -169,16 +169,10 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
         row.h = cell->w_hr ? run->m + j * H + u0 : h_next + j * O + u0;
         row.y = cell->w_hr ? NULL : FN(series_at)(steps, &args->y, t, b) + u0;
         if (run->c) row.c = run->c + j * H + u0, row.c_prev = row.c;
-        if (args->record.gates) row.gates = (REAL *)args->record.gates + place * K * H + u0;
+        if (gates) row.gates = gates + place * K * H + u0;
         if (args->record.cells) row.cells = (REAL *)args->record.cells + place * H + u0;
-        if (before) row.z = row.gates ? row.gates + H : run->rz + j * 2 * H + H + u0;
-        switch (cell->kind) {
-        case FRNN_RNN_TANH: run->kernels->rnn_tanh_forward(&row); break;
-        case FRNN_RNN_RELU: run->kernels->rnn_relu_forward(&row); break;
-        case FRNN_LSTM: run->kernels->lstm_forward(&row); break;
-        case FRNN_GRU_AFTER: run->kernels->gru_after_forward(&row); break;
-        case FRNN_GRU_BEFORE: run->kernels->gru_before_forward(&row); break;
-        }
+        if (early < G) row.early = gates ? row.gates : run->early + j * early * H + u0;
+        run->kernels->forward(&row);
     }
     const int64_t o0 = part->outputs.first, outputs = part->outputs.end - o0;
     if (cell->w_hr) {
@@ -235,9 +229,10 @@ static void FN(forward_work)(void *context, const frnn_team *team) {
 }
 
 static FN(forward_run) FN(forward_new)(const frnn_cell *cell, const frnn_forward_args *args) {
-    FN(forward_run) run = {.cell = cell, .args = args, .kernels = &frnn_kernels()->KERNELS_OF};
+    FN(forward_run) run = {.cell = cell, .args = args, .kernels = FN(cell_kernels)(cell)};
+    run.is = &run.kernels->description;
     run.factors = FN(factors_of)(cell, FRNN_FORWARD);
-    run.blocks = cell->kind == FRNN_GRU_AFTER ? 4 : frnn_gates(cell);
+    run.blocks = frnn_blocks(run.is);
     run.plane = FN(plane)(cell);
     run.plan = frnn_forward_plan(cell, args, FRNN_MAX(run.blocks * run.plane, cell->I) * (int64_t)sizeof(REAL));
     return run;

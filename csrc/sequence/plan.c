@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 
 #include "../blas/gemm.h"
+#include "../cells/cells.h"
 #include "../team.h"
 #if FRNN_POSIX
 #include <unistd.h>
@@ -49,9 +50,9 @@ frnn_plan frnn_backward_plan(const frnn_cell *cell, const frnn_backward_args *ar
 }
 
 int frnn_fits(const frnn_cell *cell, const frnn_steps *steps, const frnn_plan *plan) {
-    /* a member's rows lie as many rows apart as there are threads, at most 1024 (fastrnn/threads.py) */
+    /* a member's rows may lie as many rows apart as there are threads */
     const int64_t limit = frnn_gemm_limit(), widest = FRNN_MAX(4 * cell->H, FRNN_MAX(cell->I, cell->O));
-    return widest <= limit / 1024 && steps->B <= limit && plan->chunk_rows <= limit;
+    return widest <= limit / FRNN_MOST_THREADS && steps->B <= limit && plan->chunk_rows <= limit;
 }
 
 /* ---- Threads: a model of a step's time ----
@@ -94,24 +95,18 @@ static double reading(double bytes, double kept) {
     return bytes * (near / BANDWIDTH_NEAR + (1 - near) / BANDWIDTH_FAR);
 }
 
-/* Of the gates, a unit and lane. */
-static double gate_time(const frnn_cell *cell, int lanes) {
-    static const double whole[] = {[FRNN_RNN_TANH] = 10, [FRNN_RNN_RELU] = 4, [FRNN_LSTM] = 40, [FRNN_GRU_AFTER] = 25,
-                                   [FRNN_GRU_BEFORE] = 30};
-    return whole[cell->kind] / lanes;
-}
-
 /* A pass's time for B rows a step. */
 static double pass_time(const frnn_cell *cell, frnn_pass pass, double T, double B, int lanes, int threads, int by_units) {
-    const double size = cell->dtype == FRNN_F32 ? 4 : 8, rate = LANE_RATE * lanes, G = (double)frnn_gates(cell);
+    const frnn_description *is = frnn_describe(cell->kind);
+    const double size = cell->dtype == FRNN_F32 ? 4 : 8, rate = LANE_RATE * lanes, G = is->gates;
     const double I = (double)cell->I, H = (double)cell->H, O = (double)cell->O;
     const double rows = by_units ? B : ceil(B / threads), share = by_units ? threads : 1;
     const double weights = (G * H * O + (cell->w_hr ? H * O : 0)) / share, inputs = G * H * I / share;
     const double kept = (weights + (T == 1 ? inputs : 0)) * size; /* a step on its own needs all weights once */
     double step = FRNN_MAX(2 * rows * weights / rate, reading(weights * size, kept));
-    step += rows * (H / share * gate_time(cell, lanes) + ROW_OVERHEAD);
+    step += rows * (H / share * is->gate_time / lanes + ROW_OVERHEAD);
     if (by_units && threads > 1) {
-        const double barriers = 1 + (cell->kind == FRNN_GRU_BEFORE) + (cell->w_hr != NULL);
+        const double barriers = 1 + (is->reset > 0) + (cell->w_hr != NULL);
         const double values = B * (pass == FRNN_FORWARD ? barriers * H : G * H);
         step += barriers * BARRIER + values * size / 64 * (threads - 1) / threads * LINE_FETCH;
     }

@@ -86,9 +86,10 @@ static inline frnn_range frnn_chunk_share(const frnn_chunk *chunk, int index, in
 /* Units are shared in multiples of this, which is a whole number of any instruction set's vectors. */
 #define FRNN_UNITS 16
 
-/* Which of a block's rows and which units a member of a team computes. Sharing units needs barriers within a step, but each
- * member's weights stay few enough for its cache. Rows shared are a range, so that no two members write near each other; with
- * lengths they are every size-th row instead, since the last rows end first. */
+/* Which of a block's rows and which units a member of a team computes. If members share the units, they need barriers within
+ * a step, but each reads only a part of the weights, which may fit into its cache. If they share the rows, each has a range of
+ * them, so that no two members write near each other; with lengths each has every size-th row instead, for the rows at the end
+ * are the shortest. */
 typedef struct {
     int64_t row_first, row_end, row_step;
     frnn_range units, outputs; /* of H and of O */
@@ -109,10 +110,6 @@ static inline frnn_part frnn_part_of(const frnn_cell *cell, const frnn_steps *s,
 static inline int64_t frnn_part_rows(const frnn_part *part, int64_t n) {
     n = FRNN_MIN(n, part->row_end);
     return n > part->row_first ? (n - part->row_first + part->row_step - 1) / part->row_step : 0;
-}
-
-static inline int64_t frnn_gates(const frnn_cell *cell) {
-    return cell->kind == FRNN_LSTM ? 4 : cell->kind <= FRNN_RNN_RELU ? 1 : 3;
 }
 
 #endif

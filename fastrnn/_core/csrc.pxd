@@ -1,4 +1,4 @@
-# csrc/fastrnn.h, as Cython needs it.
+# csrc/fastrnn.h, hooks.h and kept.h, as Cython needs them.
 from libc.stdint cimport int64_t, uint8_t
 
 cdef extern from "fastrnn.h" nogil:
@@ -6,16 +6,16 @@ cdef extern from "fastrnn.h" nogil:
         FRNN_F32
         FRNN_F64
 
-    ctypedef enum frnn_kind:
-        FRNN_RNN_TANH
-        FRNN_RNN_RELU
-        FRNN_LSTM
-        FRNN_GRU_AFTER
-        FRNN_GRU_BEFORE
+    ctypedef enum frnn_storage:
+        FRNN_STORED_F32
+        FRNN_STORED_F64
+
+    int frnn_kind(const char *name)
 
     ctypedef struct frnn_cell:
-        frnn_kind kind
+        int kind
         frnn_dtype dtype
+        frnn_storage storage
         int replace
         int64_t I, H, O
         const void *w_ih
@@ -87,15 +87,18 @@ cdef extern from "fastrnn.h" nogil:
     void frnn_pack(const frnn_cell *, frnn_pass, int threads, void *packed)
     void frnn_blas_install(void *sgemm, void *dgemm, void *sgemv, void *dgemv, int integer_bytes,
                            void *set_threads, void *get_threads)
-    void frnn_blas_gemm(frnn_dtype, int ta, int tb, int64_t M, int64_t N, int64_t K, const void *A, int64_t lda,
-                        const void *B, int64_t ldb, double beta, void *C, int64_t ldc)
 
     const char *frnn_isa_name(int index)
     int frnn_isa_select(const char *name)
     const char *frnn_isa_selected()
+    int frnn_has_threads()
+    enum: FRNN_MOST_THREADS
+
+cdef extern from "hooks.h" nogil:
     void frnn_tanh(frnn_dtype, int64_t n, const void *x, void *y)
     void frnn_sigmoid(frnn_dtype, int64_t n, const void *x, void *y)
-    int frnn_has_threads()
+    void frnn_blas_gemm(frnn_dtype, int ta, int tb, int64_t M, int64_t N, int64_t K, const void *A, int64_t lda,
+                        const void *B, int64_t ldb, double beta, void *C, int64_t ldc)
     ctypedef enum frnn_split:
         FRNN_CHOOSE, FRNN_BY_ROWS, FRNN_BY_UNITS
     void frnn_team_insist(frnn_split)

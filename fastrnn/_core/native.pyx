@@ -26,6 +26,8 @@ cdef extern from *:
 
 cdef int process_threads = 1
 
+MOST_THREADS = FRNN_MOST_THREADS
+
 
 cdef inline int allowed_threads() noexcept:
     return own_threads if own_threads > 0 else process_threads
@@ -48,15 +50,6 @@ def set_own_threads(int n):
     before = own_threads
     own_threads = n
     return before
-
-
-cdef dict KINDS = {
-    ("rnn", "tanh"): FRNN_RNN_TANH,
-    ("rnn", "relu"): FRNN_RNN_RELU,
-    ("lstm", True): FRNN_LSTM,
-    ("gru", True): FRNN_GRU_AFTER,
-    ("gru", False): FRNN_GRU_BEFORE,
-}
 
 
 cdef inline void *address(cnp.ndarray a) noexcept:
@@ -210,10 +203,12 @@ cdef class NativeCell:
     def __init__(self, cell, weights, packed_for=None):
         cdef frnn_pass which
         cdef int threads = allowed_threads()
-        variant = {"rnn": cell.nonlinearity, "lstm": True, "gru": cell.reset_after}[cell.kind]
-        self.c.kind = KINDS[cell.kind, variant]
+        cdef bytes name = cell.native.encode()
+        self.c.kind = frnn_kind(name)
+        assert self.c.kind >= 0, cell.native
         self.c.dtype = FRNN_F32 if cell.dtype.itemsize == 4 else FRNN_F64
-        self.c.replace = cell.update_gate == "replace"
+        self.c.storage = FRNN_STORED_F32 if cell.dtype.itemsize == 4 else FRNN_STORED_F64
+        self.c.replace = cell.replaces
         self.c.I, self.c.H, self.c.O = cell.input_size, cell.hidden_size, cell.output_size
         self.c.w_ih, self.c.w_hh = address(weights[0]), address(weights[1])
         self.c.b_ih, self.c.b_hh = address(weights[2]), address(weights[3])

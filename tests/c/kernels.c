@@ -6,7 +6,6 @@
 #include "check.h"
 
 #include "../../csrc/kernels/kernels.h"
-#include "../../csrc/fastrnn.h"
 
 static const char *set; /* under test */
 static int from_start;  /* of their memory lie the arrays */
@@ -17,18 +16,21 @@ static double sigmoid(double x) { return 1 / (1 + exp(-x)); }
 #define REAL_EPS 1.1920929e-07
 #define TINY 1.17549435e-38
 #define OF f32
+#define STORED FRNN_STORED_F32
 #define FN(name) name##_f32
 #include "kernels_body.h"
 #undef REAL
 #undef REAL_EPS
 #undef TINY
 #undef OF
+#undef STORED
 #undef FN
 
 #define REAL double
 #define REAL_EPS 2.220446049250313e-16
 #define TINY 2.2250738585072014e-308
 #define OF f64
+#define STORED FRNN_STORED_F64
 #define FN(name) name##_f64
 #include "kernels_body.h"
 

@@ -1,5 +1,8 @@
 /* The checks of kernels.c for one dtype. */
 #define KERNELS frnn_kernels()->OF
+#define PACKING KERNELS.packings[STORED]
+
+static const FN(frnn_cell_kernels) *FN(cell)(const char *name) { return KERNELS.cells[frnn_kind(name)]; }
 
 static REAL *FN(room)(int64_t n) { return guarded((size_t)n * sizeof(REAL), from_start); }
 
@@ -29,15 +32,15 @@ static void FN(check_forward)(int64_t n, int variant) {
     FN(frnn_forward_row) row = {.n = n, .H = H, .plane = plane, .replace = replace, .a = a, .bias = bias};
     row.h = FN(room)(n), row.y = twice ? FN(room)(n) : NULL, row.h_prev = h_prev;
 
-    KERNELS.rnn_tanh_forward(&row);
+    FN(cell)("rnn_tanh")->forward(&row);
     for (int64_t u = 0; u < n; u++) SAME("rnn_tanh_forward", u, row.h[u], tanh((double)a[u] + bias[u]));
     for (int64_t u = 0; twice && u < n; u++) SAME("y", u, row.y[u], row.h[u]);
-    KERNELS.rnn_relu_forward(&row);
+    FN(cell)("rnn_relu")->forward(&row);
     for (int64_t u = 0; u < n; u++) SAME("rnn_relu_forward", u, row.h[u], fmax(0, (double)a[u] + bias[u]));
 
     row.c = FN(copied)(c_prev, n), row.c_prev = row.c, row.peephole = peephole ? p : NULL;
     row.gates = taped ? FN(room)(3 * H + n) : NULL, row.cells = taped ? FN(room)(n) : NULL;
-    KERNELS.lstm_forward(&row);
+    FN(cell)("lstm")->forward(&row);
     for (int64_t u = 0; u < n; u++) {
         double x[4];
         for (int k = 0; k < 4; k++) x[k] = (double)a[k * plane + u] + bias[k * plane + u];
@@ -50,7 +53,7 @@ static void FN(check_forward)(int64_t n, int variant) {
         if (taped) SAME("lstm_forward cells", u, row.cells[u], c);
     }
 
-    KERNELS.gru_after_forward(&row);
+    FN(cell)("gru_after")->forward(&row);
     for (int64_t u = 0; u < n; u++) {
         double x[4];
         for (int k = 0; k < 4; k++) x[k] = (double)a[k * plane + u] + bias[k * plane + u];
@@ -61,14 +64,14 @@ static void FN(check_forward)(int64_t n, int variant) {
     }
 
     row.gates = taped ? FN(room)(2 * H + n) : NULL;
-    row.r = FN(room)(n), row.z = FN(room)(n), row.rh = FN(room)(n);
-    KERNELS.gru_before_reset_forward(&row);
-    KERNELS.gru_before_forward(&row);
+    row.early = FN(room)(H + n), row.rh = FN(room)(n);
+    FN(cell)("gru_before")->reset_forward(&row);
+    FN(cell)("gru_before")->forward(&row);
     for (int64_t u = 0; u < n; u++) {
         const double r = sigmoid((double)a[u] + bias[u]), z = sigmoid((double)a[plane + u] + bias[plane + u]);
         const double m = tanh((double)a[2 * plane + u] + bias[2 * plane + u]), keep = replace ? 1 - z : z;
-        SAME("gru_before_reset_forward r", u, row.r[u], r);
-        SAME("gru_before_reset_forward z", u, row.z[u], z);
+        SAME("gru_before_reset_forward r", u, row.early[u], r);
+        SAME("gru_before_reset_forward z", u, row.early[H + u], z);
         SAME("gru_before_reset_forward rh", u, row.rh[u], r * h_prev[u]);
         SAME("gru_before_forward", u, row.h[u], (1 - keep) * m + keep * h_prev[u]);
         if (taped) SAME("gru_before_forward gates", u, row.gates[2 * H + u], m);
@@ -101,17 +104,17 @@ static void FN(check_backward)(int64_t n, int variant) {
     row.da = FN(room)(3 * row.plane + (packed ? (vectors - 1) * row.vector + lanes : n));
     row.dh = FN(copied)(dh, n);
 
-    KERNELS.rnn_tanh_backward(&row);
+    FN(cell)("rnn_tanh")->backward(&row);
     for (int64_t u = 0; u < n; u++) want[0][u] = ((double)dh[u] + (with_dy ? dy[u] : 0)) * (1 - (double)h[u] * h[u]);
     FN(check_da)("rnn_tanh_backward", &row, 0, want[0]);
-    KERNELS.rnn_relu_backward(&row);
+    FN(cell)("rnn_relu")->backward(&row);
     for (int64_t u = 0; u < n; u++) want[0][u] = h[u] > 0 ? (double)dh[u] + (with_dy ? dy[u] : 0) : 0;
     FN(check_da)("rnn_relu_backward", &row, 0, want[0]);
 
     REAL *gates = FN(copied)(sigmoids, 3 * H + n);
     memcpy(gates + 2 * H, tanhs + 2 * H, (size_t)n * sizeof(REAL));
     row.gates = gates, row.dc = FN(copied)(dc, n);
-    KERNELS.lstm_backward(&row);
+    FN(cell)("lstm")->backward(&row);
     for (int64_t u = 0; u < n; u++) {
         const double i = gates[u], f = gates[H + u], g = gates[2 * H + u], o = gates[3 * H + u];
         const double tanh_c = tanh((double)c[u]), to_h = (double)dh[u] + (with_dy ? dy[u] : 0);
@@ -124,7 +127,7 @@ static void FN(check_backward)(int64_t n, int variant) {
     for (int k = 0; k < 4; k++) FN(check_da)("lstm_backward", &row, k, want[k]);
 
     row.dh = FN(copied)(dh, n); /* gates r, z, n, hn */
-    KERNELS.gru_after_backward(&row);
+    FN(cell)("gru_after")->backward(&row);
     double keep[128], to_n[128];
     for (int64_t u = 0; u < n; u++) {
         const double r = gates[u], z = gates[H + u], m = gates[2 * H + u], hn = gates[3 * H + u];
@@ -138,8 +141,8 @@ static void FN(check_backward)(int64_t n, int variant) {
 
     row.gates = FN(copied)(gates, 2 * H + n), row.dh = FN(copied)(dh, n);
     row.da = FN(room)(2 * row.plane + (packed ? (vectors - 1) * row.vector + lanes : n));
-    KERNELS.gru_before_backward(&row);
-    KERNELS.gru_before_reset_backward(&row);
+    FN(cell)("gru_before")->backward(&row);
+    FN(cell)("gru_before")->reset_backward(&row);
     for (int64_t u = 0; u < n; u++) {
         const double r = gates[u], to_h = (double)dh[u] + (with_dy ? dy[u] : 0);
         want[0][u] = (double)drh[u] * h_prev[u] * r * (1 - r);
@@ -159,12 +162,12 @@ static REAL *FN(packed)(const REAL *r, int64_t K, int64_t columns, int how, int6
     *stride = (K + 1) * lanes;
     REAL *packed = FN(room)((vectors - 1) * *stride + K * lanes);
     if (how == 0) {
-        KERNELS.pack(0, K, columns, r, columns, packed, *stride);
+        PACKING.pack(0, K, columns, r, columns, packed, *stride);
     } else if (how == 1) {
         REAL *transposed = FN(room)(K * columns);
         for (int64_t k = 0; k < K; k++)
             for (int64_t c = 0; c < columns; c++) transposed[c * K + k] = r[k * columns + c];
-        KERNELS.pack(1, K, columns, transposed, K, packed, *stride);
+        PACKING.pack(1, K, columns, transposed, K, packed, *stride);
     } else {
         for (int64_t k = 0; k < K; k++)
             KERNELS.pack_row(columns, FN(copied)(r + k * columns, columns), packed, *stride, k);
@@ -189,7 +192,7 @@ static void FN(check_product)(int64_t rows, int64_t columns, int64_t K, int vari
                           .a_vector = a_packed ? a_stride : lanes, .beta = beta, .C = c, .ldc = ldc};
     p.descending = descending;
     p.R = FN(packed)(r, K, columns, K < 40 && variant % 5 == 0 ? 2 : variant % 2, &stride), p.stride = stride;
-    KERNELS.multiply(&p);
+    PACKING.multiply(&p);
     for (int64_t m = 0; m < rows; m++)
         for (int64_t k = 0; k < ldc && (k < columns || m + 1 < rows); k++) {
             double sum = beta || k >= columns ? c0[m * ldc + k] : 0;

@@ -6,7 +6,8 @@
  */
 #include "check.h"
 
-#include "../../csrc/fastrnn.h"
+#include "../../csrc/cells/cells.h"
+#include "../../csrc/hooks.h"
 
 #define RESULTS 14
 typedef struct {
@@ -19,7 +20,7 @@ typedef struct {
     frnn_steps steps;
     frnn_series x, dy;
     const void *h0, *c0, *dh_n, *dc_n;
-    int64_t gates; /* K of the record */
+    const frnn_description *is; /* the cell's */
 } problem;
 
 static const char *const names[RESULTS] = {"y", "h_n", "c_n", "gates", "cells", "dx", "dh0", "dc0", "dw_ih", "dw_hh",
@@ -42,47 +43,48 @@ static void *numbers(frnn_dtype dtype, int64_t count, double bound) {
 static problem draw(int number) {
     problem p = {0};
     frnn_cell *c = &p.cell;
-    c->kind = (frnn_kind)(number % 5), c->dtype = number / 5 % 2 ? FRNN_F64 : FRNN_F32, c->replace = number % 2;
-    const int lstm = c->kind == FRNN_LSTM, B = (int)integer(1, 20), T = (int)integer(1, 9);
-    const int64_t G = lstm ? 4 : c->kind <= FRNN_RNN_RELU ? 1 : 3;
-    c->I = integer(1, 40), c->H = integer(1, 130), c->O = lstm && number % 3 == 0 ? integer(1, c->H) : c->H;
+    c->kind = number % FRNN_CELL_COUNT, c->replace = (int)integer(0, 1);
+    c->dtype = integer(0, 1) ? FRNN_F64 : FRNN_F32, c->storage = c->dtype == FRNN_F64 ? FRNN_STORED_F64 : FRNN_STORED_F32;
+    p.is = frnn_describe(c->kind);
+    const int64_t G = p.is->gates, B = integer(1, 20), T = integer(1, 9);
+    c->I = integer(1, 40), c->H = integer(1, 130), c->O = p.is->has_c && integer(0, 2) == 0 ? integer(1, c->H) : c->H;
     const double bound = 1 / sqrt((double)c->H);
     c->w_ih = numbers(c->dtype, G * c->H * c->I, bound), c->w_hh = numbers(c->dtype, G * c->H * c->O, bound);
-    if (number % 4) c->b_ih = numbers(c->dtype, G * c->H, bound), c->b_hh = numbers(c->dtype, G * c->H, bound);
+    if (integer(0, 3)) c->b_ih = numbers(c->dtype, G * c->H, bound), c->b_hh = numbers(c->dtype, G * c->H, bound);
     if (c->O < c->H) c->w_hr = numbers(c->dtype, c->O * c->H, bound);
-    if (lstm && number % 4 < 2) c->peephole = numbers(c->dtype, 3 * c->H, bound);
+    if (p.is->peepholes && integer(0, 1)) c->peephole = numbers(c->dtype, p.is->peepholes * c->H, bound);
 
-    p.steps = (frnn_steps){.T = T, .B = B, .reverse = number / 2 % 2};
-    if (number % 3 == 1) {
+    p.steps = (frnn_steps){.T = T, .B = B, .reverse = (int)integer(0, 1)};
+    const int64_t some_end = integer(0, 2);
+    if (some_end == 1) {
         int64_t *lengths = guarded((size_t)B * 8, 0), *order = guarded((size_t)B * 8, 0), at = 0;
-        for (int b = 0; b < B; b++) lengths[b] = integer(0, T);
+        for (int64_t b = 0; b < B; b++) lengths[b] = integer(0, T);
         for (int64_t length = T; length >= 0; length--)
-            for (int b = 0; b < B; b++)
+            for (int64_t b = 0; b < B; b++)
                 if (lengths[b] == length) order[at++] = b;
         p.steps.lengths = lengths, p.steps.order = order;
     }
-    if (number % 3 == 2) {
+    if (some_end == 2) {
         uint8_t *resets = guarded((size_t)(T * B), 0);
-        for (int k = 0; k < T * B; k++) resets[k] = integer(0, 3) == 0;
+        for (int64_t k = 0; k < T * B; k++) resets[k] = integer(0, 3) == 0;
         p.steps.resets = resets;
     }
-    const int64_t gap = number % 2; /* else x is one block and need not be gathered */
+    const int64_t gap = integer(0, 1); /* else x is one block and need not be gathered */
     p.x = (frnn_series){numbers(c->dtype, (T * B - 1) * (c->I + gap) + c->I, 1), B * (c->I + gap), c->I + gap};
     p.dy = (frnn_series){numbers(c->dtype, T * B * c->O, 1), B * c->O, c->O};
     p.h0 = numbers(c->dtype, B * c->O, 1), p.dh_n = numbers(c->dtype, B * c->O, 1);
-    if (lstm) p.c0 = numbers(c->dtype, B * c->H, 1), p.dc_n = numbers(c->dtype, B * c->H, 1);
-    p.gates = lstm || c->kind == FRNN_GRU_AFTER ? 4 : c->kind == FRNN_GRU_BEFORE ? 3 : 0;
+    if (p.is->has_c) p.c0 = numbers(c->dtype, B * c->H, 1), p.dc_n = numbers(c->dtype, B * c->H, 1);
     return p;
 }
 
 /* Nothing where there is no such result. */
 static results room(const problem *p) {
     const frnn_cell *c = &p->cell;
-    const int64_t T = p->steps.T, B = p->steps.B, lstm = c->kind == FRNN_LSTM;
-    const int64_t G = lstm ? 4 : c->kind <= FRNN_RNN_RELU ? 1 : 3, bias = c->b_ih ? G * c->H : 0;
-    results r = {{0}, {T * B * c->O, B * c->O, lstm * B * c->H, T * B * p->gates * c->H, lstm * T * B * c->H,
-                       T * B * c->I, B * c->O, lstm * B * c->H, G * c->H * c->I, G * c->H * c->O, bias, bias,
-                       c->w_hr ? c->O * c->H : 0, c->peephole ? 3 * c->H : 0}};
+    const int64_t T = p->steps.T, B = p->steps.B, K = p->is->recorded, has_c = p->is->has_c;
+    const int64_t G = p->is->gates, bias = c->b_ih ? G * c->H : 0;
+    results r = {{0}, {T * B * c->O, B * c->O, has_c * B * c->H, T * B * K * c->H, has_c * T * B * c->H,
+                       T * B * c->I, B * c->O, has_c * B * c->H, G * c->H * c->I, G * c->H * c->O, bias, bias,
+                       c->w_hr ? c->O * c->H : 0, c->peephole ? p->is->peepholes * c->H : 0}};
     for (int k = 0; k < RESULTS; k++)
         if (r.count[k]) r.data[k] = guarded((size_t)r.count[k] * size_of(c->dtype), 0);
     return r;
@@ -142,7 +144,7 @@ int main(int count, char **arguments) {
     for (int number = 0; number < problems; number++) {
         seed = (uint64_t)number + 1;
         const problem p = draw(number);
-        if (p.cell.kind == FRNN_RNN_RELU) { /* rounding may decide a gradient at the kink: none, then */
+        if (strcmp(p.is->name, "rnn_relu") == 0) { /* rounding may decide a gradient at the kink: none, then */
             memset((void *)p.dh_n, 0, (size_t)(p.steps.B * p.cell.O) * size_of(p.cell.dtype));
             memset(p.dy.data, 0, (size_t)(p.steps.T * p.steps.B * p.cell.O) * size_of(p.cell.dtype));
         }

@@ -73,6 +73,28 @@ static void from_several_threads(int count) {
     for (int k = 0; k < count; k++) pthread_join(threads[k], NULL);
 }
 
+/* Children hire workers of their own, whatever locks workers of the parent held when it forked. */
+static void fork_while_calling(void) {
+    pthread_t caller;
+    pthread_create(&caller, NULL, calls, NULL);
+    for (int k = 0; k < 200; k++) {
+        const pid_t child = fork();
+        if (child == 0) {
+            alarm(20); /* ends a child that waits for a lock which nobody will release */
+            frnn_team_insist(FRNN_BY_ROWS);
+            call(4, 0);
+            _exit(atomic_load(&failures) != 0);
+        }
+        int status = 0;
+        waitpid(child, &status, 0);
+        if (status != 0) {
+            atomic_fetch_add(&failures, 1);
+            break;
+        }
+    }
+    pthread_join(caller, NULL);
+}
+
 /* An argument: without forking. */
 int main(int count, char **arguments) {
     (void)arguments;
@@ -85,17 +107,7 @@ int main(int count, char **arguments) {
     frnn_team_insist(FRNN_CHOOSE); /* whoever comes in time */
     calls(NULL);
     from_several_threads(4);
-    if (count == 1) { /* a child hires workers of its own */
-        const pid_t child = fork();
-        if (child == 0) {
-            frnn_team_insist(FRNN_BY_ROWS);
-            call(4, 0);
-            _exit(atomic_load(&failures) != 0);
-        }
-        int status = 0;
-        waitpid(child, &status, 0);
-        if (status != 0) atomic_fetch_add(&failures, 1);
-    }
+    if (count == 1) fork_while_calling();
     printf("teams of up to %d: %d failures\n", atomic_load(&largest), atomic_load(&failures));
     return atomic_load(&failures) != 0;
 }

@@ -1,0 +1,178 @@
+/* Products with packed weights, and their packing, for one dtype, storage type and instruction set. Included by
+ * kernels_body.h, which defines STORED, load_stored and store_stored, which read and write a vector of STORED, and
+ * STORED_AS(name), a suffix for what depends on the storage type.
+ *
+ * Packed, a matrix R (K, columns) is a row of vectors. A vector holds VL neighbouring columns: for each k, one after the
+ * other, the VL values R[k][columns of the vector]. csrc/README.md has a drawing.
+ *
+ * Every element of C is the same sum in the same order, whatever tile it is computed in:
+ *     c = c + a[0]*r[0], c = c + a[1]*r[1], ...
+ * So its bits do not depend on the rows and columns around it, nor on how these are shared among threads.
+ */
+#define product FN(frnn_product)
+
+/* A tile is the part of C that is held in registers while k runs: 24 sums where there are 32 registers, else 12. The other
+ * registers are for R and A. Of the shapes that fit, that one is best which reads R least often: with the fewest passes over
+ * the rows, and then with the most vectors. */
+#if VECTOR_REGISTERS >= 32
+#define MOST_ROWS 8
+#define MOST_VECTORS 4
+#define TILE_VECTORS(rows) ((rows) <= 6 ? 4 : 3)
+#else
+#define MOST_ROWS 6
+#define MOST_VECTORS 2
+#define TILE_VECTORS(rows) 2
+#endif
+/* A row alone has one sum for each vector. It takes this many vectors at a time, for an addition has to wait for the one
+ * before it, and several sums hide that latency. */
+#define ROW_VECTORS 8
+
+/* k goes in chunks of this length, so that the vectors of R that a tile reads (128 KiB) stay in the L2 cache while the tiles
+ * of all rows read them, one after the other. */
+#define TILE_K (128 * 1024 / (4 * VL * (int64_t)sizeof(STORED)))
+
+/* If R has this many bytes or more, it may not fit into L2, and is prefetched. */
+#define FAR_BYTES (1 << 20)
+
+/* One tile. Where this is inlined, `rows` and `vectors` are constants, so the compiler keeps the arrays in registers.
+ * `soon` is a vector of R that a later tile reads: this one prefetches it into L2, one cache line for each k. It may be
+ * null. */
+static ALWAYS_INLINE void STORED_AS(tile)(const int rows, const int vectors, const product *p, int64_t K, const REAL *A,
+                                          const STORED *R, const STORED *soon, int beta, REAL *C, int64_t ldc) {
+    const int64_t a_row = p->a_row, a_vector = p->a_vector, stride = p->stride;
+    vec sum[MOST_ROWS][ROW_VECTORS];
+    UNROLL for (int m = 0; m < rows; m++)
+        UNROLL for (int v = 0; v < vectors; v++)
+            sum[m][v] = beta ? load(C + m * ldc + v * VL, VL) : splat(0);
+#define ADD(k)                                                                                                         \
+    {                                                                                                                  \
+        vec r[ROW_VECTORS];                                                                                            \
+        UNROLL for (int v = 0; v < vectors; v++) r[v] = load_stored(R + v * stride + (k) * VL);                          \
+        UNROLL for (int m = 0; m < rows; m++) {                                                                        \
+            const REAL a = A[m * a_row + (k)];                                                                         \
+            UNROLL for (int v = 0; v < vectors; v++) sum[m][v] += a * r[v];                                            \
+        }                                                                                                              \
+    }
+    for (; K >= VL; K -= VL, A += a_vector, R += VL * VL) {
+        if (soon)
+            for (const STORED *end = soon + VL * VL; soon < end; soon += VL) PREFETCH_NEAR(soon);
+        UNROLL_4 for (int64_t k = 0; k < VL; k++) ADD(k)
+    }
+    for (int64_t k = 0; k < K; k++) ADD(k)
+#undef ADD
+    UNROLL for (int m = 0; m < rows; m++)
+        UNROLL for (int v = 0; v < vectors; v++) store(C + m * ldc + v * VL, sum[m][v], VL);
+}
+
+#define TILE(rows, vectors)                                                                                            \
+    static void STORED_AS(tile_##rows##_##vectors)(const product *p, int64_t K, const REAL *A, const STORED *R,        \
+                                                   const STORED *soon, int beta, REAL *C, int64_t ldc) {               \
+        STORED_AS(tile)(rows, vectors, p, K, A, R, soon, beta, C, ldc);                                                \
+    }
+#define TILES(vectors)                                                                                                 \
+    TILE(1, vectors) TILE(2, vectors) TILE(3, vectors) TILE(4, vectors) TILE(5, vectors) TILE(6, vectors)
+#define ENTRIES(vectors)                                                                                               \
+    STORED_AS(tile_1_##vectors), STORED_AS(tile_2_##vectors), STORED_AS(tile_3_##vectors),                             \
+        STORED_AS(tile_4_##vectors), STORED_AS(tile_5_##vectors), STORED_AS(tile_6_##vectors)
+
+typedef void (*STORED_AS(tile_function))(const product *, int64_t, const REAL *, const STORED *, const STORED *, int, REAL *,
+                                          int64_t);
+TILE(1, 8)
+TILES(1)
+TILES(2)
+#if MOST_ROWS == 8
+#define TALL_TILES(vectors) TILE(7, vectors) TILE(8, vectors)
+#define TALL_ENTRIES(vectors) STORED_AS(tile_7_##vectors), STORED_AS(tile_8_##vectors)
+TALL_TILES(1)
+TALL_TILES(2)
+TILES(3)
+TALL_TILES(3)
+TILES(4)
+static const STORED_AS(tile_function) STORED_AS(tiles)[MOST_VECTORS][MOST_ROWS] = {
+    {ENTRIES(1), TALL_ENTRIES(1)},
+    {ENTRIES(2), TALL_ENTRIES(2)},
+    {ENTRIES(3), TALL_ENTRIES(3)},
+    {ENTRIES(4)},
+};
+#undef TALL_TILES
+#undef TALL_ENTRIES
+#else
+static const STORED_AS(tile_function) STORED_AS(tiles)[MOST_VECTORS][MOST_ROWS] = {{ENTRIES(1)}, {ENTRIES(2)}};
+#endif
+
+/* All rows of C, for `width` columns from n on, which are at most TILE_VECTORS vectors. The tiles differ by one row at
+ * most. */
+static void STORED_AS(multiply_columns)(const product *p, int64_t n, int64_t width) {
+    const int64_t most = p->rows <= MOST_ROWS ? MOST_ROWS : 6, tiles = (p->rows + most - 1) / most;
+    const int64_t vectors = (width + VL - 1) / VL;
+    const int64_t chunk = tiles > 1 ? TILE_K : p->K; /* a single tile reads R once: nothing has to stay in the cache */
+    const int far = p->columns * p->K * (int64_t)sizeof(STORED) >= FAR_BYTES;
+    const STORED *R = (const STORED *)p->R + n / VL * p->stride;
+    for (int64_t k = 0; k < p->K; k += chunk)
+        for (int64_t i = 0; i < tiles; i++) {
+            const int64_t m = p->rows * i / tiles, rows = p->rows * (i + 1) / tiles - m, K = FRNN_MIN(chunk, p->K - k);
+            const int beta = k > 0 || p->beta;
+            const STORED_AS(tile_function) tile = STORED_AS(tiles)[vectors - 1][rows - 1];
+            const REAL *A = p->A + m * p->a_row + k / VL * p->a_vector;
+            /* What is read after these tiles is the next chunk of the same vectors, or else the vectors beside them. Tile i
+             * prefetches vector i of it. */
+            const STORED *next = k + chunk < p->K ? R + (k + chunk) * VL : R + vectors * p->stride;
+            const STORED *soon = far && i < vectors ? next + i * p->stride : NULL;
+            REAL *C = p->C + m * p->ldc + n;
+            if (width == vectors * VL) {
+                tile(p, K, A, R + k * VL, soon, beta, C, p->ldc);
+            } else { /* the last vector is wider than what is left of C: compute beside C */
+                REAL whole[MOST_ROWS][MOST_VECTORS * VL];
+                for (int64_t r = 0; beta && r < rows; r++) memcpy(whole[r], C + r * p->ldc, (size_t)width * sizeof(REAL));
+                tile(p, K, A, R + k * VL, soon, beta, whole[0], MOST_VECTORS * VL);
+                for (int64_t r = 0; r < rows; r++) memcpy(C + r * p->ldc, whole[r], (size_t)width * sizeof(REAL));
+            }
+        }
+}
+
+/* C = beta*C + A R, R packed. */
+static void STORED_AS(multiply)(const product *p) {
+    const int64_t step = (p->rows == 1 ? ROW_VECTORS : TILE_VECTORS(p->rows <= MOST_ROWS ? p->rows : 6)) * VL;
+    const int64_t steps = (p->columns + step - 1) / step;
+    for (int64_t i = 0; i < steps; i++) {
+        const int64_t n = (p->descending ? steps - 1 - i : i) * step, end = FRNN_MIN(n + step, p->columns);
+        if (p->rows == 1 && end - n == step)
+            STORED_AS(tile_1_8)(p, p->K, p->A, (const STORED *)p->R + n / VL * p->stride, NULL, p->beta, p->C + n, p->ldc);
+        else
+            for (int64_t m = n; m < end; m += MOST_VECTORS * VL) STORED_AS(multiply_columns)(p, m, FRNN_MIN(MOST_VECTORS * VL, end - m));
+    }
+}
+
+/* ---- Packing ---- */
+
+/* Packs R (K, columns), which is weights (K, columns), or if `transposed` the transpose of weights (columns, K); `ld` values
+ * lie between rows of the weights. The last vector is filled up with zeros. */
+static void STORED_AS(pack)(int transposed, int64_t K, int64_t columns, const REAL *weights, int64_t ld, void *to,
+                            int64_t stride) {
+    STORED *packed = to;
+    for (int64_t n = 0; n < columns; n += VL, packed += stride) {
+        const int64_t lanes = FRNN_MIN(VL, columns - n);
+        if (!transposed) {
+            for (int64_t k = 0; k < K; k++) store_stored(packed + k * VL, load(weights + k * ld + n, lanes));
+            continue;
+        }
+        for (int64_t k0 = 0; k0 < K; k0 += VL) { /* squares: both sides stay in L1 */
+            const int64_t k1 = FRNN_MIN(k0 + VL, K);
+            for (int64_t lane = 0; lane < VL; lane++) {
+                const REAL *from = weights + (n + lane) * ld;
+                for (int64_t k = k0; k < k1; k++) packed[k * VL + lane] = lane < lanes ? from[k] : 0;
+            }
+        }
+    }
+}
+
+#undef product
+#undef MOST_ROWS
+#undef MOST_VECTORS
+#undef TILE_VECTORS
+#undef ROW_VECTORS
+#undef TILE_K
+#undef FAR_BYTES
+#undef TILE
+#undef TILES
+#undef ENTRIES
