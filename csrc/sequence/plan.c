@@ -129,6 +129,7 @@ static frnn_split_plan choose(const frnn_cell *cell, const frnn_steps *steps, fr
         plan.threads = (int)FRNN_MIN(threads, plan.by_units ? most_units : FRNN_MAX(1, steps->B));
         return plan;
     }
+    if (one < START) return plan; /* a team alone would take longer to start */
     for (int n = threads; n > 1; n = (n + 1) / 2)
         for (int units = 0; units < 2; units++) {
             if (n > (units ? most_units : steps->B)) continue;
@@ -142,6 +143,7 @@ static frnn_split_plan choose(const frnn_cell *cell, const frnn_steps *steps, fr
 frnn_split_plan frnn_choose_threads(const frnn_cell *cell, const frnn_steps *steps, frnn_pass pass, int count, int lanes,
                                     int threads) {
     double B = (double)steps->B, together, apart;
+    if (threads < 2) return (frnn_split_plan){.threads = 1};
     if (steps->lengths) { /* the rows of an average step */
         double valid = 0;
         for (int64_t b = 0; b < steps->B; b++) valid += (double)steps->lengths[b];
@@ -149,7 +151,7 @@ frnn_split_plan frnn_choose_threads(const frnn_cell *cell, const frnn_steps *ste
     }
     frnn_split_plan plan = choose(cell, steps, pass, B, lanes, threads, &together);
     plan.alone *= count;
-    if (count == 1 || threads < 2) return plan;
+    if (count == 1) return plan;
     frnn_split_plan half = choose(cell, steps, pass, B, lanes, threads / 2, &apart);
     half.threads *= 2, half.alone *= count, half.at_once = 1;
     apart += START;
