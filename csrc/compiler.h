@@ -16,6 +16,10 @@
 #define UNROLL_4
 #endif
 
+/* Loops whose iterations are written out, all of them or four at a time. */
+#define UNROLL_FOR(...) UNROLL for (__VA_ARGS__)
+#define UNROLL_FOR_4(...) UNROLL_4 for (__VA_ARGS__)
+
 #if defined(__GNUC__) || defined(__clang__)
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 #define PREFETCH(p) __builtin_prefetch(p, 1)

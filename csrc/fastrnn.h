@@ -2,8 +2,8 @@
  *
  * Sizes: T time steps, B batch rows, I input size, H hidden units, O output size (P if projected, else H), G gates.
  * Arrays are row-major, the rightmost index changes fastest, and hold float or double as cell->dtype says. Nothing here
- * knows Python or prints, and nothing here allocates but the workers of a team, when they are hired. What is kept between
- * calls is which BLAS, which instruction set, and the workers. Callers have validated all arguments.
+ * knows Python or prints, and nothing here allocates but the workers of a team, when they are hired. What is kept
+ * between calls is which BLAS, which instruction set, and the workers. Callers have validated all arguments.
  */
 #ifndef FASTRNN_H
 #define FASTRNN_H
@@ -21,21 +21,22 @@ typedef enum { FRNN_STORED_F32, FRNN_STORED_F64, FRNN_STORAGES } frnn_storage;
 /* The kind of the cell in csrc/cells/ that has this name; -1 if there is none. */
 int frnn_kind(const char *name);
 
-/* One direction of one layer. Pointers may be null where the cell has no such parameter. `packed` decides what multiplies:
- * if it is null, BLAS does; else our own kernels, with what frnn_pack made of these weights for the pass that is run. */
+/* One direction of one layer. Pointers may be null where the cell has no such parameter. `packed` decides what
+ * multiplies: if it is null, BLAS does; else our own kernels, with what frnn_pack made of these weights for the pass
+ * that is run. */
 typedef struct {
     int kind;
     frnn_dtype dtype;
-    frnn_storage storage;  /* of packed */
-    int replace;           /* GRU: h_t = z*n + (1-z)*h_{t-1} instead of (1-z)*n + z*h_{t-1} */
+    frnn_storage storage; /* of packed */
+    int replace;          /* GRU: h_t = z*n + (1-z)*h_{t-1} instead of (1-z)*n + z*h_{t-1} */
     int64_t I, H, O;
-    const void *w_ih;      /* (G*H, I) */
-    const void *w_hh;      /* (G*H, O) */
-    const void *b_ih;      /* (G*H) or null */
-    const void *b_hh;      /* (G*H) or null, null exactly if b_ih is */
-    const void *w_hr;      /* (O, H) or null: LSTM projection */
-    const void *peephole;  /* (the cell's peepholes, H) or null: LSTM p_i, p_f, p_o */
-    const void *packed;    /* frnn_pack's, 64-byte aligned, or null */
+    const void *w_ih;     /* (G*H, I) */
+    const void *w_hh;     /* (G*H, O) */
+    const void *b_ih;     /* (G*H) or null */
+    const void *b_hh;     /* (G*H) or null, null exactly if b_ih is */
+    const void *w_hr;     /* (O, H) or null: LSTM projection */
+    const void *peephole; /* (the cell's peepholes, H) or null: LSTM p_i, p_f, p_o */
+    const void *packed;   /* frnn_pack's, 64-byte aligned, or null */
 } frnn_cell;
 
 /* Gradients of a cell's parameters, added to; null where the parameter is. */
@@ -43,20 +44,21 @@ typedef struct {
     void *w_ih, *w_hh, *b_ih, *b_hh, *w_hr, *peephole;
 } frnn_cell_gradient;
 
-/* Which steps run: row b's steps 0..lengths[b]-1, forwards or reversed in time. A boundary (t, b) with resets[t*B + b] != 0
- * separates steps t-1 and t: no state crosses it. At t = 0 it hides the initial state, if the steps run forwards. */
+/* Which steps run: row b's steps 0..lengths[b]-1, forwards or reversed in time. A boundary (t, b) with resets[t*B + b]
+ * != 0 separates steps t-1 and t: no state crosses it. At t = 0 it hides the initial state, if the steps run forwards.
+ */
 typedef struct {
     int64_t T, B;
-    const int64_t *lengths;  /* (B), each in 0..T; null: all T */
-    const int64_t *order;    /* (B), the rows by falling length; null exactly if lengths is */
-    const uint8_t *resets;   /* (T, B) or null */
+    const int64_t *lengths; /* (B), each in 0..T; null: all T */
+    const int64_t *order;   /* (B), the rows by falling length; null exactly if lengths is */
+    const uint8_t *resets;  /* (T, B) or null */
     int reverse;
-    const int64_t *starts;   /* (T) or null; see frnn_series */
+    const int64_t *starts; /* (T) or null; see frnn_series */
 } frnn_steps;
 
 /* A (T, B, n) array whose last axis is contiguous; strides in elements, of any sign. Where steps have starts, only the
- * valid rows are there, step after step: step t has the rows starts[t].. of the array, and stride_t is from row to row; rows
- * are then in order of falling length. The same holds for what a tape holds. */
+ * valid rows are there, step after step: step t has the rows starts[t].. of the array, and stride_t is from row to row;
+ * rows are then in order of falling length. The same holds for what a tape holds. */
 typedef struct {
     void *data;
     int64_t stride_t, stride_b;
@@ -71,38 +73,40 @@ typedef struct {
 
 typedef struct {
     frnn_steps steps;
-    frnn_series x;             /* in   (T, B, I) */
-    const void *h0, *c0;       /* in   (B, O), (B, H); c0 null unless the cell has c */
-    frnn_series y;             /* out  (T, B, O), zero past a row's end */
-    void *h_n, *c_n;           /* out  (B, O), (B, H); may be h0 and c0 */
-    frnn_record record;        /* out  or nulls: nothing is recorded */
+    frnn_series x;       /* in   (T, B, I) */
+    const void *h0, *c0; /* in   (B, O), (B, H); c0 null unless the cell has c */
+    frnn_series y;       /* out  (T, B, O), zero past a row's end */
+    void *h_n, *c_n;     /* out  (B, O), (B, H); may be h0 and c0 */
+    frnn_record record;  /* out  or nulls: nothing is recorded */
 } frnn_forward_args;
 
 typedef struct {
     frnn_steps steps;
-    frnn_series x, y;          /* in   as given to and left by the forward run */
-    const void *h0, *c0;       /* in */
-    frnn_record record;        /* in */
-    frnn_series dy;            /* in   (T, B, O); data null: zeros */
-    const void *dh_n, *dc_n;   /* in   (B, O), (B, H) */
-    frnn_series dx;            /* out  (T, B, I), zero past a row's end; or added to; data null: not wanted */
+    frnn_series x, y;        /* in   as given to and left by the forward run */
+    const void *h0, *c0;     /* in */
+    frnn_record record;      /* in */
+    frnn_series dy;          /* in   (T, B, O); data null: zeros */
+    const void *dh_n, *dc_n; /* in   (B, O), (B, H) */
+    frnn_series dx;          /* out  (T, B, I), zero past a row's end; or added to; data null: not wanted */
     int adds_to_dx;
-    void *dh0, *dc0;           /* out  (B, O), (B, H) */
-    frnn_cell_gradient dcell;  /* added to */
+    void *dh0, *dc0;          /* out  (B, O), (B, H) */
+    frnn_cell_gradient dcell; /* added to */
 } frnn_backward_args;
 
-/* ---- A cell over a sequence ---------------------------------------------------------------------------------------- */
+/* ---- A cell over a sequence ---- */
 
 /* Workspace in bytes, for any number of threads; -1 if a size does not fit BLAS's integer or an address. */
 int64_t frnn_forward_workspace(const frnn_cell *cell, const frnn_forward_args *args);
 int64_t frnn_backward_workspace(const frnn_cell *cell, const frnn_backward_args *args);
 
 /* Run with at most `threads` threads; `workspace` is 64-byte aligned and as large as the functions above say, together
- * where there are two cells: the directions of a layer, of one dtype, at once if each is better off with half the threads. */
-void frnn_forward(int count, const frnn_cell *const *cells, const frnn_forward_args *args, int threads, void *workspace);
+ * where there are two cells: the directions of a layer, of one dtype, at once if each is better off with half the
+ * threads. */
+void frnn_forward(int count, const frnn_cell *const *cells, const frnn_forward_args *args, int threads,
+                  void *workspace);
 void frnn_backward(const frnn_cell *cell, const frnn_backward_args *args, int threads, void *workspace);
 
-/* ---- Packed weights, for the instruction set selected now ------------------------------------------------------------ */
+/* ---- Packed weights, for the instruction set selected now ---- */
 
 typedef enum { FRNN_FORWARD, FRNN_BACKWARD } frnn_pass;
 
@@ -111,14 +115,14 @@ int64_t frnn_pack_bytes(const frnn_cell *cell, frnn_pass pass);
 /* Pack the cell's weights into `packed`, 64-byte aligned, with at most `threads` threads. */
 void frnn_pack(const frnn_cell *cell, frnn_pass pass, int threads, void *packed);
 
-/* ---- BLAS ---------------------------------------------------------------------------------------------------------- */
+/* ---- BLAS ---- */
 
 /* BLAS as found at import: Fortran routines with 32-bit or 64-bit integers. void set_threads(int) and
  * int get_threads(void) may be null: then BLAS may run threads of its own, and the engine runs on one. */
-void frnn_blas_install(void *sgemm, void *dgemm, void *sgemv, void *dgemv, int integer_bytes,
-                       void *set_threads, void *get_threads);
+void frnn_blas_install(void *sgemm, void *dgemm, void *sgemv, void *dgemv, int integer_bytes, void *set_threads,
+                       void *get_threads);
 
-/* ---- Instruction sets and threads -------------------------------------------------------------------------------- */
+/* ---- Instruction sets and threads ---- */
 
 /* Names of the instruction sets that are compiled in and run on this machine, best first; null beyond the last. */
 const char *frnn_isa_name(int index);
@@ -129,8 +133,8 @@ const char *frnn_isa_selected(void);
 /* Can a team have more than one thread? */
 int frnn_has_threads(void);
 
-/* The most threads that a team may have. It is far beyond what helps, and small enough that a team's bookkeeping fits on the
- * stack and that sizes multiplied by it do not overflow. */
+/* The most threads that a team may have. It is far beyond what helps, and small enough that a team's bookkeeping fits
+ * on the stack and that sizes multiplied by it do not overflow. */
 #define FRNN_MOST_THREADS 1024
 
 #endif

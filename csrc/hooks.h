@@ -4,7 +4,7 @@
 
 #include "fastrnn.h"
 
-/* ---- Parts by themselves, with the selected instruction set --------------------------------------------------------- */
+/* ---- Parts by themselves, with the selected instruction set ---- */
 
 /* y[k] = tanh(x[k]) or sigmoid(x[k]) for n values; y may be x. */
 void frnn_tanh(frnn_dtype dtype, int64_t n, const void *x, void *y);
@@ -14,8 +14,8 @@ void frnn_sigmoid(frnn_dtype dtype, int64_t n, const void *x, void *y);
 void frnn_blas_gemm(frnn_dtype dtype, int ta, int tb, int64_t M, int64_t N, int64_t K, const void *A, int64_t lda,
                     const void *B, int64_t ldb, double beta, void *C, int64_t ldc);
 
-/* Products with packed factors. Sizes, strides and layouts are those of frnn_product_<dtype> in kernels/kernels.h; weights
- * are stored in the dtype that is computed with. */
+/* Products with packed factors. Sizes, strides and layouts are those of frnn_product_<dtype> in kernels/kernels.h;
+ * weights are stored in the dtype that is computed with. */
 int64_t frnn_direct_lanes(frnn_dtype dtype); /* values a vector */
 void frnn_direct_pack(frnn_dtype dtype, int transposed, int64_t K, int64_t columns, const void *weights, int64_t ld,
                       void *packed, int64_t stride);
@@ -27,14 +27,14 @@ void frnn_direct_add_gradient(frnn_dtype dtype, int64_t rows, int64_t columns, i
                               int64_t a_vector, const void *R, int64_t stride, void *C, int64_t ldc);
 void frnn_direct_add_columns(frnn_dtype dtype, int64_t rows, int64_t n, const void *packed, int64_t stride, void *sum);
 
-/* ---- Teams ---------------------------------------------------------------------------------------------------------- */
+/* ---- Teams ---- */
 
-/* Teams share rows, or units, among as many threads as a call may use, however small the work is and however busy the cores
- * are; or FRNN_CHOOSE, as usual. */
+/* Teams share rows, or units, among as many threads as a call may use, however small the work is and however busy the
+ * cores are; or FRNN_CHOOSE, as usual. */
 typedef enum { FRNN_CHOOSE, FRNN_BY_ROWS, FRNN_BY_UNITS } frnn_split;
 void frnn_team_insist(frnn_split split);
 
-/* ---- What this machine can do at best, on the calling thread, with the selected instruction set ---------------------- */
+/* ---- What this machine can do at best, on the calling thread, with the selected instruction set ---- */
 
 /* `repeats` rounds of multiply-adds in registers; returns how many operations that were. */
 int64_t frnn_probe_multiply_add(frnn_dtype dtype, int64_t repeats, double *result);

@@ -1,5 +1,5 @@
-/* Large blocks of memory. What is given back is kept for the next call, for new memory costs a page fault every 4 KiB, at
- * times more than the work on it. */
+/* Large blocks of memory. What is given back is kept for the next call, for new memory costs a page fault every 4 KiB,
+ * at times more than the work on it. */
 #ifndef FRNN_KEPT_H
 #define FRNN_KEPT_H
 

@@ -1,9 +1,9 @@
 /* Threads: a few workers that sleep between calls.
  *
- * OpenMP is not used. Its teams wait for every thread to arrive, and spin for milliseconds; when other programs keep the
- * cores busy, a call of 0.1 ms on two of two cores was measured at 12 ms. Here a call offers work to sleeping workers and
- * goes ahead with those that come in time: alone, if none does. Who waits spins for some microseconds, and then sleeps.
- * Where that happened often in a call, its members had to wait for a core, and calls go alone for a while.
+ * OpenMP is not used. Its teams wait for every thread to arrive, and spin for milliseconds; when other programs keep
+ * the cores busy, a call of 0.1 ms on two of two cores was measured at 12 ms. Here a call offers work to sleeping
+ * workers and goes ahead with those that come in time: alone, if none does. Who waits spins for some microseconds, and
+ * then sleeps. Where that happened often in a call, its members had to wait for a core, and calls go alone for a while.
  */
 #ifdef __linux__
 #define _GNU_SOURCE /* sched.h: where a thread runs */
@@ -80,9 +80,9 @@ static void run_member(const frnn_team *team, void (*work)(void *, const frnn_te
 
 /* ---- Waiting for a word to change: spin first, then sleep ---- */
 
-/* Pauses before sleeping, of some 11 nanoseconds each: in a barrier or for a call's end; for the next call, at least and at
- * most. Who came too late for a call waits for the next one until that has ended, within limits: waking takes half a
- * millisecond at times, and work of a few milliseconds would never get a second thread. */
+/* Pauses before sleeping, of some 11 nanoseconds each: in a barrier or for a call's end; for the next call, at least
+ * and at most. Who came too late for a call waits for the next one until that has ended, within limits: waking takes
+ * half a millisecond at times, and work of a few milliseconds would never get a second thread. */
 #define WAIT_SPINS 3000
 #define IDLE_SPINS 5000
 #define LONG_IDLE_SPINS 90000
@@ -146,13 +146,14 @@ static int wait_while(word *w, unsigned value, int spins) {
 
 /* ---- Which core ---- */
 
-/* A thread that wakes while all cores are busy may be put on its waker's, and stay there, each waiting for the other, long
- * after another core is free. */
+/* A thread that wakes while all cores are busy may be put on its waker's, and stay there, each waiting for the other,
+ * long after another core is free. */
 #ifdef __linux__
 static int current_core(void) { return sched_getcpu(); }
 static void leave_core(int core) {
     cpu_set_t allowed, others;
-    if (core < 0 || core >= CPU_SETSIZE || core != sched_getcpu() || sched_getaffinity(0, sizeof allowed, &allowed)) return;
+    if (core < 0 || core >= CPU_SETSIZE || core != sched_getcpu() || sched_getaffinity(0, sizeof allowed, &allowed))
+        return;
     others = allowed;
     CPU_CLR(core, &others);
     if (CPU_COUNT(&others) > 0 && sched_setaffinity(0, sizeof others, &others) == 0) /* moves at once */
@@ -167,8 +168,8 @@ static void leave_core(int core) { (void)core; }
 
 #define MOST_WORKERS (FRNN_MOST_THREADS - 1)
 
-/* How many signals a member has given in barriers; on a line of its own, for others spin on it. It only grows, from call to
- * call: a worker may be in another caller's team before all of this one have seen its last signal. */
+/* How many signals a member has given in barriers; on a line of its own, for others spin on it. It only grows, from
+ * call to call: a worker may be in another caller's team before all of this one have seen its last signal. */
 typedef struct {
     char apart[64];
     word given;
@@ -189,8 +190,8 @@ typedef struct {
     struct frnn_barrier barrier;
 } call;
 
-/* In round r each member signals, and waits for the signal of the member 2^r before it: after the last round it has heard
- * of all. Two members need one round, and so one line to travel between their cores. */
+/* In round r each member signals, and waits for the signal of the member 2^r before it: after the last round it has
+ * heard of all. Two members need one round, and so one line to travel between their cores. */
 void frnn_team_barrier(const frnn_team *team) {
     struct frnn_barrier *barrier = team->barrier;
     const int self = team->first + team->index;
@@ -229,8 +230,8 @@ enum { IDLE, CLAIMED, OFFERED, RUNNING, STATES = 4 };
 
 typedef struct {
     word state;
-    call *call; /* of the offer */
-    int index;  /* in its team, once that is complete */
+    call *call;         /* of the offer */
+    int index;          /* in its team, once that is complete */
     atomic_llong alone; /* nanoseconds that the work of the last offer takes one thread */
     progress progress;
 } worker;
@@ -307,8 +308,8 @@ typedef struct {
     unsigned state; /* as offered, then as running */
 } member;
 
-/* Offer `call`, of `alone` nanoseconds, to at most `count` idle workers, or only to those that are awake; those that take
- * it within `patience` nanoseconds are left in `members`. Returns their number. */
+/* Offer `call`, of `alone` nanoseconds, to at most `count` idle workers, or only to those that are awake; those that
+ * take it within `patience` nanoseconds are left in `members`. Returns their number. */
 static int gather_members(call *call, int count, int64_t alone, int only_awake, int64_t patience, member *members) {
     int offers = 0, joined = 0;
     const int present = atomic_load(&worker_count);
@@ -352,7 +353,8 @@ static void run_team(int threads, int64_t alone, void (*work)(void *context, con
                              : only_awake         ? AWAKE_NANOSECONDS
                                                   : FRNN_MIN(alone / JOIN_SHARE, JOIN_NANOSECONDS);
     const int joined = gather_members(&call, threads - 1, alone, only_awake, patience, members);
-    if (joined == 0 && !only_awake) atomic_store_explicit(&awake_until, begin + VAIN_TIMES * patience, memory_order_relaxed);
+    if (joined == 0 && !only_awake)
+        atomic_store_explicit(&awake_until, begin + VAIN_TIMES * patience, memory_order_relaxed);
     progress own;
     own.given = (word){0};
     call.barrier.members[0] = &own, call.barrier.given[0] = 0;
@@ -373,9 +375,9 @@ static void run_team(int threads, int64_t alone, void (*work)(void *context, con
 /* Are others worth asking, for work that takes one thread `alone` nanoseconds? */
 static int worth_asking(int64_t alone) {
     const int64_t now = nanoseconds();
-    return frnn_team_insisted() ||
-           (now >= atomic_load(&alone_until) &&
-            (alone >= SHORT_NANOSECONDS || now - atomic_load_explicit(&last_end, memory_order_relaxed) < RECENT_NANOSECONDS));
+    return frnn_team_insisted() || (now >= atomic_load(&alone_until) &&
+                                    (alone >= SHORT_NANOSECONDS ||
+                                     now - atomic_load_explicit(&last_end, memory_order_relaxed) < RECENT_NANOSECONDS));
 }
 
 void frnn_team_run(int threads, int64_t alone, void (*work)(void *context, const frnn_team *team), void *context) {

@@ -54,8 +54,8 @@ void frnn_gemm_end(void) {
     release();
 }
 
-void frnn_blas_install(void *sgemm, void *dgemm, void *sgemv, void *dgemv, int integer_bytes,
-                       void *set_threads, void *get_threads) {
+void frnn_blas_install(void *sgemm, void *dgemm, void *sgemv, void *dgemv, int integer_bytes, void *set_threads,
+                       void *get_threads) {
     blas.sgemm = sgemm, blas.dgemm = dgemm, blas.sgemv = sgemv, blas.dgemv = dgemv;
     blas.integer_bytes = integer_bytes;
     blas.set_threads = (void (*)(int))set_threads, blas.get_threads = (int (*)(void))get_threads;

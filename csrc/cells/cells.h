@@ -1,8 +1,8 @@
 /* The cells, and what the drivers have to know about each of them.
  *
- * A cell is one file of this folder: its equations, its kernels forwards and backwards, and at its end its description. A
- * new cell is such a file and its name in the two lists here. The files are compiled for each dtype and instruction set
- * (kernels/kernels_body.h), which is why they are written in terms of `vec`, REAL and FN.
+ * A cell is one file of this folder: its equations, its kernels forwards and backwards, and at its end its description.
+ * A new cell is such a file and its name in the two lists here. The files are compiled for each dtype and instruction
+ * set (kernels/kernels_body.h), which is why they are written in terms of `vec`, REAL and FN.
  */
 #ifndef FRNN_CELLS_H
 #define FRNN_CELLS_H

@@ -8,15 +8,13 @@
 #define DEFINE_DIRECT(REAL, D)                                                                                         \
     static void multiply_##D(int64_t rows, int64_t columns, int64_t K, const void *A, int64_t a_row, int64_t a_vector, \
                              const void *R, int64_t stride, int beta, void *C, int64_t ldc, int descending) {          \
-        frnn_kernels()->D.packings[STORED_##D].multiply(&(frnn_product_##D){.rows = rows, .columns = columns, .K = K, .A = A,               \
-                                                       .a_row = a_row, .a_vector = a_vector, .R = R, .stride = stride, \
-                                                       .beta = beta, .C = C, .ldc = ldc, .descending = descending});   \
+        const frnn_product_##D p = {rows, columns, K, A, a_row, a_vector, R, stride, beta, C, ldc, descending};        \
+        frnn_kernels()->D.packings[STORED_##D].multiply(&p);                                                           \
     }                                                                                                                  \
     static void add_gradient_##D(int64_t rows, int64_t columns, int64_t K, const void *A, int64_t a_vector,            \
                                  const void *R, int64_t stride, void *C, int64_t ldc) {                                \
-        frnn_kernels()->D.add_gradient(&(frnn_product_##D){.rows = rows, .columns = columns, .K = K, .A = A,           \
-                                                           .a_vector = a_vector, .R = R, .stride = stride, .C = C,     \
-                                                           .ldc = ldc});                                               \
+        const frnn_product_##D p = {rows, columns, K, A, 0, a_vector, R, stride, 1, C, ldc, 0};                        \
+        frnn_kernels()->D.add_gradient(&p);                                                                            \
     }
 
 DEFINE_DIRECT(float, f32)

@@ -1,8 +1,8 @@
 /* All kernels for one dtype and instruction set. Included by kernels_isa.h only.
  *
- * First the words that the cells' kernels are written in. Each cell states its equations, and beside a line of its backward
- * kernel stands the forward line that it differentiates. `u` counts units; `lanes` is VL, but fewer in the last vector of a
- * row whose units do not fill it.
+ * First the words that the cells' kernels are written in. Each cell states its equations, and beside a line of its
+ * backward kernel stands the forward line that it differentiates. `u` counts units; `lanes` is VL, but fewer in the
+ * last vector of a row whose units do not fill it.
  */
 #include "../simd/vector.h"
 #include "../simd/activations.h"
@@ -10,8 +10,8 @@
 #define forward_row FN(frnn_forward_row)
 #define backward_row FN(frnn_backward_row)
 
-/* The kernel of a row from its body for one vector. In the loop the number of lanes is a constant, so that loads and stores
- * compile to one instruction each. */
+/* The kernel of a row from its body for one vector. In the loop the number of lanes is a constant, so that loads and
+ * stores compile to one instruction each. */
 #define KERNEL(name, row_type)                                                                                         \
     static void FN(name)(const row_type *row) {                                                                        \
         int64_t u = 0;                                                                                                 \
@@ -40,8 +40,8 @@ static ALWAYS_INLINE vec FN(load_dh)(const backward_row *row, int64_t u, int64_t
 }
 #define load_dh() FN(load_dh)(row, u, lanes)
 
-/* The gradient of the pre-activations of gate block k. In a packed array a row is whole vectors; lanes beyond the row's end
- * come out as zeros. */
+/* The gradient of the pre-activations of gate block k. In a packed array a row is whole vectors; lanes beyond the row's
+ * end come out as zeros. */
 static ALWAYS_INLINE void FN(store_da)(const backward_row *row, int k, vec da, int64_t u, int64_t lanes) {
     store(row->da + k * row->plane + u / VL * row->vector, da, row->vector > VL ? VL : lanes);
 }
@@ -51,8 +51,8 @@ static ALWAYS_INLINE void FN(store_da)(const backward_row *row, int k, vec da, i
 #include "../cells/cells.h"
 #undef FRNN_CELL_KERNELS
 
-/* Weights are stored in the type that is computed with. Another storage type is one more inclusion of packed_body.h, with a
- * load_stored that widens what it reads, and an entry in kernels_isa.h. */
+/* Weights are stored in the type that is computed with. Another storage type is one more inclusion of packed_body.h,
+ * with a load_stored that widens what it reads, and an entry in kernels_isa.h. */
 #define STORED REAL
 #define STORED_AS(name) FN(name)
 #define load_stored(p) load(p, VL)

@@ -1,5 +1,5 @@
-/* All kernels of one instruction set, as a table. The file that includes this one defines ISA (a name), VECTOR_BYTES (0 for
- * plain C) and VECTOR_REGISTERS, and has switched the compiler to that instruction set. */
+/* All kernels of one instruction set, as a table. The file that includes this one defines ISA (a name), VECTOR_BYTES (0
+ * for plain C) and VECTOR_REGISTERS, and has switched the compiler to that instruction set. */
 #include "kernels.h"
 
 #define JOIN_(a, b) a##_##b

@@ -2,8 +2,8 @@
  * kernels_body.h, which defines STORED, load_stored and store_stored, which read and write a vector of STORED, and
  * STORED_AS(name), a suffix for what depends on the storage type.
  *
- * Packed, a matrix R (K, columns) is a row of vectors. A vector holds VL neighbouring columns: for each k, one after the
- * other, the VL values R[k][columns of the vector]. csrc/README.md has a drawing.
+ * Packed, a matrix R (K, columns) is a row of vectors. A vector holds VL neighbouring columns: for each k, one after
+ * the other, the VL values R[k][columns of the vector]. csrc/README.md has a drawing.
  *
  * Every element of C is the same sum in the same order, whatever tile it is computed in:
  *     c = c + a[0]*r[0], c = c + a[1]*r[1], ...
@@ -11,9 +11,9 @@
  */
 #define product FN(frnn_product)
 
-/* A tile is the part of C that is held in registers while k runs: 24 sums where there are 32 registers, else 12. The other
- * registers are for R and A. Of the shapes that fit, that one is best which reads R least often: with the fewest passes over
- * the rows, and then with the most vectors. */
+/* A tile is the part of C that is held in registers while k runs: 24 sums where there are 32 registers, else 12. The
+ * other registers are for R and A. Of the shapes that fit, that one is best which reads R least often: with the fewest
+ * passes over the rows, and then with the most vectors. */
 #if VECTOR_REGISTERS >= 32
 #define MOST_ROWS 8
 #define MOST_VECTORS 4
@@ -23,12 +23,12 @@
 #define MOST_VECTORS 2
 #define TILE_VECTORS(rows) 2
 #endif
-/* A row alone has one sum for each vector. It takes this many vectors at a time, for an addition has to wait for the one
- * before it, and several sums hide that latency. */
+/* A row alone has one sum for each vector. It takes this many vectors at a time, for an addition has to wait for the
+ * one before it, and several sums hide that latency. */
 #define ROW_VECTORS 8
 
-/* k goes in chunks of this length, so that the vectors of R that a tile reads (128 KiB) stay in the L2 cache while the tiles
- * of all rows read them, one after the other. */
+/* k goes in chunks of this length, so that the vectors of R that a tile reads (128 KiB) stay in the L2 cache while the
+ * tiles of all rows read them, one after the other. */
 #define TILE_K (128 * 1024 / (4 * VL * (int64_t)sizeof(STORED)))
 
 /* If R has this many bytes or more, it may not fit into L2, and is prefetched. */
@@ -41,27 +41,26 @@ static ALWAYS_INLINE void STORED_AS(tile)(const int rows, const int vectors, con
                                           const STORED *R, const STORED *soon, int beta, REAL *C, int64_t ldc) {
     const int64_t a_row = p->a_row, a_vector = p->a_vector, stride = p->stride;
     vec sum[MOST_ROWS][ROW_VECTORS];
-    UNROLL for (int m = 0; m < rows; m++)
-        UNROLL for (int v = 0; v < vectors; v++)
-            sum[m][v] = beta ? load(C + m * ldc + v * VL, VL) : splat(0);
+    UNROLL_FOR(int m = 0; m < rows; m++)
+        UNROLL_FOR(int v = 0; v < vectors; v++) sum[m][v] = beta ? load(C + m * ldc + v * VL, VL) : splat(0);
 #define ADD(k)                                                                                                         \
     {                                                                                                                  \
         vec r[ROW_VECTORS];                                                                                            \
-        UNROLL for (int v = 0; v < vectors; v++) r[v] = load_stored(R + v * stride + (k) * VL);                          \
-        UNROLL for (int m = 0; m < rows; m++) {                                                                        \
+        UNROLL_FOR(int v = 0; v < vectors; v++) r[v] = load_stored(R + v * stride + (k) * VL);                         \
+        UNROLL_FOR(int m = 0; m < rows; m++) {                                                                         \
             const REAL a = A[m * a_row + (k)];                                                                         \
-            UNROLL for (int v = 0; v < vectors; v++) sum[m][v] += a * r[v];                                            \
+            UNROLL_FOR(int v = 0; v < vectors; v++) sum[m][v] += a * r[v];                                             \
         }                                                                                                              \
     }
     for (; K >= VL; K -= VL, A += a_vector, R += VL * VL) {
         if (soon)
             for (const STORED *end = soon + VL * VL; soon < end; soon += VL) PREFETCH_NEAR(soon);
-        UNROLL_4 for (int64_t k = 0; k < VL; k++) ADD(k)
+        UNROLL_FOR_4(int64_t k = 0; k < VL; k++) ADD(k)
     }
     for (int64_t k = 0; k < K; k++) ADD(k)
 #undef ADD
-    UNROLL for (int m = 0; m < rows; m++)
-        UNROLL for (int v = 0; v < vectors; v++) store(C + m * ldc + v * VL, sum[m][v], VL);
+    UNROLL_FOR(int m = 0; m < rows; m++)
+        UNROLL_FOR(int v = 0; v < vectors; v++) store(C + m * ldc + v * VL, sum[m][v], VL);
 }
 
 #define TILE(rows, vectors)                                                                                            \
@@ -75,8 +74,8 @@ static ALWAYS_INLINE void STORED_AS(tile)(const int rows, const int vectors, con
     STORED_AS(tile_1_##vectors), STORED_AS(tile_2_##vectors), STORED_AS(tile_3_##vectors),                             \
         STORED_AS(tile_4_##vectors), STORED_AS(tile_5_##vectors), STORED_AS(tile_6_##vectors)
 
-typedef void (*STORED_AS(tile_function))(const product *, int64_t, const REAL *, const STORED *, const STORED *, int, REAL *,
-                                          int64_t);
+typedef void (*STORED_AS(tile_function))(const product *, int64_t, const REAL *, const STORED *, const STORED *, int,
+                                         REAL *, int64_t);
 TILE(1, 8)
 TILES(1)
 TILES(2)
@@ -114,8 +113,8 @@ static void STORED_AS(multiply_columns)(const product *p, int64_t n, int64_t wid
             const int beta = k > 0 || p->beta;
             const STORED_AS(tile_function) tile = STORED_AS(tiles)[vectors - 1][rows - 1];
             const REAL *A = p->A + m * p->a_row + k / VL * p->a_vector;
-            /* What is read after these tiles is the next chunk of the same vectors, or else the vectors beside them. Tile i
-             * prefetches vector i of it. */
+            /* What is read after these tiles is the next chunk of the same vectors, or else the vectors beside them.
+             * Tile i prefetches vector i of it. */
             const STORED *next = k + chunk < p->K ? R + (k + chunk) * VL : R + vectors * p->stride;
             const STORED *soon = far && i < vectors ? next + i * p->stride : NULL;
             REAL *C = p->C + m * p->ldc + n;
@@ -123,7 +122,8 @@ static void STORED_AS(multiply_columns)(const product *p, int64_t n, int64_t wid
                 tile(p, K, A, R + k * VL, soon, beta, C, p->ldc);
             } else { /* the last vector is wider than what is left of C: compute beside C */
                 REAL whole[MOST_ROWS][MOST_VECTORS * VL];
-                for (int64_t r = 0; beta && r < rows; r++) memcpy(whole[r], C + r * p->ldc, (size_t)width * sizeof(REAL));
+                for (int64_t r = 0; beta && r < rows; r++)
+                    memcpy(whole[r], C + r * p->ldc, (size_t)width * sizeof(REAL));
                 tile(p, K, A, R + k * VL, soon, beta, whole[0], MOST_VECTORS * VL);
                 for (int64_t r = 0; r < rows; r++) memcpy(C + r * p->ldc, whole[r], (size_t)width * sizeof(REAL));
             }
@@ -137,16 +137,18 @@ static void STORED_AS(multiply)(const product *p) {
     for (int64_t i = 0; i < steps; i++) {
         const int64_t n = (p->descending ? steps - 1 - i : i) * step, end = FRNN_MIN(n + step, p->columns);
         if (p->rows == 1 && end - n == step)
-            STORED_AS(tile_1_8)(p, p->K, p->A, (const STORED *)p->R + n / VL * p->stride, NULL, p->beta, p->C + n, p->ldc);
+            STORED_AS(tile_1_8)(p, p->K, p->A, (const STORED *)p->R + n / VL * p->stride, NULL, p->beta, p->C + n,
+                                p->ldc);
         else
-            for (int64_t m = n; m < end; m += MOST_VECTORS * VL) STORED_AS(multiply_columns)(p, m, FRNN_MIN(MOST_VECTORS * VL, end - m));
+            for (int64_t m = n; m < end; m += MOST_VECTORS * VL)
+                STORED_AS(multiply_columns)(p, m, FRNN_MIN(MOST_VECTORS * VL, end - m));
     }
 }
 
 /* ---- Packing ---- */
 
-/* Packs R (K, columns), which is weights (K, columns), or if `transposed` the transpose of weights (columns, K); `ld` values
- * lie between rows of the weights. The last vector is filled up with zeros. */
+/* Packs R (K, columns), which is weights (K, columns), or if `transposed` the transpose of weights (columns, K); `ld`
+ * values lie between rows of the weights. The last vector is filled up with zeros. */
 static void STORED_AS(pack)(int transposed, int64_t K, int64_t columns, const REAL *weights, int64_t ld, void *to,
                             int64_t stride) {
     STORED *packed = to;

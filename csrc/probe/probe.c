@@ -56,7 +56,9 @@ typedef struct {
 static const probe *selected(void) {
     static const probe *const probes[] = {
 #if FRNN_X86
-        &probe_avx512, &probe_avx2, &probe_sse2,
+        &probe_avx512,
+        &probe_avx2,
+        &probe_sse2,
 #elif FRNN_NEON
         &probe_neon,
 #endif

@@ -1,6 +1,6 @@
-/* What one thread can do at best, for one dtype and instruction set. Included by probe_isa.h only, which defines REAL and
- * FN; VECTOR_BYTES (0: no vectors) and TARGET come from probe.c. Both functions return something of what they computed, so
- * that no compiler leaves it out.
+/* What one thread can do at best, for one dtype and instruction set. Included by probe_isa.h only, which defines REAL
+ * and FN; VECTOR_BYTES (0: no vectors) and TARGET come from probe.c. Both functions return something of what they
+ * computed, so that no compiler leaves it out.
  */
 #define vec FN(vec)
 #if VECTOR_BYTES
@@ -20,7 +20,9 @@ TARGET static double FN(multiply_add)(int64_t repeats) {
 #define STEP(k) sum##k = sum##k * half + half;
 #define END(k) all += sum##k;
     EACH_SUM(BEGIN)
-    for (int64_t n = 0; n < repeats; n++) { EACH_SUM(STEP) }
+    for (int64_t n = 0; n < repeats; n++) {
+        EACH_SUM(STEP)
+    }
     EACH_SUM(END)
 #undef BEGIN
 #undef STEP
@@ -39,7 +41,9 @@ TARGET static double FN(read)(const void *data, int64_t bytes, int64_t repeats) 
     EACH_READ(BEGIN)
     for (int64_t n = 0; n < repeats; n++) {
         const vec *p = data, *end = p + bytes / (int64_t)sizeof(vec);
-        for (; p < end; p += READS) { EACH_READ(STEP) }
+        for (; p < end; p += READS) {
+            EACH_READ(STEP)
+        }
     }
     EACH_READ(END)
 #undef BEGIN

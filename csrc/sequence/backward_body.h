@@ -1,11 +1,11 @@
 /* A sequence backwards, for one dtype. Included by sequence_body.h.
  *
- * In chunks of steps, from the one that ran last to the first: (1) step by step, the cell's kernel turns dh into the gradient
- * da of the pre-activations, and one product takes da to the state before; (2) the rows of x and h_{t-1} are gathered beside
- * the rows of da, and large products over all of them add to dx, dW and dU.
+ * In chunks of steps, from the one that ran last to the first: (1) step by step, the cell's kernel turns dh into the
+ * gradient da of the pre-activations, and one product takes da to the state before; (2) the rows of x and h_{t-1} are
+ * gathered beside the rows of da, and large products over all of them add to dx, dW and dU.
  *
- * The large products are cut into tasks in a way that does not depend on the number of threads. A task adds the same numbers
- * in the same order, whichever thread runs it.
+ * The large products are cut into tasks in a way that does not depend on the number of threads. A task adds the same
+ * numbers in the same order, whichever thread runs it.
  */
 
 typedef struct {
@@ -66,9 +66,10 @@ static frnn_series FN(cells_series)(const FN(backward_run) *run) {
     return (frnn_series){run->args->record.cells, s->starts ? H : s->B * H, H};
 }
 
-/* C's columns = beta*C + da[blocks b0..b1-1] U[those blocks] in step t, for `rows` of this member's rows; C (rows, O) */
-static void FN(return_through)(const FN(backward_run) *run, const frnn_part *part, int64_t rows, int64_t t, int64_t at, int b0,
-                               int b1, int beta, REAL *C) {
+/* C's columns = beta*C + da[blocks b0..b1-1] U[those blocks] in step t, for `rows` of this member's rows; C (rows, O)
+ */
+static void FN(return_through)(const FN(backward_run) *run, const frnn_part *part, int64_t rows, int64_t t, int64_t at,
+                               int b0, int b1, int beta, REAL *C) {
     const int64_t O = run->cell->O;
     const FN(matrix) da = FN(every)(FN(at)(run->da, at + part->row_first, b0 * run->plane), part->row_step);
     FN(multiply)(&run->factors.state, rows, da, b0, b1, 0, 1, part->outputs.first, part->outputs.end, beta,
@@ -175,7 +176,8 @@ static void FN(add_peepholes)(const FN(backward_run) *run, const frnn_chunk *chu
     REAL *dp = args->dcell.peephole;
     const frnn_range all = {0, frnn_chunk_rows(chunk)};
     FOR_CHUNK_ROWS(chunk, &args->steps, j0, all) {
-        const REAL *c = FN(series_at)(&args->steps, &cells, t, b), *c_prev = FN(before_step)(run, &cells, args->c0, H, t, b);
+        const REAL *c = FN(series_at)(&args->steps, &cells, t, b);
+        const REAL *c_prev = FN(before_step)(run, &cells, args->c0, H, t, b);
         for (int k = 0; k < run->is->peepholes; k++) {
             const frnn_peephole p = run->is->peephole[k];
             const REAL *seen = p.sees_new ? c : c_prev;
@@ -201,10 +203,10 @@ static int FN(add_product)(const FN(backward_run) *run, int64_t rows, FN(matrix)
         count = FRNN_MIN(packed ? TASK_ROWS : BLAS_TASK_ROWS, M - m);
         if (!MINE) continue;
         REAL *C = dweight + m * N;
+        product p = {.rows = count, .columns = N, .K = rows, .A = FN(at)(A, 0, m).data, .a_vector = A.vector};
+        p.R = B.data, p.stride = B.vector, p.C = C, p.ldc = N;
         if (packed)
-            frnn_kernels()->KERNELS_OF.add_gradient(&(FN(frnn_product)){.rows = count, .columns = N, .K = rows, .A = FN(at)(A, 0, m).data,
-                                                           .a_vector = A.vector, .R = B.data, .stride = B.vector, .C = C,
-                                                           .ldc = N});
+            frnn_kernels()->KERNELS_OF.add_gradient(&p);
         else
             GEMM(1, 0, count, N, rows, A.data + m, A.row, B.data, B.row, 1, C, N);
     }
@@ -216,8 +218,8 @@ static int FN(add_weight)(const FN(backward_run) *run, int64_t rows, int from, i
                           void *dweight, int to, int task, const frnn_team *team) {
     const int64_t H = run->cell->H;
     if (!run->cell->packed) /* blocks lie side by side: larger products */
-        return FN(add_product)(run, rows, FN(at)(run->da, 0, from * H), count * H, B, N, (REAL *)dweight + to * H * N, task,
-                               team);
+        return FN(add_product)(run, rows, FN(at)(run->da, 0, from * H), count * H, B, N, (REAL *)dweight + to * H * N,
+                               task, team);
     for (int k = 0; k < count; k++)
         task = FN(add_product)(run, rows, FN(at)(run->da, 0, (from + k) * run->plane), H, B, N,
                                (REAL *)dweight + (to + k) * H * N, task, team);
@@ -238,12 +240,13 @@ static void FN(add_bias)(const FN(backward_run) *run, int64_t rows, int from, in
     }
 }
 
-static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0, const frnn_team *team) {
+static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0,
+                               const frnn_team *team) {
     const frnn_cell *cell = run->cell;
     const frnn_cell_gradient *d = &run->args->dcell;
     const int64_t I = cell->I, H = cell->H, O = cell->O, rows = frnn_chunk_rows(chunk);
-    /* h meets the first G blocks of da, but r*h the last of them where the cell resets before; x meets the same, but those
-     * of the gates that stay apart are `apart` blocks later */
+    /* h meets the first G blocks of da, but r*h the last of them where the cell resets before; x meets the same, but
+     * those of the gates that stay apart are `apart` blocks later */
     const int G = run->is->gates, reset = run->is->reset, early = G - reset, apart = run->is->apart, joint = G - apart;
     const int direct = run->plan.direct;
     FN(matrix) x = run->x;
@@ -258,11 +261,11 @@ static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *ch
     for (int64_t r = 0; run->args->dx.data && r < rows; r += task_rows) {
         const int64_t count = FRNN_MIN(task_rows, rows - r);
         if (!MINE) continue;
-        FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, 0), 0, joint, 0, 1, 0, I, direct && run->args->adds_to_dx,
-                     dx + r * I, I, I, 0);
+        FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, 0), 0, joint, 0, 1, 0, I,
+                     direct && run->args->adds_to_dx, dx + r * I, I, I, 0);
         if (apart)
-            FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, G * run->plane), joint, G, 0, 1, 0, I, 1, dx + r * I,
-                         I, I, 0);
+            FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, G * run->plane), joint, G, 0, 1, 0, I, 1,
+                         dx + r * I, I, I, 0);
     }
     if (d->b_ih && MINE) {
         FN(add_bias)(run, rows, 0, joint, d->b_ih, 0);
@@ -307,7 +310,8 @@ static void FN(backward_work)(void *context, const frnn_team *team) {
         frnn_team_barrier(team);
         for (int64_t s1 = longest; s1 > 0; s1 -= FRNN_MIN(s1, run->plan.chunk_steps)) { /* s counts as in forward */
             const int64_t s0 = s1 - FRNN_MIN(s1, run->plan.chunk_steps);
-            frnn_chunk_fill(&chunk, steps, j0, j1, steps->reverse ? longest - s1 : s0, steps->reverse ? longest - s0 : s1);
+            frnn_chunk_fill(&chunk, steps, j0, j1, steps->reverse ? longest - s1 : s0,
+                            steps->reverse ? longest - s0 : s1);
             for (int64_t s = s1; s-- > s0;) {
                 const int64_t t = steps->reverse ? longest - 1 - s : s, at = chunk.offset[t - chunk.low];
                 FN(backward_step)(run, &part, j0, t, at, chunk.offset[t - chunk.low + 1] - at, team);

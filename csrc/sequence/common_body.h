@@ -1,5 +1,7 @@
 /* What both passes use, for one dtype. */
 
+typedef FN(frnn_product) product;
+
 /* The kernels of a cell, from the selected set. */
 static inline const CELL_KERNELS *FN(cell_kernels)(const frnn_cell *cell) {
     return frnn_kernels()->KERNELS_OF.cells[cell->kind];
@@ -14,7 +16,8 @@ static REAL *FN(take)(char *base, size_t *used, int64_t count) {
 
 static inline REAL *FN(series_at)(const frnn_steps *s, const frnn_series *series, int64_t t, int64_t b) {
     REAL *data = series->data;
-    return s->starts ? data + frnn_place(s, t, b) * series->stride_t : data + t * series->stride_t + b * series->stride_b;
+    return s->starts ? data + frnn_place(s, t, b) * series->stride_t
+                     : data + t * series->stride_t + b * series->stride_b;
 }
 
 static void FN(copy_or_clear)(REAL *to, const REAL *from, int64_t n) {
@@ -31,8 +34,8 @@ static void FN(copy_or_clear)(REAL *to, const REAL *from, int64_t n) {
              at < FRNN_MIN((chunk)->offset[t - (chunk)->low + 1], (mine).end) && (b = frnn_row(steps, (j0) + j), 1);   \
              j++, at++)
 
-/* A matrix: element (r, c) is at data[r*row + c/lanes*vector + c%lanes]. If `vector` is the number of lanes, it is row-major;
- * if `row` is, it is packed (csrc/README.md). */
+/* A matrix: element (r, c) is at data[r*row + c/lanes*vector + c%lanes]. If `vector` is the number of lanes, it is
+ * row-major; if `row` is, it is packed (csrc/README.md). */
 typedef struct {
     REAL *data;
     int64_t row, vector;
@@ -57,8 +60,8 @@ static inline FN(matrix) FN(every)(FN(matrix) m, int64_t step) {
     return m;
 }
 
-/* Room in the workspace for (rows, n). Between the vectors of a packed matrix there is room for one more row, so that they
- * do not lie a power of two apart, where they would displace each other from the cache. */
+/* Room in the workspace for (rows, n). Between the vectors of a packed matrix there is room for one more row, so that
+ * they do not lie a power of two apart, where they would displace each other from the cache. */
 static FN(matrix) FN(take_matrix)(char *base, size_t *used, int packed, int64_t rows, int64_t n) {
     const int64_t lanes = FN(lanes)(), stride = (rows + 1) * lanes;
     if (packed) return (FN(matrix)){FN(take)(base, used, rows > 0 ? FN(vectors)(n) * stride : 0), lanes, stride};

@@ -1,9 +1,10 @@
 /* The right-hand factor of a product, A R, for one dtype: weights as BLAS takes them, or packed for our own kernels.
  *
- * R (rows, columns) is the weights, or their transpose. Either its rows or its columns are in blocks, one for each gate.
- * Packed, a block of columns is a whole number of vectors. So is a block of rows, if there are several: there A, which has one
- * column for each row of R, is packed, too, and its blocks are whole vectors. What the weights do not fill is zeros. Between
- * vectors of columns there is room for one more row, so that they do not displace each other from the cache.
+ * R (rows, columns) is the weights, or their transpose. Either its rows or its columns are in blocks, one for each
+ * gate. Packed, a block of columns is a whole number of vectors. So is a block of rows, if there are several: there A,
+ * which has one column for each row of R, is packed, too, and its blocks are whole vectors. What the weights do not
+ * fill is zeros. Between vectors of columns there is room for one more row, so that they do not displace each other
+ * from the cache.
  */
 
 typedef struct {
@@ -27,16 +28,16 @@ static inline int64_t FN(block_rows)(const FN(factor) *f) {
 }
 
 /* C[column blocks b0..b1-1, their columns n0..n1-1] = beta*C + A R[row blocks k0..k1-1]; A (rows, those blocks), C's
- * blocks lie `plane` apart. If every other call is `descending`, it begins with the part of R that the call before read last,
- * and that is still in the cache where R as a whole does not fit. */
+ * blocks lie `plane` apart. If every other call is `descending`, it begins with the part of R that the call before read
+ * last, and that is still in the cache where R as a whole does not fit. */
 static void FN(multiply)(const FN(factor) *f, int64_t rows, FN(matrix) A, int k0, int k1, int b0, int b1, int64_t n0,
                          int64_t n1, int beta, REAL *C, int64_t ldc, int64_t plane, int descending) {
     const KERNELS *kernels = &frnn_kernels()->KERNELS_OF;
     if (rows == 0 || n0 == n1) return;
     if (f->packed) {
         const int64_t vectors = FN(vectors)(f->N), first = n0 / kernels->lanes, block = FN(block_rows)(f);
-        FN(frnn_product) p = {.rows = rows, .K = (k1 - k0 - 1) * block + f->K, .A = A.data, .a_row = A.row,
-                              .a_vector = A.vector, .stride = f->stride, .beta = beta, .ldc = ldc, .descending = descending};
+        product p = {.rows = rows, .K = (k1 - k0 - 1) * block + f->K, .A = A.data, .a_row = A.row};
+        p.a_vector = A.vector, p.stride = f->stride, p.beta = beta, p.ldc = ldc, p.descending = descending;
         const char *R = f->packed + k0 * block * kernels->lanes * f->packing->bytes;
         const int64_t vector = f->stride * f->packing->bytes;
         if (n0 == 0 && n1 == f->N && plane == vectors * kernels->lanes && b1 - b0 > 1) { /* all blocks at once */
@@ -50,10 +51,11 @@ static void FN(multiply)(const FN(factor) *f, int64_t rows, FN(matrix) A, int k0
             f->packing->multiply(&p);
         }
     } else if (!f->transposed) {
-        GEMM(0, 0, rows, n1 - n0, (k1 - k0) * f->K, A.data, A.row, f->weights + k0 * f->K * f->N + n0, f->N, beta, C + n0, ldc);
+        GEMM(0, 0, rows, n1 - n0, (k1 - k0) * f->K, A.data, A.row, f->weights + k0 * f->K * f->N + n0, f->N, beta,
+             C + n0, ldc);
     } else if (n0 == 0 && n1 == f->N && plane == f->N) {
-        GEMM(0, 1, rows, (b1 - b0) * f->N, f->K, A.data, A.row, f->weights + b0 * f->N * f->K, f->K, beta, C + b0 * plane,
-             ldc);
+        GEMM(0, 1, rows, (b1 - b0) * f->N, f->K, A.data, A.row, f->weights + b0 * f->N * f->K, f->K, beta,
+             C + b0 * plane, ldc);
     } else {
         for (int b = b0; b < b1; b++)
             GEMM(0, 1, rows, n1 - n0, f->K, A.data, A.row, f->weights + (b * f->N + n0) * f->K, f->K, beta,

@@ -1,8 +1,8 @@
 /* A sequence forwards, for one dtype. Included by sequence_body.h.
  *
  * In chunks of steps: (1) gather the valid rows of x, (2) project them with one product, (3) step by step, one product
- * adds the state's part for all gates together, then the cell's kernel goes row by row. A cell that resets before a product
- * takes two of each in a step.
+ * adds the state's part for all gates together, then the cell's kernel goes row by row. A cell that resets before a
+ * product takes two of each in a step.
  */
 
 typedef struct {
@@ -72,7 +72,8 @@ static void FN(start_states)(const FN(forward_run) *run, int64_t j0, int64_t j1,
     }
 }
 
-static void FN(finish_states)(const FN(forward_run) *run, int64_t j0, int64_t j1, int64_t longest, const frnn_team *team) {
+static void FN(finish_states)(const FN(forward_run) *run, int64_t j0, int64_t j1, int64_t longest,
+                              const frnn_team *team) {
     const frnn_steps *s = &run->args->steps;
     const int64_t O = run->cell->O, H = run->cell->H;
     for (int64_t j = j0 + team->index; j < j1; j += team->size) {
@@ -95,7 +96,8 @@ static void FN(project_part)(const FN(forward_run) *run, FN(matrix) x, int64_t f
     FN(multiply)(W, count, x, 0, 1, 0, joint, units.first, units.end, 0, a, step * A, run->plane, 0);
     if (!apart) return;
     /* W x of these gates goes to blocks of its own, and U h will be added to zeros */
-    FN(multiply)(W, count, x, 0, 1, joint, G, units.first, units.end, 0, a + apart * run->plane, step * A, run->plane, 0);
+    FN(multiply)(W, count, x, 0, 1, joint, G, units.first, units.end, 0, a + apart * run->plane, step * A, run->plane,
+                 0);
     const int64_t end = units.end == run->cell->H ? run->plane : units.end;
     for (int64_t r = 0; r < count; r++)
         for (int g = joint; g < G; g++)
@@ -105,10 +107,11 @@ static void FN(project_part)(const FN(forward_run) *run, FN(matrix) x, int64_t f
 /* A member with fewer rows a step than this projects many steps at a time. */
 #define OWN_ROWS 6
 
-/* a = x W^T for a chunk. Each member computes what it will need in the steps, its units or its rows, so that it finds them in
- * its cache. But if it has so few rows a step that reading W for them would take longer, and with BLAS, which is slow with
- * few rows, it computes an even share of the chunk's rows. */
-static void FN(project)(const FN(forward_run) *run, const frnn_part *part, const frnn_chunk *chunk, const frnn_team *team) {
+/* a = x W^T for a chunk. Each member computes what it will need in the steps, its units or its rows, so that it finds
+ * them in its cache. But if it has so few rows a step that reading W for them would take longer, and with BLAS, which
+ * is slow with few rows, it computes an even share of the chunk's rows. */
+static void FN(project)(const FN(forward_run) *run, const frnn_part *part, const frnn_chunk *chunk,
+                        const frnn_team *team) {
     const int64_t rows = frnn_chunk_rows(chunk);
     FN(matrix) x = run->x;
     if (run->plan.direct) x.data = FN(series_at)(&run->args->steps, &run->args->x, chunk->low, 0);
@@ -126,8 +129,8 @@ static void FN(project)(const FN(forward_run) *run, const frnn_part *part, const
 }
 
 /* a += h U^T in step s, blocks b0..b1-1, for this member's units and `rows` of its rows. */
-static void FN(recur)(const FN(forward_run) *run, const frnn_part *part, int64_t s, int64_t rows, const REAL *h, REAL *a,
-                      int b0, int b1) {
+static void FN(recur)(const FN(forward_run) *run, const frnn_part *part, int64_t s, int64_t rows, const REAL *h,
+                      REAL *a, int b0, int b1) {
     const FN(factor) *U = &run->factors.state;
     const int64_t A = run->blocks * run->plane;
     FN(multiply)(U, rows, FN(row_major)(h + part->row_first * U->K, part->row_step * U->K), 0, 1, b0, b1,
@@ -177,8 +180,8 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
     const int64_t o0 = part->outputs.first, outputs = part->outputs.end - o0;
     if (cell->w_hr) {
         if (part->by_units) frnn_team_barrier(team); /* the projection needs all of m */
-        FN(multiply)(&run->factors.projection, rows, FN(row_major)(run->m + part->row_first * H, part->row_step * H), 0, 1,
-                     0, 1, o0, part->outputs.end, 0, h_next + part->row_first * O, part->row_step * O, O, s % 2);
+        FN(multiply)(&run->factors.projection, rows, FN(row_major)(run->m + part->row_first * H, part->row_step * H), 0,
+                     1, 0, 1, o0, part->outputs.end, 0, h_next + part->row_first * O, part->row_step * O, O, s % 2);
     }
     if (cell->w_hr || steps->resets)
         for (int64_t j = part->row_first; j < n; j += part->row_step) {
@@ -206,7 +209,8 @@ static void FN(forward_work)(void *context, const frnn_team *team) {
         FN(start_states)(run, j0, j1, team);
         for (int64_t s0 = 0; s0 < longest; s0 += run->plan.chunk_steps) {
             const int64_t s1 = FRNN_MIN(s0 + run->plan.chunk_steps, longest);
-            frnn_chunk_fill(&chunk, steps, j0, j1, steps->reverse ? longest - s1 : s0, steps->reverse ? longest - s0 : s1);
+            frnn_chunk_fill(&chunk, steps, j0, j1, steps->reverse ? longest - s1 : s0,
+                            steps->reverse ? longest - s0 : s1);
             if (!run->plan.direct) {
                 FN(gather)(&run->args->x, steps, &chunk, j0, cell->I, run->x,
                            frnn_chunk_share(&chunk, team->index, team->size));

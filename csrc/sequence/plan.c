@@ -14,8 +14,8 @@
  * up to 2 for states. A single row may exceed this, when H or I is in the 10,000s. */
 #define STEP_BYTES (1 << 20)
 #define CHUNK_BYTES (1 << 20)
-/* Weight gradients are read and written once a chunk, so a chunk has this many rows at least, and more while it stays in
- * cache; but it is bounded. */
+/* Weight gradients are read and written once a chunk, so a chunk has this many rows at least, and more while it stays
+ * in cache; but it is bounded. */
 #define GRADIENT_ROWS 512
 #define GRADIENT_BYTES (8 << 20)
 
@@ -59,20 +59,20 @@ int frnn_fits(const frnn_cell *cell, const frnn_steps *steps, const frnn_plan *p
  *
  * In nanoseconds, measured on a server of 2023 with AVX-512; what counts is only which plan comes out first, and these
  * are off by the same factor on other machines. A step multiplies `rows` rows by the state's weights, which a member
- * reads whole if members share the rows, and in part if they share the units; it cannot be faster than the multiplications
- * nor than that reading. Members that share units wait for each other and then fetch each other's results, line by line,
- * from another core's cache.
+ * reads whole if members share the rows, and in part if they share the units; it cannot be faster than the
+ * multiplications nor than that reading. Members that share units wait for each other and then fetch each other's
+ * results, line by line, from another core's cache.
  */
-#define LANE_RATE 9.6         /* operations a nanosecond and lane, in tiles */
-#define BANDWIDTH_NEAR 150.0  /* bytes a nanosecond, from L1 and L2 */
-#define BANDWIDTH_FAR 28.0    /* from beyond */
+#define LANE_RATE 9.6        /* operations a nanosecond and lane, in tiles */
+#define BANDWIDTH_NEAR 150.0 /* bytes a nanosecond, from L1 and L2 */
+#define BANDWIDTH_FAR 28.0   /* from beyond */
 #define BARRIER 350.0
-#define LINE_FETCH 90.0       /* from another core */
-#define ROW_OVERHEAD 25.0     /* of calling a gate kernel */
-#define START 3000.0          /* of offering work to others and waiting for their end */
-#define WORTH 0.9             /* a team must take less than this share of one thread's time */
-#define FEWEST_UNITS 32       /* of a member */
-#define BLAS_ROWS 8           /* of a member: BLAS is slow with fewer */
+#define LINE_FETCH 90.0   /* from another core */
+#define ROW_OVERHEAD 25.0 /* of calling a gate kernel */
+#define START 3000.0      /* of offering work to others and waiting for their end */
+#define WORTH 0.9         /* a team must take less than this share of one thread's time */
+#define FEWEST_UNITS 32   /* of a member */
+#define BLAS_ROWS 8       /* of a member: BLAS is slow with fewer */
 
 static double near_bytes(void) {
 #ifdef _SC_LEVEL2_CACHE_SIZE
@@ -96,7 +96,8 @@ static double reading(double bytes, double kept) {
 }
 
 /* A pass's time for B rows a step. */
-static double pass_time(const frnn_cell *cell, frnn_pass pass, double T, double B, int lanes, int threads, int by_units) {
+static double pass_time(const frnn_cell *cell, frnn_pass pass, double T, double B, int lanes, int threads,
+                        int by_units) {
     const frnn_description *is = frnn_describe(cell->kind);
     const double size = cell->dtype == FRNN_F32 ? 4 : 8, rate = LANE_RATE * lanes, G = is->gates;
     const double I = (double)cell->I, H = (double)cell->H, O = (double)cell->O;
@@ -140,8 +141,8 @@ static frnn_split_plan choose(const frnn_cell *cell, const frnn_steps *steps, fr
     return plan;
 }
 
-frnn_split_plan frnn_choose_threads(const frnn_cell *cell, const frnn_steps *steps, frnn_pass pass, int count, int lanes,
-                                    int threads) {
+frnn_split_plan frnn_choose_threads(const frnn_cell *cell, const frnn_steps *steps, frnn_pass pass, int count,
+                                    int lanes, int threads) {
     double B = (double)steps->B, together, apart;
     if (threads < 2) return (frnn_split_plan){.threads = 1};
     if (steps->lengths) { /* the rows of an average step */

@@ -1,5 +1,5 @@
-/* How much of a sequence lies in the workspace at a time. Nothing here depends on the number of threads, so that sums over
- * steps and rows are split in the same places whatever it is. */
+/* How much of a sequence lies in the workspace at a time. Nothing here depends on the number of threads, so that sums
+ * over steps and rows are split in the same places whatever it is. */
 #ifndef FRNN_PLAN_H
 #define FRNN_PLAN_H
 
@@ -30,7 +30,7 @@ typedef struct {
 } frnn_split_plan;
 
 /* How a pass over `count` directions shares at most `threads` threads with vectors of `lanes`. */
-frnn_split_plan frnn_choose_threads(const frnn_cell *cell, const frnn_steps *steps, frnn_pass pass, int count, int lanes,
-                                    int threads);
+frnn_split_plan frnn_choose_threads(const frnn_cell *cell, const frnn_steps *steps, frnn_pass pass, int count,
+                                    int lanes, int threads);
 
 #endif

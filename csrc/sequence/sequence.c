@@ -22,7 +22,8 @@ int64_t frnn_backward_workspace(const frnn_cell *cell, const frnn_backward_args 
     return (cell->dtype == FRNN_F32 ? frnn_backward_workspace_f32 : frnn_backward_workspace_f64)(cell, args);
 }
 
-void frnn_forward(int count, const frnn_cell *const *cells, const frnn_forward_args *args, int threads, void *workspace) {
+void frnn_forward(int count, const frnn_cell *const *cells, const frnn_forward_args *args, int threads,
+                  void *workspace) {
     (cells[0]->dtype == FRNN_F32 ? frnn_forward_f32 : frnn_forward_f64)(count, cells, args, threads, workspace);
 }
 

@@ -55,7 +55,8 @@ static inline int frnn_cut_before(const frnn_steps *s, int64_t t, int64_t b) {
     return t + 1 < frnn_length(s, b) && s->resets[(t + 1) * s->B + b] != 0;
 }
 
-/* Is the state that row b's step t leaves zeroed before its next step? Never after its last: that is the final state. */
+/* Is the state that row b's step t leaves zeroed before its next step? Never after its last: that is the final state.
+ */
 static inline int frnn_cut_after(const frnn_steps *s, int64_t t, int64_t b) {
     if (!s->resets) return 0;
     if (s->reverse) return t > 0 && s->resets[t * s->B + b] != 0;
@@ -86,10 +87,10 @@ static inline frnn_range frnn_chunk_share(const frnn_chunk *chunk, int index, in
 /* Units are shared in multiples of this, which is a whole number of any instruction set's vectors. */
 #define FRNN_UNITS 16
 
-/* Which of a block's rows and which units a member of a team computes. If members share the units, they need barriers within
- * a step, but each reads only a part of the weights, which may fit into its cache. If they share the rows, each has a range of
- * them, so that no two members write near each other; with lengths each has every size-th row instead, for the rows at the end
- * are the shortest. */
+/* Which of a block's rows and which units a member of a team computes. If members share the units, they need barriers
+ * within a step, but each reads only a part of the weights, which may fit into its cache. If they share the rows, each
+ * has a range of them, so that no two members write near each other; with lengths each has every size-th row instead,
+ * for the rows at the end are the shortest. */
 typedef struct {
     int64_t row_first, row_end, row_step;
     frnn_range units, outputs; /* of H and of O */
@@ -98,9 +99,10 @@ typedef struct {
 
 static inline frnn_part frnn_part_of(const frnn_cell *cell, const frnn_steps *s, int by_units, int64_t rows, int index,
                                      int size) {
-    if (by_units && size > 1)
-        return (frnn_part){0, rows, 1, frnn_share(cell->H, FRNN_UNITS, index, size),
-                           frnn_share(cell->O, FRNN_UNITS, index, size), 1};
+    if (by_units && size > 1) {
+        const frnn_range units = frnn_share(cell->H, FRNN_UNITS, index, size);
+        return (frnn_part){0, rows, 1, units, frnn_share(cell->O, FRNN_UNITS, index, size), 1};
+    }
     const frnn_range own = frnn_share(rows, 1, index, size), units = {0, cell->H}, outputs = {0, cell->O};
     if (s->lengths) return (frnn_part){index, rows, size, units, outputs, 0};
     return (frnn_part){own.first, own.end, 1, units, outputs, 0};

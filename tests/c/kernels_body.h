@@ -188,8 +188,9 @@ static void FN(check_product)(int64_t rows, int64_t columns, int64_t K, int vari
             for (int64_t k = 0; k < columns; k++) c[m * ldc + k] = (REAL)NAN; /* not to be read */
     int64_t a_stride, stride;
     const REAL *A = a_packed ? FN(packed)(a, rows, K, 0, &a_stride) : a;
-    FN(frnn_product) p = {.rows = rows, .columns = columns, .K = K, .A = A, .a_row = a_packed ? lanes : K,
-                          .a_vector = a_packed ? a_stride : lanes, .beta = beta, .C = c, .ldc = ldc};
+    FN(frnn_product) p;
+    p.rows = rows, p.columns = columns, p.K = K, p.beta = beta, p.C = c, p.ldc = ldc, p.A = A;
+    p.a_row = a_packed ? lanes : K, p.a_vector = a_packed ? a_stride : lanes;
     p.descending = descending;
     p.R = FN(packed)(r, K, columns, K < 40 && variant % 5 == 0 ? 2 : variant % 2, &stride), p.stride = stride;
     PACKING.multiply(&p);
@@ -230,8 +231,8 @@ static void FN(check_gradient)(int64_t rows, int64_t columns, int64_t K, int var
 /* ---- Activations ---- */
 
 static void FN(check_activations)(int64_t n) {
-    static const double special[] = {0,  -0.0, INFINITY, -INFINITY, NAN, 1e-30, -1e-30, 20,
-                                     -20, 88, -88, 90, -90, 1e30, -1e30};
+    static const double special[] = {0,   -0.0, INFINITY, -INFINITY, NAN, 1e-30, -1e-30, 20,
+                                     -20, 88,   -88,      90,        -90, 1e30,  -1e30};
     REAL *x = FN(numbers)(n, -12, 12), *y = FN(room)(n);
     for (int64_t k = 0; k < n; k++)
         if (integer(0, 4) == 0) x[k] = (REAL)special[integer(0, 14)];

@@ -23,8 +23,8 @@ typedef struct {
     const frnn_description *is; /* the cell's */
 } problem;
 
-static const char *const names[RESULTS] = {"y", "h_n", "c_n", "gates", "cells", "dx", "dh0", "dc0", "dw_ih", "dw_hh",
-                                           "db_ih", "db_hh", "dw_hr", "dpeephole"};
+static const char *const names[RESULTS] = {"y",   "h_n",   "c_n",   "gates", "cells", "dx",    "dh0",
+                                           "dc0", "dw_ih", "dw_hh", "db_ih", "db_hh", "dw_hr", "dpeephole"};
 
 static size_t size_of(frnn_dtype dtype) { return dtype == FRNN_F32 ? 4 : 8; }
 
@@ -44,7 +44,8 @@ static problem draw(int number) {
     problem p = {0};
     frnn_cell *c = &p.cell;
     c->kind = number % FRNN_CELL_COUNT, c->replace = (int)integer(0, 1);
-    c->dtype = integer(0, 1) ? FRNN_F64 : FRNN_F32, c->storage = c->dtype == FRNN_F64 ? FRNN_STORED_F64 : FRNN_STORED_F32;
+    c->dtype = integer(0, 1) ? FRNN_F64 : FRNN_F32;
+    c->storage = c->dtype == FRNN_F64 ? FRNN_STORED_F64 : FRNN_STORED_F32;
     p.is = frnn_describe(c->kind);
     const int64_t G = p.is->gates, B = integer(1, 20), T = integer(1, 9);
     c->I = integer(1, 40), c->H = integer(1, 130), c->O = p.is->has_c && integer(0, 2) == 0 ? integer(1, c->H) : c->H;
@@ -82,9 +83,10 @@ static results room(const problem *p) {
     const frnn_cell *c = &p->cell;
     const int64_t T = p->steps.T, B = p->steps.B, K = p->is->recorded, has_c = p->is->has_c;
     const int64_t G = p->is->gates, bias = c->b_ih ? G * c->H : 0;
-    results r = {{0}, {T * B * c->O, B * c->O, has_c * B * c->H, T * B * K * c->H, has_c * T * B * c->H,
-                       T * B * c->I, B * c->O, has_c * B * c->H, G * c->H * c->I, G * c->H * c->O, bias, bias,
-                       c->w_hr ? c->O * c->H : 0, c->peephole ? p->is->peepholes * c->H : 0}};
+    results r = {{0},
+                 {T * B * c->O, B * c->O, has_c * B * c->H, T * B * K * c->H, has_c * T * B * c->H, T * B * c->I,
+                  B * c->O, has_c * B * c->H, G * c->H * c->I, G * c->H * c->O, bias, bias, c->w_hr ? c->O * c->H : 0,
+                  c->peephole ? p->is->peepholes * c->H : 0}};
     for (int k = 0; k < RESULTS; k++)
         if (r.count[k]) r.data[k] = guarded((size_t)r.count[k] * size_of(c->dtype), 0);
     return r;
@@ -105,10 +107,20 @@ static results run(problem p, int threads) {
     packed = guarded((size_t)frnn_pack_bytes(&p.cell, FRNN_BACKWARD), 0);
     frnn_pack(&p.cell, FRNN_BACKWARD, threads, packed);
     p.cell.packed = packed;
-    const frnn_backward_args backward = {
-        p.steps, p.x, y, p.h0, p.c0, record, p.dy, p.dh_n, p.dc_n, dx, 0, r.data[6], r.data[7],
-        {r.data[8], r.data[9], r.data[10], r.data[11], r.data[12], r.data[13]},
-    };
+    const frnn_cell_gradient dcell = {r.data[8], r.data[9], r.data[10], r.data[11], r.data[12], r.data[13]};
+    const frnn_backward_args backward = {.steps = p.steps,
+                                         .x = p.x,
+                                         .y = y,
+                                         .h0 = p.h0,
+                                         .c0 = p.c0,
+                                         .record = record,
+                                         .dy = p.dy,
+                                         .dh_n = p.dh_n,
+                                         .dc_n = p.dc_n,
+                                         .dx = dx,
+                                         .dh0 = r.data[6],
+                                         .dc0 = r.data[7],
+                                         .dcell = dcell};
     frnn_backward(&p.cell, &backward, threads, guarded((size_t)frnn_backward_workspace(&p.cell, &backward), 0));
     return r;
 }

@@ -103,7 +103,7 @@ int main(int count, char **arguments) {
         for (int k = 0; k < 30; k++) call(threads, 0);
         if (frnn_has_threads() && atomic_load(&largest) != threads) atomic_fetch_add(&failures, 1);
     }
-    from_several_threads(2); /* a worker goes from team to team, before all have seen its last signal */
+    from_several_threads(2);       /* a worker goes from team to team, before all have seen its last signal */
     frnn_team_insist(FRNN_CHOOSE); /* whoever comes in time */
     calls(NULL);
     from_several_threads(4);
