@@ -57,7 +57,8 @@ class Report:
     fraction : float
         Share of the budget that is spent, 0 to 1.
     loss : float
-        Training loss: a running mean over about the last 50 steps.
+        Training loss: a running mean over about the last 50 steps. A loss that is not finite stays out of the mean; the
+        report of its own step gives it as it is, so that a training which diverges shows it.
     rate : float
         Targets learned from, per second of training; evaluations do not count.
     score : float or None
@@ -83,6 +84,7 @@ class _Progress:
     since_best: int = 0  # evaluations without a better score
     best_score: float | None = None
     mean_loss: float = 0.0
+    losses: int = 0  # in the mean: those that are finite
     targets: int = 0
     seconds: float = 0.0  # spent, evaluations included
     evaluating: float = 0.0  # seconds of them
@@ -224,9 +226,8 @@ class Trainer:
                 for batch in itertools.islice(self.batches(rng), at.position, None):
                     none_yet = False
                     self.optimizer.lr = self.lr * self.schedule(self._fraction(at.step + 1))
-                    loss = self.learn(batch)
+                    loss = self._averaged(self.learn(batch))
                     at.step, at.position = at.step + 1, at.position + 1
-                    at.mean_loss += (loss - at.mean_loss) / min(at.step, MEAN_OVER)
                     at.seconds = time.perf_counter() - before
                     score = self._evaluate_when_due()
                     at.seconds = time.perf_counter() - before
@@ -234,7 +235,7 @@ class Trainer:
                     due = at.finished or score is not None or (self.every is not None and at.step % self.every == 0)
                     if due and self.checkpoint is not None:
                         self.save()
-                    yield self._report(score)
+                    yield self._report(loss, score)
                     if at.finished:
                         return
                 if none_yet and not at.position:
@@ -341,11 +342,20 @@ class Trainer:
             at.finished |= self.patience is not None and at.since_best >= self.patience
         return score
 
-    def _report(self, score: float | None) -> Report:
+    def _averaged(self, loss: float) -> float:
+        """Return the running mean with this step's loss in it, or the loss alone where it is not finite."""
+        if not math.isfinite(loss):
+            return loss
+        at = self._at
+        at.losses += 1
+        at.mean_loss += (loss - at.mean_loss) / min(at.losses, MEAN_OVER)
+        return at.mean_loss
+
+    def _report(self, loss: float, score: float | None) -> Report:
         at = self._at
         rate = at.targets / max(at.seconds - at.evaluating, 1e-9)
         fraction = 1.0 if at.finished else self._fraction(at.step)
-        return Report(at.step, at.epoch, fraction, at.mean_loss, rate, score)
+        return Report(at.step, at.epoch, fraction, loss, rate, score)
 
 
 def evaluate(model: Any, batches: Iterable[Batch]) -> float:
