@@ -7,8 +7,9 @@ its own can be one as well. Machines drift by a factor of two within minutes, so
 """
 
 from fastrnn.bench.charts import PLOT_SUFFIXES, plot
-from fastrnn.bench.contenders import REFERENCE, Contender, EngineContender, Results, Runner
+from fastrnn.bench.contenders import REFERENCE, Contender, EngineContender, Runner
 from fastrnn.bench.measuring import Outcome, Result, run
+from fastrnn.bench.problems import Results
 from fastrnn.bench.reports import as_json, load_average, machine, summary
 from fastrnn.bench.tasks import CASES, CELLS, DTYPES, HEADLINE_CASE, KINDS, Sizes, Task, counted, quick_tasks, tasks
 from fastrnn.bench.verification import Verification, expected, verify

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 import fastrnn
 from fastrnn import engines
-from fastrnn.bench.contenders import Problem, to_layer
+from fastrnn.bench.problems import Problem, to_layer
 from fastrnn.bench.tasks import CASES, KINDS, Sizes, Task
 from fastrnn.threads import num_threads
 

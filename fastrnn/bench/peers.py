@@ -23,8 +23,9 @@ from typing import IO, Any
 import numpy as np
 
 import fastrnn
-from fastrnn.bench.contenders import REFERENCE, EngineRunner, Problem, Results
+from fastrnn.bench.contenders import REFERENCE, EngineRunner
 from fastrnn.bench.measuring import Outcome, Result, in_turn, paced
+from fastrnn.bench.problems import Problem, Results
 from fastrnn.bench.tasks import DTYPES, KINDS, Task
 from fastrnn.bench.verification import verified_task, verify
 

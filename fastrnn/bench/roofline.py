@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from fastrnn import blas
 from fastrnn._core import native
-from fastrnn.bench.contenders import Results
 from fastrnn.bench.measuring import Result
+from fastrnn.bench.problems import Results
 from fastrnn.bench.tasks import GATES, Task
 from fastrnn.bench.worker import wait_until_idle
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn.bench.contenders import REFERENCE, Contender, EngineRunner, Problem, Results
+from fastrnn.bench.contenders import REFERENCE, Contender, EngineRunner
+from fastrnn.bench.problems import Problem, Results
 from fastrnn.bench.tasks import Task
 
 __all__ = ["Verification", "expected", "scaled_error", "verified_task", "verify"]

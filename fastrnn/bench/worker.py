@@ -73,7 +73,7 @@ def wait_until_idle(at_most: float = 0.5, step: float = 0.005) -> None:
 
 def load_fastrnn(problem: Any) -> Solution:
     """The engine is that of FASTRNN_ENGINE, and FASTRNN_NUM_THREADS says how many threads."""
-    from fastrnn.bench.contenders import Problem, solve
+    from fastrnn.bench.problems import Problem, solve
     from fastrnn.bench.tasks import CELLS
 
     _, _, I = problem.x.shape
