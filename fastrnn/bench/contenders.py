@@ -1,4 +1,4 @@
-"""What can do a task: the protocol, and the engines of this process."""
+"""Contenders, which do tasks: the protocols, and the engines of this process."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ class Runner(Protocol):
     """A contender that has loaded a task."""
 
     def results(self) -> Results:
-        """Run once and return "y", "h_n", an LSTM's "c_n", and of training "grad x", "grad h0", "grad <param>" ..."""
+        """Run once and return the results by name.
+
+        They are "y", "h_n" and, of an LSTM, "c_n"; in training also "grad x", "grad h0", "grad c0" and "grad <param>".
+        """
 
     def measure(self, seconds: float) -> float:
-        """Run for about so many seconds and return the median time of a run in seconds."""
+        """Run for about `seconds` seconds, and return the median time of a run in seconds."""
 
 
 class Contender(Protocol):
@@ -33,10 +36,10 @@ class Contender(Protocol):
 
     @property
     def name(self) -> str:
-        """What reports call it."""
+        """Its name in reports."""
 
     def load(self, task: Task) -> Runner:
-        """Make everything ready, inputs too: the same task brings the same numbers to every contender."""
+        """Prepare a task and its inputs, which are the same numbers for every contender."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ class EngineContender:
     engine : str
         One of `fastrnn.engines.available()`.
     threads : int or None
-        Used instead of the task's.
+        Number of threads. None: the task's.
     """
 
     engine: str
@@ -56,7 +59,7 @@ class EngineContender:
 
     @property
     def name(self) -> str:
-        """The engine's, or what sets it apart: the number of threads."""
+        """The engine's name, or the number of threads if this contender has one of its own."""
         return self.engine if self.threads is None else counted(self.threads, "thread")
 
     def load(self, task: Task) -> EngineRunner:
@@ -65,7 +68,7 @@ class EngineContender:
 
 
 class EngineRunner:
-    """An engine with a problem to solve."""
+    """An engine and the problem that it solves."""
 
     def __init__(self, engine: str, threads: int, kind: str, problem: Problem) -> None:
         self._engine, self._threads = engine, threads
@@ -84,7 +87,10 @@ class EngineRunner:
 
     @contextmanager
     def ready(self) -> Iterator[Callable[[], Any]]:
-        """Within it, engine and threads are selected and nothing else runs; gives what does the task once."""
+        """Give a function that does the task once.
+
+        Within the context, engine and threads are selected. It begins when no other thread of the process works.
+        """
         with self._selected():
             wait_until_idle()
             yield self._run

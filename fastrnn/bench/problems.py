@@ -24,9 +24,9 @@ Solution = tuple[Callable[[], Any], Callable[[], Results]]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A layer, what it is given, and the gradients of a loss in what it gives.
+    """A layer, its inputs, and the gradients of a loss in its outputs.
 
-    Without a state the layer starts from zeros; without dstate the loss is one in y alone.
+    If `state` is empty, the layer starts from zeros. If `dstate` is empty, the loss depends on y alone.
     """
 
     layer: Any
@@ -37,7 +37,7 @@ class Problem:
 
     @classmethod
     def draw(cls, task: Task) -> Problem:
-        """Normally distributed numbers, always the same ones."""
+        """Draw a task's parameters and inputs from a fixed seed, so that they are the same each time."""
         rng = np.random.default_rng(0)
         T, B, I, H = task.sizes
 
@@ -51,11 +51,11 @@ class Problem:
         return cls(layer, normal(T, B, I), state(), normal(T, B, H), state())
 
     def at_rest(self) -> Problem:
-        """The same from a state of zeros, for a loss in y alone."""
+        """Return the same problem with a state of zeros and a loss that depends on y alone."""
         return replace(self, state=(), dstate=())
 
     def in_float64(self) -> Problem:
-        """The same numbers in float64."""
+        """Return the same problem with its numbers in float64."""
 
         def wide(arrays: tuple[NDArray, ...]) -> tuple[NDArray, ...]:
             return tuple(a.astype(np.float64) for a in arrays)
@@ -67,7 +67,7 @@ class Problem:
 
 
 def solve(kind: str, problem: Problem) -> Solution:
-    """Make a problem ready for what a `tasks.Task` of this kind is."""
+    """Prepare a problem for tasks of this kind (see `tasks.Task`)."""
     if kind == "training":
         return solve_training(problem)
     return solve_step(problem) if len(problem.x) == 1 else solve_inference(problem)
@@ -118,7 +118,7 @@ def solve_training(problem: Problem) -> Solution:
 
 
 def to_layer(parts: tuple[NDArray, ...]) -> Any:
-    """A state as layers take it: (h, c), h, or None for zeros."""
+    """Return a state in the form that layers take: (h, c), h, or None for zeros."""
     return parts if len(parts) == 2 else parts[0] if parts else None
 
 
