@@ -1,4 +1,4 @@
-"""Options of ``pytest benchmarks``, and what they select: tasks of `fastrnn.bench`, each on every engine."""
+"""The options of ``pytest benchmarks``, and the tasks of `fastrnn.bench` that they select, each on every engine."""
 
 import pytest
 
@@ -10,7 +10,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--full", action="store_true", help="every case and dtype, instead of those of fastrnn bench --quick"
     )
-    group.addoption("--threads", type=int, default=get_num_threads(), help="granted to engines and reference alike")
+    group.addoption("--threads", type=int, default=get_num_threads(), help="for engines and reference alike")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -1,7 +1,8 @@
 """Is the plan that the cost model chooses (csrc/sequence/plan.c) near the best? Run: python benchmarks/plans.py
 
-Every case runs on one thread, with rows shared, with units shared, and as chosen, in turn. Printed are times relative
-to the best of the first three, medians over rounds; a choice beyond 1.10 is marked.
+Every case is timed in four ways, in turn: on one thread, with the rows shared among threads, with the units shared, and
+with the plan that the cost model chooses. The table shows the times relative to the best of the first three, as medians
+over rounds. A choice that takes more than 1.10 times as long as the best is marked.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def runner(cell: str, training: bool, T: int, B: int, I: int, H: int) -> Callabl
 
 
 def seconds(run: Callable[[], object], budget: float) -> float:
-    """A call's time, the lower quartile of those that fit the budget."""
+    """Return the time of a call: the lower quartile of as many calls as the budget allows, at least three."""
     run()
     times = []
     end = time.perf_counter() + budget

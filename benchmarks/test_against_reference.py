@@ -1,6 +1,6 @@
-"""Every engine, the reference among them, on the same tasks: verified, then timed. A task is a benchmark group.
+"""Every engine, and the reference, on the same tasks: verified first, then timed. Each task is a benchmark group.
 
-The figures of a group are taken one after the other, not in turn: see README.md for what may be concluded from them.
+The engines of a group are measured one after the other, not in turn. README.md says what may be concluded from that.
 """
 
 from functools import lru_cache
@@ -10,7 +10,7 @@ import pytest
 from fastrnn import bench
 
 
-@lru_cache(maxsize=1)  # the engines of a task follow each other
+@lru_cache(maxsize=1)  # all engines of a task come one after the other
 def expected(task: bench.Task) -> bench.Results:
     return bench.expected(task)
 

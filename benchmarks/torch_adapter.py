@@ -1,14 +1,15 @@
-"""fastrnn.torch against torch.nn: forward and backward of the same model through PyTorch, in turn in one run.
+"""fastrnn.torch against torch.nn: forward and backward of the same layer through PyTorch, measured in turn.
 
     python benchmarks/torch_adapter.py                    # all cases, some minutes
-    python benchmarks/torch_adapter.py --quick            # one case a claim
+    python benchmarks/torch_adapter.py --quick            # one case for each claim
     python benchmarks/torch_adapter.py --only packed --cells GRU
 
-In each round both run in turn, and change places from round to round; the figure is the median over the rounds of the
-ratio within a round. Before a case is timed, its results and gradients are compared. A case below its floor is marked
-as a loss, and named again at the end. "packed" is given a PackedSequence; "padded" makes it of padded sequences in
-each run, by PyTorch's own functions for both. The last table is the adapter's own cost: a call whose engine does
-nothing.
+Both run in each round, in an order that alternates from round to round. "x" is PyTorch's time divided by fastrnn's in
+the same round, as the median over the rounds. Before a case is timed, the gradients of both are compared. A case whose
+x is below its floor, the factor that is promised, is marked as a loss and named again at the end.
+
+"packed" runs on a PackedSequence. "padded" also times how PyTorch's own function makes the PackedSequence from padded
+sequences, for both. The last table shows the cost of the adapter itself: a call whose engine does nothing.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ FLOORS = {"dense": {"LSTM": 1.15, "GRU": 2.0, "RNN": 1.3}, "packed": 3.0, "padde
 
 
 def floor(kind: str, cell: str) -> float:
-    """How many times as fast the adapter is promised to be."""
+    """Return how many times as fast as PyTorch the adapter is promised to be."""
     found = FLOORS[kind]
     return found[cell] if isinstance(found, dict) else found
 
 
 def build(cell: str, kind: str, sizes: tuple[int, int, int, int]) -> tuple[torch.nn.Module, Any, torch.Tensor]:
-    """PyTorch's layer, its input and the gradient of its output."""
+    """Return PyTorch's layer, its input and the gradient of its output."""
     T, B, I, H = sizes
     torch.manual_seed(0)
     dtype = torch.float64 if kind == "float64" else torch.float32
@@ -63,7 +64,7 @@ def build(cell: str, kind: str, sizes: tuple[int, int, int, int]) -> tuple[torch
 
 
 def train(layer: torch.nn.Module, x: Any, dy: torch.Tensor) -> list[torch.Tensor]:
-    """One forward and backward; the leaves, whose gradients are this run's."""
+    """Run forward and backward once; return the leaf tensors, which then hold the gradients of this run."""
     leaf = x.data if isinstance(x, PackedSequence) else x[0] if type(x) is tuple else x
     leaves = [leaf, *layer.parameters()]
     for leaf in leaves:
@@ -77,7 +78,7 @@ def train(layer: torch.nn.Module, x: Any, dy: torch.Tensor) -> list[torch.Tensor
 
 
 def gradients(layer: torch.nn.Module, x: Any, dy: torch.Tensor) -> list[torch.Tensor]:
-    """The gradients of a run."""
+    """Return the gradients of a run."""
     return [leaf.grad for leaf in train(layer, x, dy)]
 
 
@@ -91,7 +92,10 @@ def verify(own: torch.nn.Module, fast: torch.nn.Module, x: Any, dy: torch.Tensor
 
 
 def seconds(run: Callable[[], Any], repeats: int) -> float:
-    """Mean time of a run, after one that is not counted: caches warm, the other's threads asleep."""
+    """Return the mean time of a run, after one that is not counted.
+
+    After that one the caches are warm and the other library's threads are asleep.
+    """
     run()
     start = time.perf_counter()
     for _ in range(repeats):
@@ -100,7 +104,7 @@ def seconds(run: Callable[[], Any], repeats: int) -> float:
 
 
 def compare(own: Callable[[], Any], fast: Callable[[], Any], rounds: int) -> tuple[float, float, list[float]]:
-    """Median times of both, and the ratios within the rounds."""
+    """Return the median times of both, and the ratio of each round."""
     repeats = max(1, int(0.05 / max(seconds(own, 1), 1e-6)))
     times: dict[Callable[[], Any], list[float]] = {own: [], fast: []}
     for k in range(rounds):
@@ -139,7 +143,7 @@ def speed(kinds: list[str], cells: list[str], quick: bool, rounds: int) -> None:
 
 
 class Nothing:
-    """An engine that computes nothing: what remains of a call is the adapter and PyTorch."""
+    """An engine that computes nothing, so that only the adapter and PyTorch take time."""
 
     name = "nothing"
 
@@ -149,7 +153,7 @@ class Nothing:
 
 
 class Node(torch.autograd.Function):
-    """The least that PyTorch asks for a node with these inputs and outputs."""
+    """The least that PyTorch needs for an autograd node with these inputs and outputs."""
 
     @staticmethod
     def forward(ctx: Any, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -166,7 +170,7 @@ RESULTS: tuple[torch.Tensor, ...] = ()
 
 
 def microseconds(run: Callable[[], Any], n: int = 2000) -> float:
-    """Median over parts of the mean time of a run, in processor time: all of it is this thread's."""
+    """Return the time of a run in microseconds of this thread's processor time: the median of 20 means."""
     run()
     parts = []
     for _ in range(20):
@@ -178,7 +182,7 @@ def microseconds(run: Callable[[], Any], n: int = 2000) -> float:
 
 
 def cost_of(cell: str) -> tuple[float, ...]:
-    """Of an inference, a forward and a backward; then an empty node's forward and backward."""
+    """Return microseconds of an inference, a forward and a backward; then of an empty node's forward and backward."""
     layer, x, dy = getattr(fastrnn.torch, cell)(1, 1), torch.randn(1, 1, 1), torch.ones(1, 1, 1)
     tensors = [x, *layer.parameters()]
 
@@ -203,7 +207,7 @@ def cost_of(cell: str) -> tuple[float, ...]:
 
 
 def cost(cells: list[str]) -> None:
-    """Print what a call costs whose engine does nothing, and what of it PyTorch asks for any node."""
+    """Print what a call costs whose engine does nothing, and which part of it PyTorch needs for any node."""
     fastrnn.engines._ENGINES["nothing"] = Nothing()  # type: ignore[assignment]
     print("\nthe adapter's own cost, us a call: an engine that does nothing, T, B, I, H = 1")
     print(f"{'':<8}{'inference':>10}{'forward':>10}{'backward':>10}   of which an empty node's")

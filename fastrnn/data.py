@@ -1,7 +1,7 @@
 """Data for training: vocabularies, ragged sequences, batches bucketed by length, chunks of a long text.
 
-A source of batches is used in two ways. `for batch in source` goes through all of it in one order, for evaluation;
-`source(rng)` goes through it once as training does, in an order that is a function of the generator's state.
+A source of batches is used in two ways. `for batch in source` goes through all of it in a fixed order, for evaluation.
+`source(rng)` makes one pass for training, in an order that depends only on the state of the generator.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ PAD, UNK, BOS, EOS = range(4)  # their ids
 
 
 class Vocabulary:
-    """Tokens and their ids: first the special ones, then the others in their order.
+    """Tokens and their ids: first the special tokens, then the others in the order given.
 
-    Tokens are any strings: words, tags or, as a text is a sequence of its characters, characters.
+    Tokens are any strings, such as words, tags or characters. A text is a sequence of its characters.
 
     Parameters
     ----------
     tokens : iterable of str
         Each once.
     specials : sequence of str, default SPECIALS
-        Tokens that stand for no text. With the default the ids PAD, UNK, BOS and EOS are 0 to 3. With "<unk>" among
-        them `encode` accepts everything; without, as for tags, an unknown token is an error.
+        Tokens that stand for no text. With the default, the ids PAD, UNK, BOS and EOS are 0 to 3. If "<unk>" is among
+        them, `encode` maps unknown tokens to it. If not, as is usual for tags, an unknown token is an error.
 
     Raises
     ------
     TypeError, ValueError
-        If a token is no string, or is there twice.
+        If a token is not a string, or occurs twice.
     """
 
     def __init__(self, tokens: Iterable[str], specials: Sequence[str] = SPECIALS) -> None:
@@ -76,16 +76,16 @@ class Vocabulary:
         cls, sequences: Iterable[Iterable[str]], *, min_count: int = 1, max_size: int | None = None,
         specials: Sequence[str] = SPECIALS,
     ) -> Vocabulary:  # fmt: skip
-        """Collect the tokens of sequences, the most frequent first; of equals, in the order of code points.
+        """Collect the tokens of sequences, the most frequent first; those of equal count in the order of code points.
 
         Parameters
         ----------
         sequences : iterable of iterables of str
-            Sentences as lists of words; or texts, for their characters.
+            Sentences as lists of words, or texts, whose tokens are characters.
         min_count : int, default 1
-            Rarer tokens are left out. At 2 a model learns from training data what an unknown token looks like.
+            Rarer tokens are left out. With 2, the training data has unknown tokens, from which a model can learn.
         max_size : int, optional
-            At most so many tokens, special ones included.
+            The largest number of tokens, special ones included. Default: no limit.
         specials : sequence of str, default SPECIALS
             As for the constructor.
         """
@@ -111,12 +111,12 @@ class Vocabulary:
         return f"Vocabulary of {len(self)}: {', '.join(map(repr, self.tokens[:8]))}{', ...' if len(self) > 8 else ''}"
 
     def id(self, token: str) -> int:
-        """Return a token's id: that of "<unk>" for one that is not there.
+        """Return a token's id, or that of "<unk>" for a token that is not in the vocabulary.
 
         Raises
         ------
         KeyError
-            If the token is not there, and the vocabulary has no "<unk>".
+            If the token is not in the vocabulary, and there is no "<unk>".
         """
         k = self._ids.get(token, self.unknown)
         if k is None:
@@ -124,11 +124,11 @@ class Vocabulary:
         return k
 
     def encode(self, tokens: Iterable[str]) -> NDArray[np.int32]:
-        """Return the ids of tokens, or of a text's characters, (n,); errors as `id`."""
+        """Return the ids (n,) of tokens, or of a text's characters. Errors are those of `id`."""
         return np.fromiter(map(self.id, tokens), np.int32)
 
     def decode(self, ids: Iterable[int]) -> list[str]:
-        """Return the tokens of ids without special ones but "<unk>"; join them as the text's language asks."""
+        """Return the tokens of ids, without special tokens except "<unk>". The caller joins them to a text."""
         hidden = {k for k in range(len(self.specials)) if k != self.unknown}
         return [self.tokens[k] for k in ids if k not in hidden]
 
@@ -146,20 +146,20 @@ def encode_words(
     vocabulary, characters : Vocabulary
         Of words and of characters. The id 0 of `characters` must be "<pad>".
     max_characters : int, default 16
-        C. Of a longer word only so many characters are kept, half of them its last.
+        C. Of a longer word only C characters are kept: half of them from its beginning, half from its end.
     more : sequence of sequences of str, optional
-        n tokens of each word, such as its beginnings and ends, that are in `vocabulary` as well. Then the encoder's
-        `words` has n + 1 columns.
+        For each word n more tokens of `vocabulary`, such as its beginnings and ends. Then the encoder's `words` has
+        n + 1 columns.
 
     Returns
     -------
     ndarray
-        (T, 1 + C) or (T, 1 + n + C), padded with 0 after a word's end.
+        (T, 1 + C) or, with `more`, (T, 1 + n + C), padded with 0 after a word's end.
 
     Raises
     ------
     ValueError
-        If `characters` has no "<pad>" at 0, or `more` is not equally much of each word.
+        If `characters` has no "<pad>" at 0, or `more` does not have n tokens for each word.
     """
     if characters.tokens[:1] != ("<pad>",):
         raise ValueError(f"characters: expected a vocabulary with '<pad>' at 0, got {characters!r}")
@@ -177,18 +177,18 @@ def encode_words(
 
 
 def read_blocks(path: str | os.PathLike[str]) -> Iterator[list[list[str]]]:
-    """Read a table whose rows are lines, with tabs between columns, and whose blocks end in empty lines, as treebanks.
+    """Read blocks of lines with tabs between columns and an empty line after each block, the format of treebanks.
 
     Parameters
     ----------
     path : path-like
-        A text in UTF-8; one whose name ends in .gz is unpacked.
+        A text in UTF-8. A file whose name ends in .gz is decompressed.
 
     Yields
     ------
     list of list of str
-        A block's rows, say a sentence's words, each as its columns. Lines without a tab, such as comments, are left
-        out.
+        The rows of a block, such as the words of a sentence, each as its columns. Lines without a tab, such as
+        comments, are left out.
     """
     data = Path(path).read_bytes()
     text = (gzip.decompress(data) if os.fspath(path).endswith(".gz") else data).decode()
@@ -198,12 +198,12 @@ def read_blocks(path: str | os.PathLike[str]) -> Iterator[list[list[str]]]:
 
 
 class Ragged:
-    """Sequences of different lengths, as pieces of one long array; they may overlap.
+    """Sequences of different lengths, stored as pieces of one long array; pieces may overlap.
 
     Parameters
     ----------
     values : ndarray
-        (n, ...), steps of all sequences.
+        (n, ...), the steps of all sequences.
     starts, lengths : array_like of int
         (N,): sequence k is ``values[starts[k] : starts[k] + lengths[k]]``.
 
@@ -225,16 +225,16 @@ class Ragged:
 
     @classmethod
     def of(cls, sequences: Sequence[Any], dtype: DTypeLike | None = None) -> Ragged:
-        """Join sequences, each array_like (T_k, ...) of the same shape but for T_k."""
+        """Join sequences: each is array_like (T_k, ...), and all but T_k is the same for all of them."""
         arrays = [np.asarray(sequence, dtype) for sequence in sequences]
-        filled = [a for a in arrays if a.size] or arrays[:1]  # an empty list knows no dtype
+        filled = [a for a in arrays if a.size] or arrays[:1]  # an empty list has no dtype of its own
         values = np.concatenate(filled) if filled else np.zeros(0, dtype or np.int32)
         lengths = np.array([len(a) for a in arrays], np.intp)
         return cls(values, np.cumsum(lengths) - lengths, lengths)
 
     @classmethod
     def windows(cls, values: NDArray, length: int, starts: Any) -> Ragged:
-        """Windows of one length upon a series (n, ...), without copies."""
+        """Return windows of equal length on a series (n, ...). Values are not copied."""
         starts = np.asarray(starts, np.intp)
         return cls(values, starts, np.full(starts.shape, length))
 
@@ -248,23 +248,23 @@ class Ragged:
         return (self[k] for k in range(len(self)))
 
     def take(self, rows: Any) -> Ragged:
-        """Some of the sequences, by number or by mask, without copies of values."""
+        """Return some of the sequences, by index or by mask. Values are not copied."""
         return Ragged(self.values, self.starts[rows], self.lengths[rows])
 
     def pad(self, rows: Any = slice(None)) -> tuple[NDArray, NDArray | None]:
-        """Return some sequences side by side.
+        """Return some sequences side by side, as one padded array.
 
         Parameters
         ----------
         rows : array_like of int, optional
-            (B,), which ones. Default: all.
+            (B,), indices of the sequences. Default: all.
 
         Returns
         -------
         padded : ndarray
-            (T, B, ...), T the greatest length; zero past a sequence's end.
+            (T, B, ...), where T is the greatest length. Zero after the end of a sequence.
         lengths : ndarray of int or None
-            (B,), or None where all are T.
+            (B,), or None if all are T.
         """
         starts, lengths = self.starts[rows], self.lengths[rows]
         T = int(lengths.max(initial=0))
@@ -284,17 +284,17 @@ class Batch:
     Attributes
     ----------
     x : ndarray
-        (T, B, ...) of sequences, else (B, ...).
+        (T, B, ...) if x are sequences, else (B, ...).
     y : ndarray or None
-        Targets: (U, B, ...) of sequences, else (B, ...).
+        Targets: (U, B, ...) if they are sequences, else (B, ...).
     x_lengths, y_lengths : ndarray of int or None
-        (B,), where x or y are sequences of different lengths.
+        (B,), if x or y are sequences of different lengths.
     rows : ndarray of int or None
-        (B,), which examples of the data set these are.
+        (B,), the indices of the examples in the data set.
     follows : bool
-        Whether each sequence goes on where that of the batch before ended, so that its state is the initial one.
+        Whether each sequence continues that of the batch before. Then it starts from the final state of that batch.
     state : ndarray, tuple of ndarray or None
-        The initial state of the recurrent layer; None for zeros. Filled in by those who carry it.
+        The initial state of the recurrent layer; None for zeros. `Trainer` and `evaluate` set it where `follows`.
     """
 
     x: NDArray
@@ -307,18 +307,18 @@ class Batch:
 
 
 class Dataset:
-    """Examples as columns x and y.
+    """Examples, as a column x and a column y.
 
     Parameters
     ----------
     x, y : Ragged, sequence or ndarray
-        A column of N examples. A `Ragged`, or a list of sequences, is padded and laid out time first in a batch; an
-        ndarray (N, ...), or a list of numbers, gives its rows. y may be None.
+        A column of N examples. A `Ragged`, or a list of sequences, becomes a padded array in a batch, with time as the
+        first axis. Of an ndarray (N, ...), or a list of numbers, a batch has rows. y may be None.
 
     Raises
     ------
     ValueError
-        If x and y are not equally many.
+        If x and y do not have equally many examples.
     """
 
     def __init__(self, x: Any, y: Any = None) -> None:
@@ -331,18 +331,18 @@ class Dataset:
         return len(self.x)
 
     def take(self, rows: Any) -> Dataset:
-        """Some of the examples, by number or by mask."""
+        """Return some of the examples, by index or by mask."""
         return Dataset(*(None if c is None else c.take(rows) if isinstance(c, Ragged) else c[rows] for c in self._xy))
 
     def batch(self, rows: NDArray) -> Batch:
-        """Some of the examples, by number, side by side."""
+        """Return some of the examples, by index, as a batch."""
         (x, x_lengths), (y, y_lengths) = (
             c.pad(rows) if isinstance(c, Ragged) else (None if c is None else c[rows], None) for c in self._xy
         )
         return Batch(np.asarray(x), y, x_lengths, y_lengths, rows)
 
     def lengths(self) -> NDArray[np.intp] | None:
-        """What orders examples by length: that of x and, among equals, that of y. None where neither is ragged."""
+        """Return keys that sort examples by the length of x and then of y, or None if neither is ragged."""
         ragged = [c.lengths for c in self._xy if isinstance(c, Ragged)]
         if not ragged:
             return None
@@ -361,17 +361,17 @@ def _column(values: Any) -> Ragged | NDArray:
 
 
 class Batches:
-    """A data set as a source of batches of about equal lengths.
+    """A source of batches from a data set; the sequences of a batch have similar lengths.
 
     Parameters
     ----------
     dataset : Dataset
         N examples.
     size : int
-        B, how many to a batch; the last may have fewer.
+        B, the number of examples in a batch; the last batch may have fewer.
     pool : int, default 50
-        In training, examples are shuffled and then ordered by length within pools of so many batches; the batches are
-        shuffled again. 1: not ordered.
+        In training, examples are shuffled, sorted by length within pools of this many batches, and cut into batches,
+        which are shuffled again. With 1 they are not sorted.
     """
 
     def __init__(self, dataset: Dataset, size: int, *, pool: int = 50) -> None:
@@ -382,11 +382,11 @@ class Batches:
         return -(-len(self.dataset) // self.size)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Go through all examples by length."""
+        """Go through all examples, sorted by length."""
         return self._cut(self._ordered(np.arange(len(self.dataset))))
 
     def __call__(self, rng: np.random.Generator) -> Iterator[Batch]:
-        """Go through all examples as drawn."""
+        """Go through all examples in a random order."""
         rows = rng.permutation(len(self.dataset))
         step = self.pool * self.size
         if self.pool > 1:
@@ -404,19 +404,20 @@ class Batches:
 
 
 class PartlyShown:
-    """A source in which a model may read some of the targets, and learns the others: each given any of them.
+    """A source in which a model reads some of the targets as input, and learns to predict the others.
 
-    Of each sequence another random share is shown, none to all. `fastrnn.nn.fill` has such a model answer one step
-    after the other, given what it has answered. Evaluation, ``for batch in source``, shows nothing.
+    Each sequence has a random share of its targets shown, between none and all. With such a model, `fastrnn.nn.fill`
+    predicts one step at a time, given the steps already predicted. In evaluation, ``for batch in source``, no targets
+    are shown.
 
     Parameters
     ----------
     batches : Batches
-        Of sequences x (T, B, n) of ids and targets y (T, B), -100 where there is none.
+        Batches of sequences x (T, B, n) of ids, and targets y (T, B), which are -100 if there is none.
     ids : ndarray of int
-        (K,), what is read in place of each target.
+        (K,), the id that is read for each target that is shown.
     column : int
-        Of x, in which it is read; before, it holds an id that says that nothing is shown.
+        The column of x in which it is read. Where no target is shown, x has an id there that says so.
     """
 
     def __init__(self, batches: Batches, ids: NDArray, column: int) -> None:
@@ -426,11 +427,11 @@ class PartlyShown:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Go through all examples with nothing shown."""
+        """Go through all examples, with no target shown."""
         return iter(self.batches)
 
     def __call__(self, rng: np.random.Generator) -> Iterator[Batch]:
-        """Go through all examples as drawn, with targets shown as drawn."""
+        """Go through all examples in a random order, with random targets shown."""
         for batch in self.batches(rng):
             if batch.y is None:
                 raise ValueError("batches: expected targets, got none")
@@ -441,23 +442,24 @@ class PartlyShown:
 
 
 class Chunks:
-    """A long sequence of ids, say a text's characters, as a source of chunks whose targets are the ids one later.
+    """A source of chunks of a long sequence of ids, such as the characters of a text. Each id's target is the next id.
 
-    It is cut into columns of equal length, read side by side. Each chunk's state follows from the one before.
+    The sequence is cut into columns of equal length, which are read side by side. Each chunk starts from the final
+    state of the chunk before.
 
     Parameters
     ----------
     ids : ndarray of int
-        (n,), n at least columns * steps + 1 to train.
+        (n,). For training n must be at least columns * steps + 1.
     columns : int
-        B. Each starts without context.
+        B. Each column starts without context.
     steps : int
-        T of a chunk.
+        T, the number of steps in a chunk.
 
     Raises
     ------
     ValueError
-        If `ids` are too few for a single step of each column.
+        If there are too few ids for one step of each column.
     """
 
     def __init__(self, ids: NDArray, columns: int, steps: int) -> None:
@@ -468,21 +470,24 @@ class Chunks:
 
     @classmethod
     def to_evaluate(cls, ids: NDArray, columns: int = 64, steps: int = 128) -> Chunks:
-        """Chunks of which few lack context: fewer columns where `ids` would not fill a chunk of each."""
+        """Return chunks for evaluation, with fewer columns if `ids` do not fill a chunk of each.
+
+        Each column starts without context, so fewer columns give a better estimate.
+        """
         return cls(ids, max(1, min(columns, (len(ids) - 1) // steps)), steps)
 
     def __len__(self) -> int:
-        """How many chunks a pass of training has."""
+        """Return how many chunks a pass of training has."""
         return (self.ids.size - self._starts()) // self.columns // self.steps
 
     def __iter__(self) -> Iterator[Batch]:
-        """Go through all of it; the last chunk may be shorter."""
+        """Go through the whole sequence; the last chunk may be shorter."""
         inputs, targets = self._cut(0)
         for t in range(0, len(inputs), self.steps):
             yield Batch(inputs[t : t + self.steps], targets[t : t + self.steps], follows=t > 0)
 
     def __call__(self, rng: np.random.Generator) -> Iterator[Batch]:
-        """Go through it in whole chunks, from a start that is drawn: chunks are cut at other places in each pass."""
+        """Go through it in whole chunks from a random start, so that each pass cuts it at other places."""
         if not len(self):
             least = self.columns * self.steps + 1
             raise ValueError(f"ids: expected at least {least} to train on (columns * steps + 1), got {self.ids.size}")
@@ -492,7 +497,7 @@ class Chunks:
             yield Batch(inputs[part], targets[part], follows=k > 0)
 
     def _starts(self) -> int:
-        """From how many places a pass may start."""
+        """Return at how many places a pass may start."""
         return max(1, min(self.steps, self.ids.size - self.columns * self.steps))
 
     def _cut(self, start: int) -> tuple[NDArray, NDArray]:

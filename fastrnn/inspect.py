@@ -1,6 +1,6 @@
-"""Seeing inside: gates and cell states over time, how far gradients reach, and whether a model's gradients are right.
+"""A look inside: gates and cell states over time, how far gradients reach, and whether a model's gradients are right.
 
-Each plot is a function that draws what another returns as arrays. Plots need matplotlib (pip install fastrnn[plot]).
+Each function that plots draws arrays that another function returns. Plots need matplotlib (pip install fastrnn[plot]).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_gradients", "gates", "gradient_norms", "plot_gates", "plot_gradient_norms"]
 
-# What is drawn of each kind of cell, and what it says.
+# What is drawn for each kind of cell, and under which title.
 PANELS = {
     "lstm": {"f": "kept: f", "i": "written: i", "o": "shown: o", "c": "cell: c"},
     "gru": {"z": "update: z", "r": "reset: r", "n": "candidate: n"},
@@ -35,14 +35,14 @@ def gates(tape: Tape, row: int = 0, *, layer: int = 0, direction: int = 0) -> di
     tape : Tape
         From the forward run of a recurrent layer.
     row : int, default 0
-        Which sequence.
+        Index of the sequence in the batch.
     layer, direction : int, default 0
-        Of which layer, from the lowest, and direction.
+        Index of the layer, from the lowest, and of the direction.
 
     Returns
     -------
     dict of str to ndarray
-        (T, H) under the names of `Tape.gates`, T being the sequence's own length.
+        (T, H) under the names of `Tape.gates`, where T is the length of this sequence.
 
     Raises
     ------
@@ -67,11 +67,11 @@ def plot_gates(
     tape, row, layer, direction
         As for `gates`.
     tokens : sequence of str
-        (T,), what was read.
+        (T,), the tokens that were read.
     names : sequence of str, optional
-        Of the gates. Default: for an LSTM f, i, o and c, for a GRU z, r and n, for an RNN h.
+        Which gates to draw. Default: f, i, o and c of an LSTM; z, r and n of a GRU; h of an RNN.
     units : index of units, optional
-        Which rows, and in which order. Default: all.
+        Which units to draw, in which order. Default: all.
 
     Returns
     -------
@@ -111,9 +111,9 @@ def plot_gates(
 
 
 def gradient_norms(layer: Recurrent, x: Any, dy: Any = None, *, rng: Any = 0) -> dict[str, NDArray]:
-    """Return how large the gradient of a loss at the end is in the states before: the vanishing gradient, measured.
+    """Return the norms of the gradients of a loss at the last step with respect to all states before it.
 
-    The loss is dy . y_T, of the last output only. Backpropagation is taken a step at a time.
+    They show how fast the gradient vanishes or explodes. The loss is dy . y_T, so it depends on the last output only.
 
     Parameters
     ----------
@@ -122,14 +122,14 @@ def gradient_norms(layer: Recurrent, x: Any, dy: Any = None, *, rng: Any = 0) ->
     x : array_like
         (T, B, I), the layer's dtype.
     dy : array_like, optional
-        (B, O). Default: a direction of length 1, drawn from `rng`, for each row.
+        (B, O). Default: for each row a random vector of length 1.
     rng : seed or numpy.random.Generator, default 0
         Source of dy.
 
     Returns
     -------
     dict of str to ndarray
-        "h" (T + 1, L, B): |dL/dh_t| of each layer, t from 0, the initial state, to T; for an LSTM "c" likewise.
+        "h" (T + 1, L, B): |dL/dh_t| of each layer, from t = 0, the initial state, to T. For an LSTM also "c".
 
     Raises
     ------
@@ -164,12 +164,12 @@ def gradient_norms(layer: Recurrent, x: Any, dy: Any = None, *, rng: Any = 0) ->
 
 
 def plot_gradient_norms(norms: Mapping[str, NDArray]) -> Figure:
-    """Draw norms of gradients over time, on a logarithmic scale, one line for each name.
+    """Draw norms of gradients over time on a logarithmic scale, with a line for each name.
 
     Parameters
     ----------
     norms : mapping of str to ndarray
-        (T + 1, ...) each, as from `gradient_norms`; further axes are averaged in the logarithm.
+        (T + 1, ...) each, as from `gradient_norms`. Over all axes but the first, the geometric mean is drawn.
 
     Returns
     -------
@@ -202,22 +202,23 @@ def check_gradients(model: Any, batch: Any, *, samples: int = 20, step: float = 
     Parameters
     ----------
     model : Model or Trainable
-        With `params` of float64, and `loss_and_grads(batch, rng)`. Parameters are changed, and put back.
+        With `params` of float64, and `loss_and_grads(batch, rng)`. Parameters are changed, and restored at the end.
     batch : object
-        What the model takes.
+        A batch that the model takes.
     samples : int, default 20
-        How many elements of each parameter are checked, drawn from those that have a gradient, at most half of them
-        from those that have none.
+        How many elements of each parameter are checked. They are drawn at random: half of them from those whose
+        gradient is 0, half from the others, as far as there are enough of either.
     step : float, default 1e-5
-        By which an element is moved to both sides.
+        How far an element is moved up and down for the difference.
     rng : seed, default 0
-        Of the choice, and of the model's dropout, the same in all runs.
+        Seed of this choice, and of the model's dropout, which is the same in all runs.
 
     Returns
     -------
     dict of str to float
-        For each parameter the largest difference, relative to its largest gradient among those checked, or to 1e-3 of
-        the largest of all. 1e-6 is right; 1e-3 is wrong.
+        For each parameter the largest difference. It is relative to the largest gradient among its elements checked, or
+        to 1e-3 of the largest gradient of the model, if that is more. With right gradients it is about 1e-6; a value of
+        1e-3 means that they are wrong.
 
     Raises
     ------
@@ -253,7 +254,7 @@ def check_gradients(model: Any, batch: Any, *, samples: int = 20, step: float = 
 
 
 def _chosen(grad: NDArray, samples: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
-    """Places of some elements: of those with a gradient, and of those without."""
+    """Return the places of some elements whose gradient is not 0, and of some whose gradient is 0."""
     some, none = np.flatnonzero(grad), np.flatnonzero(grad == 0)
     without = min(len(none), max(samples // 2, samples - len(some)))
     places = [*rng.permutation(some)[: samples - without], *rng.permutation(none)[:without]]

@@ -1,4 +1,4 @@
-"""How good answers are: accuracy, perplexity, F1 of tokens and of classes, chrF, RMSE; and counts as a baseline."""
+"""Scores of predictions: accuracy, perplexity, F1 of tokens and of classes, chrF, RMSE; and a baseline of counts."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ __all__ = ["Counts", "accuracy", "chrf", "chrf_matrix", "macro_f1", "perplexity"
 
 
 def accuracy(predictions: Any, targets: Any, ignore: int = -100) -> float:
-    """Return the share of predictions that are right.
+    """Return the share of predictions that are equal to their targets.
 
     Parameters
     ----------
     predictions, targets : sequence of int, or of sequences of int
-        Classes; or for each example those of its steps, as `ManyToMany.predict` gives them. Steps count alike, whatever
-        example they are in.
+        One class for each example; or for each example the classes of its steps, as `ManyToMany.predict` returns them.
+        All steps have the same weight, in whichever example they are.
     ignore : int, default -100
         Targets of this value do not count.
 
     Returns
     -------
     float
-        0 to 1; NaN where no target counts.
+        0 to 1; NaN if no target counts.
 
     Raises
     ------
     ValueError
-        If an example has another number of predictions than of targets.
+        If an example does not have as many predictions as targets.
     """
     p, t = _flat_pair(predictions, targets)
     counts = t != ignore
@@ -41,7 +41,7 @@ def accuracy(predictions: Any, targets: Any, ignore: int = -100) -> float:
 
 
 def macro_f1(predictions: Any, targets: Any, ignore: int = -100) -> float:
-    """Return the mean over the classes among the targets of F1, the harmonic mean of precision and recall.
+    """Return the mean F1 of the classes that occur among the targets; F1 is the harmonic mean of precision and recall.
 
     Parameters and errors are those of `accuracy`.
     """
@@ -53,7 +53,7 @@ def macro_f1(predictions: Any, targets: Any, ignore: int = -100) -> float:
 
 
 def perplexity(loss: float) -> float:
-    """Return exp of a mean cross-entropy in nats: among how many equally likely choices the model hesitates."""
+    """Return exp(loss) of a mean cross-entropy in nats: like a choice among this many equally likely ids."""
     return math.exp(loss) if loss < 700 else math.inf
 
 
@@ -68,7 +68,7 @@ def rmse(predictions: Any, targets: Any) -> float:
     Returns
     -------
     float
-        NaN where no target counts.
+        NaN if no target counts.
 
     Raises
     ------
@@ -81,19 +81,19 @@ def rmse(predictions: Any, targets: Any) -> float:
 
 
 def token_f1(predictions: Iterable[Sequence[Hashable]], targets: Iterable[Sequence[Hashable]]) -> float:
-    """Return the mean over examples of F1 of tokens, whatever their order.
+    """Return the mean over examples of the F1 of their tokens, regardless of order.
 
-    Precision and recall count each token as often as both have it. Two empty sequences agree: 1.
+    A token counts as right as often as both sequences contain it. Two empty sequences have an F1 of 1.
 
     Parameters
     ----------
     predictions, targets : iterable of sequences
-        Of tokens or ids, equally many.
+        Tokens or ids of each example; as many predictions as targets.
 
     Returns
     -------
     float
-        0 to 1; NaN where there are no examples.
+        0 to 1; NaN if there are no examples.
 
     Raises
     ------
@@ -108,12 +108,12 @@ def token_f1(predictions: Iterable[Sequence[Hashable]], targets: Iterable[Sequen
 
 
 def chrf(predictions: Sequence[str], targets: Sequence[str]) -> float:
-    """Return the corpus's chrF: F2 of n-grams of 1 to 6 characters, by sacrebleu.
+    """Return the chrF of a corpus: F2 of n-grams of 1 to 6 characters, computed by sacrebleu.
 
     Parameters
     ----------
     predictions, targets : sequence of str
-        Texts, equally many, one reference for each.
+        Texts: as many predictions as targets, which are the references.
 
     Returns
     -------
@@ -141,10 +141,10 @@ def chrf(predictions: Sequence[str], targets: Sequence[str]) -> float:
 
 
 def chrf_matrix(predictions: Sequence[str], references: Sequence[str]) -> NDArray[np.float64]:
-    """Return the chrF of each prediction against each reference, all of them at once.
+    """Return the chrF of each prediction against each reference.
 
-    Rows times weights of the references are expected scores: the prediction for which it is highest is the consensus of
-    the references (minimum Bayes risk).
+    The product with weights of the references gives expected scores. The prediction with the highest expected score is
+    the consensus of the references (minimum Bayes risk).
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def chrf_matrix(predictions: Sequence[str], references: Sequence[str]) -> NDArra
     Returns
     -------
     ndarray
-        (N, M), 0 to 100, as sacrebleu's sentence_chrf.
+        (N, M), 0 to 100, equal to those of sacrebleu's sentence_chrf.
 
     References
     ----------
@@ -169,15 +169,16 @@ def chrf_matrix(predictions: Sequence[str], references: Sequence[str]) -> NDArra
         in_p, in_r = np.diff(p.indptr)[:, None], np.diff(r.indptr)
         precision += both / np.maximum(in_p, 1)
         recall += both / np.maximum(in_r, 1)
-        orders += (in_p > 0) & (in_r > 0)  # orders that either is too short for do not count
+        orders += (in_p > 0) & (in_r > 0)  # an order counts only if both texts are long enough for it
     precision, recall = precision / np.maximum(orders, 1), recall / np.maximum(orders, 1)
     return 100 * 5 * precision * recall / np.maximum(4 * precision + recall, 1e-16)
 
 
 def _ngrams(texts: Sequence[str], n: int, columns: dict[Any, int]) -> csr_array:
-    """Which n-grams each text has, a row each: a 1 for the first of a kind, one for the second, and so on.
+    """Return a matrix with a row for each text, which has a 1 for each n-gram in it.
 
-    So products of rows are numbers of n-grams that both have. Spaces do not count. `columns` grows.
+    The first, second and later occurrences of an n-gram have columns of their own. So the product of two rows is the
+    number of n-grams that both texts have. Spaces do not count. `columns` gives the columns; new ones are added.
     """
     indices: list[int] = []
     ends = [0]
@@ -192,20 +193,22 @@ def _ngrams(texts: Sequence[str], n: int, columns: dict[Any, int]) -> csr_array:
 
 
 class Counts:
-    """Naive Bayes that backs off: classes as they were counted, a baseline without a network.
+    """Naive Bayes with back-off: a baseline without a network that predicts classes from counts.
 
     Parameters
     ----------
     examples : iterable of (target, chains)
-        What is counted; targets that are not among `targets` are left out. All examples have as many chains. A chain
-        has what the target may depend on as hashable keys, at least one, from the general to the special: say a word's
-        last letter, and then the word. The last chain is of all that the others are of, such as pairs of words, and
-        begins with what these give, taken for independent.
+        The examples to count. Those whose target is not among `targets` are left out. A chain is a list of one or more
+        hashable keys that the target may depend on, from the general to the special, such as a word's last letter and
+        then the word itself. All examples have the same number of chains. Chains but the last are taken as independent
+        of each other, and their probabilities are multiplied. The last chain has keys that join what the others are
+        about, such as a pair of words, and starts from that product.
     targets : sequence
         The K classes, each once.
     weight : float, default 5.0
-        What is believed after a key is what was counted for it, and `weight` times what the key before it gives. The
-        first key follows the shares of all targets, each of them counted once more.
+        How much a key's counts are smoothed. The probabilities after a key are in proportion to the counts of that key
+        plus `weight` times the probabilities after the key before it. Before the first key they are the shares of all
+        targets, each counted once more than it occurs.
 
     Attributes
     ----------
@@ -234,7 +237,7 @@ class Counts:
         return self._given(joint, belief / belief.sum())
 
     def accuracy(self, examples: Iterable[Any]) -> float:
-        """Return the share of examples whose target is the likeliest given their chains; NaN where there are none."""
+        """Return the share of examples whose target is the likeliest given their chains; NaN if there are none."""
         right = [self.targets[int(self(chains).argmax())] == target for target, chains in examples]
         return float(np.mean(right)) if right else math.nan
 
@@ -248,7 +251,7 @@ class Counts:
 
 
 def _keys(chains: Iterable[Iterable[Hashable]]) -> list[list[Hashable]]:
-    """Each chain's keys, marked with its number and their place in it."""
+    """Return the keys of each chain, each with the number of the chain and its place in it."""
     return [[(n, depth, key) for depth, key in enumerate(chain)] for n, chain in enumerate(chains)]
 
 
@@ -257,7 +260,7 @@ def _plain(tokens: Any) -> list[Any]:
 
 
 def _flat_pair(predictions: Any, targets: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Both as flat arrays, after each example's shapes were compared."""
+    """Return both as flat arrays, after comparing the shapes of each example."""
     p, t = [np.asarray(a) for a in predictions], [np.asarray(a) for a in targets]
     if len(p) != len(t):
         raise ValueError(f"predictions: expected as many as targets, {len(t)}, got {len(p)}")

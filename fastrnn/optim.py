@@ -1,8 +1,8 @@
 """Optimisers over dicts of NumPy arrays: SGD, Adam and AdamW; schedules of learning rates; clipping of gradients.
 
-An optimiser keeps the very arrays it is given and updates them in place; it allocates its state and one small scratch
-array when it is made, and nothing afterwards. It walks through each array in blocks that stay in cache, so the dozen
-NumPy operations of a step read and write memory once.
+An optimiser keeps the arrays that it is given and updates them in place. Its state and one small scratch array are
+allocated when it is made; a step allocates no arrays. A step goes through each parameter in blocks that stay in cache,
+so that its dozen NumPy operations read and write memory only once.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ __all__ = [
     "warmup_linear",
 ]
 
-# The share of the highest learning rate, given the share of the training that is done, 0 to 1.
+# From the share of the training that is done, 0 to 1, to the factor of the highest learning rate.
 Schedule = Callable[[float], float]
 
-# Elements in a block of an update: a parameter, its gradient, two moments and the scratch array take 640 KiB in
-# float32 and stay in L2. A quarter of this pays a third more for NumPy's calls; whole arrays, half as much again for
-# memory.
+# Elements in a block of an update. Blocks of a parameter, its gradient, two moments and the scratch array take 640 KiB
+# in float32 and stay in L2. With a quarter of this size, a step takes a third longer because of NumPy's calls; with
+# whole arrays, half as long again because of memory.
 BLOCK = 1 << 15
 
-# Elements in a block of a norm: OpenBLAS gives dot products above 10,000 to threads, whose number shows in the sum.
+# Elements in a block of a norm. OpenBLAS uses threads for dot products above 10,000, and their number changes the sum.
 NORM_BLOCK = 1 << 13
 
 
 class Optimizer:
-    """Checks, blocks and state, which all optimisers share. `_moments` names the arrays of state per parameter."""
+    """The base class of optimisers: checks, blocks and state. `_moments` names a parameter's arrays of state."""
 
     _moments: tuple[str, ...] = ()
 
@@ -65,7 +65,7 @@ class Optimizer:
         self._steps = 0
 
     def step(self, grads: Mapping[str, NDArray]) -> None:
-        """Update the parameters in place. `grads` are only read.
+        """Update the parameters in place. `grads` is not changed.
 
         Parameters
         ----------
@@ -75,7 +75,7 @@ class Optimizer:
         Raises
         ------
         TypeError, ValueError
-            If a name is missing or unknown, or a gradient has a wrong dtype or shape; nothing is updated then.
+            If a name is missing or unknown, or a gradient has a wrong dtype or shape. Nothing is updated then.
         """
         checked = _checked(grads, self._params, "grads")
         self._steps += 1
@@ -89,11 +89,11 @@ class Optimizer:
                 self._update(part, g[block], [s[block] for s in state], scratch[: part.size])
 
     def _update(self, p: NDArray, g: NDArray, state: list[NDArray], scratch: NDArray) -> None:
-        """Update one block of one parameter. `g` is read only, `scratch` is free for use."""
+        """Update one block of one parameter. `g` must not be changed; `scratch` may be."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, NDArray]:
-        """Return copies of what resuming needs: "step" and "lr" (0-d), and the moments under "moment.parameter"."""
+        """Return copies of all state: "step" and "lr" (0-d), and the moments under "moment.parameter"."""
         state = {"step": np.array(self._steps), "lr": np.array(float(self.lr))}
         for moment, arrays in self._state.items():
             for name, value in arrays.items():
@@ -101,17 +101,17 @@ class Optimizer:
         return state
 
     def load_state_dict(self, mapping: Mapping[str, Any]) -> None:
-        """Take over the state of an optimiser of the same kind over parameters of the same names and shapes.
+        """Load the state of an optimiser of the same kind, whose parameters had the same names and shapes.
 
         Parameters
         ----------
         mapping : mapping of str to array_like
-            From `state_dict`. Hyperparameters other than lr are those given to the constructor.
+            From `state_dict`. It sets lr; other hyperparameters stay as given to the constructor.
 
         Raises
         ------
         TypeError, ValueError
-            If a name is missing or unknown, or an array has a wrong dtype or shape; nothing is changed then.
+            If a name is missing or unknown, or an array has a wrong dtype or shape. Nothing is changed then.
         """
         checked = _checked(mapping, self.state_dict(), "mapping")
         self._steps, self.lr = int(checked["step"]), float(checked["lr"])
@@ -132,7 +132,7 @@ class SGD(Optimizer):
     lr : float
         Learning rate; the attribute `lr` may be set between steps.
     momentum : float, default 0.0
-        How much of the last step's b stays.
+        The factor of the b of the step before.
     nesterov : bool, default False
         Step along g + momentum*b instead of b.
     weight_decay : float, default 0.0
@@ -166,7 +166,7 @@ class SGD(Optimizer):
             b *= self.momentum
             b += g
             if self.nesterov:
-                # p -= lr*(g + momentum*b) in two parts: g may lie in scratch, and there is no other place for the sum.
+                # p -= lr*(g + momentum*b) in two parts, because g may be in scratch, so there is no array for the sum.
                 np.multiply(g, float(self.lr), out=scratch)
                 p -= scratch
                 np.multiply(b, float(self.lr) * self.momentum, out=scratch)
@@ -190,9 +190,9 @@ class Adam(Optimizer):
     lr : float, default 1e-3
         Learning rate; the attribute `lr` may be set between steps.
     betas : pair of float, default (0.9, 0.999)
-        How much of m and v stays in a step; each in [0, 1).
+        The factors of the m and v of the step before, each in [0, 1).
     eps : float, default 1e-8
-        Keeps the quotient finite.
+        Added to the denominator, so that the quotient stays finite.
 
     Raises
     ------
@@ -244,7 +244,7 @@ class AdamW(Adam):
     params, lr, betas, eps
         As for `Adam`.
     weight_decay : float, default 0.01
-        The share of p, times lr, that a step takes away.
+        A step subtracts lr*weight_decay*p.
 
     Raises
     ------
@@ -269,17 +269,17 @@ class AdamW(Adam):
 
 
 def constant(warm_up: float = 0.0) -> Schedule:
-    """A schedule that rises over the share `warm_up` of the training, and then stays."""
+    """Return a schedule that rises linearly over the share `warm_up` of the training, and then stays."""
     return _warmed(warm_up, lambda rest: 1.0)
 
 
 def warmup_linear(warm_up: float = 0.02, final: float = 0.0) -> Schedule:
-    """A schedule that rises over the share `warm_up` of the training, then falls straight to `final`."""
+    """Return a schedule that rises linearly over the share `warm_up`, then falls linearly to `final`."""
     return _warmed(warm_up, lambda rest: 1 + (final - 1) * rest)
 
 
 def warmup_cosine(warm_up: float = 0.02, final: float = 0.01) -> Schedule:
-    """A schedule that rises over the share `warm_up` of the training, then falls along a half cosine to `final`.
+    """Return a schedule that rises linearly over the share `warm_up`, then falls along half a cosine to `final`.
 
     References
     ----------
@@ -289,37 +289,37 @@ def warmup_cosine(warm_up: float = 0.02, final: float = 0.01) -> Schedule:
 
 
 def step_decay(places: Sequence[float] = (0.5, 0.75), factor: float = 0.1, warm_up: float = 0.0) -> Schedule:
-    """A schedule that is multiplied by `factor` at each of the `places`, shares of what follows the warm-up."""
+    """Return a schedule multiplied by `factor` at each of the `places`, shares of the training after the warm-up."""
     return _warmed(warm_up, lambda rest: factor ** sum(rest >= place for place in places))
 
 
 def _warmed(warm_up: float, after: Schedule) -> Schedule:
-    """Linear up to the share `warm_up`, then `after` of the share of the rest."""
+    """Return a schedule that rises linearly until `warm_up`, and is then `after` of the share of the rest."""
     warm_up = validate.probability("warm_up", warm_up)
     return lambda done: done / warm_up if done < warm_up else after((done - warm_up) / (1 - warm_up))
 
 
 def clip_grad_norm(grads: Mapping[str, NDArray], max_norm: float) -> float:
-    """Scale gradients, in place, so that their norm together is at most `max_norm`.
+    """Scale gradients in place, so that the norm of all of them together is at most `max_norm`.
 
     Parameters
     ----------
     grads : mapping of str to ndarray
-        Changed in place: multiplied by max_norm / (norm + 1e-6) where that is less than 1, as in PyTorch.
+        Changed in place: multiplied by max_norm / (norm + 1e-6) if that is less than 1, as in PyTorch.
     max_norm : float
-        At least 0; infinity only measures.
+        At least 0. Infinity: nothing is scaled.
 
     Returns
     -------
     float
-        The norm of all gradients together before scaling, summed in float64. Where it is not finite the gradients are
-        of no use, as in PyTorch: after an infinite norm finite ones are 0 and others NaN, after a NaN all are NaN.
-        Skip the step then: ``if math.isfinite(norm): optimizer.step(grads)``.
+        The norm of all gradients together before scaling, summed in float64. If it is not finite, the gradients are of
+        no use afterwards, as in PyTorch: with an infinite norm, finite gradients become 0 and others NaN; with a NaN,
+        all become NaN. Skip the step then: ``if math.isfinite(norm): optimizer.step(grads)``.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or value, or a gradient is read-only; nothing is scaled then.
+        If an argument has a wrong type or value, or a gradient is read-only. Nothing is scaled then.
     """
     max_norm = validate.at_least_zero("max_norm", max_norm, infinite=True)
     if not isinstance(grads, Mapping):
@@ -337,18 +337,18 @@ def clip_grad_norm(grads: Mapping[str, NDArray], max_norm: float) -> float:
         for start in range(0, flat.size, NORM_BLOCK):
             part = flat[start : start + NORM_BLOCK]
             wide = scratch[: part.size]
-            wide[...] = part  # float64: a float32's square may overflow
+            wide[...] = part  # in float64, because the square of a float32 may overflow
             total += float(wide @ wide)
     norm = math.sqrt(total)
     scale = max_norm / (norm + 1e-6)
-    if not scale >= 1:  # so that NaN counts as less
+    if not scale >= 1:  # true for NaN as well
         for g in grads.values():
             g *= scale
     return norm
 
 
 def _checked(mapping: Mapping[str, Any], like: Mapping[str, NDArray], argument: str) -> dict[str, NDArray]:
-    """The arrays of `mapping`, which must have the names, shapes and dtypes of `like`."""
+    """Return the arrays of `mapping` after checking that they have the names, shapes and dtypes of `like`."""
     if not isinstance(mapping, Mapping):
         raise TypeError(f"{argument}: expected names and arrays, got {type(mapping).__name__}")
     if mapping.keys() != like.keys():

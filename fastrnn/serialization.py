@@ -1,7 +1,7 @@
-"""Arrays and a few words about them in one file: .npz, or .safetensors where that package is installed.
+"""Arrays and metadata in one file: .npz, or .safetensors if that package is installed.
 
-Neither format can carry code, and none is executed. A file is written beside its place and moved there, so that a
-crash leaves the old file or the new one.
+Reading a file never executes code from it. A file is written under a temporary name and then renamed, so that after a
+crash there is either the old file or the new one.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from numpy.typing import NDArray
 
 __all__ = ["check_path", "load", "save"]
 
-# The entry of an .npz that holds the metadata: JSON in UTF-8. Any other reader sees one more array, of bytes.
+# The entry of an .npz that holds the metadata, JSON in UTF-8. Other readers see it as one more array, of bytes.
 METADATA = "__metadata__"
 
 
 def save(
     path: str | os.PathLike[str], tensors: Mapping[str, NDArray], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write arrays to a file, which is replaced at once when all is written.
+    """Write arrays to a file. An existing file is replaced when all is written.
 
     Parameters
     ----------
     path : path-like
         Ends in .npz or .safetensors, which selects the format.
     tensors : mapping of str to ndarray
-        Arrays of booleans or numbers (of objects or text: no). safetensors knows no complex128 and no longdouble.
+        Arrays of booleans or numbers, not of objects or text. safetensors has no complex128 and no longdouble.
     metadata : mapping of str to str, optional
-        Words to keep with them.
+        Texts to keep with the arrays.
 
     Raises
     ------
     TypeError, ValueError
-        If a name, an array or the path's suffix cannot be stored; nothing is written then.
+        If a name or an array cannot be stored, or the path's suffix is unknown. Nothing is written then.
     ImportError
         If the path ends in .safetensors and safetensors is not installed.
     OSError
-        If the file cannot be written; an old one is as before.
+        If the file cannot be written. An existing file is then unchanged.
     """
     check_path(path)
     arrays = {_text("tensors", name): _plain(name, value) for name, value in tensors.items()}
@@ -57,7 +57,7 @@ def save(
             raise ValueError(
                 f"tensors: expected names without null characters and other than {METADATA!r}, got {name!r}"
             )
-    target = Path(os.path.realpath(path))  # a symbolic link stays, what it points to is replaced
+    target = Path(os.path.realpath(path))  # a symbolic link stays, and the file that it points to is replaced
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:
@@ -85,7 +85,7 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray], dict[str, st
     -------
     tensors : dict of str to ndarray
     metadata : dict of str to str
-        Empty where the file has none.
+        Empty if the file has none.
 
     Raises
     ------
@@ -129,8 +129,8 @@ def check_path(path: str | os.PathLike[str]) -> None:
             ) from None
 
 
-# What the readers raise for files that are not what they should be. A MemoryError may be one: a header that claims an
-# array far beyond the file. The rest come out of zipfile, OSError (EINVAL) from seeking to where the file says.
+# What the readers raise for damaged files. A MemoryError may come from a header that claims an array much larger than
+# the file. The others come from zipfile, and OSError (EINVAL) from seeking to a position that the file gives.
 _DAMAGE = (
     ValueError, MemoryError, OverflowError, EOFError, NotImplementedError, RuntimeError, struct.error, OSError,
     zipfile.BadZipFile, zlib.error,
@@ -178,7 +178,7 @@ def _read_safetensors(file: BinaryIO) -> tuple[dict[str, NDArray], dict[str, str
         raise ValueError(str(error)) from error
     except KeyError as error:  # bfloat16 and float8
         raise ValueError(f"dtype {error.args[0]}, which NumPy does not have") from error
-    (size,) = struct.unpack_from("<Q", data)  # the header's; that it is sound has just been checked
+    (size,) = struct.unpack_from("<Q", data)  # of the header, which `load` above has checked
     return tensors, json.loads(data[8 : 8 + size]).get("__metadata__", {})
 
 

@@ -1,7 +1,8 @@
 """The training loop: batches, steps, evaluations, the best parameters, checkpoints, progress.
 
-Whatever is random in a step or in the order of batches is a function of the seed and of the step's or the pass's
-number. So a checkpoint holds no generator's state, and a run that was killed goes on to the bits of one that was not.
+All random numbers of a step depend only on the seed and the number of the step, and the order of batches only on the
+seed and the number of the pass. So a checkpoint needs no state of a generator, and a run that was killed and resumed
+has the same bits at its end as one that was not.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from fastrnn.params import copy_in
 __all__ = ["Report", "Source", "Trainable", "Trainer", "evaluate", "own_threads_only"]
 
 FORMAT = "fastrnn.checkpoint 1"
-MEAN_OVER = 50  # steps of the running mean of the loss
+MEAN_OVER = 50  # the running mean of the loss is over about this many steps
 
 Source: TypeAlias = Callable[[np.random.Generator], Iterable[Any]]
 
 
 class Trainable(Protocol):
-    """What is trained: every `fastrnn.nn.Model`, and what a user writes like one. A batch is what the source yields."""
+    """What can be trained: a `fastrnn.nn.Model`, or any object with these two. A batch is what the source yields."""
 
     @property
     def params(self) -> dict[str, NDArray]: ...
@@ -53,15 +54,16 @@ class Report:
     step : int
         Steps so far.
     epoch : int
-        Passes through the data that are over.
+        Completed passes through the data.
     fraction : float
-        Share of the budget that is spent, 0 to 1.
+        Share of the budget that is used, 0 to 1.
     loss : float
-        Training loss: a running mean over about the last 50 steps.
+        Training loss: a running mean over about the last 50 steps. A loss that is not finite stays out of the mean; the
+        report of its own step gives it as it is, so that a training which diverges shows it.
     rate : float
-        Targets learned from, per second of training; evaluations do not count.
+        Targets per second of training; the time of evaluations does not count.
     score : float or None
-        Of the evaluation, where there has just been one.
+        The score, if this step was followed by an evaluation.
     """
 
     step: int
@@ -74,75 +76,77 @@ class Report:
 
 @dataclasses.dataclass
 class _Progress:
-    """What a checkpoint says besides arrays: plain numbers only."""
+    """The part of a checkpoint that is not arrays: plain numbers only."""
 
     step: int = 0
     epoch: int = 0
-    position: int = 0  # batches of the epoch that are done
+    position: int = 0  # completed batches of the epoch
     evaluations: int = 0
     since_best: int = 0  # evaluations without a better score
     best_score: float | None = None
     mean_loss: float = 0.0
+    losses: int = 0  # in the mean: those that are finite
     targets: int = 0
-    seconds: float = 0.0  # spent, evaluations included
-    evaluating: float = 0.0  # seconds of them
-    carried: str | None = None  # the state's kind: "h" or "hc"
+    seconds: float = 0.0  # so far, evaluations included
+    evaluating: float = 0.0  # seconds of evaluations
+    carried: str | None = None  # the kind of the carried state: "h" or "hc"
     finished: bool = False
 
 
 class Trainer:
-    """Trains a model in place, for as long as a budget lasts or the score improves.
+    """Trains a model in place, until the budget is used or the score no longer improves.
 
-    ``trainer.fit()`` does all of it, with a progress bar; ``for report in trainer`` gives back control after each step.
+    ``trainer.fit()`` runs the whole training, with a progress bar. ``for report in trainer`` runs one step at a time.
 
     Parameters
     ----------
     model : Model or Trainable
         Has `params` and `loss_and_grads`.
     optimizer : fastrnn.optim.Optimizer
-        Over ``model.params``. Its learning rate is the highest; the schedule lowers it.
+        Of ``model.params``. Its learning rate is the highest of the training; the schedule lowers it.
     batches : callable
         From a Generator to the batches of one pass: a `fastrnn.data.Batches`, a `Chunks`, or a function. The same state
         of the generator must give the same batches.
     valid : iterable of batches or callable, optional
-        What is evaluated: batches held out, for the mean loss; or else a function of the model that returns a score,
-        such as an accuracy. Default: nothing; the last parameters are the result then.
+        How the model is evaluated: by its mean loss on these batches, or by a function of the model that returns a
+        score, such as an accuracy. Default: no evaluation; then the last parameters are the result.
     maximize : bool, default False
         Whether a higher score is better.
     epochs, steps, seconds : number, optional
-        The budget, exactly one of them: passes (`batches` must have a length then), steps, or time, evaluations
-        included. With `seconds` no two runs are quite alike.
+        The budget; exactly one must be given. `epochs` counts passes, for which `batches` must have a length; `steps`
+        counts steps; `seconds` is time, evaluations included, so that the result depends on the machine's speed.
     schedule : callable, default optim.constant()
-        From the share of the budget that is spent to the share of the learning rate.
+        From the share of the budget that is used to the factor of the learning rate.
     max_norm : float, default 1.0
-        To which gradients are clipped; infinity for no clipping. A step whose gradients are not finite is left out.
+        The norm to which gradients are clipped; infinity for no clipping. A step whose gradients are not finite is
+        skipped.
     evaluations : int, optional
-        How often, at even distances and at last at the end. Default: `epochs`, else 10.
+        How many evaluations there are: at even distances, the last one at the end. Default: `epochs`, else 10.
     patience : int, optional
-        Training ends after so many evaluations without a better score. Default: it does not.
+        Training ends after this many evaluations without a better score. Default: it does not.
     checkpoint : path-like, optional
         A file, .npz or .safetensors, that is written after each evaluation, when `fit` is interrupted, and at the end.
-        If it is there at the start, training goes on from it. The model, the data and all arguments must be the same.
+        If it exists at the start, training goes on from it. The model, the data and all arguments must be the same.
     every : int, optional
-        Steps from one checkpoint to the next, besides.
+        Additionally, a checkpoint is written each time this many steps are done.
     seed : int, default 0
-        Of the order of batches and of dropout.
+        Seed of the order of batches and of dropout.
     unit : str, default "targets"
-        What reports of speed count.
+        The name of what speed is measured in, for the display.
 
     Attributes
     ----------
     best_score : float or None
-        The best so far; None before the first evaluation.
+        The best score so far; None before the first evaluation.
     best_params : dict of str to ndarray
-        Copies of the parameters that had it; the model's own before the first.
+        Copies of the parameters that had the best score; the model's own arrays before the first evaluation.
     interrupted : bool
         Whether Ctrl-C ended `fit`.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument makes no sense, or the checkpoint is not one of such a training.
+        If an argument has a wrong type or value, or the checkpoint is one of another training.
     """
 
     def __init__(
@@ -173,7 +177,7 @@ class Trainer:
         self.interrupted = False
         self.best_params = model.params
         self._at = _Progress()
-        self._state: Any = None  # what is carried from batch to batch
+        self._state: Any = None  # the recurrent state that is carried from batch to batch
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         if self.checkpoint is not None:
             serialization.check_path(self.checkpoint)
@@ -188,15 +192,15 @@ class Trainer:
     def fit(self, *, progress: bool = True, console: Any = None) -> float | None:
         """Train to the end, and leave the best parameters in the model.
 
-        The first Ctrl-C ends training after the step in hand, with a checkpoint; a second one raises as usual.
+        The first Ctrl-C ends training after the current step and writes the checkpoint, if there is one. A second one
+        raises KeyboardInterrupt as usual.
 
         Parameters
         ----------
         progress : bool, default True
-            Whether to write to the console: a line for each evaluation and, where rich is installed and it is a
-            terminal, a bar.
+            Whether to print a line for each evaluation and, on a terminal and if rich is installed, a progress bar.
         console : rich.console.Console, optional
-            Where to. Default: stderr.
+            Where to print. Default: stderr.
 
         Returns
         -------
@@ -215,7 +219,7 @@ class Trainer:
         return self.best_score
 
     def __iter__(self) -> Iterator[Report]:
-        """Train until the budget is spent; yield after each step. The best parameters are in `best_params`."""
+        """Train until the end; yield a report after each step. The best parameters are in `best_params`."""
         at = self._at
         with own_threads_only():
             before = time.perf_counter() - at.seconds
@@ -224,9 +228,8 @@ class Trainer:
                 for batch in itertools.islice(self.batches(rng), at.position, None):
                     none_yet = False
                     self.optimizer.lr = self.lr * self.schedule(self._fraction(at.step + 1))
-                    loss = self.learn(batch)
+                    loss = self._averaged(self.learn(batch))
                     at.step, at.position = at.step + 1, at.position + 1
-                    at.mean_loss += (loss - at.mean_loss) / min(at.step, MEAN_OVER)
                     at.seconds = time.perf_counter() - before
                     score = self._evaluate_when_due()
                     at.seconds = time.perf_counter() - before
@@ -234,7 +237,7 @@ class Trainer:
                     due = at.finished or score is not None or (self.every is not None and at.step % self.every == 0)
                     if due and self.checkpoint is not None:
                         self.save()
-                    yield self._report(score)
+                    yield self._report(loss, score)
                     if at.finished:
                         return
                 if none_yet and not at.position:
@@ -261,7 +264,7 @@ class Trainer:
         ValueError
             If there is no `checkpoint`.
         OSError
-            If it cannot be written; an old one is as before.
+            If the file cannot be written. An existing file is then unchanged.
         """
         if self.checkpoint is None:
             raise ValueError("checkpoint: expected a path, given to the trainer, got None")
@@ -278,7 +281,7 @@ class Trainer:
         serialization.save(self.checkpoint, tensors, words)
 
     def _resume(self, path: Path) -> None:
-        """Take over a checkpoint, all of it or, on an error, nothing."""
+        """Continue from a checkpoint. On an error, nothing is changed."""
         tensors, words = serialization.load(path)
         try:
             if words.get("format") != FORMAT:
@@ -306,7 +309,7 @@ class Trainer:
             self.best_params = copies
 
     def _run(self) -> str:
-        """What must be the same for a run to go on: not all of it, but what is likely to be another's."""
+        """Return the arguments that are compared to detect the checkpoint of another training. They are not all."""
         words = {
             "optimizer": type(self.optimizer).__name__, "lr": float(self.lr), "seed": self.seed, "steps": self.steps,
             "seconds": self.seconds, "evaluations": self.evaluations, "patience": self.patience,
@@ -320,7 +323,7 @@ class Trainer:
         return min(1.0, self._at.seconds / max(self.seconds or 0.0, 1e-9))
 
     def _evaluate_when_due(self) -> float | None:
-        """Evaluate if it is time, keep the parameters if they are the best, and return the score."""
+        """If an evaluation is due, evaluate, keep the parameters if they are the best, and return the score."""
         at = self._at
         due = (
             at.step * self.evaluations // self.steps  # in integers: exact at the end of an epoch
@@ -341,11 +344,20 @@ class Trainer:
             at.finished |= self.patience is not None and at.since_best >= self.patience
         return score
 
-    def _report(self, score: float | None) -> Report:
+    def _averaged(self, loss: float) -> float:
+        """Return the running mean with this step's loss in it, or the loss alone where it is not finite."""
+        if not math.isfinite(loss):
+            return loss
+        at = self._at
+        at.losses += 1
+        at.mean_loss += (loss - at.mean_loss) / min(at.losses, MEAN_OVER)
+        return at.mean_loss
+
+    def _report(self, loss: float, score: float | None) -> Report:
         at = self._at
         rate = at.targets / max(at.seconds - at.evaluating, 1e-9)
         fraction = 1.0 if at.finished else self._fraction(at.step)
-        return Report(at.step, at.epoch, fraction, at.mean_loss, rate, score)
+        return Report(at.step, at.epoch, fraction, loss, rate, score)
 
 
 def evaluate(model: Any, batches: Iterable[Batch]) -> float:
@@ -356,9 +368,9 @@ def evaluate(model: Any, batches: Iterable[Batch]) -> float:
     Parameters
     ----------
     model : Model
-        Or anything whose `loss` takes a batch and returns a `fastrnn.nn.Loss`.
+        Or any object whose `loss` takes a batch and returns a `fastrnn.nn.Loss`.
     batches : iterable of Batch
-        In order.
+        In their order.
 
     Returns
     -------
@@ -377,8 +389,8 @@ def evaluate(model: Any, batches: Iterable[Batch]) -> float:
 def own_threads_only(engine: str | None = None) -> AbstractContextManager[None]:
     """Hold NumPy's BLAS to one thread, unless it is the engine's own; default: the current engine.
 
-    Its threads spin for 0.1 s after the little they have to do here (the linear layers), and would halve the speed of
-    the recurrent layers'.
+    In training, it only multiplies matrices of linear layers. After that its threads would spin for 0.1 s and halve the
+    speed of the recurrent layers, which have threads of their own.
     """
     return nullcontext() if (engine or engines.current().name) == "reference" else blas.numpy_threads(1)
 
@@ -389,7 +401,7 @@ def _under(tensors: dict[str, NDArray], prefix: str) -> dict[str, NDArray]:
 
 @contextmanager
 def _interrupt_noted() -> Iterator[threading.Event]:
-    """Set the event at the first Ctrl-C, so that a training step is not torn; a second one raises as usual."""
+    """Set the event at the first Ctrl-C, so that no step is interrupted in the middle; a second one raises as usual."""
     noted = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield noted
@@ -407,7 +419,7 @@ def _interrupt_noted() -> Iterator[threading.Event]:
 
 
 class _Display:
-    """Lines and, with rich on a terminal, a bar."""
+    """Prints a line for each evaluation and, with rich on a terminal, a progress bar."""
 
     def __init__(self, trainer: Trainer, on: bool, console: Any) -> None:
         self._trainer, self._on, self._console = trainer, on, console
@@ -417,7 +429,7 @@ class _Display:
                 from rich.console import Console
 
                 self._console = Console(stderr=True, highlight=False)
-            except ImportError:  # lines only
+            except ImportError:  # without rich, lines only
                 pass
 
     def __enter__(self) -> _Display:

@@ -1,4 +1,4 @@
-"""What every test shares: the engine it runs on, the variants of the cells, and how hypothesis looks for examples."""
+"""Fixtures that all tests share, and the settings of hypothesis."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.enviro
 
 @pytest.fixture(autouse=True)
 def float_flags_are_as_before() -> Iterator[None]:
-    """Whatever a test does, and whatever errors it provokes: what a call sets, it puts back."""
+    """After each test, the thread's floating-point control flags are what they were before it."""
     before = control()
     yield
     assert control() == before
@@ -31,21 +31,21 @@ def float_flags_are_as_before() -> Iterator[None]:
 
 @pytest.fixture(params=fastrnn.engines.available())
 def engine(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The engine's name; calls from the test's thread use it."""
+    """Each engine in turn, by its name; calls from the test's thread use it."""
     with fastrnn.engines.use(request.param):
         yield request.param
 
 
 @pytest.fixture(params=[name for name in fastrnn.engines.available() if name != "reference"])
 def compiled(request: pytest.FixtureRequest) -> Iterator[str]:
-    """As `engine`, but only those that promise something about memory and threads: the reference is just NumPy."""
+    """As `engine`, but without the reference, which is plain NumPy and promises nothing about memory and threads."""
     with fastrnn.engines.use(request.param):
         yield request.param
 
 
 @pytest.fixture(params=native.isa_names())
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    """An instruction set that this machine runs; the kernels called directly are this one's."""
+    """Each instruction set that this machine has, by its name; kernels that a test calls directly use it."""
     before = native.isa_selected()
     assert native.isa_select(request.param)
     yield request.param
@@ -75,7 +75,7 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture
 def thread_count() -> Iterator[None]:
-    """For tests that set the process's thread count: it is put back."""
+    """For tests that set the process's number of threads: restores it afterwards."""
     before = fastrnn.get_num_threads()
     yield
     fastrnn.set_num_threads(before)
@@ -83,7 +83,7 @@ def thread_count() -> Iterator[None]:
 
 @pytest.fixture
 def small_cases(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Adds the cases "tiny" and "step" to those of the benchmark."""
+    """Adds the small cases "tiny" and "step" to those of the benchmark."""
     from fastrnn.bench import CASES, Sizes
 
     monkeypatch.setitem(CASES, "tiny", Sizes(4, 3, 5, 67))

@@ -1,4 +1,4 @@
-"""Gradients by central differences."""
+"""Gradients by central differences, to compare computed gradients with."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,10 @@ __all__ = ["central_differences"]
 def central_differences(
     losses: Callable[[], NDArray], variables: dict[str, NDArray], step: float = 1e-5
 ) -> dict[str, NDArray]:
-    """Gradients of several losses at once: name -> (losses, *shape). `losses` reads the variables' arrays."""
+    """Return the gradients of several losses at once: name -> (losses, *shape).
+
+    `losses` computes the losses from the variables' arrays, whose elements are changed one at a time and restored.
+    """
     gradients = {}
     for name, variable in variables.items():
         flat = variable.reshape(-1)

@@ -1,4 +1,4 @@
-"""What tests run on: variants of the cells, random calls, layouts of arrays, and hypothesis strategies over them."""
+"""Inputs of tests: variants of the cells, random calls, layouts of arrays, and hypothesis strategies over them."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ VARIANTS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "gru-before-replace": (fastrnn.GRU, {"reset_after": False, "update_gate": "replace"}),
 }
 
-# On, below and above the widths of vectors (4, 8, 16 values) and of tiles made of them.
+# Sizes at, just below and just above the widths of vectors (4, 8, 16 values) and of tiles of several vectors.
 WIDTHS = (1, 2, 3, 4, 5, 8, 15, 16, 17, 31, 33, 64, 83)
 
 
 def build_layer(variant: str, input_size: int, hidden_size: int, **options: Any) -> Any:
-    """A layer of the variant; parameters from seed 0 unless `rng` says otherwise."""
+    """Build a layer of the variant; its parameters are drawn from seed 0 unless `rng` says otherwise."""
     cell, own = VARIANTS[variant]
     options = {"rng": 0} | own | options
     if options.get("proj_size") == "half":
-        options["proj_size"] = hidden_size // 2  # of one hidden unit there is no smaller projection: none then
+        options["proj_size"] = hidden_size // 2  # 0, so no projection, where there is one hidden unit only
     return cell(input_size, hidden_size, **options)
 
 
@@ -46,7 +46,7 @@ def random_call(
     layer: Any, T: int, B: int, rng: np.random.Generator, *, batched: bool = True, state: bool = True,
     lengths: bool = False, resets: bool = False,
 ) -> Call:  # fmt: skip
-    """Normally distributed arguments of a run and gradients of its results."""
+    """Draw the arguments of a run, and the gradients of its results, from a normal distribution."""
 
     def normal(*shape: int) -> NDArray:
         return rng.standard_normal(shape).astype(layer.dtype)
@@ -70,7 +70,7 @@ def random_call(
     )
 
 
-# ---- Layouts: the same values, lying otherwise in memory ---------------------------------------------------------
+# ---- Layouts: the same values, arranged differently in memory ----------------------------------------------------
 
 
 def _spaced(a: NDArray) -> NDArray:
@@ -120,7 +120,7 @@ LAYOUTS: dict[str, Callable[[NDArray], NDArray]] = {
 
 @dataclass
 class Case:
-    """A layer and a call of it, in few words, so that a failing example can be read and run again."""
+    """A layer and a call of it in a short form, so that a failing example can be read and run again."""
 
     variant: str
     input_size: int
@@ -147,7 +147,7 @@ class Case:
 
 @st.composite
 def cases(draw: Any, variant: str | None = None, **fixed: Any) -> Case:
-    """Any layer and call; `fixed` names fields or options of a layer that are not to vary."""
+    """Draw any layer and call; `fixed` gives fields of `Case`, or options of the layer, that shall not vary."""
 
     def pick(name: str, strategy: Any) -> Any:
         return fixed[name] if name in fixed else draw(strategy)

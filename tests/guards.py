@@ -1,6 +1,6 @@
-"""Arrays that end, or begin, where memory does: whoever touches what lies beyond dies of it.
+"""Arrays that end, or begin, at a page that may not be accessed: a read or write beyond them kills the process.
 
-For subprocesses, on Linux; nothing is ever unmapped.
+For subprocesses, on Linux. The memory is never unmapped.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ _NOBODY, _READ, _EVERYBODY, _PRIVATE, _ANONYMOUS = 0, 1, 3, 2, 32
 
 
 def _room(nbytes: int, place: str, writeable: bool) -> tuple[int, Callable[[], None]]:
-    """An address with `nbytes` of memory up to (or from) a page that nobody may touch, and what seals it."""
+    """Return the address of `nbytes` of memory, and a function that makes it read-only unless `writeable`.
+
+    The memory ends at a guard page or starts right after one, as `place` says.
+    """
     page = mmap.PAGESIZE
     pages = -(-max(nbytes, 1) // page) * page
     start = _libc.mmap(None, pages + 2 * page, _EVERYBODY, _PRIVATE | _ANONYMOUS, -1, 0)
@@ -50,7 +53,7 @@ def _new(shape: Any, dtype: Any, place: str, writeable: bool = True) -> tuple[ND
 
 
 def guarded(a: NDArray, place: str = "end", *, writeable: bool = False) -> NDArray:
-    """A copy at the end, or the start, of its memory, which cannot be written either unless `writeable`."""
+    """Return a copy of `a` that ends or starts at a guard page; it is read-only unless `writeable`."""
     copy, seal = _new(a.shape, a.dtype, place, writeable)
     copy[...] = a
     seal()
@@ -59,7 +62,10 @@ def guarded(a: NDArray, place: str = "end", *, writeable: bool = False) -> NDArr
 
 @contextmanager
 def guarded_results(place: str = "end") -> Iterator[None]:
-    """Whatever NumPy allocates for Python code meanwhile is guarded: results, gradients, tapes, states."""
+    """Within it, arrays that Python code makes with np.empty, np.zeros and the like are guarded.
+
+    These are a layer's results, gradients, tapes and states.
+    """
 
     def empty(shape: Any, dtype: Any = np.float64, order: str = "C") -> NDArray:
         return _new(shape, dtype, place)[0]
@@ -68,7 +74,7 @@ def guarded_results(place: str = "end") -> Iterator[None]:
         return empty(a.shape, dtype or a.dtype)
 
     def zeros_like(a: NDArray, dtype: Any = None) -> NDArray:
-        return empty_like(a, dtype)  # pages come as zeros
+        return empty_like(a, dtype)  # new pages are all zeros
 
     ours = {"empty": empty, "zeros": empty, "empty_like": empty_like, "zeros_like": zeros_like}
     before = {name: getattr(np, name) for name in ours}

@@ -1,4 +1,7 @@
-"""Small models of every pattern, in float64, each with a batch of sequences of different lengths, one of them empty."""
+"""A small model of every pattern of fastrnn.nn, in float64, each with a batch.
+
+Sequences of the batch have different lengths; one of them is empty.
+"""
 
 from typing import Any
 
@@ -22,7 +25,7 @@ V, E, H, K = 9, 4, 5, 3
 def build_model(
     name: str, cell: str = "lstm", *, bidirectional: bool = False, dropout: float = 0.0
 ) -> tuple[Any, Batch]:
-    """A model and a batch of four rows for it."""
+    """Return the model of this name (of MODELS) and a batch of four rows for it."""
     rng = np.random.default_rng(3)
     f8: dict[str, Any] = {"dtype": np.float64, "rng": rng}
     D = 1 + bidirectional

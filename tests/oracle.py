@@ -1,4 +1,4 @@
-"""Runs of a layer with their results under flat names, and the oracle: the same run by the reference in float64."""
+"""Runs of a layer, with a name for each result, and the oracle: the same run by the reference engine in float64."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Call:
 
 
 def parts(state: Any) -> tuple[NDArray, ...]:
-    """(h, c) of an LSTM's state, (h,) of another's."""
+    """Return (h, c) of an LSTM's state, (h,) of any other."""
     return state if isinstance(state, tuple) else (state,)
 
 
@@ -56,13 +56,13 @@ def named_state(state: Any, h: str = "h_n", c: str = "c_n") -> Results:
 
 
 def infer(layer: Any, call: Call) -> Results:
-    """Results of calling a layer, or a frozen one."""
+    """Return the results of calling a layer or a frozen layer."""
     y, state = layer(call.x, call.state, lengths=call.lengths, resets=call.resets)
     return {"y": y, **named_state(state)}
 
 
 def train(layer: Any, call: Call) -> Results:
-    """Results and gradients of a layer's forward and backward; without `dy` and `dstate`, results only."""
+    """Return results and gradients of a layer's forward and backward; without `dy` and `dstate`, results only."""
     y, state, tape = layer.forward(call.x, call.state, lengths=call.lengths, resets=call.resets)
     results = {"y": y, **named_state(state)}
     if call.dy is None and call.dstate is None:
@@ -73,13 +73,13 @@ def train(layer: Any, call: Call) -> Results:
 
 
 def oracle(layer: Any, call: Call) -> Results:
-    """What `train` of this layer should give."""
+    """Return what `train` should return for this layer and call."""
     with fastrnn.engines.use("reference"):
         return train(float64_twin(layer), call.astype(np.float64))
 
 
 def float64_twin(layer: Any) -> Any:
-    """A copy of the layer in float64; dropout will draw what the layer's own next run draws."""
+    """Return a copy of the layer in float64. Its dropout draws the same numbers as the layer's next run."""
     twin = copy.deepcopy(layer)
     cells = tuple(replace(cell, dtype=np.dtype(np.float64)) for cell in layer._stack.cells)
     twin._stack = replace(layer._stack, cells=cells)

@@ -14,12 +14,15 @@ import fastrnn
 
 __all__ = ["in_threads", "output_of", "run_python"]
 
-# What a developer's shell may hold must not decide a test.
+# Variables that a developer may have set, and that must not change what a test does.
 _OURS = ("FASTRNN_", "OMP_", "OPENBLAS_", "MKL_", "GOMP_", "KMP_")
 
 
 def in_threads(engine: str, jobs: Sequence[Callable[[], Any]]) -> list[Any]:
-    """Run each job in a thread of its own, all starting at once, on the engine (which a thread chooses for itself)."""
+    """Run each job in a thread of its own, all starting at once.
+
+    The engine is selected in each thread, because a selection holds for one thread only.
+    """
     barrier = threading.Barrier(len(jobs))
 
     def run(job: Callable[[], Any]) -> Any:
@@ -32,9 +35,9 @@ def in_threads(engine: str, jobs: Sequence[Callable[[], Any]]) -> list[Any]:
 
 
 def run_python(code: str, *, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess:
-    """Run code in a fresh interpreter, which can import this fastrnn and what lies beside this file.
+    """Run code in a fresh interpreter, which can import this fastrnn and the modules beside this file.
 
-    `environment` holds variables to add to it.
+    `environment` gives additional environment variables.
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
     paths = [
@@ -50,7 +53,7 @@ def run_python(code: str, *, timeout: float = 120, **environment: str) -> subpro
 
 
 def output_of(code: str, *, timeout: float = 120, **environment: str) -> str:
-    """What the code prints; it must not fail."""
+    """Return what the code prints, in a fresh interpreter; fail if its exit status is not 0."""
     done = run_python(code, timeout=timeout, **environment)
     assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout

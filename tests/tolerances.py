@@ -1,7 +1,7 @@
-"""How near is near enough: one table, and the comparison that reads it.
+"""How far a result may be from the expected one: a table of tolerances, and the comparisons that read it.
 
-The measure is the scaled error, max|a - b| / max(1, max|b|): an element that is small because large terms cancel has
-the error of the large terms.
+The measure is the scaled error, max|a - b| / max(1, max|b|). It is relative to the largest element, because an element
+that is small only because large terms cancel has the error of the large terms.
 """
 
 import numpy as np
@@ -13,28 +13,28 @@ F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
 EPS = {dtype: float(np.finfo(dtype).eps) for dtype in (F32, F64)}
 
 TOLERANCE = {
-    # Values of y and of states. A pre-activation sums up to some 300 products, each rounded by half an eps at most: an
-    # error of about sqrt(300)/2 = 9 eps. The nonlinearities add a few, and the recurrence, which contracts or nearly
-    # so, carries some of the steps before. Measured: 10 eps; other sums in other orders may have a few times that.
+    # Values of y and of states. A pre-activation sums up to about 300 products, each rounded by half an eps at most,
+    # which gives an error of about sqrt(300)/2 = 9 eps. The nonlinearities add a few eps. The recurrence carries over
+    # part of the error of the steps before. Measured: 10 eps; sums in another order may have a few times that.
     "value": {dtype: 50 * eps for dtype, eps in EPS.items()},
-    # Gradients pass through every step once more, and those in weights sum over T*B rows (here up to some 1,000).
-    # Measured: 16 eps.
+    # Gradients pass through every step a second time, and gradients of weights are sums over T*B rows (here up to about
+    # 1,000). Measured: 16 eps.
     "gradient": {dtype: 100 * eps for dtype, eps in EPS.items()},
-    # Central differences with step 1e-5: truncation of 1e-10 times a third derivative over 6, roundoff of
-    # 1e-16 * |loss| / 1e-5. No use in float32.
+    # Central differences with step 1e-5. The truncation error is 1e-10 times a third derivative over 6, the rounding
+    # error 1e-16 * |loss| / 1e-5. In float32 differences are too inexact to be of use.
     "difference": {F64: 5e-9},
 }
 
 
 def scaled_error(actual: NDArray, expected: NDArray) -> float:
-    """max|a - b| / max(1, max|b|) over the finite elements of b."""
+    """Return max|a - b| / max(1, max|b|) over the finite elements of b."""
     finite = np.isfinite(expected)
     actual, expected = np.asarray(actual, np.float64)[finite], np.asarray(expected, np.float64)[finite]
     return float(np.abs(actual - expected).max(initial=0) / np.abs(expected).max(initial=1))
 
 
 def assert_close(actual: NDArray, expected: NDArray, what: str = "value", name: str = "result") -> None:
-    """Same shape, NaN and infinities in the same places, and the rest within the tolerance of `actual`'s dtype."""
+    """Assert the same shape, NaN and infinities in the same places, and all else within the tolerance of the dtype."""
     assert actual.shape == expected.shape, f"{name}: shape {actual.shape}, expected {expected.shape}"
     same = np.isnan(actual) == np.isnan(expected)
     assert same.all(), f"{name}: NaN where there should be none, or none where there should be, at {np.argwhere(~same)}"

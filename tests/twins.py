@@ -1,6 +1,6 @@
-"""Twins of PyTorch's recurrent layers, random calls of both, and the comparison of all that comes out.
+"""PyTorch's recurrent layers with their accelerated twins, random calls of both, and the comparison of the results.
 
-Imports PyTorch: tests skip before they import this.
+This module imports PyTorch, so tests call pytest.importorskip before they import it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TOLERANCE = {torch.float32: {"output": 1e-5, "gradient": 1e-4}, torch.float64: {
 
 
 def twins(cell: str, *args: Any, seed: int = 0, **options: Any) -> tuple[Any, Any]:
-    """PyTorch's layer, and an accelerated copy."""
+    """Return a layer of PyTorch, and an accelerated copy of it."""
     torch.manual_seed(seed)
     own = getattr(torch.nn, cell)(*args, **options)
     fast = fastrnn.torch.accelerate(copy.deepcopy(own))
@@ -34,13 +34,16 @@ def twins(cell: str, *args: Any, seed: int = 0, **options: Any) -> tuple[Any, An
 
 
 def parts(result: Any) -> list[torch.Tensor]:
-    """y, h and, for an LSTM, c."""
+    """Return y, h and, for an LSTM, c."""
     y, state = result
     return [y.data if isinstance(y, PackedSequence) else y, *(state if isinstance(state, tuple) else (state,))]
 
 
 def assert_close(actual: Any, expected: Any, what: str, name: str) -> None:
-    """The same shape and near enough. No gradient, where none of a layer reaches the loss, may be zeros instead."""
+    """Assert the same shape and dtype, and a scaled error within the tolerance.
+
+    Where PyTorch gives no gradient (None), because the loss does not depend on the layer, zeros are accepted as well.
+    """
     if expected is None:
         assert actual is None or not actual.any(), f"{name}: expected no gradient, got one"
         return
@@ -52,7 +55,7 @@ def assert_close(actual: Any, expected: Any, what: str, name: str) -> None:
 
 @dataclass
 class Trial:
-    """A layer and a call of it, in few words, so that a failing example can be read and run again."""
+    """A layer and a call of it in a short form, so that a failing example can be read and run again."""
 
     cell: str
     sizes: tuple[int, int]  # I, H
@@ -61,7 +64,7 @@ class Trial:
     form: str  # "batched", "unbatched", "packed", "packed sorted"
     state: bool
     training: bool
-    graded: tuple[bool, bool, bool, bool]  # who wants a gradient: x, state, weights, biases
+    graded: tuple[bool, bool, bool, bool]  # which need a gradient: x, state, weights, biases
     layout: str  # of x: "contiguous", "strided", "expanded"
     seed: int
 
@@ -74,7 +77,7 @@ class Trial:
         return layers
 
     def arguments(self) -> tuple[list[torch.Tensor], Any, Any]:
-        """Fresh leaves, and the input and state made of them; the same at every call."""
+        """Return new leaf tensors, and the input and state made of them; the values are the same at every call."""
         torch.manual_seed(self.seed + 1)
         (T, B), (I, H) = self.shape, self.sizes
         dtype, rows = self.options["dtype"], self.options["num_layers"] * (1 + self.options["bidirectional"])
@@ -106,14 +109,14 @@ class Trial:
 
 
 def run(trial: Trial, layer: Any) -> tuple[list[torch.Tensor], list[Any]]:
-    """The results, and the gradients in leaves and parameters."""
+    """Return the results, and the gradients of leaves and parameters."""
     leaves, x, hx = trial.arguments()
     torch.manual_seed(trial.seed + 2)  # for dropout
     results = parts(layer(x, hx))
     leaves = [*leaves, *layer.parameters()]
     if results[0].requires_grad:
         torch.manual_seed(trial.seed + 3)
-        # Not all of y, h and c have a part in the loss.
+        # The loss depends on some of y, h and c, not always on all.
         chosen = [r for r in results if torch.rand(()) < 0.7] or results[:1]
         torch.autograd.backward(chosen, [torch.randn(r.shape, dtype=r.dtype) for r in chosen])
     return results, [leaf.grad for leaf in leaves]
@@ -121,7 +124,7 @@ def run(trial: Trial, layer: Any) -> tuple[list[torch.Tensor], list[Any]]:
 
 @st.composite
 def trials(draw: Any, **fixed: Any) -> Trial:
-    """Any layer that PyTorch has, and any call of it."""
+    """Draw any layer that PyTorch has, and any call of it."""
 
     def pick(name: str, *values: Any) -> Any:
         return fixed[name] if name in fixed else draw(st.sampled_from(values))

@@ -20,20 +20,20 @@ PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a chart of ratios says of them.
+    """How a chart presents ratios.
 
     Attributes
     ----------
     title : str
         What fastrnn was measured against.
     axis : str
-        What a ratio is.
+        What a ratio is, as the label of the axis.
     origin : float
-        Where bars begin.
+        The ratio at which bars begin.
     text : callable
-        How a ratio is written.
+        From a ratio to its text.
     loss : float
-        Ratios up to it are red.
+        Ratios up to this one are red.
     """
 
     title: str
@@ -60,7 +60,7 @@ def plot(
     described : dict
         From `machine`.
     look : Look, optional
-        What the ratios are.
+        How to present the ratios. Default: as ratios to the reference.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def plot(
     """
     bars = [Bar(result.task, outcome) for result in results for outcome in result.outcomes]
     kinds = [kind for kind in KINDS if any(bar.task.kind == kind for bar in bars)]
-    # A hatch for each engine, dtype and number of threads; labels name those of them that vary.
+    # Each combination of engine, dtype and number of threads has a hatch. Labels name those of the three that vary.
     hatches = dict(zip(dict.fromkeys(bar.variant for bar in bars), itertools.cycle(("", "////", "....", "xxxx", "--"))))
     varying = [k for k, values in enumerate(zip(*hatches, strict=True)) if len(set(values)) > 1]
     shared = [word for k, word in enumerate(bars[0].variant) if k not in varying]
@@ -133,7 +133,7 @@ def plot_peers(path: str | os.PathLike[str], results: Sequence[Result], describe
 def panels_of(
     kinds: Sequence[str], height: float, title: str, shared: Iterable[str], described: dict[str, Any]
 ) -> tuple[Any, Sequence[Any]]:
-    """A figure, with what was measured where above, and axes for each kind of task."""
+    """Return a figure whose title says what was measured and where, and axes for each kind of task."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.5 * len(kinds) + 1, height), layout="constrained")
@@ -155,7 +155,7 @@ def save(figure: Any, path: str | os.PathLike[str], legend: dict[str, Any]) -> N
 
 
 class Bar(NamedTuple):
-    """One contender's ratio in one task; 1 where it was wrong and so was not timed."""
+    """One contender's ratio in one task, or 1 if it was wrong and so was not timed."""
 
     task: Task
     outcome: Outcome
@@ -181,7 +181,7 @@ CELL_COLOURS = dict(zip(CELLS, ("#4477aa", "#ee9944", "#228833"), strict=True))
 
 
 def draw_bar(axes: Any, y: int, bar: Bar, hatch: str, look: Look) -> Any:
-    """Draw a bar to the ratio, a line over the rounds, and the number."""
+    """Draw a bar up to the ratio, a line over the range of the rounds, and the number."""
     drawn = axes.barh(
         y, bar.ratio - look.origin, left=look.origin, height=0.9, color=CELL_COLOURS[bar.task.cell], hatch=hatch,
         edgecolor="white", linewidth=0,
@@ -197,7 +197,7 @@ def draw_bar(axes: Any, y: int, bar: Bar, hatch: str, look: Look) -> Any:
 
 
 def set_rows(axes: Any, ticks: dict[float, str], end: float) -> None:
-    """Name the rows, which go from the top down to `end`."""
+    """Name the rows, which go from the top to `end`."""
     axes.set_yticks(list(ticks), list(ticks.values()), fontsize="small")
     axes.set_ylim(end, -1)
 

@@ -1,4 +1,4 @@
-"""Contenders in turn: what came of each task."""
+"""Contenders measured in turn, and the results of each task."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Outcome:
     Attributes
     ----------
     name : str
-        The contender's.
+        The contender's name.
     verification : Verification
-        One that is wrong is not timed.
+        A contender that is wrong is not timed.
     seconds : list of float
-        Of a run, a value a round.
+        The time of a run, one value for each round.
     ratios : list of float
-        This contender's time against the base's in the same round; which way, `Result` says.
+        This contender's time compared with the base's in the same round. `Result` says which is divided by which.
     """
 
     name: str
@@ -38,21 +38,22 @@ class Outcome:
 
     @property
     def uncertain(self) -> bool:
-        """Whether there is but one round, or rounds whose ratios differ by more than a factor of two."""
+        """Whether there is only one round, or the ratios of the rounds differ by more than a factor of two."""
         return len(self.ratios) == 1 or max(self.ratios, default=0) > 2 * min(self.ratios, default=0)
 
 
 @dataclass(slots=True)
 class Result:
-    """What came of one task.
+    """The results of one task.
 
     Attributes
     ----------
     task : Task
     base_seconds : list of float
-        Of a run of the base, a value a round; empty if no contender was right. The base is the reference, and ratios
-        are its time divided by an engine's; with peers it is fastrnn, and ratios are a peer's time divided by its; with
-        a roofline it is the floor, and ratios are that divided by an engine's time.
+        The time of a run of the base, one value for each round; empty if no contender was right. What the base is, and
+        how a ratio is taken, depends on what is measured. By default the base is the reference, and a ratio is its time
+        divided by an engine's. With peers the base is fastrnn, and a ratio is a peer's time divided by fastrnn's. With
+        a roofline the base is the floor, and a ratio is the floor divided by an engine's time.
     outcomes : list of Outcome
         One for each contender.
     base_verification : Verification or None
@@ -69,13 +70,13 @@ class Result:
 
     @property
     def wrong(self) -> bool:
-        """Whether fastrnn computed something wrong. Of peers, each outcome says so."""
+        """Whether fastrnn computed something wrong. Whether a peer did, its outcome says."""
         if self.base_verification is not None:
             return bool(self.base_verification.wrong)
         return any(outcome.verification.wrong for outcome in self.outcomes)
 
     def gflops(self, outcome: Outcome) -> float:
-        """Operations in matrix products a nanosecond."""
+        """Operations in matrix products per nanosecond."""
         return self.task.flops / median(outcome.seconds) / 1e9
 
 
@@ -89,16 +90,16 @@ def run(
     ----------
     selected : sequence of Task
     contenders : sequence of Contender
-        The base is measured beside them and is not one of them.
+        What is compared with the base, which is not among them.
     rounds : int
-        In each, the base and then every contender is measured once.
+        How many rounds. In each one, the base and then every contender is measured once.
     seconds : float
-        How long each is measured in a round.
+        How long each contender is measured in a round.
     budget : float, optional
-        Seconds for everything: a task whose share is spent gets fewer and shorter rounds, but at least one. Default:
-        no limit.
+        Seconds for all tasks. A task that would take more than its share gets fewer and shorter rounds, but at least
+        one. Default: no limit.
     base : Contender, optional
-        What contenders' ratios are taken to; it is not verified. Default: the reference.
+        What contenders are compared with; it is not verified. Default: the reference.
 
     Yields
     ------
@@ -123,7 +124,7 @@ def run(
 
 
 def paced(selected: Sequence[Task], budget: float) -> Iterator[tuple[Task, float]]:
-    """Each task with the time at which its share of what is left of the budget, in seconds, ends."""
+    """Yield each task, with the time at which its share of the remaining budget (in seconds) ends."""
     deadline = time.perf_counter() + budget
     for k, task in enumerate(selected):
         now = time.perf_counter()
@@ -131,9 +132,9 @@ def paced(selected: Sequence[Task], budget: float) -> Iterator[tuple[Task, float
 
 
 def in_turn(runners: Sequence[Runner], rounds: int, seconds: float, ends: float) -> Iterator[list[float]]:
-    """Measure one after the other, again and again: for each round the seconds of each.
+    """Measure all runners one after the other, round by round; yield the seconds of each, for each round.
 
-    Measurements become shorter, and rounds fewer, so that they end at the time `ends`; one round there is.
+    Measurements become shorter and rounds fewer so that the last round ends at the time `ends`. There is at least one.
     """
     for _ in range(rounds):
         begin = time.perf_counter()

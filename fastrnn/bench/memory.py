@@ -1,7 +1,7 @@
-"""How much memory tasks take, each in a fresh process: the scratch of a call, and the tape.
+"""How much memory tasks take, each in a fresh process: the scratch memory of a call, and the tape.
 
-What a call takes is the growth of the process's peak resident size, which the kernel tells (Linux), so that what C
-allocates counts as well. The promises are docs/memory.md's.
+What a call takes is measured as the growth of the process's peak resident size, which Linux reports. So memory that C
+allocates counts as well. The limits are those that docs/memory.md promises.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from numpy.typing import NDArray
 
 import fastrnn
 from fastrnn import engines
-from fastrnn.bench.contenders import Problem, to_layer
+from fastrnn.bench.problems import Problem, to_layer
 from fastrnn.bench.tasks import CASES, KINDS, Sizes, Task
 from fastrnn.threads import num_threads
 
 __all__ = ["SCRATCH_LIMIT", "Usage", "available", "long_task", "run", "summary", "tape_limit"]
 
 SCRATCH_LIMIT = 8 << 20  # of inference, for any T
-# Sequences are made longer than the cases', so that what grows with T shows; but x and y shall not take long.
+# Sequences are longer than those of the cases, so that memory which grows with T becomes visible. The limits below keep
+# them from taking too much time and memory.
 LONGEST = 10_000
 LONG_BYTES = 32 << 20  # of x or y
 LONG_FLOPS = 5 * 10**10
@@ -42,13 +43,13 @@ class Usage:
     Attributes
     ----------
     task : Task
-        As it was run: with more steps than its case has, where that is affordable.
+        As it was run: mostly with more steps than its case has.
     engine : str
     scratch : int
-        Growth of the peak resident size during a call, beyond what the call returned. Of training, forward and
-        backward with the tape, in all.
+        Growth of the peak resident size during a call, without what the call returned and without the tape. In
+        training the call is forward and backward.
     tape : int
-        Of arrays that only the tape holds; 0 in inference.
+        Size of the arrays that only the tape holds; 0 in inference.
     """
 
     task: Task
@@ -58,7 +59,7 @@ class Usage:
 
     @property
     def broken(self) -> tuple[str, ...]:
-        """Which of the promises this breaks, in words."""
+        """The promises that this breaks, in words."""
         kept = {
             f"scratch above {SCRATCH_LIMIT >> 20} MiB": self.task.kind != "inference" or self.scratch <= SCRATCH_LIMIT,
             "tape above the design's": self.tape <= tape_limit(self.task),
@@ -67,10 +68,10 @@ class Usage:
 
 
 def tape_limit(task: Task) -> int:
-    """Return the bytes that a tape may have: a step and row of an LSTM 5*H, of a GRU 4*H, of an RNN H values.
+    """Return how many bytes a tape may have: for each step and row 5*H values of an LSTM, 4*H of a GRU, H of an RNN.
 
-    That is every gate's, an LSTM's c and, for a GRU that resets after, U_n h + b_hn. An RNN's are its y, which it
-    shares with the caller.
+    They are those of every gate, an LSTM's c and, of a GRU that resets after the product, U_n h + b_hn. Those of an RNN
+    are its y, which the tape shares with the caller.
     """
     T, B, _, H = task.sizes
     values = {"lstm": 5, "gru": 4, "rnn": 1}[task.cell] if task.kind == "training" else 0
@@ -78,7 +79,7 @@ def tape_limit(task: Task) -> int:
 
 
 def long_task(task: Task) -> Task:
-    """The task with as many steps as are affordable; a single step stays one."""
+    """Return the task with as many steps as the limits above allow; a task of a single step stays as it is."""
     T, B, I, H = task.sizes
     if T == 1:
         return task
@@ -88,12 +89,12 @@ def long_task(task: Task) -> Task:
 
 
 def available() -> bool:
-    """Whether the system tells a process's peak and lets it start anew."""
+    """Whether the system reports the peak size of a process and allows it to be reset."""
     return os.access("/proc/self/clear_refs", os.W_OK)
 
 
 def run(selected: Iterable[Task], engine: str) -> Iterator[Usage]:
-    """Run each task in a process of its own, with as many steps as are affordable.
+    """Run each task in a process of its own, with as many steps as `long_task` gives it.
 
     Parameters
     ----------
@@ -113,7 +114,7 @@ def in_fresh_process(task: Task, engine: str) -> Usage:
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])]),
-        # glibc: give back what is freed at once, else what one call left would hide what the next one takes.
+        # glibc shall return freed memory at once. Else what one call left would hide what the next one takes.
         "MALLOC_MMAP_THRESHOLD_": str(1 << 16), "MALLOC_TRIM_THRESHOLD_": str(1 << 16),
     }  # fmt: skip
     done = subprocess.run(
@@ -124,7 +125,7 @@ def in_fresh_process(task: Task, engine: str) -> Usage:
 
 
 def main() -> None:
-    """What the fresh process does: the task and the engine are its arguments, and it prints a `Usage`'s figures."""
+    """Run in the fresh process: read the task and the engine from its arguments, and print the figures of a `Usage`."""
     fields = json.loads(sys.argv[1])
     task = Task(**{**fields, "sizes": Sizes(*fields["sizes"])})
     with engines.use(sys.argv[2]), num_threads(task.threads):
@@ -132,10 +133,10 @@ def main() -> None:
 
 
 def measured(task: Task) -> dict[str, int]:
-    """The figures of a `Usage`, for this process."""
+    """Return the figures of a `Usage`, measured in this process."""
     short = replace(task, sizes=task.sizes._replace(T=min(task.sizes.T, CASES["lat64"].T)))
     work = {"inference": infer, "training": train}[task.kind]
-    work(Problem.draw(short))  # code, threads and BLAS's own buffers come once
+    work(Problem.draw(short))  # loads code, starts threads and fills BLAS's buffers: these come once
     return work(Problem.draw(task))
 
 
@@ -168,22 +169,22 @@ Returned = TypeVar("Returned")
 
 
 def grows(call: Callable[[], Returned]) -> tuple[Returned, int]:
-    """What a call returns, and the bytes by which the peak resident size exceeds the size before."""
+    """Return what a call returns, and by how many bytes the peak resident size exceeds the size before the call."""
     gc.collect()
     before = status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     returned = call()
     return returned, max(0, status("VmHWM") - before)
 
 
 def status(field: str) -> int:
-    """A size of this process in bytes, as the kernel counts it."""
+    """Return a size of this process in bytes, from a field of /proc/self/status."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{field}:"))
 
 
 def arrays_in(root: Any) -> list[NDArray]:
-    """The arrays that an object holds, however deep; what belongs to classes and modules is not its own."""
+    """Return the arrays that an object holds at any depth, but not those that its class or a module holds."""
     found, seen, waiting = [], set(), [root]
     while waiting:
         value = waiting.pop()
@@ -198,21 +199,21 @@ def arrays_in(root: Any) -> list[NDArray]:
 
 
 def size_of(arrays: Iterable[NDArray], without: Iterable[NDArray] = ()) -> int:
-    """The bytes of the memory that arrays lie in, each block once, but for blocks that others lie in."""
+    """Return the bytes of the memory blocks that arrays lie in, each block once, without the blocks of `without`."""
     blocks = {id(owner(a)): owner(a) for a in arrays}
     others = {id(owner(a)) for a in without}
     return sum(block.nbytes for key, block in blocks.items() if key not in others)
 
 
 def owner(array: NDArray) -> NDArray:
-    """The array that a view is one of."""
+    """Return the array that owns the memory of a view."""
     while isinstance(array.base, np.ndarray):
         array = array.base
     return array
 
 
 def summary(results: Iterable[Usage]) -> list[str]:
-    """Return the most scratch, whether tapes are as the design says, and each promise broken."""
+    """Return lines about the largest scratch memory, the tapes compared with the design, and each broken promise."""
     usages, lines = list(results), []
     for kind in KINDS:
         part = [usage for usage in usages if usage.task.kind == kind]

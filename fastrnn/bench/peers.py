@@ -1,8 +1,9 @@
 """fastrnn beside other libraries: each in a process of its own, verified, then measured in turn.
 
-Libraries bring thread pools of their own, which a process does not share well, and may live in another interpreter. So
-each runs `worker.py`, fastrnn too, and only one of them works at a time. All start from a state of zeros, and gradients
-are those of a loss in y. For a step (T = 1) fastrnn's stream keeps its state; the peers are not asked for theirs.
+Each library has thread pools of its own, which would disturb each other within one process, and may be installed in
+another interpreter. So each one, fastrnn included, runs `worker.py` in a process of its own, and only one of them works
+at a time. All start from a state of zeros, and gradients are those of a loss that depends on y. For a step (T = 1),
+fastrnn's stream keeps its state; no state is passed to the peers or read from them.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from typing import IO, Any
 import numpy as np
 
 import fastrnn
-from fastrnn.bench.contenders import REFERENCE, EngineRunner, Problem, Results
+from fastrnn.bench.contenders import REFERENCE, EngineRunner
 from fastrnn.bench.measuring import Outcome, Result, in_turn, paced
+from fastrnn.bench.problems import Problem, Results
 from fastrnn.bench.tasks import DTYPES, KINDS, Task
 from fastrnn.bench.verification import verified_task, verify
 
@@ -35,20 +37,20 @@ WORKER = Path(__file__).resolve().with_name("worker.py")
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """What a library is called, and which tasks it does."""
+    """A library's title, and the tasks that it does."""
 
     title: str
     kinds: Sequence[str] = KINDS
     dtypes: Sequence[str] = DTYPES
 
     def declines(self, task: Task) -> str | None:
-        """Why it does not do a task, or None."""
+        """Return why it does not do a task, or None if it does."""
         if task.kind not in self.kinds:
             return f"no {task.kind}"
         return None if task.dtype in self.dtypes else f"no {task.dtype}"
 
 
-# By the names of `worker.LOADERS`. ONNX's runtimes do not train; their recurrent operators take float32.
+# The names are those of `worker.LOADERS`. ONNX's runtimes do not train, and their recurrent operators take float32.
 PEERS = {
     "torch": Peer("PyTorch"),
     "onnxruntime": Peer("ONNX Runtime", ("inference",), ("float32",)),
@@ -59,20 +61,20 @@ OWN = "fastrnn"
 
 
 class ContenderError(Exception):
-    """A contender's process could not do what it was asked."""
+    """A contender's process could not carry out a command."""
 
 
 class ProcessContender:
-    """A contender in a process of its own, which ends with `close`.
+    """A contender in a process of its own, which `close` ends.
 
     Parameters
     ----------
     name : str
         One of `worker.LOADERS`.
     python : str
-        The interpreter to run it in.
+        The interpreter that runs it.
     environment : dict of str to str, optional
-        Variables to add.
+        Additional environment variables.
     """
 
     def __init__(self, name: str, python: str, environment: dict[str, str] | None = None) -> None:
@@ -84,7 +86,7 @@ class ProcessContender:
         self._errors: IO[str] | None = None  # what the process writes to stderr
 
     def start(self, threads: int) -> None:
-        """Start the process with so many threads, in place of one that runs.
+        """Start the process with this number of threads; end the one before, if there is one.
 
         Raises
         ------
@@ -117,7 +119,7 @@ class ProcessContender:
         self.version = self._answer()["version"]
 
     def load(self, task: Task) -> ProcessRunner:
-        """See `Contender.load`. What is loaded already stays."""
+        """See `Contender.load`. A task that is loaded already is not loaded again."""
         if self._process is None or self._threads != task.threads:
             self.start(task.threads)
         if task != self._task:
@@ -131,10 +133,10 @@ class ProcessContender:
         return ProcessRunner(self)
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
-        """Have the process do one of `worker.Worker`'s commands; its answer."""
+        """Send the process a command, a method of `worker.Worker`, and return its answer."""
         assert self._process is not None
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # it has ended; there is no answer then
+        with suppress(BrokenPipeError):  # the process has ended; `_answer` reports it
             self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
             self._process.stdin.flush()
         return self._answer()
@@ -169,7 +171,7 @@ class ProcessContender:
 
 @dataclass(frozen=True, slots=True)
 class ProcessRunner:
-    """The task that a process has loaded last."""
+    """Runs the task that the process of a contender has loaded."""
 
     contender: ProcessContender
 
@@ -194,19 +196,21 @@ def own_contender(engine: str) -> ProcessContender:
 
 
 def find(pythons: Sequence[str], threads: int) -> tuple[list[ProcessContender], dict[str, str]]:
-    """Start the peers that are there.
+    """Start the peers that can be imported.
 
     Parameters
     ----------
     pythons : sequence of str
-        Interpreters: a peer runs in the first that can import it.
+        Interpreters. A peer runs in the first one that can import it.
     threads : int
-        What they are started with.
+        The number of threads to start them with.
 
     Returns
     -------
-    list of ProcessContender, dict of str to str
-        Those found, and for the names of all others why not.
+    list of ProcessContender
+        The peers that were found.
+    dict of str to str
+        For the name of each other peer, why it was not.
     """
     found, missing = [], {}
     for name in PEERS:
@@ -235,9 +239,9 @@ def run(
     ----------
     selected : sequence of Task
     own : ProcessContender
-        fastrnn: the base of the ratios, which are a peer's time divided by its. Where it is wrong, nobody is timed.
+        fastrnn, the base: a ratio is a peer's time divided by fastrnn's. If it is wrong in a task, nothing is timed.
     peers : sequence of ProcessContender
-        Who declines a task or fails in it is skipped.
+        A peer that does not do a task, or fails in it, is skipped.
     rounds, seconds, budget
         As for `measuring.run`.
 
@@ -277,7 +281,7 @@ def run(
 
 
 def expected(task: Task) -> Results:
-    """As `verification.expected`, for what every peer gives: y, and gradients in x and in the parameters."""
+    """As `verification.expected`, but only what every peer returns: y, and gradients of x and of the parameters."""
     task = verified_task(task)
     problem = Problem.draw(task).at_rest().in_float64()
     results = EngineRunner(REFERENCE, task.threads, task.kind, problem).results()
@@ -286,12 +290,12 @@ def expected(task: Task) -> Results:
 
 
 def fastest(result: Result) -> Outcome | None:
-    """The peer with the smallest ratio, or None if none was timed."""
+    """Return the peer with the smallest ratio, or None if none was timed."""
     return min((o for o in result.outcomes if o.ratios), key=lambda o: median(o.ratios), default=None)
 
 
 def summary(results: Sequence[Result]) -> list[str]:
-    """Return whether fastrnn was ahead of all peers and of each, by how much, and where it was not."""
+    """Return lines that say how far fastrnn was ahead of all peers and of each one, and where it was not."""
     best = {result.task: (median(o.ratios), o.name) for result in results if (o := fastest(result)) is not None}
     lines = [standing("every peer", best)] if best else []
     for name in PEERS:
@@ -306,7 +310,7 @@ def summary(results: Sequence[Result]) -> list[str]:
 
 
 def standing(rival: str, ratios: dict[Task, tuple[float, str]]) -> str:
-    """One line on a rival, from each task's ratio and, if they differ, whose it is."""
+    """Return the line about a rival, from the ratio of each task and, if they differ, the name of its peer."""
     words = {task: f"{ratio:.2f} x {name}".rstrip() for task, (ratio, name) in ratios.items()}
     behind = [f"{task} ({words[task]})" for task, (ratio, _) in ratios.items() if ratio <= 1]
     least = min(ratios, key=lambda task: ratios[task])

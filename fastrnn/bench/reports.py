@@ -1,4 +1,4 @@
-"""Results as text and as JSON, and what a reader of figures must know of the machine."""
+"""Results as text and as JSON, and a description of the machine that they were measured on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["SLOWER_LIMIT", "as_json", "load_average", "machine", "scaling_summar
 
 
 def summary(results: Sequence[Result]) -> list[str]:
-    """Return, for each contender, whether it was ahead of the reference where H >= 64, and its headline ratios."""
+    """Return lines that say, for each contender, if it beat the reference where H >= 64, and its headline ratios."""
     names = dict.fromkeys(outcome.name for result in results for outcome in result.outcomes)
     pairs = {name: [(r.task, o) for r in results for o in r.outcomes if o.name == name] for name in names}
     return [line for name in names for line in (*summary_of_large(name, pairs[name]), *headlines(name, pairs[name]))]
@@ -61,7 +61,7 @@ def headlines(name: str, pairs: list[tuple[Task, Outcome]]) -> Iterator[str]:
 
 
 def machine() -> dict[str, Any]:
-    """Return what a reader of figures must know: processor, versions, instruction set, BLAS, load and date."""
+    """Return what figures depend on: processor, versions, instruction set, BLAS, load and date."""
     return {
         "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -79,7 +79,7 @@ def machine() -> dict[str, Any]:
 
 
 def load_average() -> float | None:
-    """Return how many threads wanted a core in the last minute, or None where the system does not say."""
+    """Return how many threads ran or waited for a core in the last minute, or None if the system does not report it."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
@@ -88,7 +88,7 @@ def cpu_model() -> str:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
-    except OSError:  # only on Linux
+    except OSError:  # there is no such file: not on Linux
         pass
     return platform.processor() or platform.machine()
 
@@ -97,7 +97,7 @@ def as_json(
     results: Sequence[Result], described: dict[str, Any], settings: dict[str, Any], lines: Sequence[str],
     base: str = REFERENCE, others: str = "engines",
 ) -> dict[str, Any]:  # fmt: skip
-    """Return all numbers as what `json.dump` takes; times are in seconds.
+    """Return all numbers in a form that `json.dump` takes; times are in seconds.
 
     Parameters
     ----------
@@ -109,14 +109,14 @@ def as_json(
     lines : sequence of str
         The summary.
     base, others : str
-        What the base and the contenders are called.
+        The keys of the base and of the contenders in each result.
 
     Returns
     -------
     dict
         "machine", "settings", "summary", and "results": for each task its sizes, the base's and each contender's
-        median and times by round, each contender's ratios by round, their median and verification, and who was
-        skipped.
+        median and times by round, each contender's ratios by round, their median and verification, and which
+        contenders were skipped.
     """
     return {
         "machine": described,
@@ -141,11 +141,11 @@ def timing(rounds: list[float]) -> dict[str, Any]:
     return {"seconds": median(rounds) if rounds else None, "rounds": rounds}
 
 
-SLOWER_LIMIT = 1.1  # so much longer may more threads take
+SLOWER_LIMIT = 1.1  # more threads may take at most this many times as long
 
 
 def scaling_summary(results: Sequence[Result]) -> list[str]:
-    """Return how much longer more threads took, at most, where ratios are the base's time with fewer to theirs."""
+    """Return lines on how much longer more threads took at most. A ratio is the base's time divided by theirs."""
     lines = []
     for name in dict.fromkeys(outcome.name for result in results for outcome in result.outcomes):
         times = {r.task: 1 / median(o.ratios) for r in results for o in r.outcomes if o.name == name and o.ratios}
@@ -161,7 +161,7 @@ def scaling_summary(results: Sequence[Result]) -> list[str]:
 
 
 def verification_as_json(verification: Verification | None) -> dict[str, Any]:
-    """Nothing for a base that is not verified."""
+    """Return the entries of a verification; none for a base that is not verified."""
     if verification is None:
         return {}
     # JSON knows no infinity.

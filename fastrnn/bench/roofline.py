@@ -1,7 +1,7 @@
-"""What share of this machine's limits a task reaches: the least time that it could take, divided by the time it took.
+"""How near a task comes to the limits of this machine: the least time that it could take, divided by the time it took.
 
-Machines drift, limits too, so what bounds a task is measured in every round beside the engines: the floor is one more
-contender.
+The least time is called the floor. The speed of a machine changes over time, and so do its limits. So they are measured
+in every round beside the engines: the floor is one more contender.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from fastrnn import blas
 from fastrnn._core import native
-from fastrnn.bench.contenders import Results
 from fastrnn.bench.measuring import Result
+from fastrnn.bench.problems import Results
 from fastrnn.bench.tasks import GATES, Task
 from fastrnn.bench.worker import wait_until_idle
 
@@ -33,16 +33,16 @@ __all__ = ["Floor", "Limits", "Probe", "caches", "floor_seconds", "level_of", "s
 
 
 class Limits(NamedTuple):
-    """What bounds a task, on all its threads together.
+    """The limits that bound a task, for all its threads together.
 
     Attributes
     ----------
     gemm : float
-        Operations a second of the machine's best large matrix product.
+        Operations per second of the fastest large matrix product.
     read : float
-        Bytes a second, read from where the task's weights lie.
+        Bytes per second that are read from the level of memory which holds the task's weights.
     level : str
-        Where that is: "L1", "L2", "L3" or "memory".
+        That level: "L1", "L2", "L3" or "memory".
     """
 
     gemm: float
@@ -51,10 +51,10 @@ class Limits(NamedTuple):
 
 
 def weights(task: Task) -> tuple[int, int]:
-    """Return how many bytes of weights must be at hand at each step, and how many times they are read.
+    """Return how many bytes of weights are needed at each step, and how many times they are read.
 
-    That is U for a sequence, whose inputs are projected many steps at once: W is read once for all of these. For a
-    single step it is both. Gradients read U once more, for the way back.
+    For a sequence these are the weights U. Its inputs are projected for many steps at once, so W is read only once for
+    all of them. For a single step they are both U and W. Gradients read U a second time at each step.
     """
     T, _, I, H = task.sizes
     itemsize = np.dtype(task.dtype).itemsize
@@ -62,47 +62,48 @@ def weights(task: Task) -> tuple[int, int]:
 
 
 def floor_seconds(task: Task, limits: Limits) -> float:
-    """Return the least time that a task can take by this model: the slower of multiplying and reading weights.
+    """Return the least time that a task can take in this model: that of multiplying or of reading weights, if longer.
 
     It assumes that
 
-    - threads share the units, so that each reads its own part of the weights, and all read at once;
-    - this part stays in the smallest cache that holds it (`level_of`) and is read whole at each step, for all rows;
-    - products go as fast as the best large one; training has three times the products of inference (`Task.flops`);
-    - all else is free: gates, barriers, the tape, x and y.
+    - threads share the units, so that each reads its own part of the weights, and all read at the same time;
+    - this part stays in the smallest cache that holds it (`level_of`), and all of it is read at each step, once for all
+      rows;
+    - products are as fast as the fastest large one; training has three times the products of inference (`Task.flops`);
+    - nothing else takes time: gates, barriers, the tape, x and y.
 
-    A share above 1 is possible where an assumption fails: our own products may beat BLAS's, and a part of what exceeds
-    a cache may stay there.
+    A share above 1 is possible if an assumption does not hold: our own products may be faster than those of BLAS, and a
+    part of weights that exceed a cache may stay in it.
     """
     size, times = weights(task)
     return max(task.flops / limits.gemm, size * times / limits.read)
 
 
 def level_of(task: Task, sizes: dict[str, int]) -> str:
-    """The first level of `sizes`, bytes a thread, that holds a thread's part of the weights; else "memory"."""
+    """Return the first level of `sizes` (bytes per thread) that holds a thread's part of the weights, or "memory"."""
     part = weights(task)[0] / task.threads
     return next((level for level, size in sizes.items() if part <= size), "memory")
 
 
 # ---- The limits ----------------------------------------------------------------------------------------------------
 
-ASSUMED = {"L1": 32 << 10, "L2": 1 << 20, "L3": 16 << 20}  # where the system does not say
+ASSUMED = {"L1": 32 << 10, "L2": 1 << 20, "L3": 16 << 20}  # where the system does not report them
 SHARED_LEVEL = "L3"
-MEMORY_BYTES = 256 << 20  # of all threads together, when memory is read; a machine with more L3 shows its L3 instead
+MEMORY_BYTES = 256 << 20  # read by all threads together; it must exceed L3, else L3 is measured
 PROBE_SECONDS = 0.01
 GEMM_SECONDS = 0.04
 GEMM_SIZE = 1536
-CALL_BYTES = 32 << 20  # read in one call of C, so that Python's part does not count
+CALL_BYTES = 32 << 20  # read in one call of C, so that the time of the call itself does not count
 
 
 def caches(threads: int) -> dict[str, int]:
-    """Return the bytes of each level of data cache that one of so many threads has to itself, smallest first."""
+    """Return for each level of data cache how many bytes each of `threads` threads has to itself, smallest first."""
     return {level: size // (threads if level == SHARED_LEVEL else 1) for level, size in machine_caches().items()}
 
 
 @lru_cache(maxsize=1)
 def machine_caches() -> dict[str, int]:
-    """L1, L2 and L3 in bytes, from Linux's description of the first CPU that we may use; `ASSUMED` elsewhere."""
+    """Return the bytes of L1, L2 and L3 of the first CPU that we may use, as Linux reports them, or `ASSUMED`."""
     sizes = {}
     cpu = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
     for folder in sorted(Path(f"/sys/devices/system/cpu/cpu{cpu}/cache").glob("index*")):
@@ -116,7 +117,7 @@ def machine_caches() -> dict[str, int]:
 
 
 class Probe:
-    """Measures what so many threads can do at once, with the selected instruction set."""
+    """Measures what a number of threads can do at the same time, with the selected instruction set."""
 
     def __init__(self, threads: int, dtype: str) -> None:
         self._threads, self._dtype = threads, np.dtype(dtype)
@@ -125,12 +126,12 @@ class Probe:
         self._factors: list[NDArray] = []
 
     def multiply_add(self) -> float:
-        """Operations a second in registers: no product can be faster."""
+        """Operations per second on values in registers: no product can be faster."""
         repeats = 100_000
         return self._at_once(lambda _: native.probe_multiply_add(self._dtype.itemsize, repeats)[0])
 
     def read(self, level: str) -> float:
-        """Bytes a second that all threads read from a level, each from memory of its own."""
+        """Bytes per second that all threads together read from a level, each from an array of its own."""
         if level not in self._buffers:
             self._buffers[level] = [touched(self._read_size(level), self._dtype) for _ in range(self._threads)]
         buffers = self._buffers[level]
@@ -138,7 +139,7 @@ class Probe:
         return self._at_once(lambda index: native.probe_read(buffers[index], repeats)[0])
 
     def gemm(self) -> float:
-        """Operations a second of the better of SciPy's and NumPy's BLAS in a large product on these threads."""
+        """Operations per second of a large product on these threads: the faster of SciPy's and NumPy's BLAS."""
         if not self._factors:
             self._factors = [touched(GEMM_SIZE**2 * self._dtype.itemsize, self._dtype) for _ in range(3)]
         a, b, c = (factor[: GEMM_SIZE**2].reshape(GEMM_SIZE, GEMM_SIZE) for factor in self._factors)
@@ -152,19 +153,22 @@ class Probe:
         return 2 * GEMM_SIZE**3 / least
 
     def everything(self) -> dict[str, float]:
-        """All of these: "multiply_add" and "gemm" in operations a second, each level in bytes a second."""
+        """All rates: "multiply_add" and "gemm" in operations per second, and each level in bytes per second."""
         rates = {"multiply_add": self.multiply_add(), "gemm": self.gemm()}
         return rates | {level: self.read(level) for level in (*self.caches, "memory")}
 
     def _read_size(self, level: str) -> int:
-        """Half a cache, so that what else lies there does not push it out; of a large L3 what surely exceeds L2."""
+        """How many bytes a thread reads to measure a level.
+
+        Half of the cache, so that other data in it does not evict them. Of a large L3 less: what surely exceeds L2.
+        """
         if level == "memory":
             return MEMORY_BYTES // self._threads
         half = self.caches[level] // 2
         return min(half, 4 * self.caches.get("L2", half)) if level == SHARED_LEVEL else half
 
     def _at_once(self, work: Callable[[int], int]) -> float:
-        """The sum over threads of what work(index) says it did a second, in all of them at the same time."""
+        """Run work(index) in all threads at the same time; return the sum of the rates at which they did it."""
         barrier = threading.Barrier(self._threads)
 
         def rate(index: int) -> float:
@@ -192,7 +196,7 @@ class Probe:
 
 
 def touched(size: int, dtype: np.dtype) -> NDArray:
-    """An array of about `size` bytes, 64-byte aligned, with pages of its own; untouched ones are all the same page."""
+    """Return an aligned array of about `size` bytes, written to: pages not written yet are all one page of zeros."""
     block = np.empty(size + 64, np.uint8)
     block[...] = 0
     start = -block.ctypes.data % 64
@@ -203,22 +207,22 @@ def touched(size: int, dtype: np.dtype) -> NDArray:
 
 
 class Floor:
-    """Its time is the least that the machine, as it is in that moment, could take.
+    """A contender whose time is the least that the machine could take, by its limits at that moment.
 
     Attributes
     ----------
     measured : dict of Task to list of Limits
-        What bounded each task, a value a round.
+        The limits of each task, one value for each round.
     """
 
     name = "floor"
 
     def __init__(self) -> None:
         self.measured: dict[Task, list[Limits]] = {}
-        self._probe = lru_cache(maxsize=1)(Probe)  # one set of buffers at a time
+        self._probe = lru_cache(maxsize=1)(Probe)  # keeps one set of buffers only
 
     def probe(self, threads: int, dtype: str) -> Probe:
-        """What measures the limits."""
+        """Return the probe that measures the limits."""
         return self._probe(threads, dtype)
 
     def load(self, task: Task) -> FloorRunner:
@@ -226,7 +230,7 @@ class Floor:
         return FloorRunner(task, self.probe(task.threads, task.dtype), self.measured.setdefault(task, []))
 
     def bound(self, task: Task) -> Limits:
-        """The medians of what bounded a task."""
+        """Return the medians over the rounds of a task's limits."""
         gemms, reads, levels = zip(*self.measured[task], strict=True)
         return Limits(median(gemms), median(reads), levels[0])
 
@@ -238,18 +242,18 @@ class FloorRunner:
         self._task, self._probe, self._measured = task, probe, measured
 
     def results(self) -> Results:
-        """It computes nothing."""
+        """There are none: the floor computes nothing."""
         return {}
 
     def measure(self, seconds: float) -> float:
-        """See `Runner.measure`; how long it takes is not the caller's choice."""
+        """See `Runner.measure`. `seconds` is ignored: the probe decides how long it measures."""
         level = level_of(self._task, self._probe.caches)
         self._measured.append(Limits(self._probe.gemm(), self._probe.read(level), level))
         return floor_seconds(self._task, self._measured[-1])
 
 
 def summary(results: Sequence[Result]) -> list[str]:
-    """Return for each engine the median and the extremes of the shares that it reached."""
+    """Return for each engine a line with the median, the least and the greatest of the shares that it reached."""
     lines = []
     for name in dict.fromkeys(outcome.name for result in results for outcome in result.outcomes):
         shares = {r.task: median(o.ratios) for r in results for o in r.outcomes if o.name == name and o.ratios}

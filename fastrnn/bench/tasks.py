@@ -1,4 +1,4 @@
-"""What is measured: cases, and tasks made of them."""
+"""What is measured: cases, which are sizes, and tasks made of them."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ class Task:
     dtype : str
         "float32" or "float64".
     threads : int
-        Granted to the contender; one that thinks the work too small may use fewer.
+        How many the contender may use. For little work it may use fewer.
     sizes : Sizes
-        Those of the case, but for verification, which may take fewer steps.
+        Those of the case. For verification there may be fewer steps.
     """
 
     cell: str
@@ -94,7 +94,7 @@ class Task:
 
     @property
     def name(self) -> str:
-        """What it is, for any number of threads."""
+        """The task in words, without the number of threads."""
         return f"{self.cell} {self.kind} {self.case} {self.dtype}"
 
     def __str__(self) -> str:
@@ -104,7 +104,7 @@ class Task:
 def tasks(
     cells: Iterable[str], kinds: Iterable[str], cases: Iterable[str], dtypes: Iterable[str], threads: Iterable[int]
 ) -> list[Task]:
-    """Return all combinations, but for training in cases of a single step, which are about streams."""
+    """Return all combinations. Cases of a single step are for streams, so they are left out in training."""
     combinations = itertools.product(threads, dtypes, cells, kinds, cases)
     return [
         Task(cell, kind, case, dtype, n, CASES[case])
@@ -114,7 +114,7 @@ def tasks(
 
 
 def quick_tasks(threads: Iterable[int]) -> list[Task]:
-    """Return few tasks that stand for all: each cell in float32, and the headline case of an LSTM in float64."""
+    """Return a small selection of tasks: each cell in float32, and the headline case of an LSTM in float64."""
     threads = list(threads)
     return [
         *tasks(CELLS, KINDS, QUICK_CASES, ["float32"], threads),

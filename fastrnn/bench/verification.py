@@ -1,4 +1,4 @@
-"""Are a contender's results right? They are held against the reference in float64."""
+"""Verification: a contender's results are compared with those of the reference in float64."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn.bench.contenders import REFERENCE, Contender, EngineRunner, Problem, Results
+from fastrnn.bench.contenders import REFERENCE, Contender, EngineRunner
+from fastrnn.bench.problems import Problem, Results
 from fastrnn.bench.tasks import Task
 
 __all__ = ["Verification", "expected", "scaled_error", "verified_task", "verify"]
 
-# Largest scaled errors, max|a - b| / max(1, max|b|), that rounding can explain: a pre-activation sums up to 2,048
-# products, a gradient in a weight up to 25,600 rows. At least ten times what right engines show; a bug shows more.
+# The largest scaled errors, max|a - b| / max(1, max|b|), that rounding can explain: a pre-activation sums up to 2,048
+# products, a gradient of a weight up to 25,600 rows. They are at least ten times the errors of engines that are right,
+# and less than those of a bug.
 TOLERANCE = {"float32": {"value": 2e-5, "gradient": 1e-4}, "float64": {"value": 4e-14, "gradient": 2e-13}}
-# The float64 reference takes about half a second for so many operations. Beyond it, fewer steps are verified.
+# The reference takes about half a second for this many operations in float64. Larger tasks are verified on fewer steps.
 VERIFIED_FLOPS = 2 * 10**10
 
 
@@ -45,7 +47,7 @@ class Verification:
 
 
 def verified_task(task: Task) -> Task:
-    """The task, or with fewer steps one that the float64 reference can do in about half a second."""
+    """Return the task, with fewer steps if the float64 reference would take more than about half a second."""
     T = max(2, task.sizes.T * VERIFIED_FLOPS // task.flops)
     return replace(task, sizes=task.sizes._replace(T=min(T, task.sizes.T)))
 

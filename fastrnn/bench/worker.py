@@ -1,8 +1,8 @@
-"""A contender in a process of its own: loads problems, gives results, measures times. `peers.py` is who asks.
+"""A contender in a process of its own: it loads problems, returns results and measures times for `peers.py`.
 
-A script that runs by itself, in interpreters that need not have fastrnn: NumPy and the contender's library are enough.
-Commands are lines of JSON on stdin, each answered by one line; arrays travel in .npz files. The engines of the calling
-process are measured by the same functions.
+This script also runs in interpreters that have no fastrnn: NumPy and the contender's library are enough. Only the
+contender "fastrnn" imports fastrnn. Commands are lines of JSON on stdin, and each is answered by one line; arrays are
+passed in .npz files. Engines in the calling process are timed by the same functions (`median_seconds`).
 
 Usage: python worker.py CONTENDER THREADS
 """
@@ -20,7 +20,7 @@ from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
-if os.path.dirname(os.path.realpath(__file__)) in sys.path:  # a script's folder: its modules are fastrnn's
+if os.path.dirname(os.path.realpath(__file__)) in sys.path:  # fastrnn/bench must not hide top-level modules
     sys.path.remove(os.path.dirname(os.path.realpath(__file__)))
 
 import numpy as np
@@ -33,16 +33,16 @@ Solution = tuple[Callable[[], Any], Callable[[], dict[str, Any]]]
 # ---- How long a call takes -----------------------------------------------------------------------------------------
 
 LONG_SECONDS = 0.1  # a run that takes longer warms itself up
-SAMPLE_SECONDS = 2e-4  # runs shorter than this are timed several at once: the clock and its call take 0.1 us
+SAMPLE_SECONDS = 2e-4  # shorter runs are timed several together, because reading the clock takes 0.1 us
 
 
 def median_seconds(call: Callable[[], Any], seconds: float) -> float:
-    """Call for about so many seconds after a warm-up; the median time of a call."""
-    timer = timeit.Timer(call)  # it keeps the garbage collector out
+    """Warm up, call for about `seconds` seconds, and return the median time of a call."""
+    timer = timeit.Timer(call)  # switches off the garbage collector while it measures
     once = timer.timeit(1)
     if once > max(seconds, LONG_SECONDS):
         return once
-    if once < 10 * SAMPLE_SECONDS:  # the first call of many is not like the others
+    if once < 10 * SAMPLE_SECONDS:  # the first call takes longer than the others
         once = min(timer.repeat(5, 1))
     number = max(1, round(SAMPLE_SECONDS / max(once, 1e-9)))
     samples: list[float] = []
@@ -55,7 +55,7 @@ def median_seconds(call: Callable[[], Any], seconds: float) -> float:
 def wait_until_idle(at_most: float = 0.5, step: float = 0.005) -> None:
     """Wait until no thread of this process works.
 
-    The threads of an OpenBLAS spin for 0.1 s after their work, which would halve the speed of who comes next.
+    The threads of an OpenBLAS spin for 0.1 s after their work, which would halve the speed of what runs next.
     """
     end = time.perf_counter() + at_most
     while time.perf_counter() < end:
@@ -65,15 +65,15 @@ def wait_until_idle(at_most: float = 0.5, step: float = 0.005) -> None:
             return
 
 
-# ---- Contenders: each makes a problem ready ------------------------------------------------------------------------
+# ---- Contenders: each prepares a problem ---------------------------------------------------------------------------
 #
-# A problem has cell, kind, threads, and the arrays x, dy and params, which are PyTorch's in names, shapes and order of
-# gates. All start from a state of zeros, which is what they take if nothing is said.
+# A problem has cell, kind, threads, and the arrays x, dy and params. Names, shapes and order of gates are those of
+# PyTorch. All contenders start from a state of zeros, which is their default.
 
 
 def load_fastrnn(problem: Any) -> Solution:
-    """The engine is that of FASTRNN_ENGINE, and FASTRNN_NUM_THREADS says how many threads."""
-    from fastrnn.bench.contenders import Problem, solve
+    """Prepare fastrnn, whose engine and threads are set by FASTRNN_ENGINE and FASTRNN_NUM_THREADS."""
+    from fastrnn.bench.problems import Problem, solve
     from fastrnn.bench.tasks import CELLS
 
     _, _, I = problem.x.shape
@@ -142,11 +142,12 @@ def load_openvino(problem: Any) -> Solution:
     return infer, lambda: {"y": infer()[0][:, 0]}
 
 
-ONNX_GATES = {"rnn": (0,), "lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}  # its i, o, f, g and z, r, n among PyTorch's
+# The places of ONNX's gates (i, o, f, g and z, r, n) among PyTorch's.
+ONNX_GATES = {"rnn": (0,), "lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
 
 
 def onnx_model(problem: Any) -> bytes:
-    """One node with the weights as constants; X (T, B, I) to Y (T, 1, B, H)."""
+    """Return a model of one node, with the weights as constants, from X (T, B, I) to Y (T, 1, B, H)."""
     import onnx
     from onnx import TensorProto, helper
 
@@ -166,12 +167,12 @@ def onnx_model(problem: Any) -> bytes:
         [onnx.numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in constants.items()],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    model.ir_version = 8  # what an opset of 17 came with; runtimes refuse versions that they do not know
+    model.ir_version = 8  # the version that came with opset 17; runtimes refuse versions that they do not know
     return bytes(model.SerializeToString())
 
 
 def load_jax(problem: Any) -> Solution:
-    """A scan over the steps, compiled; inputs are projected before it, all steps at once."""
+    """Prepare JAX: a compiled scan over the steps. The inputs of all steps are projected before it, in one product."""
     import jax
     from jax import numpy as jnp
 
@@ -202,7 +203,7 @@ def load_jax(problem: Any) -> Solution:
         return jax.lax.scan(lambda carry, a_t: step(weights, carry, a_t), carry, a)[1]
 
     weights = {name: jnp.asarray(np.ascontiguousarray(value.T)) for name, value in problem.params.items()}
-    if cell != "gru":  # one bias does the work of both
+    if cell != "gru":  # the two biases are only ever added: one array holds their sum
         weights["bias_ih_l0"] += weights.pop("bias_hh_l0")
     x, dy = jnp.asarray(problem.x), jnp.asarray(problem.dy)
     infer = jax.jit(forward)
@@ -222,7 +223,7 @@ def with_gradients(y: Any, dx: Any, dparams: dict[str, Any], transposed: bool = 
     return {"y": y, "grad x": dx, **named}
 
 
-# What each must import, and what loads a problem.
+# For each contender the modules that it must import, and the function that prepares a problem.
 LOADERS: dict[str, tuple[tuple[str, ...], Callable[[Any], Solution]]] = {
     "fastrnn": (("fastrnn",), load_fastrnn),
     "torch": (("torch",), load_torch),
@@ -235,7 +236,7 @@ LOADERS: dict[str, tuple[tuple[str, ...], Callable[[Any], Solution]]] = {
 
 
 class Worker:
-    """Does what it is told; each public method is a command, and returns the fields of its answer."""
+    """Carries out commands: each public method is one, and returns the fields of the answer."""
 
     def __init__(self, contender: str, threads: int) -> None:
         modules, self._load = LOADERS[contender]
@@ -245,11 +246,11 @@ class Worker:
         self.version = library.__version__
 
     def load(self, path: str, cell: str, kind: str) -> dict[str, Any]:
-        """Make the problem in a file ready, and warm up."""
+        """Prepare the problem in a file, and warm up."""
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
         x, dy = arrays.pop("x"), arrays.pop("dy")
-        self._solution = None  # the one before goes first
+        self._solution = None  # frees the one before
         problem = SimpleNamespace(cell=cell, kind=kind, threads=self._threads, x=x, dy=dy, params=arrays)
         self._solution = call, _ = self._load(problem)
         call()
@@ -270,7 +271,7 @@ class Worker:
 
 
 def main() -> None:
-    # Answers go to what was stdout; whatever libraries print goes to stderr.
+    # Answers go to the original stdout; what libraries print to stdout goes to stderr.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
@@ -287,7 +288,7 @@ def main() -> None:
         command = json.loads(line)
         try:
             fields = getattr(worker, command.pop("do"))(**command)
-            wait_until_idle()  # threads that spin after their work would slow down who comes next
+            wait_until_idle()  # threads that still spin would slow down the next contender
             answer(**fields)
         except Exception as error:
             answer(error=f"{type(error).__name__}: {error}")

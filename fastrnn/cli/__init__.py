@@ -1,6 +1,6 @@
-"""The command line, ``fastrnn``: one module for each command, over the package's public parts.
+"""The command line, ``fastrnn``: one module for each command, which uses the public parts of the package.
 
-A command is a click command object in a module of this package; `commands` below lists them all.
+A command is a click command object in a module of this package; `group` below lists them all.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def group() -> click.Group:
     """Return the click group with all commands."""
-    # Here, not above: these modules need click and rich, and the message for those who lack them does not.
+    # Imported here because these modules need click and rich, and `main` must work without them.
     from fastrnn.cli.bench import bench
     from fastrnn.cli.demo import demo
     from fastrnn.cli.errors import OneLineErrors

@@ -24,7 +24,7 @@ from fastrnn.weights import KINDS
 
 __all__ = ["demo"]
 
-HELD_OUT = 0.1  # share of the text, its end, that is not trained on
+HELD_OUT = 0.1  # the last tenth of the text is not trained on
 VALID_LIMIT = 200_000  # characters of the held-out part that are read for validation
 QUICK_LIMIT = 200_000  # characters of the text that --quick takes
 QUICK = {"hidden": 64, "minutes": 0.1, "batch": 32, "seq_len": 32}
@@ -110,10 +110,10 @@ def demo(
 
 
 def character_model(vocabulary: Vocabulary, cell: str, hidden: int, layers: int, seed: int) -> nn.ManyToMany:
-    """A language model of characters: it reads a text and says at each what is likely to come next."""
+    """Build a language model of characters: after each one it gives the probabilities of the next."""
     rng = np.random.default_rng(seed)
     embedding = nn.Embedding(len(vocabulary), EMBEDDING_SIZE, rng=rng)
-    embedding.params["weight"][vocabulary.unknown] = 0  # it is never seen in training: make it neutral
+    embedding.params["weight"][vocabulary.unknown] = 0  # zero, because this id does not occur in training
     rnn = KINDS[cell](EMBEDDING_SIZE, hidden, layers, rng=rng)
     if cell == "lstm":
         nn.set_forget_bias(rnn)
@@ -144,7 +144,7 @@ def compare_engines(trainer: Trainer, repeats: int = 3) -> None:
 
 
 def read_text(path: str | None) -> tuple[str, str]:
-    """Return where a text is from, and the text: a file's, decompressed if it is .gz, or the embedded one."""
+    """Return the source of a text, and the text: that of a file, which may be .gz, or Python's help topics."""
     if path is None:
         try:
             from pydoc_data.topics import topics
@@ -182,11 +182,11 @@ def check_writable(path: str) -> None:
 
 
 def check_memory(vocabulary: int, cell: str, hidden: int, layers: int, batch: int, seq_len: int) -> None:
-    """Fail if training needs more memory than the machine has: Linux would grant it, and then kill the process."""
+    """Fail if training needs more memory than the machine has. Linux would allocate it, and kill the process later."""
     gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[cell]
     params = vocabulary * (EMBEDDING_SIZE + hidden) + gates * hidden * (EMBEDDING_SIZE + hidden * (2 * layers - 1))
     step = seq_len * batch * (3 * vocabulary + layers * hidden * (gates + 4))
-    # Parameters, best ones, gradients, two moments, and packed weights both ways.
+    # Parameters, the best ones, gradients, two moments, and weights packed for forward and for backward.
     needed = 4 * (7 * params + step)
     try:
         there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

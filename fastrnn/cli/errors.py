@@ -1,4 +1,4 @@
-"""How commands end: what is printed and which exit code it has."""
+"""How commands end: what they print and their exit codes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Failure", "OneLineErrors"]
 
 
 class Failure(click.ClickException):
-    """A user's error: its message is all that is printed."""
+    """An error of the user, of which only the message is printed."""
 
 
 class OneLineErrors(click.Group):
@@ -36,7 +36,7 @@ class OneLineErrors(click.Group):
 
 
 def end(error: Exception) -> NoReturn:
-    """Say what went wrong, and exit. What is no user's error comes through, as a traceback."""
+    """Print what went wrong, and exit. Any error that is not the user's is raised again and ends in a traceback."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         click.echo(error.format_message(), err=True)
     elif isinstance(error, click.ClickException):
@@ -47,7 +47,7 @@ def end(error: Exception) -> NoReturn:
         click.echo("fastrnn: interrupted", err=True)
         sys.exit(130)
     elif isinstance(error, BrokenPipeError):
-        # The reader of a pipe has left. Python's own flush of stdout at exit shall not complain about it again.
+        # The reader of the pipe has ended. Python flushes stdout at exit, which must not fail a second time.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     else:

@@ -1,4 +1,4 @@
-"""``fastrnn info``."""
+"""``fastrnn info``: print what a bug report needs."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def sample(model: str, prompt: str, length: int, temperature: float, seed: int |
 
 
 def is_character_model(model: nn.Model) -> bool:
-    """Whether this reads and writes characters, so that text can be drawn from it."""
+    """Whether this is a language model of characters, with its vocabulary."""
     vocabulary, size = model.vocabularies.get(CHARACTERS), getattr(getattr(model, "output", None), "output_size", None)
     if not isinstance(model, nn.ManyToMany) or not isinstance(model.embedding, nn.Embedding) or vocabulary is None:
         return False
@@ -65,7 +65,7 @@ def is_character_model(model: nn.Model) -> bool:
 def print_sample(model: nn.ManyToMany, prompt: str, length: int, temperature: float, seed: int | None) -> None:
     """Print the prompt and `length` characters that follow it, each as it is drawn."""
     vocabulary = model.vocabularies[CHARACTERS]
-    specials = range(len(vocabulary.specials))  # no text
+    specials = range(len(vocabulary.specials))  # these ids stand for no text
     click.echo(printable(prompt.lstrip("\n")), nl=False)
     for k in itertools.islice(model.generate(vocabulary.encode(prompt), temperature, seed, specials), length):
         click.echo(printable(vocabulary.tokens[k]), nl=False)
@@ -73,14 +73,14 @@ def print_sample(model: nn.ManyToMany, prompt: str, length: int, temperature: fl
 
 
 def not_empty(text: str) -> str:
-    """The text; an empty one is an error."""
+    """Return the text; an empty one is an error."""
     if not text:
         raise click.BadParameter("expected at least one character.")
     return text
 
 
 def printable(text: str) -> str:
-    """The text without what could control a terminal, and only with characters that stdout can encode."""
+    """Return the text without control characters, and only with characters that stdout can encode."""
     text = "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return text.encode(encoding, "replace").decode(encoding)

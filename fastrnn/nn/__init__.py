@@ -1,9 +1,9 @@
-"""Models around recurrent layers: layers, losses, and the four patterns, with their gradients.
+"""Models with recurrent layers: further layers, losses and the four patterns, all with their gradients.
 
     part        forward(x) -> y, tape; backward(tape, dy) -> Gradients      Embedding, Linear, WordEncoder, ...
     model       loss_and_grads(batch) -> Loss                               ManyToOne, ManyToMany, ...
 
-`fastrnn.train` trains models, `fastrnn.data` makes batches. docs/kit.md shows how they go together.
+`fastrnn.train` trains models, and `fastrnn.data` makes batches. docs/kit.md shows how to use them together.
 """
 
 from fastrnn.nn.attention import Attention

@@ -1,4 +1,4 @@
-"""Attention: what a decoder looks up in the encoder's outputs at each step."""
+"""Attention: at each step, a decoder reads a weighted mean of the encoder's outputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Attention"]
 
 
 class Memory(NamedTuple):
-    """Encoder outputs as attention reads them: views (B, S, .), and which steps are past an end, (B, 1, S)."""
+    """Encoder outputs as attention reads them: views (B, S, .), and a mask (B, 1, S) of the steps after an end."""
 
     values: NDArray
     keys: NDArray
@@ -32,7 +32,7 @@ class AttentionTape:
     Attributes
     ----------
     weights : ndarray
-        (B, U, S): how much each step of the query read of each of the memory; of each query, together 1.
+        (B, U, S): how much each query step reads of each memory step. The weights of a query step add up to 1.
     """
 
     memory: Memory
@@ -45,12 +45,12 @@ class AttentionTape:
 class Attention(Module):
     """Global attention with a bilinear score: y_t = tanh(C [sum_s a_ts m_s, q_t]), a_t = softmax_s(q_t . K m_s).
 
-    It is applied to the outputs of the decoder, which so runs over all steps in one call.
+    It is applied to the outputs of the decoder's recurrent layer, so that this layer runs over all steps in one call.
 
     Parameters
     ----------
     query_size, memory_size : int
-        Q, of the decoder's outputs, and M, of the encoder's.
+        Q, the size of the decoder's outputs, and M, that of the encoder's.
     dtype : float32 or float64, default float32
         Of parameters, inputs and outputs.
     rng : seed or numpy.random.Generator, optional
@@ -90,7 +90,7 @@ class Attention(Module):
         return self.combine.out_features
 
     def remember(self, memory: NDArray, lengths: NDArray | None = None) -> Memory:
-        """Return encoder outputs (S, B, M), zero past the `lengths` (B,), in the form that `forward` reads."""
+        """Return encoder outputs (S, B, M), zero after their `lengths` (B,), in the form that `forward` reads."""
         keys, tape = self.keys.forward(memory)
         past = None
         if lengths is not None:
@@ -98,7 +98,7 @@ class Attention(Module):
         return Memory(memory.swapaxes(0, 1), keys.swapaxes(0, 1), past, tape)
 
     def forward(self, queries: NDArray, memory: Memory) -> tuple[NDArray, AttentionTape]:
-        """Read the memory at each step.
+        """Read the memory at each query step.
 
         Parameters
         ----------
@@ -112,12 +112,12 @@ class Attention(Module):
         y : ndarray
             (U, B, Q).
         tape : AttentionTape
-            What `backward` needs; its `weights` are to be looked at.
+            What `backward` needs. Its `weights` show what was read.
         """
         q = queries.swapaxes(0, 1)
         scores = q @ memory.keys.swapaxes(1, 2)
         if memory.past is not None:
-            # Finite, so that a memory without steps is a mean of zeros instead of NaN.
+            # A finite number, so that the mean over a memory without steps is 0 instead of NaN.
             np.copyto(scores, np.finfo(scores.dtype).min / 2, where=memory.past)
         weights = softmax(scores)
         joined = np.concatenate([weights @ memory.values, q], axis=-1)

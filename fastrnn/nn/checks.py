@@ -1,4 +1,4 @@
-"""What the kit's layers and losses check beyond `fastrnn.validate`, and the rows of an array."""
+"""Checks that the kit's layers and losses need in addition to `fastrnn.validate`, and the rows of an array."""
 
 from __future__ import annotations
 
@@ -14,26 +14,29 @@ __all__ = ["as_rows", "integers", "same_shape", "within"]
 
 
 def as_rows(a: NDArray) -> NDArray:
-    """All axes but the last as one; not reshape(-1, ...), which cannot tell the number of rows of an empty array."""
+    """Return `a` with all axes but the last joined to one.
+
+    reshape(-1, ...) would fail for an empty array, whose number of rows it cannot compute.
+    """
     return a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
 
 
 def integers(name: str, value: Any) -> NDArray:
-    """`value` as an array of intp."""
+    """Return `value` as an array of intp; an error unless it holds integers."""
     a = validate.as_ndarray(name, value)
-    if a.dtype.kind not in "iu" and a.size:  # an empty list is an array of floats, and fine
+    if a.dtype.kind not in "iu" and a.size:  # NumPy makes an array of floats of an empty list, which is allowed
         raise TypeError(f"{name}: expected integers, got {a.dtype}")
     return a.astype(np.intp, copy=False)
 
 
 def within(name: str, value: NDArray, end: int) -> None:
-    """Integers of 0..end-1."""
+    """Check that all integers are in 0..end-1."""
     if value.size and (value.min() < 0 or value.max() >= end):
         worst = value.min() if value.min() < 0 else value.max()
         raise IndexError(f"{name}: expected integers in 0..{end - 1}, got {worst}")
 
 
 def same_shape(name: str, value: NDArray, expected: tuple[int, ...]) -> None:
-    """An array of exactly this shape."""
+    """Check that an array has exactly this shape."""
     if value.shape != expected:
         raise ValueError(f"{name}: expected {expected}, got {value.shape}")

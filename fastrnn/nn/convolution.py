@@ -1,4 +1,4 @@
-"""A convolution of images: a linear layer that reads each square of an image."""
+"""A convolution of images: a linear layer that is applied to each square of an image."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ class ConvolutionTape:
 
 
 class Convolution(Module):
-    """A linear layer of each square of an image, squares that may overlap: a convolution, without padding.
+    """A linear layer applied to each square of an image: a convolution without padding. Squares may overlap.
 
-    Images go in and come out as rows, so that other parts fit before and after: `Dropout`, a `Linear` of it all, or
-    another `Convolution`, whose shape is this one's `output_shape`.
+    Results are rows, and images may be rows, so that other parts can come before and after, such as `Dropout`, a
+    `Linear`, or another `Convolution` whose `shape` is the `output_shape` of this one.
 
     Parameters
     ----------
     linear : Linear
-        From the size * size * C values of a square, by row, column and channel, to F filters.
+        From the size * size * C values of a square, in the order row, column, channel, to F filters.
     shape : sequence of int
-        (M, N, C), the images': rows, columns and channels.
+        (M, N, C): rows, columns and channels of an image.
     size : int
-        Of a square's sides, in pixels.
+        Length of a square's sides, in pixels.
     stride : int, default 1
-        From one square to the next, in both directions.
+        Distance from one square to the next in both directions, in pixels.
 
     Attributes
     ----------
     output_shape : tuple of int
-        Squares in a column and in a row, and F.
+        Number of squares in a column, number of squares in a row, and F.
     params : dict of str to ndarray
         Those of "linear".
 
@@ -117,7 +117,7 @@ class Convolution(Module):
         tape : ConvolutionTape
             From `forward`.
         dy : array_like
-            (B, `output_size`), gradient of the loss in y.
+            (B, `output_size`), the gradient of the loss with respect to y.
 
         Returns
         -------
@@ -139,7 +139,7 @@ class Convolution(Module):
         return Gradients(dx.reshape(tape.shape), None, parameters({"linear": grads}))
 
     def _pixels(self) -> Iterator[tuple[slice, ...]]:
-        """For each place in a square, by row and column, where the images have the pixels that lie there."""
+        """Yield, for each place in a square, the index of the pixels at this place of all squares."""
         rows, columns = (self.stride * n for n in self.output_shape[:2])
         for i in range(self.size):
             for j in range(self.size):

@@ -1,4 +1,4 @@
-"""The half of a model that writes: a sequence of ids from a vector and, with attention, from a memory."""
+"""The decoder, which writes a sequence of ids, given a vector and, with attention, a memory."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class DecoderTape:
 
 
 class Decoder(Module):
-    """A recurrent layer that starts from a state made of a vector, and reads what it has written.
+    """A recurrent layer that starts from a state made of a vector, and reads the ids that it has written.
 
-    Ids are those of a vocabulary with the usual special tokens: sequences start from BOS and end with EOS, which are
-    not part of the targets but added here. In training it reads the targets themselves (teacher forcing).
+    Ids are those of a vocabulary with the usual special tokens. Sequences start with BOS and end with EOS; targets do
+    not contain these, because they are added here. In training the decoder reads the targets (teacher forcing).
 
     Parameters
     ----------
@@ -50,15 +50,15 @@ class Decoder(Module):
     rnn : RNN, LSTM or GRU
         Unidirectional.
     output : Linear
-        To V logits, from the recurrent layer's outputs or those of the attention.
+        From the outputs of the recurrent layer, or of the attention if there is one, to V logits.
     bridge : Linear
-        From the vector to ``nn.state_size(rnn)``; tanh of it is the initial state.
+        From the vector to ``nn.state_size(rnn)`` values, whose tanh is the initial state.
     attention : Attention, optional
-        Over a memory.
+        Reads a memory at each step. Default: none.
     dropout : float, default 0.0
-        Of the embedded ids and before `output`, in training.
+        Dropout of the embedded ids and of the inputs of `output`, in training.
     feed : bool, default False
-        Whether the recurrent layer reads the vector, too, beside each embedded id.
+        Whether the recurrent layer also reads the vector at each step, joined with the embedded id.
 
     Attributes
     ----------
@@ -94,7 +94,7 @@ class Decoder(Module):
         self, vector: NDArray, ids: NDArray, lengths: NDArray | None = None, memory: NDArray | None = None,
         memory_lengths: NDArray | None = None,
     ) -> tuple[float, int]:  # fmt: skip
-        """Return the mean loss of writing `ids` and EOS, and of how many ids it is. As `forward`, for inference."""
+        """Return the mean loss of writing `ids` and EOS, and how many ids these are. As `forward`, for inference."""
         inputs, targets, lengths = _shifted(ids, lengths)
         state = split_state(self.rnn, np.tanh(self.bridge(vector)))
         y, _ = self.rnn(self._fed(self.embedding(inputs), vector), state, lengths=lengths)
@@ -112,13 +112,13 @@ class Decoder(Module):
         Parameters
         ----------
         vector : ndarray
-            (B, F), what the bridge reads.
+            (B, F), the bridge's input.
         ids : ndarray of int
             (U, B), without BOS and EOS.
         lengths : ndarray of int, optional
-            (B,), of the sequences of ids. Default: all U.
+            (B,), the lengths of the sequences of ids. Default: all are U.
         memory : ndarray, optional
-            (S, B, M), zero past its `memory_lengths` (B,): what the attention reads.
+            (S, B, M), zero after its `memory_lengths` (B,): the attention's input.
         rng : seed or numpy.random.Generator, optional
             Source of dropout.
 
@@ -127,7 +127,7 @@ class Decoder(Module):
         loss : float
             The mean over ids and EOS, in nats.
         tape : DecoderTape
-            What `backward` needs; its `count` is how many ids the mean is over.
+            What `backward` needs. Its `count` is the number of ids in the mean.
         """
         rng = np.random.default_rng(rng)
         inputs, targets, lengths = _shifted(ids, lengths)
@@ -160,7 +160,7 @@ class Decoder(Module):
         d_memory : ndarray or None
             (S, B, M) with attention.
         params : dict of str to ndarray
-            In each parameter.
+            The gradient of each parameter.
         """
         grads: dict[str, Any] = {"output": self.output.backward(tape.output, self._criterion.backward(tape.loss).x)}
         d_rows = self._dropout.backward(tape.dropped_out, grads["output"].x).x
@@ -181,7 +181,7 @@ class Decoder(Module):
     def steps(
         self, vector: NDArray, memory: NDArray | None = None, memory_lengths: NDArray | None = None, width: int = 1
     ) -> DecoderSteps:
-        """Return what `nn.sample` and `nn.beam_search` advance: `width` rows for each of the B inputs, at the start.
+        """Return steps for `nn.sample` and `nn.beam_search`, before the first id: `width` rows for each of B inputs.
 
         Parameters are those of `forward`.
         """
@@ -194,7 +194,7 @@ class Decoder(Module):
 
 
 class DecoderSteps:
-    """A decoder that writes one id at a time; see `fastrnn.nn.Steps`. It sees the parameters of its making."""
+    """A decoder that writes one id at a time, with the parameters it was made with; see `fastrnn.nn.Steps`."""
 
     def __init__(
         self, decoder: Decoder, vector: NDArray, memory: NDArray | None, memory_lengths: NDArray | None, width: int
@@ -212,13 +212,13 @@ class DecoderSteps:
         decoder = self._decoder
         y = self._stream.step(decoder._fed(decoder.embedding(ids), self._vector))
         if decoder.attention is not None and self._memory is not None:
-            # The rows of a group read the same memory: they are queries of it as steps in time are.
+            # The rows of a group read the same memory, so they are passed as query steps.
             queries = y.reshape(self.batch, self.width, -1).swapaxes(0, 1)
             y = decoder.attention.forward(queries, self._memory)[0].swapaxes(0, 1).reshape(len(y), -1)
         return decoder.output(y)
 
     def select(self, parents: NDArray) -> None:
-        """Let each row go on from another of its group: parents (batch, width), each in 0..width-1."""
+        """Continue each row from a row of its group: parents (batch, width), each in 0..width-1."""
         if self.width == 1:
             return
         rows = (parents + self.width * np.arange(self.batch)[:, None]).reshape(-1)
@@ -227,7 +227,7 @@ class DecoderSteps:
 
 
 def _shifted(ids: NDArray, lengths: NDArray | None) -> tuple[NDArray, NDArray, NDArray | None]:
-    """What is read, BOS and `ids`, and what is written, `ids` and EOS, both (U + 1, B), and their lengths."""
+    """Return the inputs, BOS and `ids`, the targets, `ids` and EOS, both (U + 1, B), and their lengths."""
     U, B = ids.shape
     inputs, targets = np.empty((U + 1, B), np.intp), np.empty((U + 1, B), np.intp)
     inputs[0], inputs[1:] = BOS, ids

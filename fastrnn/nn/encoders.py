@@ -1,4 +1,4 @@
-"""Words as vectors: of the word itself, and of its characters read by a recurrent layer."""
+"""Vectors of words: one of the word itself, joined with one of its characters, which a recurrent layer reads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["WordEncoder"]
 
 @dataclass(frozen=True, slots=True)
 class WordTape:
-    """What `WordEncoder.backward` needs. `which`: of the distinct words, the one at each place."""
+    """What `WordEncoder.backward` needs. `which` is the index of the distinct word at each place."""
 
     shape: tuple[int, ...]
     which: NDArray
@@ -34,23 +34,24 @@ class WordTape:
 
 
 class WordEncoder(Module):
-    """A word's vector: the final states of a recurrent layer over its characters, after the word's own if it has one.
+    """Vectors of words, made of the final states of a recurrent layer that reads the characters of the word.
 
-    Each distinct word of a batch is read once, however often it occurs.
+    With `words`, the word's own vector comes before these states. Each distinct word of a batch is computed only once.
 
     Parameters
     ----------
     characters : Embedding
-        Of characters, 0 being padding.
+        Of characters; the id 0 is padding.
     rnn : RNN, LSTM or GRU
-        Reads a word's characters; mostly bidirectional.
+        Reads a word's characters; usually bidirectional.
     words : Embedding, optional
-        Of words; with `columns`, of that many ids of each word, itself first. Without, only the characters count.
+        Of words. If it has `columns`, each word has this many ids, the first of which is its own. Default: only the
+        characters are read.
     dropout : float, default 0.0
-        Of the characters' vectors, in `forward`.
+        Dropout of the characters' vectors, in `forward`.
     word_dropout : float, default 0.0
-        With which probability `forward` takes a word for "<unk>", each time it occurs, and has only its characters: so
-        it learns to read unknown words.
+        Probability with which `forward` replaces the id of a word with that of "<unk>", separately for each
+        occurrence. The characters stay, so that the encoder learns to read unknown words.
 
     Attributes
     ----------
@@ -72,12 +73,12 @@ class WordEncoder(Module):
         self._dropout = Dropout(dropout)
         self.word_dropout = validate.probability("word_dropout", word_dropout)
         options = {"dropout": dropout, "word_dropout": word_dropout}
-        self._ids = 1 if words is None or words.columns is None else words.columns  # before those of characters
+        self._ids = 1 if words is None or words.columns is None else words.columns  # before the characters'
         super().__init__({"characters": characters, "rnn": rnn, "words": words}, **options)
 
     @property
     def output_size(self) -> int:
-        """Length of a word's vector."""
+        """The length of a word's vector."""
         return self.rnn._stack.output_size + (self.words.output_size if self.words is not None else 0)
 
     def __call__(self, ids: Any) -> NDArray:
@@ -95,8 +96,8 @@ class WordEncoder(Module):
         Parameters
         ----------
         ids : array_like of int
-            (..., 1 + C), as from `fastrnn.data.encode_words`: a word's id, then those of its characters, padded with 0;
-            or (..., columns + C).
+            (..., 1 + C), or (..., columns + C), as `fastrnn.data.encode_words` returns them: the ids of a word, then
+            those of its characters, padded with 0.
         rng : numpy.random.Generator, optional
             Source of dropout.
 
@@ -141,17 +142,17 @@ class WordEncoder(Module):
         return Gradients(None, None, parameters(grads))
 
     def _own(self, distinct: NDArray) -> NDArray:
-        """The ids that `words` reads."""
+        """Return the ids that `words` reads."""
         assert self.words is not None
         return distinct[:, 0] if self.words.columns is None else distinct[:, : self._ids]
 
     def _distinct(self, ids: Any) -> tuple[NDArray, NDArray, NDArray]:
-        """The distinct words (N, 1 + C), C being that of the longest; which of them is at each place; their lengths."""
+        """Return the distinct words (N, 1 + C), C being that of the longest; the index of each word; lengths."""
         ids = integers("ids", ids)
         if ids.ndim == 0 or ids.shape[-1] <= self._ids:
             raise ValueError(f"ids: expected (..., {self._ids} + C), words and their characters, got {ids.shape}")
         table = np.ascontiguousarray(as_rows(ids))
-        # As one key of bytes each: np.unique(axis=0) compares them value by value, which takes 5 times as long.
+        # Each row as one key of bytes. np.unique(axis=0) would compare them value by value and take 5 times as long.
         keys = table.view(np.dtype((np.void, table.shape[1] * table.itemsize))).reshape(-1)
         _, first, which = np.unique(keys, return_index=True, return_inverse=True)
         distinct = table[first]

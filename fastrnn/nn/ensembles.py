@@ -1,4 +1,4 @@
-"""Several models as one, whose probabilities are the mean of theirs."""
+"""Several models as one: its probabilities are the mean of theirs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Ensemble", "WriterEnsemble"]
 
 
 class _Together(Model):
-    """What ensembles share: the models, and their mean loss."""
+    """The base class of ensembles: the models, and their mean loss."""
 
     def __init__(self, *models: Any) -> None:
         if not models:
@@ -47,10 +47,10 @@ class _Together(Model):
 
 
 class Ensemble(_Together):
-    """Models that answer, as one: mostly of the same kind, made from several seeds.
+    """Several models that predict classes, as one; usually of the same kind, from different seeds.
 
-    They are trained one by one; or side by side, from the same batches, each with its own dropout: all that couples
-    them then is the clipping of gradients, whose norm is that of all.
+    Models can be trained before they are joined, one by one. An ensemble can also be trained as one model: all read the
+    same batches, each with its own dropout, and gradients are clipped by the norm of all of them together.
 
     Parameters
     ----------
@@ -74,14 +74,17 @@ class Ensemble(_Together):
         return np.mean([softmax(o[0] if isinstance(o, tuple) else o) for o in outputs], axis=0)
 
     def predict_batch(self, batch: Batch, *, probabilities: bool = False) -> Sequence[Any]:
-        """Return each example's class or, of each step, classes (T,); or their `probabilities`, (K,) or (T, K)."""
+        """Return each example's class, or the classes (T,) of its steps.
+
+        With `probabilities`, these are returned instead: (K,), or (T, K).
+        """
         mean = self(batch.x, batch.x_lengths)
         answers = mean if probabilities else mean.argmax(axis=-1)
         return cut(answers, batch) if mean.ndim == 3 else list(answers)
 
 
 class WriterEnsemble(_Together, Writer):
-    """Models that write, as one: an id's probability is the mean of theirs. They are trained as those of an `Ensemble`.
+    """Several models that write sequences, as one. They are trained like those of an `Ensemble`.
 
     Parameters
     ----------
@@ -100,5 +103,5 @@ class WriterEnsemble(_Together, Writer):
     """
 
     def steps(self, x: Any, lengths: Any = None, width: int = 1) -> Steps:
-        """Return all models at the start of writing, with `width` rows for each x."""
+        """Return the steps of all models together, before the first id, with `width` rows for each x."""
         return MeanSteps([model.steps(x, lengths, width) for model in self.models])

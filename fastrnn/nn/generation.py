@@ -1,4 +1,4 @@
-"""Ids drawn from logits, the search for the likeliest sequence, and answers given those before."""
+"""Generation: ids drawn from logits, search for the likeliest sequence, and predictions one step at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["MeanSteps", "Steps", "beam_search", "consensus", "draw", "fill", "sa
 
 
 class Steps(Protocol):
-    """Sequences that grow by an id at a time: rows in groups of `width`, one group for each of `batch` inputs."""
+    """Sequences that grow by one id at a time. There are `batch` groups, one for each input, of `width` rows."""
 
     batch: int
     width: int
@@ -26,11 +26,11 @@ class Steps(Protocol):
         """Take an id of each row, (batch * width,); return the logits of the next, (batch * width, V)."""
 
     def select(self, parents: NDArray) -> None:
-        """Let each row go on from another of its group: parents (batch, width), each in 0..width-1."""
+        """Continue each row from a row of its group: parents (batch, width), each in 0..width-1."""
 
 
 class MeanSteps:
-    """Several models' `Steps` as one, whose probabilities are the mean of theirs; of the same `batch` and `width`."""
+    """The `Steps` of several models as one: probabilities are the mean of theirs. All have the same batch and width."""
 
     def __init__(self, members: Sequence[Steps]) -> None:
         self.batch, self.width = members[0].batch, members[0].width
@@ -42,7 +42,7 @@ class MeanSteps:
         return np.logaddexp.reduce([log_softmax(each) for each in logits]) - np.log(len(logits))
 
     def select(self, parents: NDArray) -> None:
-        """Let each row go on from another of its group: parents (batch, width), each in 0..width-1."""
+        """Continue each row from a row of its group: parents (batch, width), each in 0..width-1."""
         for member in self._members:
             member.select(parents)
 
@@ -55,7 +55,7 @@ def draw(logits: NDArray, temperature: float = 1.0, rng: Any = None, banned: Seq
     logits : ndarray
         (B, V).
     temperature : float, default 1.0
-        Logits are divided by it: below 1 is more careful; 0 takes the likeliest.
+        Logits are divided by it. Below 1, likely ids are drawn more often; with 0, always the likeliest.
     rng : seed or numpy.random.Generator, optional
         Source of the draws.
     banned : sequence of int, optional
@@ -76,7 +76,7 @@ def draw(logits: NDArray, temperature: float = 1.0, rng: Any = None, banned: Seq
     logits[:, list(banned)] = -np.inf
     if temperature == 0:
         return logits.argmax(axis=1)
-    logits -= logits.max(axis=1, keepdims=True)  # before the division: what overflows then is -inf, and right
+    logits -= logits.max(axis=1, keepdims=True)  # so the division can only overflow to -inf, which is right
     with np.errstate(over="ignore"):
         chances = softmax(logits / temperature).cumsum(axis=1)
     places = np.random.default_rng(rng).random((len(logits), 1)) * chances[:, -1:]
@@ -91,9 +91,9 @@ def sample(
     Parameters
     ----------
     steps : Steps
-        At the start.
+        Before the first id.
     max_length : int
-        EOS not included.
+        The largest number of ids, EOS not included.
     temperature, rng, banned
         As for `draw`.
 
@@ -116,16 +116,17 @@ def sample(
 def beam_search(
     steps: Steps, max_length: int, length_penalty: float = 1.0, banned: Sequence[int] = (PAD, BOS)
 ) -> list[NDArray[np.intp]]:
-    """Return for each input the likeliest sequence found, keeping `steps.width` of them at each step.
+    """Return for each input the likeliest sequence found, keeping the best `steps.width` at each step.
 
     Parameters
     ----------
     steps : Steps
-        At the start; all rows of a group alike. With width 1 the search is greedy.
+        Before the first id; all rows of a group are equal. With width 1 the search is greedy.
     max_length : int
-        EOS not included.
+        The largest number of ids, EOS not included.
     length_penalty : float, default 1.0
-        A sequence's log-probability is divided by its length, EOS included, to this power: 0 favours short ones.
+        A sequence's log-probability is divided by its length (EOS included) to this power. With 0, short sequences
+        are preferred.
     banned : sequence of int, default (PAD, BOS)
         Ids that are never taken.
 
@@ -136,7 +137,7 @@ def beam_search(
     """
     B, W = steps.batch, steps.width
     scores = np.full((B, W), -np.inf)
-    scores[:, 0] = 0  # the rows of a group are alike: the others would only repeat the first
+    scores[:, 0] = 0  # the rows of a group are equal at the start, so the first is enough
     history = np.zeros((max_length, B, W), np.intp)
     lengths = np.zeros((B, W))
     done = np.zeros((B, W), bool)
@@ -145,7 +146,7 @@ def beam_search(
         gains = log_softmax(steps.step(last.reshape(-1)).astype(np.float64)).reshape(B, W, -1)
         gains[..., list(banned)] = -np.inf
         gains[done] = -np.inf
-        gains[done, EOS] = 0  # what has ended stays as it is
+        gains[done, EOS] = 0  # a sequence that has ended is not changed
         V = gains.shape[-1]
         totals = (scores[:, :, None] + gains).reshape(B, W * V)
         best = np.argpartition(-totals, W - 1, axis=1)[:, :W]
@@ -167,22 +168,23 @@ def beam_search(
 def consensus(
     drawn: Sequence[Sequence[Hashable]], score: Callable[[Sequence[Any], Sequence[Any]], float]
 ) -> list[Any]:  # fmt: skip
-    """Return the sequence that is expected to score best, if truth is one of those drawn: minimum Bayes risk.
+    """Return the sequence with the best expected score, if each drawn one is equally likely to be the true one.
 
-    Where the likeliest sequence is a guess that is mostly wrong, this one leaves out what few of them say.
+    This is minimum Bayes risk decoding. If even the likeliest sequence is probably wrong, the result leaves out items
+    that only few of the drawn sequences have.
 
     Parameters
     ----------
     drawn : sequence of sequences
-        Ids or tokens, at least one sequence; those that count more may be there more often.
+        At least one sequence of ids or tokens. A sequence that occurs several times has more weight.
     score : callable
-        From as many answers as truths, and the truths, to their mean score: say, `fastrnn.metrics.token_f1`.
+        From predictions and equally many targets to a mean score, such as `fastrnn.metrics.token_f1`.
 
     Returns
     -------
     list
-        Of the sequences drawn, and those made of the n ids that are drawn most, in the order of their mean places, the
-        one with the greatest mean score.
+        The candidate with the greatest mean score. Candidates are the sequences drawn, and for each n the n ids that
+        are drawn most often, in the order of their mean places.
     """
     truths = [list(sequence) for sequence in drawn]
     places = defaultdict(list)
@@ -196,39 +198,39 @@ def consensus(
 
 
 def _end(row: NDArray) -> int:
-    """Where a sequence ends: at the first EOS, if there is one."""
+    """Return the length of a sequence: up to the first EOS, if there is one."""
     ends = np.flatnonzero(row == EOS)
     return int(ends[0]) if ends.size else len(row)
 
 
 def fill(model: Any, x: Any, ids: Any, column: int, allowed: Any = None) -> NDArray[np.intp]:
-    """Answer at each step of a sequence, the surest first, each given those before it.
+    """Predict the class of each step of a sequence, the most certain step first, each given those predicted before.
 
     Parameters
     ----------
     model : ManyToMany
         Trained on `fastrnn.data.PartlyShown` batches.
     x : array_like of int
-        (T, n), one sequence; nothing is shown in it.
+        (T, n), one sequence, in which no target is shown.
     ids, column
         As for `PartlyShown`.
     allowed : array_like of bool, optional
-        (T, K), which classes a step may have, at least one. Default: all.
+        (T, K), which classes each step may have; at least one. Default: all.
 
     Returns
     -------
     ndarray
-        (T,), classes.
+        (T,), the classes.
 
     Raises
     ------
     ValueError
-        If a step may have no class.
+        If no class is allowed at a step.
 
     References
     ----------
     M. Ghazvininejad et al., "Mask-Predict: Parallel Decoding of Conditional Masked Language Models", arXiv:1904.09324
-    (2019); here one answer a round.
+    (2019); here one step is predicted in each round.
     """
     x = np.array(x)[:, None]
     answers = np.full(len(x), -1)

@@ -1,8 +1,8 @@
 """The layers around a recurrent layer: embedding, linear, activation, dropout, and several in a row.
 
-They follow the recurrent layers' habits: `forward` returns what `backward` needs as a tape, `backward` is a pure
-function of that tape, parameters are plain arrays in `params`, and inputs are never modified. All `forward`s take the
-source of randomness, `rng`, so that they can stand in for each other; only dropout and word dropout use it.
+They work like the recurrent layers: `forward` returns a tape with what `backward` needs, `backward` is a pure function
+of that tape, parameters are plain arrays in `params`, and inputs are never modified. Every `forward` takes `rng`, the
+source of random numbers, so that layers can replace each other; only dropout and word dropout use it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ __all__ = ["Activation", "Dropout", "Embedding", "Linear", "Part", "Sequential",
 
 
 class Part(Protocol):
-    """What a pattern is made of, but for its recurrent layers: all of this module, and what a user writes like them."""
+    """A part of a model other than a recurrent layer: a class of this module, or a user's with these methods."""
 
     @property
     def params(self) -> dict[str, NDArray]: ...
     @property
     def output_size(self) -> int | None:
-        """Length of y's last axis; None where it is that of x."""
+        """The length of y's last axis; None if it is that of x."""
 
     def __call__(self, x: Any) -> NDArray: ...
     def forward(self, x: Any, *, rng: Any = None) -> tuple[NDArray, Any]: ...
@@ -38,13 +38,13 @@ class Part(Protocol):
 
 
 class Layer(Parameters):
-    """Parameters by name, checked when used."""
+    """The base class of layers with parameters, which are checked each time they are used."""
 
     def __init__(self, dtype: DTypeLike, shapes: dict[str, tuple[int, ...]]) -> None:
         self.dtype = validate.dtype(dtype)
         self._shapes = shapes
         self.params: dict[str, NDArray] = {}
-        self.options: dict[str, Any] = {}  # what parameters do not show, for files
+        self.options: dict[str, Any] = {}  # constructor arguments that cannot be told from the parameters, for files
 
     def _param(self, name: str) -> NDArray:
         return validate.parameter(name, self.params[name], self._shapes[name], self.dtype)
@@ -69,14 +69,14 @@ class Embedding(Layer):
     dtype : float32 or float64, default float32
         Of parameters and outputs.
     scale : float, default 1.0
-        Standard deviation of the initial parameters; 1, as in PyTorch. With 0.1 ids that are rare begin, and so stay,
-        as little noise.
+        Standard deviation of the initial parameters; 1 as in PyTorch. With 0.1, the vectors of rare ids, which training
+        hardly changes, add little noise.
     columns : int, optional
-        Each step has so many ids, (..., columns), whose vectors are joined. So a word can be read as itself, its first
-        letters, its last, and what else is known of it. Default: one id a step, without that axis.
+        Each step has this many ids, (..., columns), whose vectors are joined. So a word can be read by its own id and
+        by others, such as those of its first and its last letters. Default: one id for each step, without that axis.
     word_dropout : float, default 0.0
-        With which probability `forward` takes an id for that of "<unk>", each time it occurs. A decoder then has to
-        rely less on what it wrote.
+        Probability with which `forward` replaces an id with that of "<unk>", separately for each occurrence. A decoder
+        then has to rely less on the ids that it has written.
     rng : seed or numpy.random.Generator, optional
         Source of the initial parameters, normal(0, scale**2).
 
@@ -108,7 +108,7 @@ class Embedding(Layer):
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray], **options: Any) -> Embedding:
-        """Build the layer from its parameters; sizes are theirs."""
+        """Build the layer from its parameters, which give the sizes."""
         weight = _matrix("weight", arrays)
         layer = cls(*weight.shape, dtype=weight.dtype, **options)
         layer.load_state_dict(arrays)
@@ -166,7 +166,7 @@ class Embedding(Layer):
         tape : EmbeddingTape
             From `forward`.
         dy : array_like
-            (..., output_size), gradient of the loss in y.
+            (..., output_size), the gradient of the loss with respect to y.
 
         Returns
         -------
@@ -240,7 +240,7 @@ class Linear(Layer):
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray], **options: Any) -> Linear:
-        """Build the layer from its parameters; sizes are theirs."""
+        """Build the layer from its parameters, which give the sizes."""
         weight = _matrix("weight", arrays)
         layer = cls(weight.shape[1], weight.shape[0], "bias" in arrays, dtype=weight.dtype, **options)
         layer.load_state_dict(arrays)
@@ -281,7 +281,7 @@ class Linear(Layer):
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise ValueError(f"x: expected (..., {self.in_features}), got {x.shape}")
         weight = self._param("weight")
-        # One product for all rows; NumPy's matmul of a 3-D array is a small one for each index of its first axis.
+        # One product for all rows. NumPy's matmul of a 3-D array would be a small one for each index of its first axis.
         y = as_rows(x) @ weight.T
         if self.bias:
             y += self._param("bias")
@@ -295,7 +295,7 @@ class Linear(Layer):
         tape : LinearTape
             From `forward`.
         dy : array_like
-            (..., O), gradient of the loss in y.
+            (..., O), the gradient of the loss with respect to y.
 
         Returns
         -------
@@ -347,13 +347,13 @@ class Activation:
         return y, y
 
     def backward(self, tape: NDArray, dy: Any) -> Gradients:
-        """Differentiate `forward`. Pure. `dy` has y's shape; `x` of the result too."""
+        """Differentiate `forward`. Pure. `dy`, and `x` of the result, have y's shape."""
         slope = 1 - tape * tape if self.kind == "tanh" else tape > 0
         return Gradients(dy * slope, None, {})
 
 
 class Dropout:
-    """Zeros each value with a probability in `forward`, and scales the others so that the expectation stays.
+    """In `forward`, sets each value to 0 with a probability, and scales the others to keep the expected value.
 
     Parameters
     ----------
@@ -363,7 +363,7 @@ class Dropout:
     Raises
     ------
     TypeError, ValueError
-        If `probability` is no such number.
+        If `probability` is not a number in [0, 1).
     """
 
     output_size = None
@@ -374,7 +374,7 @@ class Dropout:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the constructor was given."""
+        """The arguments of the constructor."""
         return {"probability": self.probability}
 
     def __call__(self, x: NDArray) -> NDArray:
@@ -389,14 +389,14 @@ class Dropout:
         x : ndarray
             float32 or float64, any shape.
         rng : seed or numpy.random.Generator, optional
-            Which values. Default: another choice each time.
+            Source of the choice. Default: a different choice each time.
 
         Returns
         -------
         y : ndarray
-            x's shape; x itself where the probability is 0.
+            x's shape; x itself if the probability is 0.
         tape : ndarray or None
-            What `backward` needs: what x was multiplied by.
+            What `backward` needs: the factors of x; None if the probability is 0.
         """
         if not self.probability:
             return x, None
@@ -405,7 +405,7 @@ class Dropout:
         return x * mask, mask
 
     def backward(self, tape: NDArray | None, dy: NDArray) -> Gradients:
-        """Differentiate `forward`. Pure. `dy` has y's shape; `x` of the result too."""
+        """Differentiate `forward`. Pure. `dy`, and `x` of the result, have y's shape."""
         return Gradients(dy if tape is None else dy * tape, None, {})
 
 
@@ -433,7 +433,7 @@ class Sequential(Module):
 
     @property
     def output_size(self) -> int | None:
-        """Length of y's last axis; None where it is that of x."""
+        """The length of y's last axis; None if it is that of x."""
         sizes = [part.output_size for part in self.parts.values() if part.output_size is not None]
         return sizes[-1] if sizes else None
 
@@ -444,7 +444,7 @@ class Sequential(Module):
         return x
 
     def forward(self, x: Any, *, rng: Any = None) -> tuple[NDArray, list[Any]]:
-        """Run all parts; return y and the tapes. `rng`, a Generator, is handed to each."""
+        """Run all parts; return y and the tapes. `rng`, a Generator, is passed to each part."""
         tapes = []
         for part in self.parts.values():
             x, tape = part.forward(x, rng=rng)
@@ -452,7 +452,7 @@ class Sequential(Module):
         return x, tapes
 
     def backward(self, tape: list[Any], dy: Any) -> Gradients:
-        """Differentiate `forward`. Pure. `x` of the result is None where the first part's is."""
+        """Differentiate `forward`. Pure. `x` of the result is None if that of the first part is."""
         found: dict[str, Gradients] = {}
         for (name, part), part_tape in zip(reversed(self.parts.items()), reversed(tape), strict=True):
             found[name] = part.backward(part_tape, dy)
@@ -461,12 +461,13 @@ class Sequential(Module):
 
 
 def add_rows(ids: NDArray, values: NDArray, count: int) -> NDArray:
-    """Return (count, E): at k the sum of the rows of `values` (N, E) whose id is k, in their order.
+    """Return (count, E), whose row k is the sum of the rows of `values` (N, E) with id k, added in their order.
 
-    That is one_hot(ids).T @ values as a sparse product: 2 to 40 times as fast as np.add.at, and ahead of sorting with
-    np.add.reduceat and of a dense product at every size measured (count from 65 to 50,000, E from 32 to 512).
+    This is one_hot(ids).T @ values as a sparse product. It is 2 to 40 times as fast as np.add.at, and faster than
+    sorting with np.add.reduceat and than a dense product at every size measured (count from 65 to 50,000, E from 32 to
+    512).
     """
-    from scipy.sparse import csc_array  # here, since it takes a fifth of the package's import time
+    from scipy.sparse import csc_array  # imported here, because it would take a fifth of the package's import time
 
     ones = np.ones(ids.size, values.dtype)
     total: NDArray = csc_array((ones, ids, np.arange(ids.size + 1)), shape=(count, ids.size)) @ values

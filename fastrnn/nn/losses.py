@@ -22,9 +22,9 @@ def softmax(logits: Any, axis: int = -1) -> NDArray:
     Parameters
     ----------
     logits : array_like
-        Numbers; a floating dtype is kept, integers become float64.
+        Numbers. A floating dtype is kept; integers become float64.
     axis : int, default -1
-        The axis along which results add up to 1.
+        The axis along which the results add up to 1.
 
     Returns
     -------
@@ -38,7 +38,7 @@ def softmax(logits: Any, axis: int = -1) -> NDArray:
 
 
 def log_softmax(logits: Any, axis: int = -1) -> NDArray:
-    """Return the logarithm of `softmax`, exact where the probability is too small for its dtype.
+    """Return the logarithm of `softmax`, also where the probability itself is too small for its dtype.
 
     Parameters and result are those of `softmax`.
     """
@@ -49,7 +49,7 @@ def log_softmax(logits: Any, axis: int = -1) -> NDArray:
 
 @dataclass(frozen=True, slots=True)
 class CrossEntropyTape:
-    """What `SoftmaxCrossEntropy.backward` needs; N targets in all.
+    """What `SoftmaxCrossEntropy.backward` needs. N is the number of targets.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class CrossEntropyTape:
     targets : ndarray
         (N,), 0 where a target is ignored.
     shares : ndarray
-        (N,), how much each target's loss counts in the mean: together 1, or all 0.
+        (N,), the weight of each target's loss in the mean. They add up to 1, or all are 0.
     count : int
         How many targets count.
     """
@@ -76,7 +76,7 @@ class CrossEntropyTape:
 
 
 class SoftmaxCrossEntropy:
-    """The mean over targets of -log softmax(logits)[target], in nats; softmax and its gradient are fused into it.
+    """The mean over targets of -log softmax(logits)[target], in nats. It includes softmax and its gradient.
 
     Parameters
     ----------
@@ -101,16 +101,15 @@ class SoftmaxCrossEntropy:
         targets : array_like of int
             (...), each in 0..V-1 or `ignore_index`.
         weights : array_like, optional
-            Broadcasts to (...): how much each target counts, 0 for padding. Not negative. Default: all the same.
+            The weight of each target, broadcast to (...); 0 for padding, not negative. Default: all are equal.
 
         Returns
         -------
         loss : float
-            sum(weights * losses) / sum(weights). Where the weights' total is 0 there is nothing to learn from: the
-            loss is 0.0 and so are its gradients. A target of weight 0 counts for nothing even if its logits are not
-            finite.
+            sum(weights * losses) / sum(weights). If the sum of weights is 0, the loss and its gradients are 0. A target
+            of weight 0 has no effect even if its logits are not finite.
         tape : CrossEntropyTape
-            What `backward` needs. It shares nothing with the caller.
+            What `backward` needs. It shares no memory with the caller.
 
         Raises
         ------
@@ -138,7 +137,7 @@ class SoftmaxCrossEntropy:
         exps = rows - top[:, None]
         np.exp(exps, out=exps)
         sums = exps.sum(axis=1)
-        # -log softmax = log(sum) - (logit - top). These are few: in float64 the mean is exact to a float32's precision.
+        # -log softmax = log(sum) - (logit - top). In float64, so that the mean has the full precision of float32.
         losses = np.log(sums, dtype=np.float64)
         losses -= np.subtract(rows[np.arange(targets.size), targets], top, dtype=np.float64)
         counts = shares > 0
@@ -153,19 +152,19 @@ class SoftmaxCrossEntropy:
         tape : CrossEntropyTape
             From `forward`.
         dy : float, default 1.0
-            Gradient in the loss.
+            The gradient of the loss.
 
         Returns
         -------
         Gradients
-            `x`, in the logits; no `params`.
+            `x`, of the logits; no `params`.
         """
         shares = tape.shares * float(dy)
         dx = tape.exps * (shares / tape.sums).astype(tape.exps.dtype)[:, None]
         dx[np.arange(tape.targets.size), tape.targets] -= shares
         silent = tape.shares == 0
         if silent.any():
-            dx[silent] = 0  # not only small: exps may be NaN there
+            dx[silent] = 0  # set, because exps may be NaN there
         return Gradients(dx.reshape(tape.shape), None, {})
 
 
@@ -176,7 +175,7 @@ class SquaredErrorTape:
     Attributes
     ----------
     gradient : ndarray
-        The loss's gradient in the predictions.
+        The loss's gradient of the predictions.
     count : int
         How many targets count.
     """
@@ -186,7 +185,7 @@ class SquaredErrorTape:
 
 
 class MeanSquaredError:
-    """The mean over targets of (prediction - target)^2. A target of NaN does not count: it is not known."""
+    """The mean over targets of (prediction - target)^2. A target that is NaN is unknown and does not count."""
 
     def __call__(self, predictions: Any, targets: Any, *, weights: Any = None) -> float:
         """Return the loss and keep nothing. As `forward`, without the tape."""
@@ -202,12 +201,12 @@ class MeanSquaredError:
         targets : array_like
             (...), of the predictions' dtype. NaN does not count.
         weights : array_like, optional
-            Broadcasts to (...): how much each target counts, 0 for padding. Not negative. Default: all the same.
+            The weight of each target, broadcast to (...); 0 for padding, not negative. Default: all are equal.
 
         Returns
         -------
         loss : float
-            sum(weights * squares) / sum(weights); 0.0 where the weights' total is 0.
+            sum(weights * squares) / sum(weights); 0.0 if the sum of weights is 0.
         tape : SquaredErrorTape
             What `backward` needs.
 
@@ -225,7 +224,7 @@ class MeanSquaredError:
         shares = np.where(np.isnan(targets), 0.0, shares)
         shares /= shares.sum() or 1.0
         counts = shares > 0
-        # What does not count may be NaN or infinite.
+        # Values that do not count may be NaN or infinite.
         errors = np.where(counts, predictions - np.where(counts, targets, 0), 0)
         gradient = (2 * shares * errors).astype(predictions.dtype)
         loss = float((shares * np.square(errors, dtype=np.float64)).sum())
@@ -239,12 +238,12 @@ class MeanSquaredError:
         tape : SquaredErrorTape
             From `forward`.
         dy : float, default 1.0
-            Gradient in the loss.
+            The gradient of the loss.
 
         Returns
         -------
         Gradients
-            `x`, in the predictions; no `params`.
+            `x`, of the predictions; no `params`.
         """
         return Gradients(tape.gradient * tape.gradient.dtype.type(dy), None, {})
 

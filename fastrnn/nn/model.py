@@ -1,4 +1,4 @@
-"""Models: what is trained, evaluated and kept in one file with its vocabularies."""
+"""Models, which are trained, evaluated, and stored in one file with their vocabularies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastrnn.nn.module import Module
 
 __all__ = ["Loss", "Model", "load"]
 
-# The key of a model's description among a file's metadata; the recurrent layers' options have keys of their own.
+# The key of a model's description in a file's metadata. The options of recurrent layers have keys of their own.
 KEY = "fastrnn.model"
 
 
@@ -28,11 +28,11 @@ class Loss(NamedTuple):
     value : float
         The mean over targets.
     grads : dict of str to ndarray
-        In the model's parameters, under their names; empty where none were asked for.
+        Gradients of the model's parameters, under their names; empty if none were asked for.
     targets : int
-        How many the mean is over.
+        The number of targets.
     state : ndarray, tuple of ndarray or None
-        The final state, where the next batch may follow.
+        The final state, from which a batch that follows can start.
     """
 
     value: float
@@ -47,10 +47,10 @@ class Model(Module):
     Attributes
     ----------
     vocabularies : dict of str to Vocabulary
-        Kept with the model.
+        Vocabularies that are stored with the model.
     notes : dict of str to object
-        Kept with the model: numbers, strings, booleans, None, lists and dicts of these. Say, means and scales of
-        features.
+        More that is stored with the model, such as means and scales of features: numbers, strings, booleans, None, and
+        lists and dicts of these.
     """
 
     def __init__(self, parts: Mapping[str, Any], **options: Any) -> None:
@@ -59,32 +59,32 @@ class Model(Module):
         self.notes: dict[str, Any] = {}
 
     def loss(self, batch: Batch) -> Loss:
-        """Return the loss of a batch as inference computes it: without dropout and gradients."""
+        """Return the loss of a batch as in inference: without dropout and without gradients."""
         raise NotImplementedError
 
     def loss_and_grads(self, batch: Batch, rng: Any = None) -> Loss:
-        """Return the loss of a batch and its gradients. The model is only read.
+        """Return the loss of a batch and its gradients. The model is not changed.
 
         Parameters
         ----------
         batch : Batch
             Examples.
         rng : seed or numpy.random.Generator, optional
-            Source of dropout. Default: other values each time.
+            Source of dropout. Default: different values each time.
         """
         raise NotImplementedError
 
     def predict_batch(self, *args: Any, **options: Any) -> Sequence[Any]:
-        """Return the model's answer to each example of a batch, the first argument."""
+        """Return the model's prediction for each example of a batch, which is the first argument."""
         raise NotImplementedError
 
     def predict(self, batches: Iterable[Batch], **options: Any) -> list[Any]:
-        """Return the model's answers in the order of the data set.
+        """Return the model's predictions in the order of the data set.
 
         Parameters
         ----------
         batches : iterable of Batch
-            Mostly a `fastrnn.data.Batches`. y is not looked at.
+            Usually a `fastrnn.data.Batches`. y is ignored.
         **options
             As for `predict_batch`.
         """
@@ -98,19 +98,19 @@ class Model(Module):
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
         """Write the model, with `vocabularies` and `notes`, to a file that `fastrnn.nn.load` reads.
 
-        A recurrent layer in it can also be read alone: ``fastrnn.load(path, prefix="rnn.")``.
+        A recurrent layer in the file can also be read alone: ``fastrnn.load(path, prefix="rnn.")``.
 
         Parameters
         ----------
         path : path-like
             Ends in .npz or .safetensors, which selects the format.
         metadata : mapping of str to str, optional
-            More words to keep in the file.
+            More metadata for the file.
 
         Raises
         ------
         TypeError, ValueError
-            If `notes` or an option is nothing that JSON can hold.
+            If JSON cannot store `notes` or an option.
         ImportError, OSError
             As `fastrnn.serialization.save`.
         """
@@ -134,7 +134,7 @@ def load(path: str | os.PathLike[str], classes: Iterable[type[Module]] = ()) -> 
     path : path-like
         Ends in .npz or .safetensors, which selects the format.
     classes : iterable of type, optional
-        Your own modules and models in the file; those of this package are known.
+        Classes of your own modules and models in the file; those of this package are known.
 
     Returns
     -------
@@ -144,7 +144,7 @@ def load(path: str | os.PathLike[str], classes: Iterable[type[Module]] = ()) -> 
     Raises
     ------
     ValueError
-        If the file is damaged or holds something else; the message names the path.
+        If the file is damaged or holds no such model; the message names the path.
     ImportError, OSError
         As `fastrnn.serialization.load`.
     """
@@ -167,7 +167,7 @@ def load(path: str | os.PathLike[str], classes: Iterable[type[Module]] = ()) -> 
 
 
 def _describe(part: Any) -> dict[str, Any]:
-    """A part as JSON: its class, its options and its parts. Recurrent layers' options are elsewhere: `_layer_words`."""
+    """Return a part as JSON: its class, options and parts. `_layer_words` has the options of recurrent layers."""
     described: dict[str, Any] = {"class": type(part).__name__}
     if not isinstance(part, Recurrent):
         described["options"] = part.options
@@ -190,7 +190,7 @@ def _rebuild(
     described: dict[str, Any], prefix: str, tensors: Mapping[str, NDArray], words: Mapping[str, str],
     known: Mapping[str, Any], used: set[str],
 ) -> Any:  # fmt: skip
-    """The part that `described` tells of, with its arrays, whose names begin with `prefix` and are noted in `used`."""
+    """Return the part that `described` describes, with its arrays (`prefix` and a name); add their names to `used`."""
     cls = known.get(described["class"])
     if cls is None:
         raise ValueError(f"expected one of {', '.join(sorted(known))}, or of classes=, got {described['class']!r}")
@@ -211,7 +211,7 @@ def _rebuild(
 
 
 def _known(classes: Iterable[type[Module]]) -> dict[str, Any]:
-    """The classes that files may name."""
+    """Return the classes that files may name."""
     from fastrnn import layers, nn
 
     ours = [layers.RNN, layers.GRU, layers.LSTM]

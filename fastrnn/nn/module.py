@@ -1,4 +1,4 @@
-"""Modules: several parts as one, whose parameters are the parts' under "part.name"."""
+"""Modules: several parts as one. Their parameters are those of the parts, under "part.name"."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ __all__ = ["Module", "load_parameters", "parameters"]
 
 
 class Module(Parameters):
-    """Named parts and options.
+    """Named parts and options; the base class of everything that is made of parts.
 
-    A subclass's constructor takes its parts and options under the names that it hands on here, so that a module can be
-    built again from a file (`fastrnn.nn.load`); one that does not overrides `rebuilt`.
+    `fastrnn.nn.load` rebuilds a module from a file by calling its class with the parts and options that were passed to
+    this constructor, under the same names. A subclass whose constructor takes other arguments overrides `rebuilt`.
 
     Parameters
     ----------
     parts : mapping of str to layer or module or None
-        What is None is left out.
+        Parts that are None are left out.
     **options
-        Numbers, strings, booleans, None and lists of these.
+        Numbers, strings, booleans, None, or lists of these.
 
     Attributes
     ----------
@@ -41,12 +41,12 @@ class Module(Parameters):
 
     @classmethod
     def rebuilt(cls, parts: dict[str, Any], options: dict[str, Any]) -> Module:
-        """Build a module from what `parts` and `options` of another held."""
+        """Build a module from the `parts` and `options` of another."""
         return cls(**parts, **options)
 
     @property
     def params(self) -> dict[str, NDArray]:
-        """All parameters under "part.name": the arrays themselves."""
+        """All parameters under "part.name": the arrays themselves, not copies."""
         return parameters(self.parts)
 
 
@@ -73,7 +73,7 @@ def parameters(parts: Mapping[str, HasParams]) -> dict[str, NDArray]:
 
 
 def load_parameters(parts: Mapping[str, HasParams], mapping: Mapping[str, Any]) -> None:
-    """Copy parameters into several layers, all of them or, on an error, none.
+    """Copy parameters into several layers. On an error, none is changed.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The four ways to use a recurrent layer, as models: many to one, many to many in step, one to many, and
+"""The four patterns of recurrent models: many to one, many to many (an output at each step), one to many, and
 encoder-decoder.
 """
 
@@ -29,7 +29,7 @@ LOSSES = {"cross_entropy": SoftmaxCrossEntropy, "mse": MeanSquaredError}
 
 
 class _Reader(Model):
-    """What ManyToOne and ManyToMany share: inputs, embedded or not, a recurrent layer, an output and a loss."""
+    """The base class of ManyToOne and ManyToMany: an optional embedding, a recurrent layer, an output and a loss."""
 
     def __init__(
         self, rnn: Recurrent, output: Any, embedding: Any, dropout: float, loss: str, **options: Any
@@ -45,7 +45,7 @@ class _Reader(Model):
         super().__init__(parts, dropout=dropout, loss=loss, **options)
 
     def stream(self, batch_size: int = 1) -> ModelStream:
-        """Return the model one step at a time, as it is now: each step's outputs given the inputs so far.
+        """Return a stream that runs the model one step at a time. Later changes of parameters do not affect it.
 
         Raises
         ------
@@ -85,7 +85,7 @@ class _Reader(Model):
 
 
 class ManyToOne(_Reader):
-    """A sequence to a class, or to numbers: its outputs pooled over time, and a layer on top.
+    """From a sequence to a class, or to numbers: the outputs over time are pooled, and a layer reads the result.
 
     Parameters
     ----------
@@ -94,13 +94,14 @@ class ManyToOne(_Reader):
     output : Linear or other part
         From the pooled outputs to the logits of K classes, or to K numbers.
     embedding : Embedding, WordEncoder or other part, optional
-        What x goes through first. Default: x are features.
+        Applied to x first. Default: x are features, which the recurrent layer reads.
     pooling : {"last", "mean", "max"}, default "last"
-        The last layer's final state, both directions joined, or the mean or maximum of the outputs over time.
+        The final state of the last layer, with both directions joined, or the mean or maximum of the outputs over time.
     dropout : float, default 0.0
-        Of what the recurrent layer reads and what `output` reads, in training.
+        Dropout of the inputs of the recurrent layer and of `output`, in training.
     loss : {"cross_entropy", "mse"}, default "cross_entropy"
-        Targets y: classes (B,), -100 to ignore; or numbers (B, K), NaN to ignore.
+        For "cross_entropy", targets y are classes (B,), or -100 to ignore one. For "mse" they are numbers (B, K), or
+        NaN to ignore one.
 
     Attributes
     ----------
@@ -149,15 +150,15 @@ class ManyToOne(_Reader):
 
 
 class ManyToMany(_Reader):
-    """A sequence to classes, or numbers, at each step: taggers and, with the next id as target, language models.
+    """From a sequence to a class, or numbers, at each step: taggers and, if targets are the next ids, language models.
 
     Parameters
     ----------
     rnn, output, embedding, dropout
         As for `ManyToOne`.
     loss : {"cross_entropy", "mse"}, default "cross_entropy"
-        Targets y: classes (T, B), -100 to ignore; or numbers (T, B, K), NaN to ignore. Steps past a sequence's end do
-        not count.
+        For "cross_entropy", targets y are classes (T, B), or -100 to ignore one. For "mse" they are numbers (T, B, K),
+        or NaN to ignore one. Steps after the end of a sequence do not count.
 
     Attributes
     ----------
@@ -209,7 +210,7 @@ class ManyToMany(_Reader):
     def generate(
         self, prompt: Any, temperature: float = 1.0, rng: Any = None, banned: Sequence[int] = ()
     ) -> Iterator[int]:
-        """Read the prompt, then yield ids without end, each drawn given all before it: for a language model.
+        """For a language model: read the prompt, then yield ids without end, each drawn given all ids before it.
 
         Parameters
         ----------
@@ -235,7 +236,7 @@ class ManyToMany(_Reader):
 
 
 def cut(steps: NDArray, batch: Batch) -> list[NDArray]:
-    """Each example's steps (T_k, ...) of (T, B, ...)."""
+    """Return the valid steps (T_k, ...) of each example, from (T, B, ...)."""
     lengths = [len(batch.x)] * steps.shape[1] if batch.x_lengths is None else batch.x_lengths
     return [row[:length] for row, length in zip(steps.swapaxes(0, 1), lengths, strict=True)]
 
@@ -248,7 +249,7 @@ def _targets(batch: Batch) -> NDArray:
 
 
 class ModelStream:
-    """A model that reads one step at a time, from its `stream()`. It sees the parameters of its making."""
+    """A model that reads one step at a time, made by its `stream()`, with the parameters at that time."""
 
     def __init__(self, model: _Reader, batch_size: int, pooling: str) -> None:
         self._model, self._pooling = model, pooling
@@ -263,7 +264,7 @@ class ModelStream:
         Parameters
         ----------
         x : array_like
-            (B, ...), a step of what the model reads.
+            (B, ...), one step of the model's input.
 
         Returns
         -------
@@ -280,7 +281,7 @@ class ModelStream:
         return self._model.output(y)
 
     def reset(self, rows: Any = None) -> None:
-        """Start again: rows by number or mask, or all."""
+        """Start again from zeros: rows by index or mask, or all."""
         self._rnn.reset(rows)
         start = -np.inf if self._pooling == "max" else 0
         if rows is None or self._pooled is None:
@@ -292,7 +293,7 @@ class ModelStream:
 
 
 class Writer(Model):
-    """What writes: for each x, a sequence of ids of any length. A subclass has `steps`, besides what a model has."""
+    """A model that writes a sequence of ids of any length for each x. A subclass also defines `steps`."""
 
     def predict_batch(
         self, batch: Batch, *, beams: int = 1, max_length: int = 100, length_penalty: float = 1.0,
@@ -303,9 +304,9 @@ class Writer(Model):
         Parameters
         ----------
         batch : Batch
-            y is not looked at.
+            y is ignored.
         beams : int, default 1
-            How many sequences are kept at each step; with 1 the search is greedy.
+            How many sequences are kept at each step. With 1 the search is greedy.
         max_length, length_penalty, banned
             As for `fastrnn.nn.beam_search`.
         """
@@ -319,14 +320,15 @@ class Writer(Model):
         return sample(self.steps(x, lengths), max_length, temperature, rng, banned)
 
     def steps(self, x: Any, lengths: Any = None, width: int = 1) -> Steps:
-        """Return the model at the start of writing, with `width` rows for each x: it takes an id of each row, and says
-        what comes next.
+        """Return the model's `Steps` before the first id, with `width` rows for each x.
+
+        They take one id of each row, and return the logits of the next.
         """
         raise NotImplementedError
 
 
 class _Single(Writer):
-    """What OneToMany and EncoderDecoder share: something that encodes x as a vector and a memory, and a decoder."""
+    """The base class of OneToMany and EncoderDecoder: a decoder, and what encodes x as a vector and a memory."""
 
     decoder: Decoder
 
@@ -341,13 +343,13 @@ class _Single(Writer):
         raise NotImplementedError
 
     def loss(self, batch: Batch) -> Loss:
-        """Return the loss of a batch, as inference computes it; with teacher forcing."""
+        """Return the loss of a batch as in inference, but with teacher forcing."""
         vector, memory = self.encode(batch.x, batch.x_lengths)
         value, count = self.decoder.loss(vector, _ids(batch), batch.y_lengths, memory, batch.x_lengths)
         return Loss(value, {}, count)
 
     def loss_and_grads(self, batch: Batch, rng: Any = None) -> Loss:
-        """Return the loss of a batch and its gradients; with teacher forcing. See `Model`."""
+        """Return the loss of a batch and its gradients, with teacher forcing. See `Model`."""
         rng = np.random.default_rng(rng)
         vector, memory, tape = self._encode_forward(batch, rng)
         value, decoder_tape = self.decoder.forward(
@@ -359,7 +361,7 @@ class _Single(Writer):
         return Loss(value, {name: found[name] for name in self.params}, decoder_tape.count)
 
     def steps(self, x: Any, lengths: Any = None, width: int = 1) -> Steps:
-        """Return the decoder at its start, with `width` rows for each x: what takes an id and says what comes next."""
+        """See `Writer.steps`."""
         vector, memory = self.encode(x, lengths)
         return self.decoder.steps(vector, memory, lengths, validate.size("beams", width))
 
@@ -371,14 +373,14 @@ def _ids(batch: Batch) -> NDArray:
 
 
 class OneToMany(_Single):
-    """A vector to a sequence, say an image to its caption: the decoder starts from a state made of the vector.
+    """From a vector to a sequence, such as an image to its caption: the decoder's initial state is made of the vector.
 
     Parameters
     ----------
     decoder : Decoder
-        Without attention. Its bridge reads what the encoder returns.
+        Without attention. Its bridge reads the encoder's output.
     encoder : Linear, Sequential or other part, optional
-        What x (B, ...) goes through first. Default: the decoder reads x itself.
+        Applied to x (B, ...) first. Default: the decoder reads x itself.
 
     Attributes
     ----------
@@ -412,18 +414,19 @@ class OneToMany(_Single):
 
 
 class EncoderDecoder(_Single):
-    """A sequence to another: a recurrent layer reads, another writes from its final state, with attention if wanted.
+    """From a sequence to another: one recurrent layer reads, and a decoder writes from its final state.
 
     Parameters
     ----------
     encoder : RNN, LSTM or GRU
-        With batch_first=False; D*O is the size of what the decoder's bridge, and its attention's memory, read.
+        With batch_first=False. Its output size D*O is that of the input of the decoder's bridge, and of the memory
+        that the decoder's attention reads.
     decoder : Decoder
         Writes y.
     embedding : Embedding, WordEncoder or other part, optional
-        What x goes through first. Default: x are features.
+        Applied to x first. Default: x are features, which the encoder reads.
     dropout : float, default 0.0
-        Of what the encoder reads, in training.
+        Dropout of the encoder's inputs, in training.
 
     Attributes
     ----------

@@ -25,11 +25,11 @@ class PoolTape:
     shape: tuple[int, ...]  # y's
     state: State
     counts: NDArray | int  # valid steps of each row, (B, 1)
-    highest: tuple[NDArray, NDArray] | None  # what the maxima were taken of, and they
+    highest: tuple[NDArray, NDArray] | None  # the valid outputs, and their maxima
 
 
 def pool(kind: str, layer: Recurrent, y: NDArray, state: State, lengths: NDArray | None) -> tuple[NDArray, PoolTape]:
-    """Pool outputs (T, B, D*O), zero past a sequence's end, to (B, D*O). Zero for a sequence without steps."""
+    """Pool outputs (T, B, D*O), zero after a sequence's end, to (B, D*O). A sequence without steps gives zeros."""
     counts: Any = len(y) if lengths is None else np.asarray(lengths)[:, None]
     highest = None
     if kind == "last":
@@ -45,13 +45,13 @@ def pool(kind: str, layer: Recurrent, y: NDArray, state: State, lengths: NDArray
 
 
 def unpool(layer: Recurrent, tape: PoolTape, d: NDArray) -> tuple[NDArray | None, State | None]:
-    """The gradients in y and in the final state, one of them, given that in what `pool` returned."""
+    """Return the gradients of y and of the final state, given that of `pool`'s result. One of the two is None."""
     if tape.kind == "last":
         return None, d_final(layer, tape.state, d)
     if tape.kind == "mean":
         return np.broadcast_to(d / np.maximum(tape.counts, 1).astype(d.dtype), tape.shape), None
     assert tape.highest is not None
     valid, top = tape.highest
-    reached = valid == top  # argmax takes twice as long, both ways; where several steps reach it, each gets its share
+    reached = valid == top  # twice as fast as argmax; several steps that reach the maximum share the gradient
     shares = d / np.maximum(reached.sum(axis=0), 1).astype(d.dtype)
     return reached * shares, None

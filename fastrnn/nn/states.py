@@ -1,4 +1,4 @@
-"""States of recurrent layers as vectors, and steps of padded sequences as rows: how patterns join their parts."""
+"""How patterns join their parts: states of recurrent layers as vectors, and steps of padded sequences as rows."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ __all__ = [
 
 
 def set_forget_bias(layer: Recurrent, value: float = 1.0) -> None:
-    """Set the biases of an LSTM's forget gates, so that they are open at the start and let gradients through.
+    """Set the biases of an LSTM's forget gates, so that at the start of training they are open and pass gradients on.
 
     Parameters
     ----------
     layer : LSTM
-        With biases. Changed in place: bias_ih is `value`, bias_hh 0.
+        With biases. It is changed in place: for the forget gates, bias_ih becomes `value` and bias_hh 0.
     value : float, default 1.0
-        1 or 2 are usual; 0 is half open.
+        Usual values are 1 and 2. With 0 a gate is half open.
 
     Raises
     ------
     TypeError, ValueError
-        If the layer is no LSTM, or has no biases.
+        If the layer is not an LSTM, or has no biases.
 
     References
     ----------
@@ -54,7 +54,7 @@ def set_forget_bias(layer: Recurrent, value: float = 1.0) -> None:
 
 
 def checked(name: str, layer: Any, reads: int | None = None) -> Recurrent:
-    """A recurrent layer as patterns use it: time first and, where it is known, of this input size."""
+    """Return the layer, after checking that time comes first and, if `reads` is given, the input size."""
     if not isinstance(layer, Recurrent):
         raise TypeError(f"{name}: expected an RNN, LSTM or GRU, got {type(layer).__name__}")
     if layer.batch_first:
@@ -65,14 +65,14 @@ def checked(name: str, layer: Any, reads: int | None = None) -> Recurrent:
 
 
 def final(layer: Recurrent, state: State) -> NDArray:
-    """The last layer's final h, (B, D*O): both directions joined."""
+    """Return the final h of the last layer, (B, D*O), with both directions joined."""
     h = state[0] if isinstance(state, tuple) else state
     D = 1 + layer.bidirectional
     return np.concatenate(h[-D:], axis=-1)
 
 
 def d_final(layer: Recurrent, state: State, d: NDArray) -> State:
-    """The gradient in the final state, given that in `final`."""
+    """Return the gradient of the final state, given that of `final`."""
     D = 1 + layer.bidirectional
     dh = np.zeros_like(state[0] if isinstance(state, tuple) else state)
     dh[-D:] = np.split(d, D, axis=-1)
@@ -80,12 +80,12 @@ def d_final(layer: Recurrent, state: State, d: NDArray) -> State:
 
 
 def state_size(layer: Recurrent) -> int:
-    """How many values a row's state has: what a layer must return that sets it (`split_state`)."""
+    """Return how many values the state of one row has. A layer whose output is the state must have this output size."""
     return sum(shape[0] * shape[2] for shape in _shapes(layer, 1))
 
 
 def split_state(layer: Recurrent, flat: NDArray) -> State:
-    """A state of the values of (B, `state_size`): h's layers, then c's."""
+    """Return the state whose values are `flat`, (B, `state_size`): first h of all layers, then c."""
     parts, start = [], 0
     for L, B, size in _shapes(layer, len(flat)):
         part = flat[:, start : start + L * size].reshape(B, L, size)
@@ -107,14 +107,14 @@ def _shapes(layer: Recurrent, B: int) -> list[tuple[int, int, int]]:
 
 
 def pack(a: NDArray, lengths: NDArray | None) -> NDArray:
-    """The valid steps of (T, B, ...) as rows (N, ...). So what follows has no padding to compute."""
+    """Return the valid steps of (T, B, ...) as rows (N, ...), so that no padding is computed afterwards."""
     if lengths is None:
         return a.reshape(a.shape[0] * a.shape[1], *a.shape[2:])
     return a[np.arange(len(a))[:, None] < lengths]
 
 
 def unpack(rows: NDArray, like: NDArray, lengths: NDArray | None) -> NDArray:
-    """The inverse of `pack` for rows (N, size): (T, B, size), zero past a sequence's end."""
+    """The inverse of `pack` for rows (N, size): (T, B, size), zero after the end of a sequence."""
     shape = (*like.shape[:2], rows.shape[-1])
     if lengths is None:
         return rows.reshape(shape)

@@ -1,6 +1,6 @@
 """Make the golden files: what other frameworks compute, for models so small that their numbers fit in a few kilobytes.
 
-The test-suite (tests/test_golden.py) compares fastrnn with these files, so it needs none of the frameworks. To make
+The tests (tests/bridges/test_golden.py) compare fastrnn with these files, so they need none of the frameworks. To make
 the files anew, in an environment with these packages (the files in the repository came from these versions):
 
     torch==2.13.0 (CPU)   keras==3.15.1   onnx==1.23.2   onnxruntime==1.31.1   numpy==2.4.6

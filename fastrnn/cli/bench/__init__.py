@@ -22,8 +22,8 @@ from fastrnn.cli.errors import Failure
 
 __all__ = ["bench"]
 
-QUICK_SECONDS = 45.0  # what --quick grants itself, so that it ends within a minute on a machine that has other work
-WIDTH = 100  # of lines where there is no terminal
+QUICK_SECONDS = 45.0  # the budget of --quick: it then ends within a minute even on a busy machine
+WIDTH = 100  # of lines, if the output is not a terminal
 
 
 @click.command()
@@ -59,12 +59,12 @@ def bench(
 ) -> None:  # fmt: skip
     """Measure engines against the NumPy reference, or what one of the first four options says.
 
-    Each case is verified against the reference in float64, then engine and reference are timed in turn; "x" is how
-    many times as fast as the reference the engine was, the median over the rounds.
+    Each case is verified against the reference in float64, then engine and reference are timed in turn. "x" says how
+    many times as fast as the reference the engine was: the median over the rounds.
 
     With --peers, fastrnn and PyTorch, ONNX Runtime, OpenVINO and JAX, where they can be imported, are verified and
     timed in turn, each in a process of its own. With --roofline, "share" is the part of the machine's limits that an
-    engine reached; they are measured in turn as well.
+    engine reached; the limits are measured in turn with the engine.
 
     The exit code is 1 if fastrnn computed something wrong, or took more memory than promised.
     """
@@ -109,7 +109,7 @@ def carry_out(mode: Mode, settings: dict[str, Any], json_path: str | None, plot_
             for result in mode.measure():
                 results.append(result)
                 progress.update(bar, advance=1, description=f"{result.task}")
-    finally:  # also what an interrupt or an error leaves
+    finally:  # results so far are also reported after an interrupt or an error
         settings |= {
             "complete": len(results) == len(mode.tasks), "duration": round(time.perf_counter() - begin, 1),
             "load_after": measuring.load_average(),
@@ -129,7 +129,7 @@ def progress_bar() -> Progress:
 
 
 def report(mode: Mode, results: Sequence[Any], described: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Print the machine, and what the mode has to say."""
+    """Print a description of the machine, and the report of the mode."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDTH)

@@ -20,17 +20,17 @@ __all__ = ["MODES", "Engines", "Memory", "Mode", "Peers", "Plan", "Roofline", "S
 
 @dataclass(frozen=True)
 class Plan:
-    """What was asked for.
+    """The selection and the options of the command line.
 
     Attributes
     ----------
     selected : list of Task
     names : list of str
-        Of engines; empty where the user named none.
+        The engines that the user named; empty if none.
     rounds, seconds, budget
         As for `fastrnn.bench.run`.
     pythons : list of str
-        Interpreters that may have peers, beside this one.
+        Interpreters in which to look for peers, besides this one.
     """
 
     selected: list[Task]
@@ -45,7 +45,7 @@ class Plan:
         return self.rounds, self.seconds, self.budget
 
     def names_or_current(self) -> list[str]:
-        """The engines named, else the one in use."""
+        """The engines that the user named, or else the one in use."""
         current = engines.current().name
         return self.names or [current if current != REFERENCE else rivals()[0]]
 
@@ -62,20 +62,20 @@ def rivals() -> list[str]:
 
 
 class Mode(Protocol):
-    """One thing to measure; results are those that `measure` yields."""
+    """One way to measure; `results` are always those that `measure` has yielded."""
 
     @property
     def tasks(self) -> Sequence[Task]:
-        """What is measured, a result each."""
+        """The tasks that are measured; each gives one result."""
 
     def measure(self) -> Iterator[Any]:
         """Yield results."""
 
     def report(self, console: Console, results: Sequence[Any], took: str) -> None:
-        """Print tables, notes and the summary; `took` says how long it was, and whether all was done."""
+        """Print tables, notes and the summary; `took` says how long it took, and whether it was completed."""
 
     def content(self, results: Sequence[Any], described: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-        """What goes into the JSON file."""
+        """Return what goes into the JSON file."""
 
     def plot(self, path: str, results: Sequence[Any], described: dict[str, Any]) -> None:
         """Write a chart."""
@@ -85,9 +85,9 @@ class Mode(Protocol):
 
 
 class Timed:
-    """What modes share whose results are `fastrnn.bench.Result`."""
+    """The base class of modes whose results are `fastrnn.bench.Result`."""
 
-    own = ""  # what the base is called where it is verified
+    own = ""  # the name of the base, if it is verified
 
     def __init__(self, plan: Plan) -> None:
         self.plan, self.tasks = plan, plan.selected
@@ -189,7 +189,7 @@ class Peers(Timed):
 
 
 def skipped(results: Sequence[Result]) -> Iterator[str]:
-    """Lines on who did not take part in what."""
+    """Yield lines that say which peers did not take part in how many tasks, and why."""
     counts: dict[tuple[str, str], int] = {}
     for result in results:
         for key in result.skipped.items():
@@ -290,7 +290,7 @@ class Scaling(Timed):
 
 
 class Memory:
-    """What calls and tapes take."""
+    """The memory that calls and tapes take."""
 
     def __init__(self, plan: Plan) -> None:
         if not memory.available():

@@ -1,4 +1,4 @@
-"""What the options of ``fastrnn bench`` accept, and what is checked before anything is measured."""
+"""The values that options of ``fastrnn bench`` accept, and checks that are made before anything is measured."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def thread_counts() -> CommaSeparated:
 
 
 def interpreters(context: click.Context, parameter: click.Parameter, names: Sequence[str]) -> list[str]:
-    """The paths of programs, given by path or by name."""
+    """Return the paths of interpreters that are given by path or by name."""
     paths = []
     for name in names:
         path = shutil.which(name)

@@ -18,18 +18,18 @@ __all__ = ["RatioTable", "peers_table", "print_notes", "print_tables", "usage_ta
 
 @dataclass(frozen=True, slots=True)
 class RatioTable:
-    """A table with a row for each contender in each task.
+    """Makes tables with a row for each contender in each task.
 
     Attributes
     ----------
     contender, base, ratio : str
         Headings: of the contenders' names, of the base's time, of the ratios.
     text : callable
-        How a ratio is written.
+        From a ratio to its text.
     loss : float
-        Ratios up to it are red.
+        Ratios up to this one are red.
     bound : callable, optional
-        What bounds a task, for a column of that name.
+        From a task to what bounds it, for a column of that name.
     """
 
     contender: str
@@ -50,7 +50,7 @@ class RatioTable:
         return table
 
     def _figures(self, result: Result, outcome: Outcome) -> list[str]:
-        """The cells of a row that hold what came out."""
+        """Return the cells of a row that hold results."""
         bound = [] if self.bound is None else [self.bound(result.task) if outcome.ratios else ""]
         if not outcome.ratios:
             return ["", "", "", *bound, "[bold red]wrong[/]"]
@@ -64,7 +64,7 @@ class RatioTable:
 
 
 def peers_table(results: Sequence[Result], title: str) -> Table:
-    """A row for each task, a column for each peer."""
+    """Return a table with a row for each task and a column for each peer."""
     names = [name for name in peers.PEERS if any(name in by_name(result) for result in results)]
     table = new_table(title, [], ["ms", *names, "fastest"])
     for result in with_sections(table, results):
@@ -88,7 +88,7 @@ def by_name(result: Result) -> dict[str, Outcome]:
 
 
 def usage_table(usages: Iterable[Usage]) -> Table:
-    """A row for each task and engine."""
+    """Return a table with a row for each task and engine."""
     table = new_table("memory, MiB", ["engine"], ["scratch", "tape", "design's\ntape"])
     for usage in usages:
         mebibytes = [f"{size / 2**20:.2f}" for size in (usage.scratch, usage.tape, tape_limit(usage.task))]
@@ -114,7 +114,7 @@ def columns_of(task: Task) -> tuple[str, str, str, str]:
 
 
 def with_sections(table: Table, results: Sequence[Result]) -> Iterator[Result]:
-    """The results, with a line in the table between those of different cells and kinds."""
+    """Yield the results, and draw a line in the table between those of different cells and kinds."""
     group = None
     for result in results:
         if group not in (None, (result.task.cell, result.task.kind)):
@@ -129,7 +129,7 @@ def ratio_text(outcome: Outcome, text: Callable[[float], str] = "{:.2f}".format,
 
 
 def milliseconds(seconds: float) -> str:
-    """About three digits, and no more than six characters."""
+    """Return milliseconds with about three digits, in at most six characters."""
     ms = seconds * 1e3
     return f"{ms:.{4 if ms < 1 else 2 if ms < 100 else 0}f}"
 
@@ -144,7 +144,7 @@ def print_tables(console: Console, results: Sequence[Result], table: Callable[[S
 
 
 def print_notes(console: Console, results: Sequence[Result], own: str) -> None:
-    """Print what went wrong, and what was verified on fewer steps; `own` is what the base is called."""
+    """Print what was wrong, and what was verified on fewer steps; `own` is the name of the base."""
     for result in results:
         verifications = [(outcome.name, outcome.verification) for outcome in result.outcomes]
         if result.base_verification is not None:
@@ -153,7 +153,7 @@ def print_notes(console: Console, results: Sequence[Result], own: str) -> None:
             if verification.wrong:
                 console.print(f"[bold red]wrong[/]: {name}, {result.task}: {verification}", soft_wrap=True)
         fewer = {verification.T for _, verification in verifications if verification.T < result.task.sizes.T}
-        for T in fewer:  # the same for all
+        for T in fewer:  # all contenders have the same
             names = ", ".join(name for name, _ in verifications)
             console.print(
                 f"verified on {T} of {result.task.sizes.T} time steps: {names}, {result.task}", soft_wrap=True

@@ -17,7 +17,7 @@ from test_golden import FILES, Golden
 import fastrnn
 from fastrnn import GRU, LSTM, RNN, serialization, weights
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 ROUND = {
     "torch": (weights.to_torch, weights.from_torch),
     "keras": (weights.to_keras, weights.from_keras),

@@ -216,6 +216,18 @@ def test_the_schedule_is_followed_and_bad_gradients_are_left_out():
     np.testing.assert_array_equal(model.params["p"], 1 - 0.25 - 0.25)
 
 
+def test_a_loss_that_is_not_finite_shows_once_and_stays_out_of_the_mean():
+    class Odd:
+        params = {"p": np.ones(1)}  # noqa: RUF012
+
+        def loss_and_grads(self, batch, rng=None):
+            return batch, {"p": np.full(1, 0.0 if math.isfinite(batch) else math.nan)}
+
+    model, losses = Odd(), [math.nan, 4.0, math.inf, 2.0, 3.0]
+    reports = list(Trainer(model, optim.SGD(model.params, 0.5), lambda rng: losses, steps=5))
+    np.testing.assert_array_equal([report.loss for report in reports], [math.nan, 4.0, math.inf, 3.0, 3.0])
+
+
 def test_schedules():
     for schedule in (optim.warmup_cosine(0.1, 0.05), optim.warmup_linear(0.1, 0.05)):
         assert schedule(0.05) == pytest.approx(0.5)
@@ -273,7 +285,7 @@ def test_ctrl_c_ends_with_a_checkpoint(tmp_path):
     path = tmp_path / "run.npz"
     code = f"""
 import numpy as np, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path[:0] = {[str(folder) for folder in Path(__file__).parents[:2]]!r}
 from test_train import small_trainer
 trainer = small_trainer({str(path)!r}, steps=None, seconds=300.0)
 print("ready", flush=True)

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("click", reason="the examples take their arguments with click")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXAMPLES, DATA = ROOT / "examples", ROOT.parent / "shared" / "data"
 
 

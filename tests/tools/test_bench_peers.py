@@ -10,8 +10,9 @@ import pytest
 import fastrnn
 from fastrnn import bench
 from fastrnn.bench import CASES, KINDS, Outcome, Result, Task, Verification, charts, peers, verify
-from fastrnn.bench.contenders import EngineRunner, Problem
+from fastrnn.bench.contenders import EngineRunner
 from fastrnn.bench.peers import ContenderError, Peer, ProcessContender
+from fastrnn.bench.problems import Problem
 from fastrnn.bench.verification import verified_task
 
 pytestmark = pytest.mark.usefixtures("small_cases")

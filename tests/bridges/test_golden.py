@@ -9,7 +9,7 @@ import pytest
 
 import fastrnn
 
-FILES = sorted((Path(__file__).parent / "golden").glob("*.npz"))
+FILES = sorted((Path(__file__).parents[1] / "golden").glob("*.npz"))
 
 
 class Golden:

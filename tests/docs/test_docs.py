@@ -25,7 +25,7 @@ from fastrnn import weights
 from fastrnn.data import Batches, Dataset, Vocabulary
 from fastrnn.train import Trainer
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(
     r"^(?:<!-- given: (?P<given>[^\n]*) -->\n)?"
     r"```python\n(?P<code>.*?)^```\n"
