@@ -7,7 +7,7 @@
  *   tanh x    = E/(E + 2), E = e^{2|x|} - 1, with the sign of x.
  *   sigmoid x = 1/(1 + e^{-x})
  *
- * Errors, measured over every float and over 10^7 doubles (tests/test_activations.py repeats a sample):
+ * Errors, measured over every float and over 10^7 doubles (tests/engines/test_activations.py repeats a sample):
  *   tanh     float 1.5 ULP, double 2.6 ULP
  *   sigmoid  float 2.0 ULP, double 2.0 ULP where the result is normal; below that the absolute error is under the
  *            least normal number, since the argument is clamped where e^{-x} would overflow.
