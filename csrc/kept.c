@@ -47,7 +47,8 @@ static void unmap(block b) { free(((char **)b.data)[-1]); }
 static block kept[BLOCKS]; /* oldest first */
 static int count;
 static int64_t total;
-/* Only ever tried: who does not get it does without. A child of fork() that finds it taken keeps nothing. */
+/* Held while the blocks are looked at. No thread waits for it: a call that finds it taken asks the system for memory,
+ * or gives it back to the system. So does a child that was forked while it was taken, for ever. */
 static atomic_flag busy = ATOMIC_FLAG_INIT;
 
 static int enter(void) { return !atomic_flag_test_and_set_explicit(&busy, memory_order_acquire); }

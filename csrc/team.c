@@ -1,9 +1,10 @@
 /* Threads: a few workers that sleep between calls.
  *
- * OpenMP is not used. Its teams wait for every thread to arrive, and spin for milliseconds; when other programs keep
- * the cores busy, a call of 0.1 ms on two of two cores was measured at 12 ms. Here a call offers work to sleeping
- * workers and goes ahead with those that come in time: alone, if none does. Who waits spins for some microseconds, and
- * then sleeps. Where that happened often in a call, its members had to wait for a core, and calls go alone for a while.
+ * OpenMP is not used. Its teams wait until every thread has arrived, and its threads spin for milliseconds. While other
+ * programs kept one of two cores busy, a call of 0.1 ms on two threads took 12 ms. Here a call offers its work to
+ * sleeping workers and begins with those that accept in time, or alone if none does. A thread that has to wait spins
+ * for some microseconds and then sleeps. If the members of a call had to sleep often, they were waiting for a core;
+ * then the calls of the next milliseconds run on one thread.
  */
 #ifdef __linux__
 #define _GNU_SOURCE /* sched.h: where a thread runs */
@@ -80,9 +81,10 @@ static void run_member(const frnn_team *team, void (*work)(void *, const frnn_te
 
 /* ---- Waiting for a word to change: spin first, then sleep ---- */
 
-/* Pauses before sleeping, of some 11 nanoseconds each: in a barrier or for a call's end; for the next call, at least
- * and at most. Who came too late for a call waits for the next one until that has ended, within limits: waking takes
- * half a millisecond at times, and work of a few milliseconds would never get a second thread. */
+/* For how many pauses, of some 11 nanoseconds each, a thread spins before it sleeps: WAIT_SPINS in a barrier and for
+ * the end of a call, from IDLE_SPINS to LONG_IDLE_SPINS for the next call. A worker that woke too late for a call spins
+ * for the next one until about the end of the call that it missed (LATE_SPINS). For waking takes half a millisecond at
+ * times: if it slept again, calls of a few milliseconds would never get a second thread. */
 #define WAIT_SPINS 3000
 #define IDLE_SPINS 5000
 #define LONG_IDLE_SPINS 90000
@@ -146,8 +148,8 @@ static int wait_while(word *w, unsigned value, int spins) {
 
 /* ---- Which core ---- */
 
-/* A thread that wakes while all cores are busy may be put on its waker's, and stay there, each waiting for the other,
- * long after another core is free. */
+/* A thread that wakes up while all cores are busy may be put on the core of the thread that woke it. It may stay there
+ * long after another core is free, while each of the two waits for the other. So it leaves that core. */
 #ifdef __linux__
 static int current_core(void) { return sched_getcpu(); }
 static void leave_core(int core) {
@@ -168,8 +170,9 @@ static void leave_core(int core) { (void)core; }
 
 #define MOST_WORKERS (FRNN_MOST_THREADS - 1)
 
-/* How many signals a member has given in barriers; on a line of its own, for others spin on it. It only grows, from
- * call to call: a worker may be in another caller's team before all of this one have seen its last signal. */
+/* How many signals a member has given in barriers. It has a cache line of its own, for other threads spin on it. It is
+ * never set back, also not between calls: a worker may already be in another caller's team before all members of this
+ * one have seen its last signal. */
 typedef struct {
     char apart[64];
     word given;
@@ -190,8 +193,9 @@ typedef struct {
     struct frnn_barrier barrier;
 } call;
 
-/* In round r each member signals, and waits for the signal of the member 2^r before it: after the last round it has
- * heard of all. Two members need one round, and so one line to travel between their cores. */
+/* In round r each member signals, and waits for the signal of the member 2^r places before it. After the last round
+ * every member has heard, directly or through others, from all. Two members need one round: one cache line travels from
+ * each core to the other. */
 void frnn_team_barrier(const frnn_team *team) {
     struct frnn_barrier *barrier = team->barrier;
     const int self = team->first + team->index;
@@ -272,7 +276,7 @@ static void *worker_main(void *argument) {
     return NULL;
 }
 
-/* A child has none of its parent's threads; it hires its own. */
+/* A child of fork() has none of its parent's threads; it hires its own. */
 static void in_child(void) {
     atomic_store(&worker_count, 0);
     pthread_mutex_init(&hiring, NULL);
@@ -304,7 +308,7 @@ static void hire(int count) {
 }
 
 typedef struct {
-    worker *who;
+    worker *worker;
     unsigned state; /* as offered, then as running */
 } member;
 
@@ -326,11 +330,11 @@ static int gather_members(call *call, int count, int64_t alone, int only_awake, 
     const int64_t deadline = nanoseconds() + patience;
     for (int k = 0; k < offers; k++) {
         member m = members[k];
-        while (atomic_load(&m.who->state.value) == m.state && nanoseconds() < deadline) RELAX();
+        while (atomic_load(&m.worker->state.value) == m.state && nanoseconds() < deadline) RELAX();
         unsigned offer = m.state;
-        if (atomic_compare_exchange_strong(&m.who->state.value, &offer, NEXT_ROUND(offer))) continue; /* too late */
+        if (atomic_compare_exchange_strong(&m.worker->state.value, &offer, NEXT_ROUND(offer))) continue; /* too late */
         m.state = m.state - OFFERED + RUNNING;
-        m.who->index = joined + 1;
+        m.worker->index = joined + 1;
         members[joined++] = m;
     }
     return joined;
@@ -359,20 +363,20 @@ static void run_team(int threads, int64_t alone, void (*work)(void *context, con
     own.given = (word){0};
     call.barrier.members[0] = &own, call.barrier.given[0] = 0;
     for (int k = 0; k < joined; k++) {
-        call.barrier.members[k + 1] = &members[k].who->progress;
-        call.barrier.given[k + 1] = atomic_load(&members[k].who->progress.given.value);
+        call.barrier.members[k + 1] = &members[k].worker->progress;
+        call.barrier.given[k + 1] = atomic_load(&members[k].worker->progress.given.value);
     }
     const frnn_team team = {0, joined + 1, 0, &call.barrier};
     atomic_store(&call.size.value, (unsigned)team.size);
     wake(&call.size);
     run_member(&team, work, context);
-    for (int k = 0; k < joined; k++) wait_while(&members[k].who->state, members[k].state, WAIT_SPINS);
+    for (int k = 0; k < joined; k++) wait_while(&members[k].worker->state, members[k].state, WAIT_SPINS);
     const int64_t end = nanoseconds(), sleeps = atomic_load(&call.barrier.sleeps);
     if (sleeps > MOST_SLEEPS && sleeps * SLEEP_NANOSECONDS > (end - begin) / 4)
         atomic_store(&alone_until, end + ALONE_NANOSECONDS);
 }
 
-/* Are others worth asking, for work that takes one thread `alone` nanoseconds? */
+/* Is it worth asking workers to join, for work that takes one thread `alone` nanoseconds? */
 static int worth_asking(int64_t alone) {
     const int64_t now = nanoseconds();
     return frnn_team_insisted() || (now >= atomic_load(&alone_until) &&

@@ -6,25 +6,25 @@
 
 #include "hooks.h"
 
-/* A member's view of its team. */
+/* What a member knows of its team, which may be a half of another. */
 typedef struct {
-    int index, size; /* 0 <= index < size */
-    int first;       /* in the whole team, of a half */
-    struct frnn_barrier *barrier;
+    int index, size;              /* 0 <= index < size */
+    int first;                    /* index of this team's first member in the whole team: 0, unless it is a half */
+    struct frnn_barrier *barrier; /* the whole team's; null in a team of one */
 } frnn_team;
 
-/* The half of a team that a member of it is in, as a team; `*half` becomes 0 or 1. Of a team of at least two. */
+/* The half that a member is in, as a team of its own, of a team of at least two. `*half` becomes 0 or 1. */
 frnn_team frnn_team_half(const frnn_team *team, int *half);
 
-/* Call work(context, team) in at most `threads` threads at once and wait for all; in fewer where cores are busy.
- * `alone` is about how many nanoseconds the work takes one thread. Denormals count as zero meanwhile; the caller's
- * floating-point control flags are as before afterwards. */
+/* Calls work(context, team) in at most `threads` (1 to FRNN_MOST_THREADS) threads at once, the caller's among them, and
+ * waits for all; in fewer if cores are busy. `alone` is about how many nanoseconds the work takes one thread. Denormals
+ * count as zero meanwhile; afterwards the caller's floating-point control flags are as before. */
 void frnn_team_run(int threads, int64_t alone, void (*work)(void *context, const frnn_team *team), void *context);
 
 /* What frnn_team_insist said. */
 frnn_split frnn_team_insisted(void);
 
-/* Wait until every member is here. */
+/* Waits until every member has called this. */
 void frnn_team_barrier(const frnn_team *team);
 
 #endif

@@ -28,7 +28,7 @@ static void acquire(void) {
 static void release(void) { atomic_flag_clear_explicit(&lock, memory_order_release); }
 
 #if FRNN_POSIX
-/* A child's only thread is the one that forked: nobody else holds the lock or is between begin and end. BLAS itself
+/* A child has one thread, the one that forked: no other holds the lock or is between begin and end. BLAS itself
  * must not be called here, so it stays on one thread in the rare child of a parent that was computing. */
 static void in_child(void) {
     holders = 0;
