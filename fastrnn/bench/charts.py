@@ -103,7 +103,7 @@ PEER_COLOURS = dict(zip(PEERS, ("#ee6677", "#4477aa", "#228833", "#aa3377"), str
 
 
 def plot_peers(path: str | os.PathLike[str], results: Sequence[Result], described: dict[str, Any]) -> None:
-    """Draw the ratios of peers as dots, a row for each task, a panel for each kind of task.
+    """Draw the ratios of peers as dots, a row for each task (T, B, I, H), a panel for each kind of task.
 
     Parameters, Raises
     ------------------
@@ -122,11 +122,14 @@ def plot_peers(path: str | os.PathLike[str], results: Sequence[Result], describe
                 colour = PEER_COLOURS.get(outcome.name, "black")
                 axes.plot([min(outcome.ratios), max(outcome.ratios)], [y, y], color=colour, linewidth=0.8)
                 dot = axes.plot(median(outcome.ratios), y, "o", color=colour, markersize=5)[0]
-                legend.setdefault(outcome.name, dot)
-        names = [f"{r.task.cell} {r.task.case}" if shared else f"{r.task}".replace(f" {kind}", "") for r in part]
+                legend.setdefault(PEERS[outcome.name].title if outcome.name in PEERS else outcome.name, dot)
+        names = [f"{r.task.cell.upper()} {r.task.sizes}" for r in part]
+        if not shared:
+            names = [f"{name} {r.task.dtype} {r.task.threads}" for name, r in zip(names, part, strict=True)]
         set_rows(axes, dict(enumerate(names)), len(part))
         set_log_axis(axes, [ratio for result in results for outcome in result.outcomes for ratio in outcome.ratios])
-        set_axis_style(axes, "peer's time / fastrnn's (log scale)")
+        set_axis_style(axes, "peer's time / fastrnn's (log scale): right of 1 fastrnn is faster")
+        axes.axvspan(axes.get_xlim()[0], 1, color="#eeeeee", zorder=0)
     save(figure, path, legend)
 
 
@@ -177,7 +180,7 @@ class Bar(NamedTuple):
         return max(self.outcome.ratios, default=1)
 
 
-CELL_COLOURS = dict(zip(CELLS, ("#4477aa", "#ee9944", "#228833"), strict=True))
+CELL_COLOURS = dict(zip(CELLS, itertools.cycle(("#4477aa", "#ee9944", "#228833", "#aa3377")), strict=False))
 
 
 def draw_bar(axes: Any, y: int, bar: Bar, hatch: str, look: Look) -> Any:
