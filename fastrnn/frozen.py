@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import engines, validate
-from fastrnn._core import native
-from fastrnn.cell import Steps, Weights
-from fastrnn.engines import Engine
+from fastrnn.engines import Engine, memory
+from fastrnn.engines.cell import Steps, Weights
 from fastrnn.stack import Stack, State, at, direction_part, state_to_caller
 from fastrnn.validate import Arguments
 
@@ -40,7 +39,7 @@ def infer(stack: Stack, engine: Engine, prepared: list[Any], args: Arguments) ->
         part = _rows(args, start, count)
         below, out = args.x[part], y[part]
         for layer, cell in enumerate(stack.cells):
-            above = out if layer == len(stack.cells) - 1 else native.empty((*below.shape[:2], D * O), stack.dtype)
+            above = out if layer == len(stack.cells) - 1 else memory.empty((*below.shape[:2], D * O), stack.dtype)
             engine.forward_directions([
                 (cell, prepared[k], _part(args.steps(d), start, count), below, h[k], at(c, k),
                  direction_part(above, d, O), h[k], at(c, k), None)

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fastrnn import engines, validate
-from fastrnn._core import native
-from fastrnn.cell import Cell, Record, Weights
+from fastrnn.engines import memory
+from fastrnn.engines.cell import Cell, Record, Weights
 from fastrnn.frozen import Frozen, infer
 from fastrnn.params import Gradients, Parameters
 from fastrnn.stack import Stack, State, at, direction_part, state_to_caller
@@ -234,7 +234,7 @@ class Recurrent(Parameters):
         records: list[Record] = []
         for layer, cell in enumerate(stack.cells):
             last = layer == len(stack.cells) - 1
-            y = stack.empty(T, B, stack.output_size) if last else native.empty((T, B, stack.output_size), stack.dtype)
+            y = stack.empty(T, B, stack.output_size) if last else memory.empty((T, B, stack.output_size), stack.dtype)
             calls = []
             for d in range(D):
                 k = layer * D + d
@@ -298,7 +298,7 @@ class Recurrent(Parameters):
             cell = stack.cells[layer]
             dx: NDArray | None = None
             if layer > 0:
-                dx = native.empty((T, B, cell.input_size), stack.dtype)
+                dx = memory.empty((T, B, cell.input_size), stack.dtype)
             elif wants_x:
                 dx = stack.empty(T, B, cell.input_size)
             for d in range(D):
@@ -329,7 +329,7 @@ class Recurrent(Parameters):
         """Zeros for the gradients of one direction of one layer, entered into `params` under their full names."""
         fields: dict[str, NDArray | None] = dict.fromkeys(Weights._fields)
         for field, (name, shape) in self._stack.names(layer, direction).items():
-            fields[field] = params[name] = native.zeros(shape, self.dtype)
+            fields[field] = params[name] = memory.zeros(shape, self.dtype)
         return Weights(**fields)  # type: ignore[arg-type]
 
 

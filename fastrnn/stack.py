@@ -8,8 +8,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn._core import native
-from fastrnn.cell import Cell
+from fastrnn.engines import memory
+from fastrnn.engines.cell import Cell
 
 __all__ = ["Stack", "State", "at", "direction_part", "state_to_caller"]
 
@@ -62,8 +62,8 @@ class Stack:
     def empty(self, T: int, B: int, size: int) -> NDArray:
         """A new (T, B, size) view that is contiguous in the caller's layout."""
         if self.batch_first:
-            return native.empty((B, T, size), self.dtype).swapaxes(0, 1)
-        return native.empty((T, B, size), self.dtype)
+            return memory.empty((B, T, size), self.dtype).swapaxes(0, 1)
+        return memory.empty((T, B, size), self.dtype)
 
 
 def state_to_caller(h: NDArray, c: NDArray | None, batched: bool) -> State:

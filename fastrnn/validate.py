@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn._core.native import StepCheck
-from fastrnn.cell import Cell, Steps, Weights
+from fastrnn.engines.cell import Cell, Steps, Weights
 from fastrnn.stack import Stack
 
 __all__ = [

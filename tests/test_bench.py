@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import bench, blas, engines
+from fastrnn import bench, engines
 from fastrnn.bench import CASES, EngineContender, Outcome, Result, Task, Verification, contenders, reports
 from fastrnn.bench.verification import scaled_error, verified_task
-from fastrnn.compiled import BlasEngine
+from fastrnn.engines import blas
+from fastrnn.engines.compiled import BlasEngine
 
 pytestmark = pytest.mark.usefixtures("small_cases")
 

@@ -16,7 +16,7 @@ from twins import CELLS, Trial, assert_close, parts, run, trials, twins  # noqa:
 
 import fastrnn  # noqa: E402
 import fastrnn.torch  # noqa: E402
-from fastrnn.cell import Cell, Record  # noqa: E402
+from fastrnn.engines.cell import Cell, Record  # noqa: E402
 from fastrnn.torch import openmp  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
@@ -267,7 +267,7 @@ def test_saved_tensors_are_pytorchs_to_keep(pair: tuple[Any, Any, Any]) -> None:
 
 
 def test_threads_follow_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastrnn.compiled import BlasEngine
+    from fastrnn.engines.compiled import BlasEngine
 
     seen: list[int] = []
 

@@ -12,7 +12,7 @@ from tolerances import assert_close
 
 import fastrnn
 from fastrnn._core import native
-from fastrnn.cell import Record, Steps, Weights
+from fastrnn.engines.cell import Record, Steps, Weights
 from fastrnn.validate import weights
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn.cell import Cell, Steps, Weights
+from fastrnn.engines.cell import Cell, Steps, Weights
 
 def get_threads() -> int: ...
 def set_threads(n: int) -> None: ...

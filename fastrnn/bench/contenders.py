@@ -10,10 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn import blas, engines
+from fastrnn import engines
 from fastrnn.bench.tasks import CELLS, Task, counted
 from fastrnn.bench.worker import median_seconds, wait_until_idle
-from fastrnn.threads import num_threads
+from fastrnn.engines import blas
+from fastrnn.engines.threads import num_threads
 
 __all__ = ["REFERENCE", "Contender", "EngineContender", "EngineRunner", "Problem", "Results", "Runner"]
 

@@ -24,7 +24,7 @@ import fastrnn
 from fastrnn import engines
 from fastrnn.bench.contenders import Problem, to_layer
 from fastrnn.bench.tasks import CASES, KINDS, Sizes, Task
-from fastrnn.threads import num_threads
+from fastrnn.engines.threads import num_threads
 
 __all__ = ["SCRATCH_LIMIT", "Usage", "available", "long_task", "run", "summary", "tape_limit"]
 

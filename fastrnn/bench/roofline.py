@@ -19,12 +19,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn import blas
 from fastrnn._core import native
 from fastrnn.bench.contenders import Results
 from fastrnn.bench.measuring import Result
 from fastrnn.bench.tasks import GATES, Task
 from fastrnn.bench.worker import wait_until_idle
+from fastrnn.engines import blas
 
 __all__ = ["Floor", "Limits", "Probe", "caches", "floor_seconds", "level_of", "summary", "weights"]
 

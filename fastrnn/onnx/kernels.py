@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import engines, weights
-from fastrnn.cell import Cell, Weights
+from fastrnn.engines.cell import Cell, Weights
 from fastrnn.onnx.spec import ACTIVATIONS, Call, Node
 from fastrnn.stack import at
 

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from fastrnn import engines, validate
-from fastrnn.cell import Steps
+from fastrnn.engines.cell import Steps
 from fastrnn.frozen import Frozen, infer
 from fastrnn.onnx import kernels, spec
 from fastrnn.stack import Stack, State

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import validate
-from fastrnn.cell import Steps
+from fastrnn.engines.cell import Steps
 from fastrnn.onnx.activations import FUNCTIONS, Activation
 
 __all__ = ["INPUTS", "OUTPUTS", "Call", "Node"]

@@ -18,8 +18,8 @@ from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils._device import DeviceContext
 
-from fastrnn._core import native
-from fastrnn.cell import Cell, Steps
+from fastrnn.engines import memory
+from fastrnn.engines.cell import Cell, Steps
 from fastrnn.stack import Stack
 
 __all__ = ["DTYPES", "Call", "Packing", "array", "as_usual", "plain", "recognise"]
@@ -105,7 +105,7 @@ PLAIN.add(_dispatched(torch.empty(0, device="cpu")).raw_repr())
 
 def array(t: Tensor) -> NDArray:
     """A plain tensor's memory. (`t.numpy()` would forbid that the tensor's storage is ever resized.)"""
-    return native.view(t.data_ptr(), t.shape, None if t.is_contiguous() else t.stride(), NUMBERS[t.dtype], t)
+    return memory.view(t.data_ptr(), t.shape, None if t.is_contiguous() else t.stride(), NUMBERS[t.dtype], t)
 
 
 def recognise(module: Any, input: Any, hx: Any) -> Call | None:

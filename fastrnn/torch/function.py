@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastrnn import engines, threads
+from fastrnn import engines
 from fastrnn._core import native
-from fastrnn.cell import Record, Weights
-from fastrnn.engines import Engine
+from fastrnn.engines import Engine, memory, threads
+from fastrnn.engines.cell import Record, Weights
 from fastrnn.frozen import infer
 from fastrnn.stack import Stack, at, direction_part, state_to_caller
 from fastrnn.torch.calls import DTYPES, Call, array, as_usual, plain
@@ -135,7 +135,7 @@ def _forward(engine: Engine, call: Call, tensors: Sequence[Any]) -> tuple[tuple[
                 tape.noises.append(_noise(call, y))
                 below = y * array(tape.noises[-1])
         last = layer == len(stack.cells) - 1
-        y = stack.empty(T, B, stack.output_size) if last else native.empty((T, B, stack.output_size), stack.dtype)
+        y = stack.empty(T, B, stack.output_size) if last else memory.empty((T, B, stack.output_size), stack.dtype)
         calls = []
         for d in range(D):
             k = layer * D + d
@@ -162,7 +162,7 @@ def _backward(
     h, c = _states(stack, rows, h0, c0)
     dh_n, dc_n = _states(stack, rows, *dresults[1:])
     dh, dc = np.empty_like(h), None if c is None else np.empty_like(c)
-    dweights = [native.zeros(w.shape, stack.dtype) for w in weights]
+    dweights = [memory.zeros(w.shape, stack.dtype) for w in weights]
     dsplit = _fields(stack, dweights)
     dy = None if dresults[0] is None else _time_major(call, dresults[0])
     dx: NDArray | None = None

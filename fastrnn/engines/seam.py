@@ -1,4 +1,4 @@
-"""The seam: what an engine is, which engines there are, and which one a call uses.
+"""The seam between layers and engines: what an engine is, and the arguments that it takes.
 
 A layer is a loop over (layer, direction), and each of those is one *cell sequence*, run forwards or backwards by an
 engine. Everything above this line knows nothing of how; everything below knows nothing of layers.
@@ -6,19 +6,14 @@ engine. Everything above this line knows nothing of how; everything below knows 
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
 from numpy.typing import NDArray
 
-from fastrnn.cell import Cell, Record, Steps, Weights
-from fastrnn.compiled import BlasEngine, PackedEngine
-from fastrnn.reference import ReferenceEngine
+from fastrnn.engines.cell import Cell, Record, Steps, Weights
 
-__all__ = ["Engine", "available", "current", "use"]
+__all__ = ["Engine", "Stepper"]
 
 
 class Engine(Protocol):
@@ -75,48 +70,3 @@ class Engine(Protocol):
 
 Stepper: TypeAlias = Callable[[NDArray, NDArray], None]
 """(x, out): reads x (B, I) and writes out (B, O), both C-contiguous."""
-
-
-def available() -> tuple[str, ...]:
-    """Return the names of the engines, fastest first."""
-    return tuple(_ENGINES)
-
-
-def current() -> Engine:
-    """Return the engine that a call from this thread uses."""
-    return getattr(_local, "engine", None) or _default
-
-
-@contextmanager
-def use(name: str) -> Iterator[None]:
-    """Select an engine for calls from the calling thread, inside a ``with`` block.
-
-    Parameters
-    ----------
-    name : str
-        One of `available()`.
-
-    Raises
-    ------
-    ValueError
-        If there is no such engine.
-    """
-    engine = named("name", name)
-    before = getattr(_local, "engine", None)
-    _local.engine = engine
-    try:
-        yield
-    finally:
-        _local.engine = before
-
-
-def named(source: str, name: str) -> Engine:
-    """The engine of that name; `source` is what an error calls it."""
-    if name not in _ENGINES:
-        raise ValueError(f"{source}: expected one of {', '.join(_ENGINES)}, got {name!r}")
-    return _ENGINES[name]
-
-
-_ENGINES: dict[str, Engine] = {engine.name: engine for engine in (PackedEngine(), BlasEngine(), ReferenceEngine())}
-_local = threading.local()
-_default = named("FASTRNN_ENGINE", os.environ.get("FASTRNN_ENGINE") or next(iter(_ENGINES)))

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn import blas
 from fastrnn._core import native
-from fastrnn.cell import Cell, Record, Steps, Weights
+from fastrnn.engines import blas
+from fastrnn.engines.cell import Cell, Record, Steps, Weights
 
 __all__ = ["BlasEngine", "PackedEngine"]
 

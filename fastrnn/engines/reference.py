@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn.cell import Cell, Record, Steps, Weights
+from fastrnn.engines.cell import Cell, Record, Steps, Weights
 
 __all__ = ["ReferenceEngine"]
 

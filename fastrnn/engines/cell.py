@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn._core import native
+from fastrnn.engines import memory
 
 __all__ = ["Cell", "Record", "Steps", "Weights"]
 
@@ -96,6 +96,6 @@ class Cell:
 
     def new_record(self, T: int, B: int, zeroed: bool) -> Record:
         """Room for a tape of T steps of B rows; `zeroed` when some steps will not be run."""
-        K, H, make = len(self.recorded), self.hidden_size, native.zeros if zeroed else native.empty
+        K, H, make = len(self.recorded), self.hidden_size, memory.zeros if zeroed else memory.empty
         gates = make((T, B, K, H), self.dtype) if K else None
         return Record(gates, make((T, B, H), self.dtype) if self.kind == "lstm" else None)
