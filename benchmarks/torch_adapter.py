@@ -145,7 +145,7 @@ class Nothing:
 
     def prepare(self, *_: Any) -> None: ...
 
-    prepare_backward = forward = forward_directions = backward = stepper = prepare
+    forward = backward = stepper = prepare
 
 
 class Node(torch.autograd.Function):

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from fastrnn._core import native
 from fastrnn.bench.contenders import Results
 from fastrnn.bench.measuring import Result
-from fastrnn.bench.tasks import GATES, Task
+from fastrnn.bench.tasks import Task
 from fastrnn.bench.worker import wait_until_idle
 from fastrnn.engines import blas
 
@@ -57,8 +57,8 @@ def weights(task: Task) -> tuple[int, int]:
     single step it is both. Gradients read U once more, for the way back.
     """
     T, _, I, H = task.sizes
-    itemsize = np.dtype(task.dtype).itemsize
-    return itemsize * GATES[task.cell] * H * (H if T > 1 else H + I), T * (2 if task.kind == "training" else 1)
+    row_bytes = np.dtype(task.dtype).itemsize * len(task.description.gates)
+    return row_bytes * H * (H if T > 1 else H + I), T * (2 if task.kind == "training" else 1)
 
 
 def floor_seconds(task: Task, limits: Limits) -> float:
