@@ -143,7 +143,7 @@ class Nothing:
 
     name = "nothing"
 
-    def prepare(self, *_: Any) -> None: ...
+    def prepare(self, *_: Any, **__: Any) -> None: ...
 
     forward = backward = stepper = prepare
 

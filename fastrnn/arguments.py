@@ -5,8 +5,7 @@ Every error names the argument, what was expected and what came, and is raised b
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +19,7 @@ from fastrnn.validate import addressable, array, as_ndarray, parameter
 __all__ = ["Arguments", "StepCheck", "arguments", "cotangent", "layers_addressable", "state_like", "weights"]
 
 
-@dataclass(frozen=True, slots=True)
-class Arguments:
+class Arguments(NamedTuple):
     """What a call was given, checked, in the form that engines take."""
 
     x: NDArray  # (T, B, I), a view
@@ -56,7 +54,7 @@ class Arguments:
         lengths = None if self.lengths is None else np.clip(self.lengths - start, 0, count)  # this keeps the order
         resets = None if self.resets is None else self.resets[steps]
         starts = None if self.starts is None else self.starts[steps] - self.starts[start]
-        return replace(self, x=self.x[self.rows(start, count)], lengths=lengths, resets=resets, starts=starts)
+        return self._replace(x=self.x[self.rows(start, count)], lengths=lengths, resets=resets, starts=starts)
 
 
 def arguments(stack: Stack, x: Any, state: Any, lengths: Any, resets: Any, *, taped: bool = False) -> Arguments:

@@ -251,11 +251,10 @@ class Recurrent(StackOwner, Parameters):
         dx, dh0, dc0, dweights = run.backward(
             stack, tape._engine, args, tape._weights, tape._kept, dy, dh_n, dc_n, tape._dropout, wants_x
         )
-        params = {
-            name: getattr(dweights[k], field)
-            for k in range(len(stack.cells))
-            for field, (name, _) in stack.names(k).items()
-        }
+        params: dict[str, NDArray] = {}
+        for k, gradients in enumerate(dweights):
+            there = [a for a in gradients if a is not None]
+            params |= {name: a for (name, _), a in zip(stack.names(k).values(), there, strict=True)}
         state = state_to_caller(dh0, dc0, args.batched)
         return Gradients(None if dx is None else stack.to_caller(dx, args.batched), state, params)
 

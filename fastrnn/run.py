@@ -123,14 +123,14 @@ def backward(
     dh_n: NDArray, dc_n: NDArray | None, dropout: Dropout | None = None, wants_x: bool = True,
 ) -> tuple[NDArray | None, NDArray, NDArray | None, list[Weights]]:  # fmt: skip
     """Differentiate a run of `forward`; return dx, if it is wanted, dh0, dc0, and the gradients in the weights."""
-    (T, B), D = args.x.shape[:2], len(stack.directions)
+    (T, B), D, dtype = args.x.shape[:2], len(stack.directions), stack.dtype
     dh0, dc0 = np.empty_like(args.h0), None if args.c0 is None else np.empty_like(args.c0)
-    dweights = [Weights._make(None if a is None else memory.zeros(a.shape, stack.dtype) for a in w) for w in weights]
+    dweights = [Weights._make([None if a is None else memory.zeros(a.shape, dtype) for a in w]) for w in weights]
     dx: NDArray | None = None
     for layer in reversed(range(stack.num_layers)):
         below, dx, size = args.x, None, stack.cells[layer * D].input_size
         if layer > 0:
-            below, dx = _read(layer, kept, dropout), memory.empty((T, B, size), stack.dtype)
+            below, dx = _read(layer, kept, dropout), memory.empty((T, B, size), dtype)
         elif wants_x:
             dx = stack.empty(T, B, size)
         for d, reverse in enumerate(stack.directions):

@@ -77,14 +77,15 @@ class _Tape(NamedTuple):
 
     def kept(self) -> walk.Kept:
         """The arrays again."""
-        records = [Record(*map(_array, parts)) for parts in zip(self.gates, self.cells, strict=True)]
+        gates, cells = ([None if t is None else array(t) for t in part] for part in (self.gates, self.cells))
+        records = list(map(Record, gates, cells))
         return walk.Kept([array(t) for t in self.outputs], [array(t) for t in self.noises], [], records)
 
 
 def _to_tensors(kept: walk.Kept) -> list[Tensor | None]:
     """All that is kept, in a row."""
-    records = [*(record.gates for record in kept.records), *(record.cells for record in kept.records)]
-    return [_tensor(a) for a in (*kept.outputs, *kept.drawn, *records)]
+    gates, cells = [record.gates for record in kept.records], [record.cells for record in kept.records]
+    return _tensors([*kept.outputs, *kept.drawn, *gates, *cells])
 
 
 class _ThreadsFor:
@@ -145,10 +146,11 @@ def _backward(
     )
     dstate = state_to_caller(dh0, dc0, call.batched)
     found = [None if dx is None else call.to_caller(dx), *(dstate if stack.has_c else (dstate, None))]
-    return [_tensor(a) for a in (*found, *(a for w in dweights for a in w if a is not None))]
+    return _tensors(found + [a for w in dweights for a in w if a is not None])
 
 
 def _arguments(call: Call, x: Tensor, h0: Tensor | None, c0: Tensor | None) -> Arguments:
+    """The call's tensors as engines take them."""
     packing, x_array = call.packing, _time_major(call, x)
     h, c = _states(call.stack, call.rows(x_array), h0, c0)
     lengths, order, starts = (None, None, None) if packing is None else (packing.lengths, packing.order, packing.starts)
@@ -182,12 +184,9 @@ def _weights(call: Call, flat: Sequence[Tensor]) -> list[Weights]:
     return [Weights(**dict(zip(call.fields, arrays[k : k + size], strict=True))) for k in range(0, len(arrays), size)]
 
 
-def _tensor(a: NDArray | None) -> Tensor | None:
-    return None if a is None else torch.from_numpy(a)
-
-
-def _array(t: Tensor | None) -> NDArray | None:
-    return None if t is None else array(t)
+def _tensors(arrays: Sequence[NDArray | None]) -> list[Tensor | None]:
+    from_numpy = torch.from_numpy
+    return [None if a is None else from_numpy(a) for a in arrays]
 
 
 # ---- Dropout ------------------------------------------------------------------------------------------------------
