@@ -147,9 +147,9 @@ class Nothing:
 
     name = "nothing"
 
-    def prepare(self, *_: Any) -> None: ...
+    def prepare(self, *_: Any, **__: Any) -> None: ...
 
-    prepare_backward = forward = forward_directions = backward = stepper = prepare
+    forward = backward = stepper = prepare
 
 
 class Node(torch.autograd.Function):

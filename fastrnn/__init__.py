@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from fastrnn import engines, weights
 from fastrnn.config import show_config
+from fastrnn.engines.threads import get_num_threads, num_threads, set_num_threads
 from fastrnn.frozen import Frozen, Stream
 from fastrnn.layers import GRU, LSTM, RNN, Gradients, Tape
-from fastrnn.threads import get_num_threads, num_threads, set_num_threads
 from fastrnn.version import __version__
 from fastrnn.weights import load, save
 

@@ -8,9 +8,10 @@ import platform
 import numpy as np
 import scipy
 
-from fastrnn import blas, engines
+from fastrnn import engines
 from fastrnn._core import native
-from fastrnn.threads import get_num_threads
+from fastrnn.engines import blas, memory
+from fastrnn.engines.threads import get_num_threads
 from fastrnn.version import __version__
 
 __all__ = ["show_config"]
@@ -27,7 +28,7 @@ def show_config() -> None:
         "blas": f"{blas.name()}, {blas.integer_bytes * 8}-bit integers, "
         + ("held to one thread inside a team" if blas.threads_controlled else "threads of its own: teams of one"),
         "openmp": "not used: threads of our own" if native.has_threads() else "not used, nor other threads",
-        "memory": f"at most {_kept_mib()} MiB are kept for the next calls (FASTRNN_KEEP_MIB)",
+        "memory": f"at most {memory.kept_mib()} MiB are kept for the next calls (FASTRNN_KEEP_MIB)",
         "threads": f"{get_num_threads()} (FASTRNN_NUM_THREADS)",
     }
     width = max(map(len, rows))
@@ -40,15 +41,4 @@ def _select_instruction_set() -> None:
         raise ValueError(f"FASTRNN_ISA: expected one of {', '.join(native.isa_names())} on this machine, got {name!r}")
 
 
-KEPT_MIB = 256
-
-
-def _kept_mib() -> int:
-    text = os.environ.get("FASTRNN_KEEP_MIB", "").strip() or str(KEPT_MIB)
-    if not text.isdecimal() or len(text) > 9:
-        raise ValueError(f"FASTRNN_KEEP_MIB: expected a number of MiB to keep for the next calls, got {text!r}")
-    return int(text)
-
-
 _select_instruction_set()
-native.keep_at_most(_kept_mib() << 20)

@@ -19,13 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["check_gradients", "gates", "gradient_norms", "plot_gates", "plot_gradient_norms"]
 
-# What is drawn for each kind of cell, and under which title.
-PANELS = {
-    "lstm": {"f": "kept: f", "i": "written: i", "o": "shown: o", "c": "cell: c"},
-    "gru": {"z": "update: z", "r": "reset: r", "n": "candidate: n"},
-    "rnn": {"h": "state: h"},
-}
-
 
 def gates(tape: Tape, row: int = 0, *, layer: int = 0, direction: int = 0) -> dict[str, NDArray]:
     """Return what each gate did for one sequence of a batch.
@@ -50,9 +43,7 @@ def gates(tape: Tape, row: int = 0, *, layer: int = 0, direction: int = 0) -> di
         If there is no such row, layer or direction.
     """
     views = tape.gates(layer, direction)
-    args = tape._args
-    row = validate.index("row", row, args.x.shape[1])
-    T = len(args.x) if args.lengths is None else int(args.lengths[row])
+    T = int(tape.lengths[validate.index("row", row, len(tape.lengths))])
     return {name: view[:T, row].copy() for name, view in views.items()}
 
 
@@ -86,8 +77,8 @@ def plot_gates(
         If there are not as many tokens as steps, or a gate's name is unknown.
     """
     data = gates(tape, row, layer=layer, direction=direction)
-    kind = tape._stack.cells[layer].kind
-    names = tuple(PANELS[kind]) if names is None else tuple(names)
+    panels = tape.cell.panels
+    names = tuple(name for name in panels if name in data) if names is None else tuple(names)
     for name in names:
         validate.choice("names", name, tuple(data))
     T = len(data[names[0]])
@@ -97,14 +88,14 @@ def plot_gates(
     axes = figure.subplots(len(names), 1, squeeze=False)[:, 0]
     for ax, name in zip(axes, names, strict=True):
         values = data[name] if units is None else data[name][:, units]
-        gate = name in ("f", "i", "o", "z", "r")
+        gate = name in tape.cell.sigmoids
         limit = 1.0 if gate else float(np.abs(values).max(initial=1e-9))
         image = ax.imshow(
             values.T, aspect="auto", cmap="viridis" if gate else "RdBu_r", vmin=0 if gate else -limit, vmax=limit,
             interpolation="nearest",
         )  # fmt: skip
         ax.set_ylabel("unit")
-        ax.set_title(PANELS[kind].get(name, name), loc="left", fontsize=9)
+        ax.set_title(panels.get(name, name), loc="left", fontsize=9)
         ax.set_xticks(range(T), [token if token.strip() else "\N{OPEN BOX}" for token in tokens], fontsize=8)
         figure.colorbar(image, ax=ax, pad=0.01)
     return figure
@@ -145,20 +136,19 @@ def gradient_norms(layer: Recurrent, x: Any, dy: Any = None, *, rng: Any = 0) ->
     for t in range(len(x)):
         _, state, tape = layer.forward(x[t : t + 1], state)
         tapes.append(tape)
-    B, size = x.shape[1], layer._stack.output_size
+    B, size = x.shape[1], layer.output_size
     if dy is None:
         dy = np.random.default_rng(rng).standard_normal((B, size))
         dy = (dy / np.linalg.norm(dy, axis=1, keepdims=True)).astype(layer.dtype)
-    h_shape, c_shape = layer._stack.state_shapes(B)
-    dh = np.zeros(h_shape, layer.dtype)
+    dh, *dc = (np.zeros(shape, layer.dtype) for shape in layer.state_shapes(B))
     dh[-1] = dy
-    dstate: Any = (dh, np.zeros(c_shape, layer.dtype)) if layer._stack.has_c else dh
+    dstate: Any = (dh, *dc) if layer.cell.has_c else dh
     found = [dstate]
     for tape in reversed(tapes):
         dstate = layer.backward(tape, None, dstate).state
         found.append(dstate)
     found.reverse()
-    if not layer._stack.has_c:
+    if not layer.cell.has_c:
         return {"h": _norms(found)}
     return {"h": _norms([h for h, _ in found]), "c": _norms([c for _, c in found])}
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fastrnn import engines, validate
-from fastrnn._core import native
-from fastrnn.cell import Cell, Record, Weights
-from fastrnn.frozen import Frozen, infer
+from fastrnn import engines, run, validate
+from fastrnn.arguments import Arguments, arguments, cotangent, layers_addressable, state_like
+from fastrnn.arguments import weights as checked_weights
+from fastrnn.engines.cell import Cell, GRUCell, LSTMCell, RNNCell
+from fastrnn.engines.seam import Weights
+from fastrnn.frozen import Frozen
 from fastrnn.params import Gradients, Parameters
-from fastrnn.stack import Stack, State, at, direction_part, state_to_caller
-from fastrnn.validate import Arguments
+from fastrnn.stack import Stack, StackOwner, State, direction_part, state_to_caller
 
-__all__ = ["GRU", "LSTM", "RNN", "Gradients", "Tape"]
+__all__ = ["GRU", "LAYERS", "LSTM", "RNN", "Gradients", "Recurrent", "Tape"]
 
 
 class Tape:
@@ -26,15 +27,25 @@ class Tape:
     none for an RNN; between layers, one y more, and with dropout that again and one byte a value.
     """
 
-    __slots__ = ("_args", "_dropout", "_engine", "_inputs", "_masks", "_outputs", "_records", "_stack", "_weights")
+    __slots__ = ("_args", "_dropout", "_engine", "_kept", "_stack", "_weights")
 
     def __init__(
-        self, stack: Stack, engine: engines.Engine, args: Arguments, weights: list[Weights], inputs: list[NDArray],
-        dropout: float, masks: list[NDArray | None], outputs: list[NDArray], records: list[Record],
+        self, stack: Stack, engine: engines.Engine, args: Arguments, weights: list[Weights], dropout: _Dropout | None,
+        kept: run.Kept,
     ) -> None:  # fmt: skip
         self._stack, self._engine, self._args, self._weights = stack, engine, args, weights
-        self._inputs, self._dropout, self._masks = inputs, dropout, masks
-        self._outputs, self._records = outputs, records
+        self._dropout, self._kept = dropout, kept
+
+    @property
+    def cell(self) -> Cell:
+        """What one direction of the lowest layer computes."""
+        return self._stack.cells[0]
+
+    @property
+    def lengths(self) -> NDArray:
+        """(B,): how many steps of each sequence were run."""
+        args = self._args
+        return np.full(args.x.shape[1], len(args.x)) if args.lengths is None else args.lengths
 
     def gates(self, layer: int = 0, direction: int = 0) -> dict[str, NDArray]:
         """Return what each gate did at each step.
@@ -55,86 +66,68 @@ class Tape:
         IndexError
             If there is no such layer or direction.
         """
-        directions = self._stack.directions
-        layer = validate.index("layer", layer, len(self._stack.cells))
-        direction = validate.index("direction", direction, directions)
-        record, cell = self._records[layer * directions + direction], self._stack.cells[layer]
-        views = {}
-        if record.gates is not None:
-            views = {name: record.gates[:, :, k] for k, name in enumerate(cell.recorded)}
-        if record.cells is not None:
-            views["c"] = record.cells[:]
-        if cell.kind == "rnn":
-            views["h"] = direction_part(self._outputs[layer], direction, cell.output_size)
+        D = len(self._stack.directions)
+        layer = validate.index("layer", layer, self._stack.num_layers)
+        direction = validate.index("direction", direction, D)
+        k = layer * D + direction
+        cell = self._stack.cells[k]
+        y = direction_part(self._kept.outputs[layer], direction, cell.output_size)
+        views = cell.views(self._kept.records[k], y)
         for view in views.values():
             view.flags.writeable = False
         return views
 
 
-class Recurrent(Parameters):
+class _Dropout:
+    """Dropout between layers in a `forward`: of each value or none, at random."""
+
+    keeps = True
+
+    def __init__(self, probability: float, rng: np.random.Generator) -> None:
+        self._probability, self._rng = probability, rng
+
+    def draw(self, y: NDArray) -> NDArray:
+        """Which values stay."""
+        return self._rng.random(y.shape, np.float32) >= self._probability
+
+    def apply(self, a: NDArray, drawn: NDArray) -> NDArray:
+        """Zero the others, and scale those that stay so that the expectation does."""
+        return a * (drawn * a.dtype.type(1 / (1 - self._probability)))
+
+
+class Recurrent(StackOwner, Parameters):
     """What RNN, LSTM and GRU share: parameters, and runs over the stack of layers and directions."""
 
+    _cell: ClassVar[type[Cell]]
+
     def __init__(
-        self, kind: str, input_size: int, hidden_size: int, num_layers: int, bias: bool, batch_first: bool,
-        dropout: float, bidirectional: bool, dtype: DTypeLike, rng: Any, *, proj_size: int = 0, **options: Any,
+        self, input_size: int, hidden_size: int, num_layers: int, bias: bool, batch_first: bool, dropout: float,
+        bidirectional: bool, dtype: DTypeLike, rng: Any, **options: Any,
     ) -> None:  # fmt: skip
         input_size = validate.size("input_size", input_size)
         hidden_size = validate.size("hidden_size", hidden_size)
         num_layers = validate.size("num_layers", num_layers)
-        proj_size = validate.size("proj_size", proj_size, minimum=0)
-        if proj_size >= hidden_size and proj_size > 0:
-            raise ValueError(f"proj_size: expected less than hidden_size ({hidden_size}), got {proj_size}")
         self.dropout = dropout
-        directions = 2 if validate.flag("bidirectional", bidirectional) else 1
-        above = directions * (proj_size or hidden_size)  # input size of layers > 0
-        options |= {"bias": validate.flag("bias", bias), "dtype": validate.dtype(dtype), "proj_size": proj_size}
-        bottom = Cell(kind, input_size, hidden_size, **options)
-        upper = Cell(kind, above, hidden_size, **options)
-        validate.layers_addressable(num_layers, (bottom, upper))
-        self._stack = Stack(
-            (bottom, *[upper] * (num_layers - 1)), directions, validate.flag("batch_first", batch_first)
-        )
+        directions = (False, True) if validate.flag("bidirectional", bidirectional) else (False,)
+        bias, dtype = validate.flag("bias", bias), validate.dtype(dtype)
+        bottom = self._cell(input_size, hidden_size, dtype, bias, **options)
+        layers_addressable(num_layers, Stack.of(bottom, 2, directions, False).cells)
+        self._stack = Stack.of(bottom, num_layers, directions, validate.flag("batch_first", batch_first))
         try:
             self._rng = np.random.default_rng(rng)
         except (TypeError, ValueError) as error:
             raise type(error)(f"rng: expected a seed or a numpy.random.Generator, got {rng!r} ({error})") from None
         bound = 1 / np.sqrt(hidden_size)
         self.params: dict[str, NDArray] = {
-            name: self._rng.uniform(-bound, bound, shape).astype(bottom.dtype)
-            for layer in range(num_layers)
-            for direction in range(directions)
-            for name, shape in self._stack.names(layer, direction).values()
+            name: self._rng.uniform(-bound, bound, shape).astype(dtype)
+            for k in range(len(self._stack.cells))
+            for name, shape in self._stack.names(k).values()
         }
-
-    @property
-    def input_size(self) -> int:
-        """I: size of x's last axis."""
-        return self._stack.cells[0].input_size
-
-    @property
-    def hidden_size(self) -> int:
-        """H: hidden units a layer and direction."""
-        return self._stack.cells[0].hidden_size
-
-    @property
-    def num_layers(self) -> int:
-        """L: layers, one upon the other."""
-        return len(self._stack.cells)
-
-    @property
-    def bidirectional(self) -> bool:
-        """Whether each layer also runs from the end to the start."""
-        return self._stack.directions == 2
 
     @property
     def batch_first(self) -> bool:
         """Whether arrays are (B, T, .) instead of (T, B, .)."""
         return self._stack.batch_first
-
-    @property
-    def dtype(self) -> np.dtype:
-        """The dtype of parameters, inputs and outputs."""
-        return self._stack.dtype
 
     @property
     def dropout(self) -> float:
@@ -146,20 +139,7 @@ class Recurrent(Parameters):
         self._dropout = validate.probability("dropout", value)
 
     def __repr__(self) -> str:
-        cell = self._stack.cells[0]
-        options = [f"{cell.input_size}, {cell.hidden_size}"]
-        options += [f"num_layers={self.num_layers}"] if self.num_layers > 1 else []
-        options += ["bias=False"] if not cell.bias else []
-        options += ["batch_first=True"] if self.batch_first else []
-        options += [f"dropout={self.dropout}"] if self.dropout else []
-        options += ["bidirectional=True"] if self.bidirectional else []
-        options += [f"proj_size={cell.proj_size}"] if cell.proj_size else []
-        options += ["peephole=True"] if cell.peephole else []
-        options += [f"nonlinearity={cell.nonlinearity!r}"] if cell.nonlinearity != "tanh" else []
-        options += ["reset_after=False"] if not cell.reset_after else []
-        options += [f"update_gate={cell.update_gate!r}"] if cell.update_gate != "keep" else []
-        options += [f"dtype={self.dtype.name}"] if self.dtype != np.float32 else []
-        return f"{type(self).__name__}({', '.join(options)})"
+        return f"{type(self).__name__}({self._stack.options(self.dropout)})"
 
     def __call__(
         self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None
@@ -191,11 +171,11 @@ class Recurrent(Parameters):
         TypeError, ValueError
             If an argument has a wrong type, dtype, shape or value; before any work.
         """
-        args = validate.arguments(self._stack, x, state, lengths, resets)
-        engine = engines.current()
-        weights = validate.weights(self._stack, self.params)
-        prepared = [engine.prepare(self._stack.cells[k // self._stack.directions], w) for k, w in enumerate(weights)]
-        return infer(self._stack, engine, prepared, args)
+        stack, engine = self._stack, engines.current()
+        args = arguments(stack, x, state, lengths, resets)
+        prepared = run.prepare(stack, engine, checked_weights(stack, self.params))
+        y, h, c = run.infer(stack, engine, prepared, args)
+        return stack.to_caller(y, args.batched), state_to_caller(h, c, args.batched)
 
     def forward(
         self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None, rng: Any = None
@@ -221,35 +201,14 @@ class Recurrent(Parameters):
         TypeError, ValueError
             As for a call.
         """
-        stack, engine, dropout = self._stack, engines.current(), self.dropout
+        stack, engine = self._stack, engines.current()
         rng = self._rng if rng is None else np.random.default_rng(rng)
-        args = validate.arguments(stack, x, state, lengths, resets, taped=True)
-        weights = validate.weights(stack, self.params)
-        (T, B), D = args.x.shape[:2], stack.directions
-        h_n = np.empty_like(args.h0)
-        c_n = None if args.c0 is None else np.empty_like(args.c0)
-        inputs: list[NDArray] = [args.x]
-        masks: list[NDArray | None] = []
-        outputs: list[NDArray] = []
-        records: list[Record] = []
-        for layer, cell in enumerate(stack.cells):
-            last = layer == len(stack.cells) - 1
-            y = stack.empty(T, B, stack.output_size) if last else native.empty((T, B, stack.output_size), stack.dtype)
-            calls = []
-            for d in range(D):
-                k = layer * D + d
-                records.append(cell.new_record(T, B, zeroed=args.lengths is not None))
-                calls.append((
-                    cell, engine.prepare(cell, weights[k]), args.steps(d), inputs[layer], args.h0[k], at(args.c0, k),
-                    direction_part(y, d, cell.output_size), h_n[k], at(c_n, k), records[k],
-                ))  # fmt: skip
-            engine.forward_directions(calls)
-            outputs.append(y)
-            if not last:
-                masks.append(rng.random(y.shape, np.float32) >= dropout if dropout else None)
-                inputs.append(_dropped(y, masks[layer], dropout))
-        tape = Tape(stack, engine, args, weights, inputs, dropout, masks, outputs, records)
-        return stack.to_caller(outputs[-1], args.batched), state_to_caller(h_n, c_n, args.batched), tape
+        dropout = _Dropout(self.dropout, rng) if self.dropout else None
+        args = arguments(stack, x, state, lengths, resets, taped=True)
+        weights = checked_weights(stack, self.params)
+        y, h, c, kept = run.forward(stack, engine, args, weights, dropout)
+        tape = Tape(stack, engine, args, weights, dropout, kept)
+        return stack.to_caller(y, args.batched), state_to_caller(h, c, args.batched), tape
 
     def backward(self, tape: Tape, dy: Any = None, dstate: Any = None, *, wants_x: bool = True) -> Gradients:
         """Differentiate a run of `forward`.
@@ -285,33 +244,17 @@ class Recurrent(Parameters):
         if dy is None and dstate is None:
             raise ValueError("dy, dstate: expected at least one of them, got neither")
         wants_x = validate.flag("wants_x", wants_x)
-        stack, engine, args = self._stack, tape._engine, tape._args
+        stack, args = self._stack, tape._args
         T, B, _ = args.x.shape
-        D = stack.directions
-        dh_n, dc_n = validate.state_like(stack, "dstate", dstate, B, args.batched)
-        dy = None if dy is None else validate.cotangent(stack, dy, T, B, args.batched)
-        dh0 = np.empty_like(args.h0)
-        dc0 = None if args.c0 is None else np.empty_like(args.c0)
+        dh_n, dc_n = state_like(stack, "dstate", dstate, B, args.batched)
+        dy = None if dy is None else cotangent(stack, dy, T, B, args.batched)
+        dx, dh0, dc0, dweights = run.backward(
+            stack, tape._engine, args, tape._weights, tape._kept, dy, dh_n, dc_n, tape._dropout, wants_x
+        )
         params: dict[str, NDArray] = {}
-        dweights = [self._zero_weights(layer, d, params) for layer in range(len(stack.cells)) for d in range(D)]
-        for layer in reversed(range(len(stack.cells))):
-            cell = stack.cells[layer]
-            dx: NDArray | None = None
-            if layer > 0:
-                dx = native.empty((T, B, cell.input_size), stack.dtype)
-            elif wants_x:
-                dx = stack.empty(T, B, cell.input_size)
-            for d in range(D):
-                k = layer * D + d
-                weights = engine.prepare_backward(cell, tape._weights[k])
-                y_d = direction_part(tape._outputs[layer], d, cell.output_size)
-                dy_d = None if dy is None else direction_part(dy, d, cell.output_size)
-                engine.backward(
-                    cell, weights, args.steps(d), tape._inputs[layer], args.h0[k], at(args.c0, k), y_d,
-                    tape._records[k], dy_d, dh_n[k], at(dc_n, k), dx, dh0[k], at(dc0, k), dweights[k], d > 0,
-                )  # fmt: skip
-            if layer > 0 and dx is not None:
-                dy = _dropped(dx, tape._masks[layer - 1], tape._dropout)
+        for k, gradients in enumerate(dweights):
+            there = [a for a in gradients if a is not None]
+            params |= {name: a for (name, _), a in zip(stack.names(k).values(), there, strict=True)}
         state = state_to_caller(dh0, dc0, args.batched)
         return Gradients(None if dx is None else stack.to_caller(dx, args.batched), state, params)
 
@@ -323,14 +266,7 @@ class Recurrent(Parameters):
         Frozen
             Keeps the parameters of this moment, and the engine in force now.
         """
-        return Frozen(self._stack, engines.current(), validate.weights(self._stack, self.params))
-
-    def _zero_weights(self, layer: int, direction: int, params: dict[str, NDArray]) -> Weights:
-        """Zeros for the gradients of one direction of one layer, entered into `params` under their full names."""
-        fields: dict[str, NDArray | None] = dict.fromkeys(Weights._fields)
-        for field, (name, shape) in self._stack.names(layer, direction).items():
-            fields[field] = params[name] = native.zeros(shape, self.dtype)
-        return Weights(**fields)  # type: ignore[arg-type]
+        return Frozen(self._stack, engines.current(), checked_weights(self._stack, self.params))
 
 
 class RNN(Recurrent):
@@ -373,13 +309,15 @@ class RNN(Recurrent):
     J. L. Elman, "Finding structure in time", Cognitive Science 14 (1990).
     """
 
+    _cell = RNNCell
+
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh", bias: bool = True,
         batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, *,
         dtype: DTypeLike = np.float32, rng: Any = None,
     ) -> None:  # fmt: skip
         super().__init__(
-            "rnn", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng,
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng,
             nonlinearity=validate.choice("nonlinearity", nonlinearity, ("tanh", "relu")),
         )  # fmt: skip
 
@@ -414,13 +352,19 @@ class LSTM(Recurrent):
     arXiv:1402.1128 (2014).
     """
 
+    _cell = LSTMCell
+
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
         dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0, *, peephole: bool = False,
         dtype: DTypeLike = np.float32, rng: Any = None,
     ) -> None:  # fmt: skip
+        hidden_size = validate.size("hidden_size", hidden_size)
+        proj_size = validate.size("proj_size", proj_size, minimum=0)
+        if proj_size >= hidden_size:
+            raise ValueError(f"proj_size: expected less than hidden_size ({hidden_size}), got {proj_size}")
         super().__init__(
-            "lstm", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng,
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng,
             proj_size=proj_size, peephole=validate.flag("peephole", peephole),
         )  # fmt: skip
 
@@ -454,18 +398,18 @@ class GRU(Recurrent):
     K. Cho et al., "Learning phrase representations using RNN encoder-decoder", arXiv:1406.1078 (2014).
     """
 
+    _cell = GRUCell
+
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
         dropout: float = 0.0, bidirectional: bool = False, *, reset_after: bool = True, update_gate: str = "keep",
         dtype: DTypeLike = np.float32, rng: Any = None,
     ) -> None:  # fmt: skip
         super().__init__(
-            "gru", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng,
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng,
             reset_after=validate.flag("reset_after", reset_after),
             update_gate=validate.choice("update_gate", update_gate, ("keep", "replace")),
         )  # fmt: skip
 
 
-def _dropped(a: NDArray, mask: NDArray | None, dropout: float) -> NDArray:
-    """Zero where the mask says so, and scale the rest so that the expectation stays."""
-    return a if mask is None else a * (mask * a.dtype.type(1 / (1 - dropout)))
+LAYERS: dict[str, type[RNN] | type[LSTM] | type[GRU]] = {layer._cell.kind: layer for layer in (RNN, LSTM, GRU)}

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn._core import native
-from fastrnn.cell import Cell
+from fastrnn.engines import memory
+from fastrnn.engines.cell import Cell
 
-__all__ = ["Stack", "State", "at", "direction_part", "state_to_caller"]
+__all__ = ["Stack", "StackOwner", "State", "at", "direction_part", "state_to_caller"]
 
 State: TypeAlias = "NDArray | tuple[NDArray, NDArray]"
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Cells from bottom to top, directions, and the layout that the caller sees."""
+    """Cells from bottom to top, directions, and the layout that the caller sees.
 
-    cells: tuple[Cell, ...]
-    directions: int
+    The k-th of the cells, as of all lists of what each direction of each layer has, is direction k % D of layer k // D.
+    """
+
+    cells: tuple[Cell, ...]  # L*D
+    directions: tuple[bool, ...]  # of each layer: whether it is reversed in time
     batch_first: bool
+
+    @classmethod
+    def of(cls, bottom: Cell, num_layers: int, directions: tuple[bool, ...], batch_first: bool) -> Stack:
+        """The stack whose lowest layer has this cell; the layers above read what all directions below give."""
+        D = len(directions)
+        upper = replace(bottom, input_size=D * bottom.output_size)
+        return cls((bottom,) * D + (upper,) * (D * (num_layers - 1)), directions, batch_first)
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.cells) // len(self.directions)
 
     @property
     def dtype(self) -> np.dtype:
@@ -30,22 +44,37 @@ class Stack:
 
     @property
     def has_c(self) -> bool:
-        return self.cells[0].kind == "lstm"
+        return self.cells[0].has_c
 
     @property
     def output_size(self) -> int:
         """Size of y's last axis: D*O."""
-        return self.directions * self.cells[0].output_size
+        return len(self.directions) * self.cells[0].output_size
 
-    def state_shapes(self, B: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-        """Shapes of h and c of a batch of B."""
-        LD, cell = len(self.cells) * self.directions, self.cells[0]
-        return (LD, B, cell.output_size), (LD, B, cell.hidden_size)
+    def state_shapes(self, B: int) -> tuple[tuple[int, int, int], ...]:
+        """Shapes of h and, where cells have one, of c, of a batch of B."""
+        LD, cell = len(self.cells), self.cells[0]
+        h = (LD, B, cell.output_size)
+        return (h, (LD, B, cell.hidden_size)) if cell.has_c else (h,)
 
-    def names(self, layer: int, direction: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    def names(self, k: int) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Field of `Weights` -> the parameter's full name (as in PyTorch) and shape."""
-        suffix = f"_l{layer}" + ("_reverse" if direction else "")
-        return {field: (field + suffix, shape) for field, shape in self.cells[layer].shapes().items()}
+        layer, direction = divmod(k, len(self.directions))
+        suffix = f"_l{layer}" + ("_reverse" if self.directions[direction] else "")
+        return {field: (field + suffix, shape) for field, shape in self.cells[k].shapes().items()}
+
+    def options(self, dropout: float = 0.0) -> str:
+        """The arguments of a layer's constructor, but for those at their defaults."""
+        cell = self.cells[0]
+        options = [f"{cell.input_size}, {cell.hidden_size}"]
+        options += [f"num_layers={self.num_layers}"] if self.num_layers > 1 else []
+        options += ["bias=False"] if not cell.bias else []
+        options += ["batch_first=True"] if self.batch_first else []
+        options += [f"dropout={dropout}"] if dropout else []
+        options += ["bidirectional=True"] if len(self.directions) == 2 else []
+        options += [f"{name}={cell.options[name]!r}" for name, v in cell.defaults().items() if cell.options[name] != v]
+        options += [f"dtype={self.dtype.name}"] if self.dtype != np.float32 else []
+        return ", ".join(options)
 
     def time_major(self, a: NDArray, batched: bool) -> NDArray:
         """A caller's array as a (T, B, .) view."""
@@ -62,8 +91,54 @@ class Stack:
     def empty(self, T: int, B: int, size: int) -> NDArray:
         """A new (T, B, size) view that is contiguous in the caller's layout."""
         if self.batch_first:
-            return native.empty((B, T, size), self.dtype).swapaxes(0, 1)
-        return native.empty((T, B, size), self.dtype)
+            return memory.empty((B, T, size), self.dtype).swapaxes(0, 1)
+        return memory.empty((T, B, size), self.dtype)
+
+
+class StackOwner:
+    """What a layer says of itself, frozen or not, and a stream."""
+
+    __slots__ = ()
+    _stack: Stack
+
+    @property
+    def cell(self) -> Cell:
+        """What one direction of the lowest layer computes: its gates, its options, its parameters' shapes."""
+        return self._stack.cells[0]
+
+    @property
+    def input_size(self) -> int:
+        """I: size of x's last axis."""
+        return self.cell.input_size
+
+    @property
+    def hidden_size(self) -> int:
+        """H: hidden units a layer and direction."""
+        return self.cell.hidden_size
+
+    @property
+    def output_size(self) -> int:
+        """D*O: size of y's last axis."""
+        return self._stack.output_size
+
+    @property
+    def num_layers(self) -> int:
+        """L: layers, one upon the other."""
+        return self._stack.num_layers
+
+    @property
+    def bidirectional(self) -> bool:
+        """Whether each layer also runs from the end to the start."""
+        return len(self._stack.directions) == 2
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype of parameters, inputs and outputs."""
+        return self._stack.dtype
+
+    def state_shapes(self, batch_size: int) -> tuple[tuple[int, int, int], ...]:
+        """Return the shapes of a batch's state: of h (L*D, B, O) and, for an LSTM, of c (L*D, B, H)."""
+        return self._stack.state_shapes(batch_size)
 
 
 def state_to_caller(h: NDArray, c: NDArray | None, batched: bool) -> State:
@@ -79,5 +154,5 @@ def at(states: NDArray | None, k: int) -> NDArray | None:
 
 
 def direction_part(a: NDArray, direction: int, size: int) -> NDArray:
-    """One direction's part of an array whose last axis holds D*O values."""
-    return a[:, :, direction * size : (direction + 1) * size]
+    """One direction's part of an array (T, B, D*O) or (T, B, D, O)."""
+    return a[:, :, direction * size : (direction + 1) * size] if a.ndim == 3 else a[:, :, direction]

@@ -23,8 +23,9 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn import blas, engines, optim, serialization, validate
+from fastrnn import engines, optim, serialization, validate
 from fastrnn.data import Batch
+from fastrnn.engines import blas
 from fastrnn.params import copy_in
 
 __all__ = ["Report", "Source", "Trainable", "Trainer", "evaluate", "own_threads_only"]

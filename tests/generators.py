@@ -55,7 +55,7 @@ def random_call(
         return a[:, 0] if not batched else a.swapaxes(0, 1).copy() if layer.batch_first else a
 
     def random_state() -> Any:
-        drawn = [normal(*shape) for shape in layer._stack.state_shapes(B)[: 2 if layer._stack.has_c else 1]]
+        drawn = [normal(*shape) for shape in layer.state_shapes(B)]
         drawn = drawn if batched else [a[:, 0] for a in drawn]
         return tuple(drawn) if len(drawn) == 2 else drawn[0]
 
@@ -65,7 +65,7 @@ def random_call(
         state=random_state() if state else None,
         lengths=rng.integers(0, T + 1, B) if lengths else None,
         resets=lay_out(rng.random((T, B)) < 0.25) if resets else None,
-        dy=lay_out(normal(T, B, layer._stack.output_size)),
+        dy=lay_out(normal(T, B, layer.output_size)),
         dstate=random_state(),
     )
 

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn.cell import Cell, Steps, Weights
+from fastrnn.engines.cell import Cell
+from fastrnn.engines.seam import BackwardArgs, ForwardArgs, Weights
 
 MOST_THREADS: int  # that a call may use
 
@@ -23,12 +24,8 @@ def view(
 class NativeCell:
     def __init__(self, cell: Cell, weights: Weights, packed_for: str | None = None) -> None: ...
 
-def forward(calls: list[tuple[Any, ...]]) -> None: ...
-def backward(
-    cell: NativeCell, steps: Steps, x: NDArray, h0: NDArray, c0: NDArray | None, y: NDArray, gates: NDArray | None,
-    cells: NDArray | None, dy: NDArray | None, dh_n: NDArray, dc_n: NDArray | None, dx: NDArray | None, dh0: NDArray,
-    dc0: NDArray | None, dweights: Weights, adds_to_dx: bool,
-) -> None: ...  # fmt: skip
+def forward(runs: list[ForwardArgs]) -> None: ...
+def backward(run: BackwardArgs) -> None: ...
 
 class NativeStepper:
     def __init__(self, cells: list[NativeCell], outputs: list[NDArray], h: NDArray, c: NDArray | None) -> None: ...

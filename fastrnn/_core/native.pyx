@@ -224,33 +224,28 @@ cdef class NativeCell:
             self.c.packed = self.packed.data
 
 
-cdef class ForwardArgs:
-    """A direction's arguments: those of `fastrnn.engines.Engine.forward`."""
-
-    cdef frnn_forward_args a
-
-    def __cinit__(
-        self, steps, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, cnp.ndarray y, cnp.ndarray h_n, cnp.ndarray c_n,
-        record,
-    ):
-        self.a.steps = unpack_steps(steps, x)
-        self.a.x, self.a.y = series(x), series(y)
-        self.a.h0, self.a.c0 = address(h0), address(c0)
-        self.a.h_n, self.a.c_n = address(h_n), address(c_n)
-        self.a.record.gates = NULL if record is None else address(record.gates)
-        self.a.record.cells = NULL if record is None else address(record.cells)
+cdef int unpack_forward(object run, frnn_forward_args *args) except -1:
+    cdef cnp.ndarray x = run.x
+    args.steps = unpack_steps(run.steps, x)
+    args.x, args.y = series(x), series(run.y)
+    args.h0, args.c0 = address(run.h0), address(run.c0)
+    args.h_n, args.c_n = address(run.h_n), address(run.c_n)
+    record = run.record
+    args.record.gates = NULL if record is None else address(record.gates)
+    args.record.cells = NULL if record is None else address(record.cells)
+    return 0
 
 
-def forward(list calls):
-    """`fastrnn.engines.Engine.forward_directions`: calls are one or two of (NativeCell, steps, x, h0, ...)."""
+def forward(list runs):
+    """`fastrnn.engines.Engine.forward`: runs are one or two ForwardArgs, prepared as NativeCells."""
     cdef frnn_forward_args args[2]
     cdef const frnn_cell *cells[2]
     cdef Workspace workspace = Workspace()
     cdef int64_t size = 0, one
     cdef int count = 0, threads = allowed_threads()
-    for call in calls:
-        cells[count] = &(<NativeCell?> call[0]).c
-        args[count] = (<ForwardArgs> ForwardArgs(*call[1:])).a
+    for run in runs:
+        cells[count] = &(<NativeCell?> run.prepared).c
+        unpack_forward(run, &args[count])
         one = frnn_forward_workspace(cells[count], &args[count])
         size = -1 if one < 0 or size < 0 else size + one
         count += 1
@@ -259,25 +254,24 @@ def forward(list calls):
         frnn_forward(count, cells, args, threads, workspace.data)
 
 
-def backward(
-    NativeCell cell, steps, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0, cnp.ndarray y, cnp.ndarray gates,
-    cnp.ndarray cells, cnp.ndarray dy, cnp.ndarray dh_n, cnp.ndarray dc_n, cnp.ndarray dx, cnp.ndarray dh0,
-    cnp.ndarray dc0, dweights, bint adds_to_dx,
-):
-    """`fastrnn.engines.Engine.backward`; gates and cells are those of the record."""
+def backward(run):
+    """`fastrnn.engines.Engine.backward`: run is BackwardArgs, prepared as a NativeCell."""
     cdef frnn_backward_args args
     cdef Workspace workspace = Workspace()
     cdef int threads = allowed_threads()
-    args.steps = unpack_steps(steps, x)
-    args.x, args.y, args.dy, args.dx = series(x), series(y), series(dy), series(dx)
-    args.adds_to_dx = adds_to_dx
-    args.h0, args.c0 = address(h0), address(c0)
-    args.record.gates, args.record.cells = address(gates), address(cells)
-    args.dh_n, args.dc_n = address(dh_n), address(dc_n)
-    args.dh0, args.dc0 = address(dh0), address(dc0)
-    args.dcell.w_ih, args.dcell.w_hh = address(dweights[0]), address(dweights[1])
-    args.dcell.b_ih, args.dcell.b_hh = address(dweights[2]), address(dweights[3])
-    args.dcell.w_hr, args.dcell.peephole = address(dweights[4]), address(dweights[5])
+    cdef NativeCell cell = run.prepared
+    cdef cnp.ndarray x = run.x
+    record, dweights = run.record, run.dweights
+    args.steps = unpack_steps(run.steps, x)
+    args.x, args.y, args.dy, args.dx = series(x), series(run.y), series(run.dy), series(run.dx)
+    args.adds_to_dx = run.adds_to_dx
+    args.h0, args.c0 = address(run.h0), address(run.c0)
+    args.record.gates, args.record.cells = address(record.gates), address(record.cells)
+    args.dh_n, args.dc_n = address(run.dh_n), address(run.dc_n)
+    args.dh0, args.dc0 = address(run.dh0), address(run.dc0)
+    args.dcell.w_ih, args.dcell.w_hh = address(dweights.weight_ih), address(dweights.weight_hh)
+    args.dcell.b_ih, args.dcell.b_hh = address(dweights.bias_ih), address(dweights.bias_hh)
+    args.dcell.w_hr, args.dcell.peephole = address(dweights.weight_hr), address(dweights.peephole)
     workspace.reserve(frnn_backward_workspace(&cell.c, &args))
     with nogil:
         frnn_backward(&cell.c, &args, threads, workspace.data)

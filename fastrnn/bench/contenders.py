@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from fastrnn import blas, engines
+from fastrnn import engines
 from fastrnn.bench.problems import Problem, Results, solve
 from fastrnn.bench.tasks import Task, counted
 from fastrnn.bench.worker import median_seconds, wait_until_idle
-from fastrnn.threads import num_threads
+from fastrnn.engines import blas
+from fastrnn.engines.threads import num_threads
 
 __all__ = ["REFERENCE", "Contender", "EngineContender", "EngineRunner", "Runner"]
 

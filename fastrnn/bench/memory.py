@@ -24,7 +24,7 @@ import fastrnn
 from fastrnn import engines
 from fastrnn.bench.problems import Problem, to_layer
 from fastrnn.bench.tasks import CASES, KINDS, Sizes, Task
-from fastrnn.threads import num_threads
+from fastrnn.engines.threads import num_threads
 
 __all__ = ["SCRATCH_LIMIT", "Usage", "available", "long_task", "run", "summary", "tape_limit"]
 
@@ -74,7 +74,8 @@ def tape_limit(task: Task) -> int:
     are its y, which the tape shares with the caller.
     """
     T, B, _, H = task.sizes
-    values = {"lstm": 5, "gru": 4, "rnn": 1}[task.cell] if task.kind == "training" else 0
+    cell = task.description
+    values = max(1, len(cell.recorded) + cell.has_c) if task.kind == "training" else 0
     return values * T * B * H * np.dtype(task.dtype).itemsize
 
 

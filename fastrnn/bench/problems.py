@@ -45,7 +45,7 @@ class Problem:
             return rng.standard_normal(shape).astype(task.dtype)
 
         def state() -> tuple[NDArray, ...]:
-            return tuple(normal(1, B, H) for _ in ("h", "c")[: 2 if task.cell == "lstm" else 1])
+            return tuple(normal(*shape) for shape in layer.state_shapes(B))
 
         layer = CELLS[task.cell](I, H, dtype=task.dtype, rng=rng)
         return cls(layer, normal(T, B, I), state(), normal(T, B, H), state())

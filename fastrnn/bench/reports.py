@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import scipy
 
-from fastrnn import blas
 from fastrnn._core import native
 from fastrnn.bench.contenders import REFERENCE
 from fastrnn.bench.measuring import Outcome, Result
 from fastrnn.bench.tasks import CASES, HEADLINE_CASE, HEADLINE_H, Task, counted
 from fastrnn.bench.verification import Verification
+from fastrnn.engines import blas
 from fastrnn.version import __version__
 
 __all__ = ["SLOWER_LIMIT", "as_json", "load_average", "machine", "scaling_summary", "summary"]

@@ -19,12 +19,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn import blas
 from fastrnn._core import native
 from fastrnn.bench.measuring import Result
 from fastrnn.bench.problems import Results
-from fastrnn.bench.tasks import GATES, Task
+from fastrnn.bench.tasks import Task
 from fastrnn.bench.worker import wait_until_idle
+from fastrnn.engines import blas
 
 __all__ = ["Floor", "Limits", "Probe", "caches", "floor_seconds", "level_of", "summary", "weights"]
 
@@ -57,8 +57,8 @@ def weights(task: Task) -> tuple[int, int]:
     all of them. For a single step they are both U and W. Gradients read U a second time at each step.
     """
     T, _, I, H = task.sizes
-    itemsize = np.dtype(task.dtype).itemsize
-    return itemsize * GATES[task.cell] * H * (H if T > 1 else H + I), T * (2 if task.kind == "training" else 1)
+    row_bytes = np.dtype(task.dtype).itemsize * len(task.description.gates)
+    return row_bytes * H * (H if T > 1 else H + I), T * (2 if task.kind == "training" else 1)
 
 
 def floor_seconds(task: Task, limits: Limits) -> float:

@@ -7,10 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fastrnn.layers import GRU, LSTM, RNN
+import numpy as np
+
+from fastrnn.engines.cell import CELLS as DESCRIPTIONS
+from fastrnn.engines.cell import Cell
+from fastrnn.layers import LAYERS as CELLS
 
 __all__ = [
-    "CASES", "CELLS", "DTYPES", "GATES", "HEADLINE_CASE", "HEADLINE_H", "KINDS", "QUICK_CASES", "Sizes", "Task",
+    "CASES", "CELLS", "DTYPES", "HEADLINE_CASE", "HEADLINE_H", "KINDS", "QUICK_CASES", "Sizes", "Task",
     "counted", "quick_tasks", "tasks",
 ]  # fmt: skip
 
@@ -52,8 +56,6 @@ QUICK_CASES = ("step64", "lat64", "odd", "lat256", "b8h256", "t100b32h128")
 HEADLINE_CASE = "t100b32h128"  # what the summary quotes
 HEADLINE_H = 64  # the summary counts cases with at least so many hidden units
 
-GATES = {"rnn": 1, "gru": 3, "lstm": 4}
-CELLS: dict[str, type[RNN] | type[LSTM] | type[GRU]] = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
 KINDS = ("inference", "training")
 DTYPES = ("float32", "float64")
 
@@ -87,10 +89,15 @@ class Task:
     sizes: Sizes
 
     @property
+    def description(self) -> Cell:
+        """What the cell is."""
+        return DESCRIPTIONS[self.cell](self.sizes.I, self.sizes.H, np.dtype(self.dtype))
+
+    @property
     def flops(self) -> int:
         """Operations in matrix products: 2*T*B*G*H*(I + O) forward, and twice as many again for gradients."""
         T, B, I, H = self.sizes
-        return 2 * T * B * GATES[self.cell] * H * (I + H) * (3 if self.kind == "training" else 1)
+        return 2 * T * B * len(self.description.gates) * H * (I + H) * (3 if self.kind == "training" else 1)
 
     @property
     def name(self) -> str:

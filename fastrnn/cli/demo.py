@@ -19,8 +19,9 @@ from fastrnn.bench import wait_until_idle
 from fastrnn.cli.errors import Failure
 from fastrnn.cli.sample import CHARACTERS, print_sample, sample_options
 from fastrnn.data import Chunks, Vocabulary
+from fastrnn.engines.cell import CELLS
+from fastrnn.layers import LAYERS
 from fastrnn.train import Trainer, own_threads_only
-from fastrnn.weights import KINDS
 
 __all__ = ["demo"]
 
@@ -35,7 +36,7 @@ LR = 15e-3  # the highest learning rate, of AdamW
 
 @click.command()
 @click.option("--text", type=click.Path(), help="UTF-8 text, or .gz of it. [default: Python's own help topics]")
-@click.option("--cell", type=click.Choice(sorted(KINDS)), default="lstm", show_default=True)
+@click.option("--cell", type=click.Choice(sorted(LAYERS)), default="lstm", show_default=True)
 @click.option("--hidden", type=click.IntRange(1, 1 << 16), help=f"Hidden units. [default: {USUAL['hidden']}]")
 @click.option("--layers", type=click.IntRange(1, 64), default=1, show_default=True)
 @click.option("--seq-len", type=click.IntRange(1, 1 << 16), help=f"Steps of a chunk. [default: {USUAL['seq_len']}]")
@@ -75,7 +76,7 @@ def demo(
             f"for --batch {batch} and --seq-len {seq_len}, got {len(content)}"
         )
     vocabulary = Vocabulary(sorted(set(train_text)), specials=["<unk>"])
-    check_memory(len(vocabulary), KINDS[cell].__name__, hidden, layers, batch, seq_len)
+    check_memory(len(vocabulary), cell, hidden, layers, batch, seq_len)
     model = character_model(vocabulary, cell, hidden, layers, seed)
     trainer = Trainer(
         model, optim.AdamW(model.params, LR, betas=(0.9, 0.99)), Chunks(vocabulary.encode(train_text), batch, seq_len),
@@ -114,7 +115,7 @@ def character_model(vocabulary: Vocabulary, cell: str, hidden: int, layers: int,
     rng = np.random.default_rng(seed)
     embedding = nn.Embedding(len(vocabulary), EMBEDDING_SIZE, rng=rng)
     embedding.params["weight"][vocabulary.unknown] = 0  # zero, because this id does not occur in training
-    rnn = KINDS[cell](EMBEDDING_SIZE, hidden, layers, rng=rng)
+    rnn = LAYERS[cell](EMBEDDING_SIZE, hidden, layers, rng=rng)
     if cell == "lstm":
         nn.set_forget_bias(rnn)
     model = nn.ManyToMany(rnn, nn.Linear(hidden, len(vocabulary), rng=rng), embedding)
@@ -183,7 +184,7 @@ def check_writable(path: str) -> None:
 
 def check_memory(vocabulary: int, cell: str, hidden: int, layers: int, batch: int, seq_len: int) -> None:
     """Fail if training needs more memory than the machine has. Linux would allocate it, and kill the process later."""
-    gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[cell]
+    gates = len(CELLS[cell](EMBEDDING_SIZE, hidden, np.dtype(np.float32)).gates)
     params = vocabulary * (EMBEDDING_SIZE + hidden) + gates * hidden * (EMBEDDING_SIZE + hidden * (2 * layers - 1))
     step = seq_len * batch * (3 * vocabulary + layers * hidden * (gates + 4))
     # Parameters, the best ones, gradients, two moments, and weights packed for forward and for backward.

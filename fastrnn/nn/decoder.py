@@ -82,10 +82,10 @@ class Decoder(Module):
             raise ValueError("rnn: expected a unidirectional layer, got a bidirectional one, which needs the end")
         if bridge.out_features != state_size(rnn):
             raise ValueError(f"bridge: expected out_features {state_size(rnn)}, the state's, got {bridge.out_features}")
-        if output.in_features != rnn._stack.output_size:
-            raise ValueError(f"output: expected in_features {rnn._stack.output_size}, got {output.in_features}")
-        if attention is not None and attention.output_size != rnn._stack.output_size:
-            raise ValueError(f"attention: expected query_size {rnn._stack.output_size}, got {attention.output_size}")
+        if output.in_features != rnn.output_size:
+            raise ValueError(f"output: expected in_features {rnn.output_size}, got {output.in_features}")
+        if attention is not None and attention.output_size != rnn.output_size:
+            raise ValueError(f"attention: expected query_size {rnn.output_size}, got {attention.output_size}")
         self._dropout, self._criterion = Dropout(dropout), SoftmaxCrossEntropy()
         parts = {"embedding": embedding, "rnn": rnn, "output": output, "bridge": bridge, "attention": attention}
         super().__init__(parts, dropout=dropout, feed=feed)

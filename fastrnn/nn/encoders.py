@@ -79,7 +79,7 @@ class WordEncoder(Module):
     @property
     def output_size(self) -> int:
         """The length of a word's vector."""
-        return self.rnn._stack.output_size + (self.words.output_size if self.words is not None else 0)
+        return self.rnn.output_size + (self.words.output_size if self.words is not None else 0)
 
     def __call__(self, ids: Any) -> NDArray:
         """Return the words' vectors and keep nothing: inference. As `forward`, without dropout and tape."""
@@ -133,7 +133,7 @@ class WordEncoder(Module):
         """Differentiate `forward`. Pure. `dy` has y's shape; of the result, only `params` is not None."""
         count = len(final(self.rnn, tape.state))
         d = add_rows(tape.which, dy.reshape(tape.which.size, self.output_size), count)
-        own = self.output_size - self.rnn._stack.output_size
+        own = self.output_size - self.rnn.output_size
         rnn = self.rnn.backward(tape.rnn, None, d_final(self.rnn, tape.state, np.ascontiguousarray(d[:, own:])))
         dx = self._dropout.backward(tape.dropout, rnn.x).x
         grads = {"characters": self.characters.backward(tape.characters, dx), "rnn": rnn}

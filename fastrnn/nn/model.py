@@ -9,10 +9,12 @@ from typing import Any, NamedTuple, cast
 
 from numpy.typing import NDArray
 
-from fastrnn import serialization, weights
+from fastrnn import serialization
 from fastrnn.data import Batch, Vocabulary
 from fastrnn.layers import Recurrent
 from fastrnn.nn.module import Module
+from fastrnn.weights import files
+from fastrnn.weights.parts import Layer
 
 __all__ = ["Loss", "Model", "load"]
 
@@ -182,7 +184,7 @@ def _layer_words(module: Module, prefix: str) -> dict[str, str]:
         if isinstance(part, Module):
             words |= _layer_words(part, f"{prefix}{name}.")
         elif isinstance(part, Recurrent):
-            words |= weights.describe(cast(weights.Layer, part), f"{prefix}{name}.")
+            words |= files.describe(cast(Layer, part), f"{prefix}{name}.")
     return words
 
 
@@ -203,7 +205,7 @@ def _rebuild(
     arrays = {name.removeprefix(prefix): a for name, a in tensors.items() if name.startswith(prefix)}
     used |= {prefix + name for name in arrays}
     if issubclass(cls, Recurrent):
-        layer = weights.rebuild(tensors, words, prefix)
+        layer = files.rebuild(tensors, words, prefix)
         if type(layer) is not cls:
             raise ValueError(f"{prefix}: expected {cls.__name__}, got {type(layer).__name__}")
         return layer

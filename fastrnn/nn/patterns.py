@@ -36,9 +36,9 @@ class _Reader(Model):
     ) -> None:  # fmt: skip
         self.rnn = checked("rnn", rnn, None if embedding is None else embedding.output_size)
         self.output, self.embedding = output, embedding
-        reads = getattr(output, "in_features", rnn._stack.output_size)
-        if reads != rnn._stack.output_size:
-            raise ValueError(f"output: expected in_features {rnn._stack.output_size}, got {reads}")
+        reads = getattr(output, "in_features", rnn.output_size)
+        if reads != rnn.output_size:
+            raise ValueError(f"output: expected in_features {rnn.output_size}, got {reads}")
         self._dropout = Dropout(dropout)
         self._criterion: Any = LOSSES[validate.choice("loss", loss, tuple(LOSSES))]()
         parts = {"embedding": embedding, "rnn": rnn, "output": output}
@@ -285,7 +285,7 @@ class ModelStream:
         self._rnn.reset(rows)
         start = -np.inf if self._pooling == "max" else 0
         if rows is None or self._pooled is None:
-            size = self._model.rnn._stack.output_size
+            size = self._model.rnn.output_size
             self._pooled = np.full((len(self._counts), size), start, self._model.rnn.dtype)
             self._counts[:] = 0
         else:
@@ -442,7 +442,7 @@ class EncoderDecoder(_Single):
     def __init__(self, encoder: Recurrent, decoder: Decoder, embedding: Any = None, *, dropout: float = 0.0) -> None:
         self.encoder = checked("encoder", encoder, None if embedding is None else embedding.output_size)
         self.decoder, self.embedding, self._dropout = decoder, embedding, Dropout(dropout)
-        size = encoder._stack.output_size
+        size = encoder.output_size
         if decoder.bridge.in_features != size:
             raise ValueError(f"decoder: expected a bridge with in_features {size}, got {decoder.bridge.in_features}")
         if decoder.attention is not None and decoder.attention.keys.in_features != size:

@@ -81,13 +81,13 @@ def d_final(layer: Recurrent, state: State, d: NDArray) -> State:
 
 def state_size(layer: Recurrent) -> int:
     """Return how many values the state of one row has. A layer whose output is the state must have this output size."""
-    return sum(shape[0] * shape[2] for shape in _shapes(layer, 1))
+    return sum(L * size for L, _, size in layer.state_shapes(1))
 
 
 def split_state(layer: Recurrent, flat: NDArray) -> State:
     """Return the state whose values are `flat`, (B, `state_size`): first h of all layers, then c."""
     parts, start = [], 0
-    for L, B, size in _shapes(layer, len(flat)):
+    for L, B, size in layer.state_shapes(len(flat)):
         part = flat[:, start : start + L * size].reshape(B, L, size)
         parts.append(np.ascontiguousarray(part.swapaxes(0, 1)))
         start += L * size
@@ -98,12 +98,6 @@ def join_state(state: State) -> NDArray:
     """The inverse of `split_state`."""
     parts = state if isinstance(state, tuple) else (state,)
     return np.concatenate([part.swapaxes(0, 1).reshape(part.shape[1], -1) for part in parts], axis=1)
-
-
-def _shapes(layer: Recurrent, B: int) -> list[tuple[int, int, int]]:
-    stack = layer._stack
-    h, c = stack.state_shapes(B)
-    return [h, c] if stack.has_c else [h]
 
 
 def pack(a: NDArray, lengths: NDArray | None) -> NDArray:

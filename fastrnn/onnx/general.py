@@ -25,9 +25,9 @@ def run(call: Call) -> dict[str, NDArray]:
     y = node.empty_y(T, B, call.hidden_size, call.x.dtype)
     finals = []
     with np.errstate(all="ignore"):  # NaN and infinity travel without a word, as in the kernels
-        for d, part in enumerate(node.y_parts(y)):
+        for d, reverse in enumerate(node.reversed):
             state: State = (call.h0[d],) if call.c0 is None else (call.h0[d], call.c0[d])
-            finals.append(_sequence(STEPS[node.op_type](call, d), call, node.reversed[d], state, part))
+            finals.append(_sequence(STEPS[node.op_type](call, d), call, reverse, state, node.by_direction(y)[:, :, d]))
     states = [np.stack(parts) for parts in zip(*finals, strict=True)]
     return {"Y": y} | {name: node.contiguous(a) for name, a in zip(("Y_h", "Y_c"), states, strict=False)}
 

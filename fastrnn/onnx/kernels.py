@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn import engines, weights
-from fastrnn.cell import Cell, Weights
-from fastrnn.onnx.spec import ACTIVATIONS, Call, Node
-from fastrnn.stack import at
+from fastrnn import engines
+from fastrnn import run as walk
+from fastrnn.arguments import Arguments
+from fastrnn.engines.cell import CELLS
+from fastrnn.engines.seam import Weights
+from fastrnn.onnx.spec import OWN, Call, Node
+from fastrnn.stack import Stack
+from fastrnn.weights.onnx import join, split
 
-__all__ = ["cells", "obstacle", "run", "run_grad", "weights_of"]
+__all__ = ["obstacle", "run", "run_grad", "stack_of", "weights_of"]
+
+OPERATORS = {cell.onnx.operator: cell for cell in CELLS.values()}
 
 # Clipping here and beyond changes nothing: sigmoid and tanh have long reached their limits (docs/math.md, Numerics).
 SATURATED = {np.dtype(np.float32): 89.0, np.dtype(np.float64): 710.0}
@@ -20,69 +24,65 @@ SATURATED = {np.dtype(np.float32): 89.0, np.dtype(np.float64): 710.0}
 
 def obstacle(node: Node, dtype: np.dtype) -> str:
     """What the kernels do not have of a node, computed in this dtype; empty if they have all."""
+    names = OPERATORS[node.op_type].onnx
     for functions in node.activations:
-        names = tuple(function.name for function in functions)
-        if names not in (ACTIVATIONS[node.op_type], ("Relu",)):
-            return f"activations {', '.join(names)}"
-        if node.clip is not None and (names == ("Relu",) or node.clip < SATURATED[dtype]):
+        activations = tuple(function.name for function in functions)
+        if activations not in names.activations:
+            return f"activations {', '.join(activations)}"
+        if node.clip is not None and ("Relu" in activations or node.clip < SATURATED[dtype]):
             return f"clip={node.clip:g}"
-    return "input_forget=1" if node.input_forget else ""
+    strange = [name for name in OWN[node.op_type] if getattr(node, name) and name not in names.attributes.values()]
+    return f"{strange[0]}=1" if strange else ""
 
 
-def cells(call: Call) -> list[Cell]:
-    """What each direction computes."""
-    node, sizes = call.node, (call.x.shape[2], call.hidden_size)
-    options: dict[str, Any] = {"bias": call.b is not None, "peephole": call.p is not None}
-    options["reset_after"] = node.linear_before_reset
-    return [
-        Cell(node.kind, *sizes, call.x.dtype, nonlinearity="relu" if f.name == "Relu" else "tanh", **options)
-        for f, *_ in node.activations
-    ]
+def stack_of(call: Call) -> Stack:
+    """What a node that has no obstacle computes: one layer, whose directions may have different activations."""
+    node, kind = call.node, OPERATORS[call.node.op_type]
+    (options, *_) = kind.structures({} if call.p is None else {"peephole": call.p.shape})
+    options |= {option: bool(getattr(node, attribute)) for option, attribute in kind.onnx.attributes.items()}
+    cells = []
+    for functions in node.activations:
+        own = kind.onnx.activations[tuple(function.name for function in functions)]
+        cells.append(kind(call.x.shape[2], call.hidden_size, call.x.dtype, call.b is not None, **{**options, **own}))
+    return Stack(tuple(cells), node.reversed, node.batch_first)
 
 
-def weights_of(kind: str, arrays: dict[str, NDArray]) -> Weights:
-    """One direction's W, R, B and P as engines take them."""
-    fields: dict[str, NDArray | None] = dict.fromkeys(Weights._fields)
-    fields.update({name: np.ascontiguousarray(a) for name, a in weights.split_onnx(kind, arrays).items()})
-    return Weights(**fields)  # type: ignore[arg-type]
+def weights_of(call: Call, stack: Stack) -> list[Weights]:
+    """Each direction's W, R, B and P as engines take them."""
+    parts = [split(cell, call.weights(d)) for d, cell in enumerate(stack.cells)]
+    return [Weights(**{name: np.ascontiguousarray(a) for name, a in part.items()}) for part in parts]
 
 
 def run(call: Call) -> dict[str, NDArray]:
     """Return Y, Y_h and, of an LSTM, Y_c, as the caller has them."""
-    node, engine, (T, B) = call.node, engines.current(), call.x.shape[:2]
+    node, engine, stack, (T, B, _) = call.node, engines.current(), stack_of(call), call.x.shape
     y = node.empty_y(T, B, call.hidden_size, call.x.dtype)
-    h, c = call.h0, call.c0
-    for d, (cell, steps, part) in enumerate(zip(cells(call), call.steps(), node.y_parts(y), strict=True)):
-        prepared = engine.prepare(cell, weights_of(node.kind, call.weights(d)))
-        engine.forward(cell, prepared, steps, call.x, h[d], at(c, d), part, h[d], at(c, d), None)
+    prepared = walk.prepare(stack, engine, weights_of(call, stack))
+    _, h, c = walk.infer(stack, engine, prepared, _arguments(call), node.by_direction(y))
     return {"Y": y, "Y_h": node.contiguous(h)} | ({} if c is None else {"Y_c": node.contiguous(c)})
 
 
 def run_grad(call: Call, out_grads: dict[str, NDArray]) -> dict[str, NDArray]:
     """Return the gradient in every input there may be, as the caller has them."""
-    node, engine, (T, B, I) = call.node, engines.current(), call.x.shape
-    H, dtype = call.hidden_size, call.x.dtype
-    y = node.empty_y(T, B, H, dtype)
-    dy = node.y_parts(out_grads["Y"]) if "Y" in out_grads else [None] * len(node.reversed)
-    dh_n, dc_n = (_state_grad(call, out_grads.get(name)) for name in ("Y_h", "Y_c"))
-    dh0, dc0 = np.empty_like(call.h0), None if call.c0 is None else np.empty_like(call.c0)
-    dx = np.empty((B, T, I) if node.batch_first else (T, B, I), dtype)
-    parts = []
-    for d, (cell, steps, y_d) in enumerate(zip(cells(call), call.steps(), node.y_parts(y), strict=True)):
-        w = weights_of(node.kind, call.weights(d))
-        record = cell.new_record(T, B, zeroed=call.lengths is not None)
-        h0, c0 = call.h0[d], at(call.c0, d)
-        end = np.empty_like(h0), None if c0 is None else np.empty_like(c0)
-        engine.forward(cell, engine.prepare(cell, w), steps, call.x, h0, c0, y_d, *end, record)
-        dw = Weights._make(None if a is None else np.zeros_like(a) for a in w)
-        engine.backward(
-            cell, engine.prepare_backward(cell, w), steps, call.x, h0, c0, y_d, record, dy[d], dh_n[d],
-            None if c0 is None else dc_n[d], node.time_major(dx), dh0[d], at(dc0, d), dw, d > 0,
-        )  # fmt: skip
-        parts.append(weights.join_onnx(node.kind, dw._asdict()))
-    grads = {"X": dx, "initial_h": node.contiguous(dh0)}
+    node, engine, stack, args = call.node, engines.current(), stack_of(call), _arguments(call)
+    weights, (T, B, _) = weights_of(call, stack), call.x.shape
+    y = node.by_direction(node.empty_y(T, B, call.hidden_size, call.x.dtype))
+    *_, kept = walk.forward(stack, engine, args, weights, y=y)
+    dy = node.by_direction(out_grads["Y"]) if "Y" in out_grads else None
+    dh_n = _state_grad(call, out_grads.get("Y_h"))
+    dc_n = None if call.c0 is None else _state_grad(call, out_grads.get("Y_c"))
+    dx, dh0, dc0, dweights = walk.backward(stack, engine, args, weights, kept, dy, dh_n, dc_n)
+    assert dx is not None
+    grads = {"X": node.time_major(dx), "initial_h": node.contiguous(dh0)}
     grads |= {} if dc0 is None else {"initial_c": node.contiguous(dc0)}
+    parts = [join(cell, dw._asdict()) for cell, dw in zip(stack.cells, dweights, strict=True)]
     return grads | {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+
+
+def _arguments(call: Call) -> Arguments:
+    """The call's arguments as engines take them; its states become the final ones."""
+    order = None if call.lengths is None else np.argsort(-call.lengths, kind="stable")
+    return Arguments(call.x, call.h0, call.c0, call.lengths, order, None, batched=True, state_is_new=True)
 
 
 def _state_grad(call: Call, grad: NDArray | None) -> NDArray:

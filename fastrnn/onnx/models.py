@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import fields
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,12 +14,9 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from fastrnn import engines, validate
-from fastrnn.cell import Steps
-from fastrnn.frozen import Frozen, infer
+from fastrnn import engines
+from fastrnn.frozen import Frozen
 from fastrnn.onnx import kernels, spec
-from fastrnn.stack import Stack, State
-from fastrnn.validate import Arguments
 
 __all__ = ["load"]
 
@@ -91,46 +87,13 @@ def _frozen(node: onnx.NodeProto, arrays: dict[str, NDArray]) -> Frozen:
     w = arrays["W"]
     x = np.zeros((0, 1, w.shape[2]) if checked.batch_first else (1, 0, w.shape[2]), w.dtype) if w.ndim == 3 else w
     call = spec.read_call(checked, {"X": x, **arrays})
-    cells = kernels.cells(call)
     obstacle = kernels.obstacle(checked, call.x.dtype)
-    if not obstacle and len(set(cells)) > 1:
-        obstacle = "layers whose directions have different activations"
     if obstacle:
         raise _NotServedError(obstacle)
-    stack = Stack((cells[0],), len(cells), checked.batch_first)
-    weights = [kernels.weights_of(checked.kind, call.weights(d)) for d in range(len(cells))]
-    kind = ReverseFrozen if checked.direction == "reverse" else Frozen
-    return kind(stack, engines.current(), weights)
-
-
-class _FromTheEnd(Arguments):
-    """Arguments of a layer whose only direction is the backward one."""
-
-    __slots__ = ()
-
-    def steps(self, direction: int) -> Steps:
-        return Steps(self.lengths, self.order, self.resets, reverse=True)
-
-
-class ReverseFrozen(Frozen):
-    """A frozen layer that runs from each sequence's end to its start."""
-
-    __slots__ = ()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _reverse_frozen, (self._stack, self._engine.name, self._weights)
-
-    def __call__(self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None) -> tuple[NDArray, State]:
-        args = validate.arguments(self._stack, x, state, lengths, resets)
-        args = _FromTheEnd(**{field.name: getattr(args, field.name) for field in fields(args)})
-        return infer(self._stack, self._engine, self._prepared, args)
-
-    def stream(self, batch_size: int = 1) -> NoReturn:
-        raise ValueError("stream: expected a layer that runs forwards, got one that starts at the end")
-
-
-def _reverse_frozen(stack: Stack, engine: str, weights: list[Any]) -> ReverseFrozen:
-    return ReverseFrozen(stack, engines.named("engine", engine), weights)
+    stack = kernels.stack_of(call)
+    if len(set(stack.cells)) > 1:
+        raise _NotServedError("layers whose directions have different activations")
+    return Frozen(stack, engines.current(), kernels.weights_of(call, stack))
 
 
 # ---- Graphs -------------------------------------------------------------------------------------------------------

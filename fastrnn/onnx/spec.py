@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import validate
-from fastrnn.cell import Steps
+from fastrnn.engines.cell import CELLS
 from fastrnn.onnx.activations import FUNCTIONS, Activation
 
 __all__ = ["INPUTS", "OUTPUTS", "Call", "Node"]
@@ -25,12 +25,13 @@ INPUTS = {
     "LSTM": ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P"),
 }
 OUTPUTS = {"RNN": ("Y", "Y_h"), "GRU": ("Y", "Y_h"), "LSTM": ("Y", "Y_h", "Y_c")}
-GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
+GATES = {cell.onnx.operator: len(cell.onnx.gates) for cell in CELLS.values()}
 ACTIVATIONS = {"RNN": ("Tanh",), "GRU": ("Sigmoid", "Tanh"), "LSTM": ("Sigmoid", "Tanh", "Tanh")}
 DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}  # whether each is reversed
 
 COMMON = ("activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size", "layout")
-ATTRIBUTES = {"RNN": COMMON, "GRU": (*COMMON, "linear_before_reset"), "LSTM": (*COMMON, "input_forget")}
+OWN = {"RNN": (), "GRU": ("linear_before_reset",), "LSTM": ("input_forget",)}
+ATTRIBUTES = {op_type: (*COMMON, *own) for op_type, own in OWN.items()}
 
 # What inputs may be, and what is computed in.
 DTYPES = {"float32": np.float32, "float64": np.float64, "float16": np.float32, "bfloat16": np.float32}
@@ -51,10 +52,6 @@ class Node:
     input_forget: bool
 
     @property
-    def kind(self) -> str:
-        return self.op_type.lower()
-
-    @property
     def reversed(self) -> tuple[bool, ...]:
         """For each direction, whether it runs from the end."""
         return DIRECTIONS[self.direction]
@@ -72,11 +69,9 @@ class Node:
         D = len(self.reversed)
         return np.empty((B, T, D, H) if self.batch_first else (T, D, B, H), dtype)
 
-    def y_parts(self, y: NDArray) -> list[NDArray]:
-        """Each direction's part of Y, or of its gradient, as a (T, B, H) view."""
-        if self.batch_first:
-            return [y[:, :, d].swapaxes(0, 1) for d in range(len(self.reversed))]
-        return [y[:, d] for d in range(len(self.reversed))]
+    def by_direction(self, y: NDArray) -> NDArray:
+        """Y, or its gradient, as a (T, B, D, H) view."""
+        return y.swapaxes(0, 1) if self.batch_first else y.swapaxes(1, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +98,6 @@ class Call:
         """One direction's W, R and, where given, B and P."""
         named = {"W": self.w, "R": self.r, "B": self.b, "P": self.p}
         return {name: a[d] for name, a in named.items() if a is not None}
-
-    def steps(self) -> list[Steps]:
-        """Which steps are run, for each direction."""
-        order = None if self.lengths is None else np.argsort(-self.lengths, kind="stable")
-        return [Steps(self.lengths, order, None, reverse) for reverse in self.node.reversed]
 
 
 def _there(argument: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,7 +218,7 @@ def read_call(node: Node, inputs: Mapping[str, Any]) -> Call:
         plain("B") if "B" in arrays else None,
         plain("P") if "P" in arrays else None,
         own_state("initial_h"),
-        own_state("initial_c") if node.op_type == "LSTM" else None,
+        own_state("initial_c") if "initial_c" in names else None,
         _lengths(arrays.get("sequence_lens"), len(x)),
         dtype,
         tuple(name for name in names if name in arrays),

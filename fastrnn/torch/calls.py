@@ -18,15 +18,15 @@ from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils._device import DeviceContext
 
-from fastrnn._core import native
-from fastrnn.cell import Cell, Steps
+from fastrnn.engines import memory
+from fastrnn.engines.cell import CELLS
 from fastrnn.stack import Stack
 
 __all__ = ["DTYPES", "Call", "Packing", "array", "as_usual", "plain", "recognise"]
 
 DTYPES: dict[Any, np.dtype] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 NUMBERS = DTYPES | {torch.int64: np.dtype(np.int64)}
-KINDS = {"LSTM": "lstm", "GRU": "gru", "RNN_TANH": "rnn", "RNN_RELU": "rnn"}  # PyTorch's mode -> the cell's kind
+MODES = {mode: (cell, options) for cell in CELLS.values() for mode, options in cell.torch.modes.items()}
 
 
 class Packing(NamedTuple):
@@ -42,7 +42,9 @@ class Packing(NamedTuple):
 class Call(NamedTuple):
     """A call that the kernels take."""
 
+    mode: str  # PyTorch's
     stack: Stack
+    fields: tuple[str, ...]  # of `Weights` that a direction of a layer has
     dropout: float  # 0 where it does not act
     batched: bool
     packing: Packing | None
@@ -63,12 +65,6 @@ class Call(NamedTuple):
     def rows(self, x: NDArray) -> int:
         """B."""
         return x.shape[1] if self.packing is None else self.packing.B
-
-    def steps(self, direction: int) -> Steps:
-        """The steps that a direction runs."""
-        if self.packing is None:
-            return Steps(reverse=direction == 1)
-        return Steps(self.packing.lengths, self.packing.order, None, direction == 1, self.packing.starts)
 
 
 def as_usual() -> bool:
@@ -105,7 +101,7 @@ PLAIN.add(_dispatched(torch.empty(0, device="cpu")).raw_repr())
 
 def array(t: Tensor) -> NDArray:
     """A plain tensor's memory. (`t.numpy()` would forbid that the tensor's storage is ever resized.)"""
-    return native.view(t.data_ptr(), t.shape, None if t.is_contiguous() else t.stride(), NUMBERS[t.dtype], t)
+    return memory.view(t.data_ptr(), t.shape, None if t.is_contiguous() else t.stride(), NUMBERS[t.dtype], t)
 
 
 def recognise(module: Any, input: Any, hx: Any) -> Call | None:
@@ -117,7 +113,7 @@ def recognise(module: Any, input: Any, hx: Any) -> Call | None:
     dtype = getattr(x, "dtype", None)
     if dtype not in DTYPES or not plain(x, dtype):
         return None
-    stack, shapes, operations = _stack(
+    stack, fields, shapes, operations = _stack(
         module.mode, module.input_size, module.hidden_size, module.num_layers, module.bias, module.batch_first,
         module.bidirectional, module.proj_size, packed, dtype,
     )  # fmt: skip
@@ -148,7 +144,9 @@ def recognise(module: Any, input: Any, hx: Any) -> Call | None:
         states = (*states, None)
     dropout = module.dropout if module.training and module.num_layers > 1 else 0.0
     operations *= x.numel() // module.input_size
-    return Call(stack, dropout, batched, packing, operations, x, states[0], states[1], weights)
+    return Call(
+        module.mode, stack, fields, dropout, batched, packing, operations, x, states[0], states[1], weights
+    )  # fmt: skip
 
 
 def _weights(module: Any) -> list[Any]:
@@ -165,17 +163,16 @@ def _weights(module: Any) -> list[Any]:
 def _stack(
     mode: str, I: int, H: int, L: int, bias: bool, batch_first: bool, bidirectional: bool, P: int, packed: bool,
     dtype: torch.dtype,
-) -> tuple[Stack, tuple[tuple[int, ...], ...], int]:  # fmt: skip
-    """The shape of a module in our words, the shapes of its flat weights, and operations a row and step."""
-    D = 2 if bidirectional else 1
+) -> tuple[Stack, tuple[str, ...], tuple[tuple[int, ...], ...], int]:  # fmt: skip
+    """The shape of a module in our words, what a direction's weights are, their shapes, and operations a row and step.
 
-    def cell(input_size: int) -> Cell:
-        nonlinearity = "relu" if mode == "RNN_RELU" else "tanh"
-        return Cell(KINDS[mode], input_size, H, DTYPES[dtype], P, bias, nonlinearity)
-
-    stack = Stack((cell(I), *[cell(D * (P or H))] * (L - 1)), D, batch_first and not packed)
-    shapes = tuple(shape for c in stack.cells for _ in range(D) for shape in c.shapes().values())
-    return stack, shapes, 2 * sum(shape[0] * shape[1] for shape in shapes if len(shape) == 2)
+    The shapes are those of all flat weights.
+    """
+    kind, options = MODES[mode]
+    bottom = kind(I, H, DTYPES[dtype], bias, **options, **({"proj_size": P} if P else {}))
+    stack = Stack.of(bottom, L, (False, True) if bidirectional else (False,), batch_first and not packed)
+    shapes = tuple(shape for cell in stack.cells for shape in cell.shapes().values())
+    return stack, tuple(bottom.shapes()), shapes, 2 * sum(shape[0] * shape[1] for shape in shapes if len(shape) == 2)
 
 
 def _states_fit(stack: Stack, states: Any, B: int, batched: bool, dtype: torch.dtype) -> bool:

@@ -10,15 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastrnn import engines, threads
+from fastrnn import engines
+from fastrnn import run as walk
 from fastrnn._core import native
-from fastrnn.cell import Record, Weights
-from fastrnn.engines import Engine
-from fastrnn.frozen import infer
-from fastrnn.stack import Stack, at, direction_part, state_to_caller
+from fastrnn.arguments import Arguments
+from fastrnn.engines import Engine, threads
+from fastrnn.engines.seam import Record, Weights
+from fastrnn.stack import Stack, state_to_caller
 from fastrnn.torch.calls import DTYPES, Call, array, as_usual, plain
 from fastrnn.torch.openmp import make_room
-from fastrnn.validate import Arguments
 
 __all__ = ["run"]
 
@@ -40,40 +40,52 @@ class Recurrence(torch.autograd.Function):
     def forward(ctx: Any, call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.call, ctx.engine, ctx.count = call, engines.current(), len(tensors)
         with _ThreadsFor(call):
-            results, tape = _forward(ctx.engine, call, tensors)
+            results, kept = _forward(ctx.engine, call, tensors)
         ctx.watch = _version_counter(results[0])
         ctx.version = ctx.watch._version
-        ctx.save_for_backward(*tensors, *tape.outputs, *tape.noises, *tape.gates, *tape.cells)
+        ctx.save_for_backward(*tensors, *_to_tensors(kept))
         ctx.set_materialize_grads(False)
         return results
 
     @staticmethod
     def backward(ctx: Any, *dresults: Tensor | None) -> tuple[Tensor | None, ...]:
         call, saved, needed = ctx.call, ctx.saved_tensors, ctx.needs_input_grad[1:]
-        tensors, tape = saved[: ctx.count], _Tape.split(call.stack, list(saved[ctx.count :]))
+        tensors, tape = saved[: ctx.count], _Tape.of(call.stack, saved[ctx.count :])
         # PyTorch allows a caller to change y in place, where it does not need y itself.
         changed = ctx.watch._version != ctx.version
         usual = as_usual() and all(d is None or plain(d, tensors[0].dtype) for d in dresults)
         if torch.is_grad_enabled() or changed or not usual:
             return None, *_differentiate_pytorch(call, tensors, tape.noises, dresults, needed)
         with _ThreadsFor(call):
-            gradients = _backward(ctx.engine, call, tensors, tape, dresults, needed[0])
+            gradients = _backward(ctx.engine, call, tensors, tape.kept(), dresults, needed[0])
         return None, *(d if wanted else None for d, wanted in zip(gradients, needed, strict=True))
 
 
 class _Tape(NamedTuple):
-    """What backward needs of a forward run besides its arguments."""
+    """What a forward run has kept, as tensors, which PyTorch may store elsewhere meanwhile."""
 
-    outputs: list[Tensor]  # (T, B, D*O) of each layer
-    noises: list[Tensor]  # dropout's factors between layers, laid out as PyTorch's; none without dropout
-    gates: list[Tensor | None]  # the `Record` of each layer and direction
-    cells: list[Tensor | None]
+    outputs: Sequence[Tensor]  # (T, B, D*O) of each layer
+    noises: Sequence[Tensor]  # dropout's factors between layers; none without dropout
+    gates: Sequence[Tensor | None]  # the `Record` of each layer and direction
+    cells: Sequence[Tensor | None]
 
     @classmethod
-    def split(cls, stack: Stack, parts: list[Any]) -> _Tape:
-        """The tape of all its parts in a row."""
-        L, LD = len(stack.cells), len(stack.cells) * stack.directions
+    def of(cls, stack: Stack, parts: Sequence[Any]) -> _Tape:
+        """The tape of all its parts in a row: see `_to_tensors`."""
+        L, LD = stack.num_layers, len(stack.cells)
         return cls(parts[:L], parts[L : -2 * LD], parts[-2 * LD : -LD], parts[-LD:])
+
+    def kept(self) -> walk.Kept:
+        """The arrays again."""
+        gates, cells = ([None if t is None else array(t) for t in part] for part in (self.gates, self.cells))
+        records = list(map(Record, gates, cells))
+        return walk.Kept([array(t) for t in self.outputs], [array(t) for t in self.noises], [], records)
+
+
+def _to_tensors(kept: walk.Kept) -> list[Tensor | None]:
+    """All that is kept, in a row."""
+    gates, cells = [record.gates for record in kept.records], [record.cells for record in kept.records]
+    return _tensors([*kept.outputs, *kept.drawn, *gates, *cells])
 
 
 class _ThreadsFor:
@@ -107,94 +119,48 @@ def _version_counter(t: Tensor) -> Tensor:
 
 
 def _infer(engine: Engine, call: Call) -> tuple[Tensor, ...]:
-    stack, packing = call.stack, call.packing
-    x = _time_major(call, call.x)
-    h0, c0 = _states(stack, call.rows(x), call.h0, call.c0)
-    lengths, order, starts = (None, None, None) if packing is None else (packing.lengths, packing.order, packing.starts)
-    prepared = [
-        engine.prepare(stack.cells[k // stack.directions], w) for k, w in enumerate(_split(stack, call.weights))
-    ]
-    args = Arguments(x, h0, c0, lengths, order, None, call.batched, call.h0 is None, starts)
-    y, state = infer(stack, engine, prepared, args)
-    return _results(y if packing is None else y[:, 0], state)
+    prepared = walk.prepare(call.stack, engine, _weights(call, call.weights))
+    return _results(call, *walk.infer(call.stack, engine, prepared, _arguments(call, call.x, call.h0, call.c0)))
 
 
-def _forward(engine: Engine, call: Call, tensors: Sequence[Any]) -> tuple[tuple[Tensor, ...], _Tape]:
-    """The results and the tape."""
-    stack = call.stack
+def _forward(engine: Engine, call: Call, tensors: Sequence[Any]) -> tuple[tuple[Tensor, ...], walk.Kept]:
+    """The results and what is kept."""
     x, h0, c0, *weights = tensors
-    below, split = _time_major(call, x), _split(stack, weights)
-    (T, B), D = below.shape[:2], stack.directions
-    h, c = _states(stack, call.rows(below), h0, c0)
-    h_n, c_n = np.empty_like(h), None if c is None else np.empty_like(c)
-    tape, y = _Tape([], [], [], []), below
-    for layer, cell in enumerate(stack.cells):
-        if layer > 0:
-            below = y
-            if call.dropout:
-                tape.noises.append(_noise(call, y))
-                below = y * array(tape.noises[-1])
-        last = layer == len(stack.cells) - 1
-        y = stack.empty(T, B, stack.output_size) if last else native.empty((T, B, stack.output_size), stack.dtype)
-        calls = []
-        for d in range(D):
-            k = layer * D + d
-            record = cell.new_record(T, B, zeroed=False)  # nobody looks at what lies past a row's end
-            calls.append((
-                cell, engine.prepare(cell, split[k]), call.steps(d), below, h[k], at(c, k),
-                direction_part(y, d, cell.output_size), h_n[k], at(c_n, k), record,
-            ))  # fmt: skip
-            tape.gates.append(None if record.gates is None else torch.from_numpy(record.gates))
-            tape.cells.append(None if record.cells is None else torch.from_numpy(record.cells))
-        engine.forward_directions(calls)
-        tape.outputs.append(torch.from_numpy(y))
-    return _results(call.to_caller(y), state_to_caller(h_n, c_n, call.batched)), tape
+    args = _arguments(call, x, h0, c0)
+    y, h, c, kept = walk.forward(call.stack, engine, args, _weights(call, weights), _dropout(call))
+    return _results(call, y, h, c), kept
 
 
 def _backward(
-    engine: Engine, call: Call, tensors: Sequence[Any], tape: _Tape, dresults: Sequence[Tensor | None], wants_x: bool
-) -> list[Tensor | None]:
+    engine: Engine, call: Call, tensors: Sequence[Any], kept: walk.Kept, dresults: Sequence[Tensor | None],
+    wants_x: bool,
+) -> list[Tensor | None]:  # fmt: skip
     """The gradients in `tensors`; without that in x, if it is not wanted."""
     stack = call.stack
     x, h0, c0, *weights = tensors
-    x, split = _time_major(call, x), _split(stack, weights)
-    (T, B), D, rows = x.shape[:2], stack.directions, call.rows(x)
-    h, c = _states(stack, rows, h0, c0)
-    dh_n, dc_n = _states(stack, rows, *dresults[1:])
-    dh, dc = np.empty_like(h), None if c is None else np.empty_like(c)
-    dweights = [native.zeros(w.shape, stack.dtype) for w in weights]
-    dsplit = _fields(stack, dweights)
+    args = _arguments(call, x, h0, c0)
     dy = None if dresults[0] is None else _time_major(call, dresults[0])
-    dx: NDArray | None = None
-    for layer in reversed(range(len(stack.cells))):
-        cell = stack.cells[layer]
-        noise = array(tape.noises[layer - 1]) if layer > 0 and call.dropout else None
-        below = x if layer == 0 else array(tape.outputs[layer - 1])
-        below = below if noise is None else below * noise
-        dx = stack.empty(T, B, cell.input_size) if layer > 0 or wants_x else None
-        y = array(tape.outputs[layer])
-        for d in range(D):
-            k = layer * D + d
-            gates, cells = tape.gates[k], tape.cells[k]
-            record = Record(None if gates is None else array(gates), None if cells is None else array(cells))
-            engine.backward(
-                cell, engine.prepare_backward(cell, split[k]), call.steps(d), below, h[k], at(c, k),
-                direction_part(y, d, cell.output_size), record,
-                None if dy is None else direction_part(dy, d, cell.output_size), dh_n[k], at(dc_n, k), dx, dh[k],
-                at(dc, k), dsplit[k], d > 0,
-            )  # fmt: skip
-        dy = dx if noise is None or dx is None else dx * noise
-    dstate = state_to_caller(dh, dc, call.batched)
-    found = [None if dx is None else call.to_caller(dx), *(dstate if stack.has_c else (dstate, None)), *dweights]
-    return [None if a is None else torch.from_numpy(a) for a in found]
+    dh_n, dc_n = _states(stack, args.h0.shape[1], *dresults[1:])
+    dx, dh0, dc0, dweights = walk.backward(
+        stack, engine, args, _weights(call, weights), kept, dy, dh_n, dc_n, _dropout(call), wants_x
+    )
+    dstate = state_to_caller(dh0, dc0, call.batched)
+    found = [None if dx is None else call.to_caller(dx), *(dstate if stack.has_c else (dstate, None))]
+    return _tensors(found + [a for w in dweights for a in w if a is not None])
 
 
-def _results(y: NDArray, state: Any) -> tuple[Tensor, ...]:
+def _arguments(call: Call, x: Tensor, h0: Tensor | None, c0: Tensor | None) -> Arguments:
+    """The call's tensors as engines take them."""
+    packing, x_array = call.packing, _time_major(call, x)
+    h, c = _states(call.stack, call.rows(x_array), h0, c0)
+    lengths, order, starts = (None, None, None) if packing is None else (packing.lengths, packing.order, packing.starts)
+    return Arguments(x_array, h, c, lengths, order, None, call.batched, h0 is None, starts)
+
+
+def _results(call: Call, y: NDArray, h: NDArray, c: NDArray | None) -> tuple[Tensor, ...]:
     """y and the parts of a state as tensors."""
-    from_numpy = torch.from_numpy
-    if isinstance(state, tuple):
-        return from_numpy(y), from_numpy(state[0]), from_numpy(state[1])
-    return from_numpy(y), from_numpy(state)
+    state = state_to_caller(h, c, call.batched)
+    return tuple(map(torch.from_numpy, (call.to_caller(y), *(state if isinstance(state, tuple) else (state,)))))
 
 
 def _time_major(call: Call, t: Tensor) -> NDArray:
@@ -204,37 +170,47 @@ def _time_major(call: Call, t: Tensor) -> NDArray:
 
 def _states(stack: Stack, B: int, h: Tensor | None, c: Tensor | None = None) -> tuple[NDArray, NDArray | None]:
     """h (L*D, B, O) and, for an LSTM, c (L*D, B, H), contiguous; zeros for None."""
-    h_shape, c_shape = stack.state_shapes(B)
-    return _state(h, h_shape, stack.dtype), _state(c, c_shape, stack.dtype) if stack.has_c else None
+    shapes = stack.state_shapes(B)
+    return _state(h, shapes[0], stack.dtype), _state(c, shapes[1], stack.dtype) if stack.has_c else None
 
 
 def _state(t: Tensor | None, shape: tuple[int, ...], dtype: np.dtype) -> NDArray:
     return np.zeros(shape, dtype) if t is None else array(t.contiguous()).reshape(shape)
 
 
-def _split(stack: Stack, weights: Sequence[Tensor]) -> list[Weights]:
+def _weights(call: Call, flat: Sequence[Tensor]) -> list[Weights]:
     """The parameters of each layer and direction, contiguous."""
-    return _fields(stack, [array(w.contiguous()) for w in weights])
+    arrays, size = [array(w.contiguous()) for w in flat], len(call.fields)
+    return [Weights(**dict(zip(call.fields, arrays[k : k + size], strict=True))) for k in range(0, len(arrays), size)]
 
 
-def _fields(stack: Stack, flat: Sequence[NDArray]) -> list[Weights]:
-    """Flat weights, or their gradients, by layer and direction."""
-    bias, projected = stack.cells[0].bias, bool(stack.cells[0].proj_size)
-    size = 2 + 2 * bias + projected
-    found = []
-    for start in range(0, len(flat), size):
-        w = flat[start : start + size]
-        b_ih, b_hh = w[2:4] if bias else (None, None)
-        found.append(Weights(w[0], w[1], b_ih, b_hh, w[-1] if projected else None, None))
-    return found
+def _tensors(arrays: Sequence[NDArray | None]) -> list[Tensor | None]:
+    from_numpy = torch.from_numpy
+    return [None if a is None else from_numpy(a) for a in arrays]
 
 
 # ---- Dropout ------------------------------------------------------------------------------------------------------
 
 
-def _noise(call: Call, y: NDArray) -> Tensor:
-    """What dropout multiplies y by: PyTorch's own numbers, in the order in which its layers draw them."""
-    return torch.nn.functional.dropout(torch.from_numpy(np.ones(y.shape, y.dtype)), call.dropout)
+class _Dropout:
+    """Dropout between layers: PyTorch's own numbers, in the order in which its layers draw them."""
+
+    keeps = False
+
+    def __init__(self, probability: float) -> None:
+        self._probability = probability
+
+    def draw(self, y: NDArray) -> NDArray:
+        """The factors of y's values."""
+        return array(torch.nn.functional.dropout(torch.from_numpy(np.ones(y.shape, y.dtype)), self._probability))
+
+    def apply(self, a: NDArray, drawn: NDArray) -> NDArray:
+        """Multiply by them."""
+        return a * drawn
+
+
+def _dropout(call: Call) -> _Dropout | None:
+    return _Dropout(call.dropout) if call.dropout else None
 
 
 # ---- By PyTorch ---------------------------------------------------------------------------------------------------
@@ -263,17 +239,17 @@ def _run_pytorch(call: Call, tensors: Sequence[Any], noises: Sequence[Tensor]) -
     stack, packing, batched = call.stack, call.packing, call.batched
     x, h0, c0, *weights = tensors
     x = x if packing is not None else _swapped(stack, x) if batched else x.unsqueeze(1)
-    shapes = stack.state_shapes(x.shape[1] if packing is None else packing.B)[: 2 if stack.has_c else 1]
+    shapes = stack.state_shapes(x.shape[1] if packing is None else packing.B)
     states = [x.new_zeros(shape) if t is None else t.view(shape) for t, shape in zip((h0, c0), shapes, strict=False)]
-    cell, D, size = stack.cells[0], stack.directions, len(weights) // len(stack.cells)
-    function = getattr(torch._VF, cell.kind if cell.kind != "rnn" else f"rnn_{cell.nonlinearity}")
+    D, size = len(stack.directions), len(weights) // stack.num_layers
+    function = getattr(torch._VF, call.mode.lower())
     finals = []
-    for layer in range(len(stack.cells)):
+    for layer in range(stack.num_layers):
         x = x * noises[layer - 1].view_as(x) if layer > 0 and noises else x
         hx = [t[layer * D : (layer + 1) * D] for t in states]
         given = [x] if packing is None else [x, packing.batch_sizes]
         own = weights[layer * size : (layer + 1) * size]
-        options = [cell.bias, 1, 0.0, True, D == 2] + ([False] if packing is None else [])
+        options = [stack.cells[0].bias, 1, 0.0, True, D == 2] + ([False] if packing is None else [])
         x, *final = function(*given, hx if stack.has_c else hx[0], own, *options)
         finals.append(final)
     state = [torch.cat(parts) for parts in zip(*finals, strict=True)]

@@ -76,20 +76,19 @@ def value(name: str, *shape: Any, dtype: int = FLOAT) -> Any:
 
 def node_of(layer: Any, index: int, source: str, outputs: list[str], **options: Any) -> tuple[Any, list[Any]]:
     """A node for one layer of a fastrnn layer, and its initializers."""
-    cell = layer._stack.cells[index]
+    cell = layer.cell
     tensors = weights.to_onnx(layer)[index]
     names = {name: f"{outputs[0]}_{name}" for name in tensors}
     given = {"X": source, **names}
-    inputs = [given.get(name, "") for name in spec.INPUTS[cell.kind.upper()]]
+    inputs = [given.get(name, "") for name in spec.INPUTS[cell.onnx.operator]]
     while not inputs[-1]:
         inputs.pop()
     attrs: dict[str, Any] = {"hidden_size": cell.hidden_size}
     attrs["direction"] = "bidirectional" if layer.bidirectional else "forward"
-    if cell.kind == "gru":
-        attrs["linear_before_reset"] = int(cell.reset_after)
-    if cell.nonlinearity == "relu":
-        attrs["activations"] = ["Relu"] * layer._stack.directions
-    node = helper.make_node(cell.kind.upper(), inputs, outputs, **(attrs | options))
+    attrs |= {attribute: int(cell.options[option]) for option, attribute in cell.onnx.attributes.items()}
+    if cell.options.get("nonlinearity") == "relu":
+        attrs["activations"] = ["Relu"] * (1 + layer.bidirectional)
+    node = helper.make_node(cell.onnx.operator, inputs, outputs, **(attrs | options))
     return node, [numpy_helper.from_array(a, names[name]) for name, a in tensors.items()]
 
 

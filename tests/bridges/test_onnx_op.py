@@ -255,15 +255,14 @@ def test_gradients_of_relu_and_of_wider_layers(op_type: str, engine: str) -> Non
 def test_golden_files(path: Any, engine: str) -> None:
     golden = Golden(path)
     layer, arrays = golden.layer(), golden.arrays
-    cell = layer._stack.cells[0]
+    cell = layer.cell
     attrs: dict[str, Any] = {"direction": "bidirectional" if layer.bidirectional else "forward"}
-    if cell.kind == "gru":
-        attrs["linear_before_reset"] = int(cell.reset_after)
-    if cell.nonlinearity == "relu":
+    attrs |= {attribute: int(cell.options[option]) for option, attribute in cell.onnx.attributes.items()}
+    if cell.options.get("nonlinearity") == "relu":
         attrs["activations"] = ["Relu"] * (1 + layer.bidirectional)
     inputs = {"X": arrays["x"], **weights.to_onnx(layer)[0], "sequence_lens": golden.lengths}
     inputs |= {"initial_h": arrays["h0"], "initial_c": arrays.get("c0")}
-    if cell.kind != "lstm":
+    if not cell.has_c:
         del inputs["initial_c"]
     outputs = run_op(golden.config["cell"], inputs, attrs)
     y = outputs["Y"].transpose(0, 2, 1, 3)

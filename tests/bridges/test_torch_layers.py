@@ -16,7 +16,9 @@ from twins import CELLS, Trial, assert_close, parts, run, trials, twins  # noqa:
 
 import fastrnn  # noqa: E402
 import fastrnn.torch  # noqa: E402
-from fastrnn.cell import Cell, Record  # noqa: E402
+from fastrnn.engines import memory  # noqa: E402
+from fastrnn.engines.cell import Cell  # noqa: E402
+from fastrnn.engines.seam import Record  # noqa: E402
 from fastrnn.torch import openmp  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
@@ -100,16 +102,16 @@ def test_dropout_draws_as_pytorch_does(cell: str, form: str) -> None:
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_nobody_looks_past_a_rows_end(cell: str, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def poisoned(self: Any, T: int, B: int, zeroed: bool) -> Record:
+    def poisoned(cell: Cell, T: int, B: int, zeroed: bool) -> Record:
         assert not zeroed
-        parts = new_record(self, T, B, zeroed)
+        parts = new_record(cell, T, B, zeroed)
         for part in parts:
             if part is not None:
                 part.fill(np.nan)
         return parts
 
-    new_record = Cell.new_record
-    monkeypatch.setattr(Cell, "new_record", poisoned)
+    new_record = memory.new_record
+    monkeypatch.setattr(memory, "new_record", poisoned)
     own, fast = twins(cell, 3, 20, 2, bidirectional=True)
     x = torch.nn.utils.rnn.pack_padded_sequence(torch.randn(7, 5, 3), torch.tensor([7, 5, 2, 2, 1]))
     found = []
@@ -267,7 +269,7 @@ def test_saved_tensors_are_pytorchs_to_keep(pair: tuple[Any, Any, Any]) -> None:
 
 
 def test_threads_follow_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fastrnn.compiled import BlasEngine
+    from fastrnn.engines.compiled import BlasEngine
 
     seen: list[int] = []
 
@@ -278,7 +280,7 @@ def test_threads_follow_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return run
 
-    for name in ("forward", "forward_directions", "backward"):
+    for name in ("forward", "backward"):
         monkeypatch.setattr(BlasEngine, name, watched(getattr(BlasEngine, name)))
     before, ours = torch.get_num_threads(), fastrnn.get_num_threads()
     layer, x = fastrnn.torch.GRU(3, 4), torch.randn(2, 2, 3)

@@ -27,12 +27,7 @@ ROUND = {
 
 def hidden_options(layer: Any) -> dict[str, Any]:
     """Options that weights do not show."""
-    stack = layer._stack
-    values = {"batch_first": stack.batch_first}
-    values |= {"nonlinearity": stack.cells[0].nonlinearity} if isinstance(layer, RNN) else {}
-    if isinstance(layer, GRU):
-        values |= {"update_gate": stack.cells[0].update_gate, "reset_after": stack.cells[0].reset_after}
-    return values
+    return {"batch_first": layer.batch_first} | layer.cell.hidden_options
 
 
 def assert_same(actual: Any, expected: Any) -> None:
@@ -72,8 +67,7 @@ def one_bias(layer: Any) -> Any:
 
 @given(layers())
 def test_torch_and_back(layer: Any) -> None:
-    cell = layer._stack.cells[0]
-    if cell.peephole or not cell.reset_after:
+    if "PyTorch" in layer.cell.missing:
         with pytest.raises(ValueError, match="that PyTorch has, got"):
             weights.to_torch(layer)
         return
@@ -84,12 +78,11 @@ def test_torch_and_back(layer: Any) -> None:
 
 @given(layers(), st.booleans())
 def test_keras_and_back(layer: Any, flat: bool) -> None:
-    cell = layer._stack.cells[0]
-    if cell.proj_size or cell.peephole:
+    if "Keras" in layer.cell.missing:
         with pytest.raises(ValueError, match="that Keras has, got"):
             weights.to_keras(layer)
         return
-    if not (isinstance(layer, GRU) and cell.reset_after):
+    if not (isinstance(layer, GRU) and layer.cell.reset_after):
         one_bias(layer)
     lists = weights.to_keras(layer)
     flat = flat and layer.hidden_size != 2  # the next test
@@ -100,8 +93,8 @@ def test_keras_and_back(layer: Any, flat: bool) -> None:
 
 @given(layers())
 def test_onnx_and_back(layer: Any) -> None:
-    if layer._stack.cells[0].proj_size:
-        with pytest.raises(ValueError, match="that ONNX has, got a projection"):
+    if "ONNX" in layer.cell.missing:
+        with pytest.raises(ValueError, match="that ONNX has, got"):
             weights.to_onnx(layer)
         return
     nodes = weights.to_onnx(layer)
@@ -118,6 +111,28 @@ def test_files_and_back(tmp_path_factory: Any, layer: Any, suffix: str, prefix: 
     fastrnn.save(path, layer, prefix, {"more": "words"})
     assert serialization.load(path)[1]["more"] == "words"
     assert_same(fastrnn.load(path, prefix), layer)
+
+
+@pytest.mark.parametrize(
+    ("variant", "missing"),
+    [
+        ("rnn-relu", {}),
+        ("lstm", {}),
+        ("lstm-peephole", {"torch": "peepholes", "keras": "peepholes"}),
+        ("lstm-proj", {"keras": "a projection", "onnx": "a projection"}),
+        ("lstm-peephole-proj", {"torch": "peepholes", "keras": "peepholes", "onnx": "a projection"}),
+        ("gru-replace", {}),
+        ("gru-before", {"torch": "a GRU with reset_after=False"}),
+    ],
+)
+def test_what_other_frameworks_do_not_have(variant: str, missing: dict[str, str]) -> None:
+    for framework, (there, _) in ROUND.items():
+        layer = one_bias(build_layer(variant, 3, 4))
+        if framework in missing:
+            with pytest.raises(ValueError, match=f"has, got {missing[framework]}$"):
+                there(layer)
+        else:
+            there(layer)
 
 
 @pytest.mark.parametrize("framework", ROUND)

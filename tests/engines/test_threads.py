@@ -16,8 +16,8 @@ from running import in_threads, output_of
 from tolerances import assert_results_close
 
 import fastrnn
-from fastrnn import threads
 from fastrnn._core import native
+from fastrnn.engines import threads
 
 linux_only = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="reads /proc or sets affinity as Linux does"

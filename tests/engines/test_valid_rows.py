@@ -12,8 +12,9 @@ from tolerances import assert_close
 
 import fastrnn
 from fastrnn._core import native
-from fastrnn.cell import Record, Steps, Weights
-from fastrnn.validate import weights
+from fastrnn.arguments import weights
+from fastrnn.engines import memory
+from fastrnn.engines.seam import BackwardArgs, ForwardArgs, Record, Steps, Weights
 
 
 def run(cell: Any, w: Weights, steps: Steps, arrays: list[NDArray], first: NDArray | None) -> dict[str, Any]:
@@ -21,16 +22,16 @@ def run(cell: Any, w: Weights, steps: Steps, arrays: list[NDArray], first: NDArr
     engine, (x, dy, h0, c0, dh, dc) = fastrnn.engines.current(), arrays
     y, dx = np.full_like(dy, np.nan), np.full_like(x, np.nan) if first is None else first.copy()
     h_n, c_n, dh0, dc0 = (np.full_like(a, np.nan) for a in (h0, c0, h0, c0))
-    c = (c0, c_n, dc, dc0) if cell.kind == "lstm" else (None,) * 4
-    record = cell.new_record(*x.shape[:2], zeroed=True)
+    c = (c0, c_n, dc, dc0) if cell.has_c else (None,) * 4
+    record = memory.new_record(cell, *x.shape[:2], zeroed=True)
     dw = Weights._make(None if a is None else np.zeros_like(a) for a in w)
-    engine.forward(cell, engine.prepare(cell, w), steps, x, h0, c[0], y, h_n, c[1], record)
-    engine.backward(
-        cell, engine.prepare_backward(cell, w), steps, x, h0, c[0], y, record, dy, dh, c[2], dx, dh0, c[3], dw,
-        first is not None,
-    )  # fmt: skip
+    engine.forward([ForwardArgs(engine.prepare(cell, w), steps, x, h0, c[0], y, h_n, c[1], record)])
+    engine.backward(BackwardArgs(
+        engine.prepare(cell, w, backward=True), steps, x, y, h0, c[0], record, dy, dh, c[2], dx, first is not None, dh0,
+        c[3], dw,
+    ))  # fmt: skip
     found = {"y": y, "dx": dx, "h_n": h_n, "dh0": dh0, "record": record, **dw._asdict()}
-    return found | ({"c_n": c_n, "dc0": dc0} if cell.kind == "lstm" else {})
+    return found | ({"c_n": c_n, "dc0": dc0} if cell.has_c else {})
 
 
 @pytest.mark.parametrize("split", [None, "rows", "units"])
@@ -49,7 +50,7 @@ def test_valid_rows_alone_give_what_padded_ones_give(
     dtype: Any, seed: int,
 ) -> None:  # fmt: skip
     layer = build_layer(variant, *sizes, dtype=dtype)
-    cell, (w,) = layer._stack.cells[0], weights(layer._stack, layer.params)
+    cell, (w,) = layer.cell, weights(layer._stack, layer.params)
     rng = np.random.default_rng(seed)
     n = np.sort(np.array(lengths))[::-1].copy()
     T, B, O, H = n[0], len(n), cell.output_size, cell.hidden_size

@@ -15,8 +15,9 @@ from models import build_model
 from running import output_of, run_python
 
 import fastrnn
-from fastrnn import blas, nn, optim, serialization
+from fastrnn import nn, optim, serialization
 from fastrnn.data import Batches, Chunks, Dataset
+from fastrnn.engines import blas
 from fastrnn.train import Trainer, evaluate, own_threads_only
 
 RUN = """

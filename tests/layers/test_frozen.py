@@ -114,7 +114,7 @@ class TestStream:
     def test_starts_from_zeros(self, engine: str, build: Callable, batch_first: bool, rng: np.random.Generator) -> None:
         layer = build(3, 5, num_layers=2, batch_first=batch_first)
         stream = layer.freeze().stream(4)
-        for part, shape in zip(parts(stream.state), layer._stack.state_shapes(4), strict=False):
+        for part, shape in zip(parts(stream.state), layer.state_shapes(4), strict=False):
             assert part.shape == shape
         assert not any(part.any() for part in parts(stream.state))
         x = rng.standard_normal((4, 3), np.float32)
@@ -193,7 +193,7 @@ class TestStream:
         layer = build(3, 5, num_layers=2)
         x = rng.standard_normal((6, 2, 3), np.float32)
         plain, into = layer.freeze().stream(2), layer.freeze().stream(2)
-        out = np.full((2, layer._stack.output_size), np.nan, np.float32)
+        out = np.full((2, layer.output_size), np.nan, np.float32)
         for x_t in x:
             expected = plain.step(x_t)
             assert into.step(x_t, out=out) is out
@@ -272,7 +272,7 @@ class TestStream:
         layer = build(64, 128, num_layers=2)
         stream = layer.freeze().stream(batch_size)
         x = np.ones((batch_size, 64), np.float32)
-        out = np.empty((batch_size, layer._stack.output_size), np.float32)
+        out = np.empty((batch_size, layer.output_size), np.float32)
         for _ in range(3):
             stream.step(x, out=out)
         return stream, x, out

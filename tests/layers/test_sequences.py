@@ -241,7 +241,7 @@ class TestBackwardDirection:
         both, forward = build(3, 5, bidirectional=True), build(3, 5)
         for name in forward.params:
             forward.params[name] = both.params[f"{name}_reverse"]
-        width = forward._stack.output_size
+        width = forward.output_size
         call = random_call(both, 6, 4, rng)
         call.lengths = np.array([6, 0, 3, 1])
         actual = train(both, call)
@@ -268,7 +268,7 @@ class TestBackwardDirection:
         for name in forward.params:
             forward.params[name] = both.params[name]
         call = random_call(forward, 6, 4, rng, state=False)
-        assert_close(infer(both, call)["y"][:, :, : forward._stack.output_size], infer(forward, call)["y"])
+        assert_close(infer(both, call)["y"][:, :, : forward.output_size], infer(forward, call)["y"])
 
 
 class TestChunks:
@@ -336,7 +336,7 @@ class TestChunks:
         self, engine: str, build: Callable, chunk_bytes: int, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
     ) -> None:
         """A stack of unidirectional layers is run in chunks; wherever they end, lengths and resets hold."""
-        monkeypatch.setattr(fastrnn.frozen, "CHUNK_BYTES", chunk_bytes)
+        monkeypatch.setattr(fastrnn.run, "CHUNK_BYTES", chunk_bytes)
         layer = build(3, 5, num_layers=3)
         call = random_call(layer, 11, 4, rng, resets=True)
         call.lengths = np.array([11, 0, 3, 7])

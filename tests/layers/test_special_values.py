@@ -45,7 +45,7 @@ def test_it_stays_in_its_row(engine: str, variant: str, size: tuple, options: di
     call = random_call(layer, 4, B, np.random.default_rng(3))
     expected = train(layer, call)
     for row in (0, 3, B - 1):
-        for where in ("x", "h", "c", "dy", "dh", "dc") if layer._stack.has_c else ("x", "h", "dy", "dh"):
+        for where in ("x", "h", "c", "dy", "dh", "dc") if layer.cell.has_c else ("x", "h", "dy", "dh"):
             struck = call.map(np.copy)
             target = {
                 "x": struck.x, "dy": struck.dy, "h": parts(struck.state)[0], "c": parts(struck.state)[-1],
@@ -71,7 +71,7 @@ def test_nan_reaches_all_that_depends_on_it(engine: str, variant: str, size: tup
             assert np.isfinite(y[:step, 1]).all()
             assert np.isnan(y[step:, 1]).all()
             assert np.isfinite(y[:, [0, 2]]).all()
-    if layer._stack.has_c:
+    if layer.cell.has_c:
         call.state[1][0, 1, 1] = np.nan
         y = infer(layer, call)["y"]
         assert np.isnan(y[0, 1]).any()  # its own unit
@@ -180,7 +180,7 @@ def test_the_callers_floating_point_flags_are_as_before(
     layer = build(17, 83)
     call = random_call(layer, 5, 16, np.random.default_rng(3), lengths=True)
     frozen = layer.freeze()
-    stream, out = frozen.stream(16), np.empty((16, layer._stack.output_size), np.float32)
+    stream, out = frozen.stream(16), np.empty((16, layer.output_size), np.float32)
     tape = layer.forward(call.x)[2]
     wrong = np.zeros((16, 18), np.float32)
     calls: list[Callable] = [

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import bench, blas, engines
+from fastrnn import bench, engines
 from fastrnn.bench import CASES, EngineContender, Outcome, Result, Task, Verification, contenders, reports
 from fastrnn.bench.verification import scaled_error, verified_task
-from fastrnn.compiled import BlasEngine
+from fastrnn.engines import blas
+from fastrnn.engines.compiled import BlasEngine
 
 pytestmark = pytest.mark.usefixtures("small_cases")
 
@@ -26,30 +27,26 @@ class Wrong(BlasEngine):
     name = "wrong"
     mistake = ""
 
-    def forward(self, cell, weights, steps, x, h0, c0, y, h_n, c_n, record):
-        super().forward(cell, weights, steps, x, h0, c0, y, h_n, c_n, record)
-        if self.mistake == "y":
-            y[-1, -1, -1] += 1e-3
-        if self.mistake == "nan":
-            y[0, 0, 0] = np.nan
+    def forward(self, runs):
+        super().forward(runs)
+        for run in runs:
+            if self.mistake == "y":
+                run.y[-1, -1, -1] += 1e-3
+            if self.mistake == "nan":
+                run.y[0, 0, 0] = np.nan
 
-    def forward_directions(self, calls):
-        for call in calls:
-            self.forward(*call)
-
-    def backward(self, cell, weights, *args):
-        super().backward(cell, weights, *args)
+    def backward(self, run):
+        super().backward(run)
         if self.mistake == "grad":
-            *_, dweights, _ = args
-            dweights.weight_hh[...] *= 1.001
+            run.dweights.weight_hh[...] *= 1.001
 
-    def stepper(self, cells, weights, h, c):
+    def stepper(self, prepared, h, c):
         def step(x, out):
             advance(x, out)
             if self.mistake == "y":
                 h[...] = 0
 
-        advance = super().stepper(cells, weights, h, c)
+        advance = super().stepper(prepared, h, c)
         return step
 
 

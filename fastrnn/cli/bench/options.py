@@ -13,7 +13,7 @@ import click
 
 from fastrnn.bench import PLOT_SUFFIXES
 from fastrnn.cli.errors import Failure
-from fastrnn.threads import MAX_THREADS
+from fastrnn.engines.threads import MAX_THREADS
 
 __all__ = ["check_plot", "check_writable", "interpreters", "one_of", "thread_counts"]
 

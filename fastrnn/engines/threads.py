@@ -27,7 +27,7 @@ def set_num_threads(n: int) -> None:
     Parameters
     ----------
     n : int
-        1 to 1,024. More than the machine has is allowed, and slow.
+        1 to `MAX_THREADS`, which is 1,024. More than the machine has is allowed, and slow.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def num_threads(n: int) -> Iterator[None]:
     Parameters
     ----------
     n : int
-        1 to 1,024.
+        1 to `MAX_THREADS`.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def num_threads(n: int) -> Iterator[None]:
         native.set_own_threads(before)
 
 
-MAX_THREADS = 1024  # far beyond what helps, and small enough that a team's bookkeeping cannot overflow
+MAX_THREADS = native.MOST_THREADS
 
 
 def _checked(name: str, n: int) -> int:

@@ -10,12 +10,13 @@ A step sees only the rows that are valid at that step, so shapes here are (rows,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn.cell import Cell, Record, Steps, Weights
+from fastrnn.engines.cell import Cell, GRUCell, LSTMCell, RNNCell
+from fastrnn.engines.seam import BackwardArgs, ForwardArgs, Steps, Weights
 
 __all__ = ["ReferenceEngine"]
 
@@ -31,13 +32,13 @@ def affine(x: NDArray, weight: NDArray, bias: NDArray | None) -> NDArray:
 # ---- RNN: h_t = act(W x_t + b_ih + U h_{t-1} + b_hh) --------------------------------------------------------------
 
 
-def rnn_step(cell: Cell, w: Weights, x: NDArray, h: NDArray, c: None) -> tuple[NDArray, None, tuple]:
+def rnn_step(cell: RNNCell, w: Weights, x: NDArray, h: NDArray, c: None) -> tuple[NDArray, None, tuple]:
     a = affine(x, w.weight_ih, w.bias_ih) + affine(h, w.weight_hh, w.bias_hh)
     return (np.tanh(a) if cell.nonlinearity == "tanh" else np.where(a < 0, 0, a).astype(a.dtype)), None, ()
 
 
 def rnn_step_backward(
-    cell: Cell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: None, gates: None, h: NDArray, c: None,
+    cell: RNNCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: None, gates: None, h: NDArray, c: None,
     dh: NDArray, dc: None,
 ) -> tuple[NDArray, NDArray, None]:  # fmt: skip
     da = dh * (1 - h * h) if cell.nonlinearity == "tanh" else np.where(h > 0, dh, 0)
@@ -48,7 +49,7 @@ def rnn_step_backward(
 # ---- LSTM: c_t = f*c_{t-1} + i*g, h_t = o*tanh(c_t), projected to W_hr h_t ------------------------------------------
 
 
-def lstm_step(cell: Cell, w: Weights, x: NDArray, h: NDArray, c: NDArray) -> tuple[NDArray, NDArray, tuple]:
+def lstm_step(cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray) -> tuple[NDArray, NDArray, tuple]:
     a_i, a_f, a_g, a_o = np.split(affine(x, w.weight_ih, w.bias_ih) + affine(h, w.weight_hh, w.bias_hh), 4, axis=1)
     if w.peephole is not None:
         a_i = a_i + w.peephole[0] * c
@@ -64,7 +65,7 @@ def lstm_step(cell: Cell, w: Weights, x: NDArray, h: NDArray, c: NDArray) -> tup
 
 
 def lstm_step_backward(
-    cell: Cell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: NDArray, gates: NDArray, h: NDArray,
+    cell: LSTMCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: NDArray, gates: NDArray, h: NDArray,
     c: NDArray, dh: NDArray, dc: NDArray,
 ) -> tuple[NDArray, NDArray, NDArray]:  # fmt: skip
     i, f, g, o = np.moveaxis(gates, 1, 0)
@@ -94,7 +95,7 @@ def lstm_step_backward(
 # ---- GRU: h_t = (1 - z)*n + z*h_{t-1} ("keep") or z*n + (1 - z)*h_{t-1} ("replace") ---------------------------------
 
 
-def gru_step(cell: Cell, w: Weights, x: NDArray, h: NDArray, c: None) -> tuple[NDArray, None, tuple]:
+def gru_step(cell: GRUCell, w: Weights, x: NDArray, h: NDArray, c: None) -> tuple[NDArray, None, tuple]:
     H = cell.hidden_size
     x_r, x_z, x_n = np.split(affine(x, w.weight_ih, w.bias_ih), 3, axis=1)
     bias_rz, bias_n = (None, None) if w.bias_hh is None else (w.bias_hh[: 2 * H], w.bias_hh[2 * H :])
@@ -113,8 +114,8 @@ def gru_step(cell: Cell, w: Weights, x: NDArray, h: NDArray, c: None) -> tuple[N
 
 
 def gru_step_backward(
-    cell: Cell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: None, gates: NDArray, h: NDArray, c: None,
-    dh: NDArray, dc: None,
+    cell: GRUCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: None, gates: NDArray, h: NDArray,
+    c: None, dh: NDArray, dc: None,
 ) -> tuple[NDArray, NDArray, None]:  # fmt: skip
     H = cell.hidden_size
     r, z, n = np.moveaxis(gates, 1, 0)[:3]
@@ -180,94 +181,99 @@ def walk(x: NDArray, steps: Steps) -> Iterator[tuple[int, Any, Any]]:
         yield t, rows, cut
 
 
+class Prepared(NamedTuple):
+    """A cell and its weights: there is nothing to prepare."""
+
+    cell: Cell
+    weights: Weights
+
+
 class ReferenceEngine:
     """Runs any cell in NumPy, in the dtype of the cell."""
 
     name = "reference"
 
-    def prepare(self, cell: Cell, weights: Weights) -> Weights:
-        return weights
+    def prepare(self, cell: Cell, weights: Weights, backward: bool = False) -> Prepared:
+        """See `fastrnn.engines.Engine.prepare`."""
+        return Prepared(cell, weights)
 
-    prepare_backward = prepare
-
-    def forward(
-        self, cell: Cell, weights: Weights, steps: Steps, x: NDArray, h0: NDArray, c0: NDArray | None, y: NDArray,
-        h_n: NDArray, c_n: NDArray | None, record: Record | None,
-    ) -> None:  # fmt: skip
+    def forward(self, runs: list[ForwardArgs]) -> None:
         """See `fastrnn.engines.Engine.forward`."""
-        step = STEP[cell.kind]
-        h, c = h0.copy(), None if c0 is None else c0.copy()
-        if steps.lengths is not None:
-            y[...] = 0
-        with np.errstate(all="ignore"):  # infinities and NaN travel as IEEE says, silently
-            for t, rows, cut in walk(x, steps):
-                here = place(t, rows, steps)
-                h_prev, c_prev = zeroed(h[rows], cut), None if c is None else zeroed(c[rows], cut)
-                h[rows], c_t, gates = step(cell, weights, x[here], h_prev, c_prev)
-                y[here] = h[rows]
-                if c is not None:
-                    c[rows] = c_t
-                if record is not None:
-                    for k, gate in enumerate(gates):
-                        record.gates[here[0], here[1], k] = gate  # type: ignore[index]
-                    if record.cells is not None:
-                        record.cells[here] = c_t
-        h_n[...] = h
-        if c_n is not None:
-            c_n[...] = c
+        for run in runs:
+            forward(run)
 
-    def forward_directions(self, calls: list[tuple[Any, ...]]) -> None:
-        """See `fastrnn.engines.Engine.forward_directions`."""
-        for call in calls:
-            self.forward(*call)
+    def backward(self, run: BackwardArgs) -> None:
+        """See `fastrnn.engines.Engine.backward`."""
+        backward(run)
 
-    def stepper(
-        self, cells: tuple[Cell, ...], weights: list[Weights], h: NDArray, c: NDArray | None
-    ) -> Callable[[NDArray, NDArray], None]:
+    def stepper(self, prepared: list[Prepared], h: NDArray, c: NDArray | None) -> Callable[[NDArray, NDArray], None]:
         """See `fastrnn.engines.Engine.stepper`."""
 
         def step(x: NDArray, out: NDArray) -> None:
-            for layer, cell in enumerate(cells):
-                c_l = None if c is None else c[layer]
-                y = np.empty((1, *h[layer].shape), cell.dtype)
-                self.forward(cell, weights[layer], Steps(), x[None], h[layer], c_l, y, h[layer], c_l, None)
+            for layer, part in enumerate(prepared):
+                h_l, c_l = h[layer], None if c is None else c[layer]
+                y = np.empty((1, *h_l.shape), h.dtype)
+                forward(ForwardArgs(part, Steps(), x[None], h_l, c_l, y, h_l, c_l, None))
                 x = y[0]
             out[...] = x
 
         return step
 
-    def backward(
-        self, cell: Cell, weights: Weights, steps: Steps, x: NDArray, h0: NDArray, c0: NDArray | None, y: NDArray,
-        record: Record, dy: NDArray | None, dh_n: NDArray, dc_n: NDArray | None, dx: NDArray | None, dh0: NDArray,
-        dc0: NDArray | None, dweights: Weights, adds_to_dx: bool,
-    ) -> None:  # fmt: skip
-        """See `fastrnn.engines.Engine.backward`."""
-        step_backward = STEP_BACKWARD[cell.kind]
-        dh, dc = dh_n.copy(), None if dc_n is None else dc_n.copy()
-        if dx is not None and not adds_to_dx:
-            dx[...] = 0
-        with np.errstate(all="ignore"):
-            visits = list(walk(x, steps))
-            for t, rows, cut in reversed(visits):
-                here = place(t, rows, steps)
-                h_prev = zeroed(previous(y, h0, t, rows, steps), cut)
-                c_prev = c_t = None
-                if record.cells is not None and c0 is not None:
-                    c_prev, c_t = zeroed(previous(record.cells, c0, t, rows, steps), cut), record.cells[here]
-                gates = None if record.gates is None else record.gates[here]
-                dh_t = dh[rows] if dy is None else dh[rows] + dy[here]
-                dc_t = None if dc is None else dc[rows]
-                dx_t, dh_prev, dc_prev = step_backward(
-                    cell, weights, dweights, x[here], h_prev, c_prev, gates, y[here], c_t, dh_t, dc_t
-                )
-                if dx is not None:
-                    dx[here] += dx_t
-                dh[rows] = zeroed(dh_prev, cut)  # nothing flows back through a reset
-                if dc is not None:
-                    dc[rows] = zeroed(dc_prev, cut)
-        dh0[...] = dh
-        if dc0 is not None:
-            dc0[...] = dc
+
+def forward(run: ForwardArgs) -> None:
+    """Run one direction; past a row's end its state waits."""
+    (cell, weights), steps, x, h0, c0, y, h_n, c_n, record = run
+    step = STEP[cell.kind]
+    h, c = h0.copy(), None if c0 is None else c0.copy()
+    if steps.lengths is not None:
+        y[...] = 0
+    with np.errstate(all="ignore"):  # infinities and NaN travel as IEEE says, silently
+        for t, rows, cut in walk(x, steps):
+            here = place(t, rows, steps)
+            h_prev, c_prev = zeroed(h[rows], cut), None if c is None else zeroed(c[rows], cut)
+            h[rows], c_t, gates = step(cell, weights, x[here], h_prev, c_prev)
+            y[here] = h[rows]
+            if c is not None:
+                c[rows] = c_t
+            if record is not None:
+                for k, gate in enumerate(gates):
+                    record.gates[here[0], here[1], k] = gate  # type: ignore[index]
+                if record.cells is not None:
+                    record.cells[here] = c_t
+    h_n[...] = h
+    if c_n is not None:
+        c_n[...] = c
+
+
+def backward(run: BackwardArgs) -> None:
+    """Differentiate one direction's run, step by step in the order opposite to its own."""
+    (cell, weights), steps, x, y, h0, c0, record, dy, dh_n, dc_n, dx, adds_to_dx, dh0, dc0, dweights = run
+    step_backward = STEP_BACKWARD[cell.kind]
+    dh, dc = dh_n.copy(), None if dc_n is None else dc_n.copy()
+    if dx is not None and not adds_to_dx:
+        dx[...] = 0
+    with np.errstate(all="ignore"):
+        visits = list(walk(x, steps))
+        for t, rows, cut in reversed(visits):
+            here = place(t, rows, steps)
+            h_prev = zeroed(previous(y, h0, t, rows, steps), cut)
+            c_prev = c_t = None
+            if record.cells is not None and c0 is not None:
+                c_prev, c_t = zeroed(previous(record.cells, c0, t, rows, steps), cut), record.cells[here]
+            gates = None if record.gates is None else record.gates[here]
+            dh_t = dh[rows] if dy is None else dh[rows] + dy[here]
+            dc_t = None if dc is None else dc[rows]
+            dx_t, dh_prev, dc_prev = step_backward(
+                cell, weights, dweights, x[here], h_prev, c_prev, gates, y[here], c_t, dh_t, dc_t
+            )
+            if dx is not None:
+                dx[here] += dx_t
+            dh[rows] = zeroed(dh_prev, cut)  # nothing flows back through a reset
+            if dc is not None:
+                dc[rows] = zeroed(dc_prev, cut)
+    dh0[...] = dh
+    if dc0 is not None:
+        dc0[...] = dc
 
 
 def zeroed(a: NDArray, cut: NDArray | None) -> NDArray:

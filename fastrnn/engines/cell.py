@@ -1,0 +1,275 @@
+"""The cells: each is described here once, and computed in `reference.py` and in csrc/.
+
+A cell is what one direction of one layer computes. Its description says which gates, parameters and options it has,
+what a tape keeps of it, and what other frameworks call it; everything that depends on the cell reads it from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from fastrnn.engines.seam import Record
+
+__all__ = ["CELLS", "Cell", "GRUCell", "KerasNames", "LSTMCell", "ONNXNames", "RNNCell", "TorchNames"]
+
+Options = dict[str, Any]
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+# In these, gates have our letters: what Keras and ONNX call c (LSTM) and h (GRU) is g and n here.
+
+
+class TorchNames(NamedTuple):
+    """What PyTorch calls a cell."""
+
+    gates: str  # in the order of the weights' rows
+    modes: dict[str, Options]  # `mode` of a module -> the cell's options
+
+
+class KerasNames(NamedTuple):
+    """What Keras calls a cell."""
+
+    gates: str  # in the order of the weights' columns
+    two_biases: str = ""  # the option with which Keras has two biases, the input's and the state's, instead of one
+
+
+class ONNXNames(NamedTuple):
+    """What ONNX calls a cell."""
+
+    operator: str
+    gates: str  # in the order of the weights' rows
+    activations: dict[tuple[str, ...], Options]  # of a direction -> the cell's options
+    attributes: dict[str, str] = {}  # noqa: RUF012  # option -> the attribute that is 1 where the option is True
+    peepholes: str = ""  # in the order of P
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One recurrent cell with its sizes and options. Equations: docs/math.md.
+
+    What a subclass adds as fields are its options, with the defaults of its layer's constructor.
+    """
+
+    input_size: int
+    hidden_size: int
+    dtype: np.dtype
+    bias: bool = True
+
+    kind: ClassVar[str]
+    has_c: ClassVar[bool] = False  # whether the state is (h, c)
+    sigmoids: ClassVar[str] = ""  # the gates whose values lie between 0 and 1
+    panels: ClassVar[dict[str, str]]  # what is drawn of it -> what that says
+    torch: ClassVar[TorchNames]
+    keras: ClassVar[KerasNames]
+    onnx: ClassVar[ONNXNames]
+
+    # ---- What it computes ------------------------------------------------------------------------------------------
+
+    @property
+    def gates(self) -> str:
+        """Names of the G gates, a letter each, in the order of the weights' rows."""
+        raise NotImplementedError
+
+    @property
+    def native(self) -> str:
+        """The name of the cell in C."""
+        raise NotImplementedError
+
+    @property
+    def replaces(self) -> bool:
+        """Whether an update gate z weighs the new state instead of the old one."""
+        return False
+
+    @property
+    def output_size(self) -> int:
+        """O: size of h_t."""
+        return self.hidden_size
+
+    # ---- What a tape keeps -----------------------------------------------------------------------------------------
+
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        """Names of the K values that a tape keeps for each step, row and unit, besides y and c."""
+        return ()
+
+    def views(self, record: Record, y: NDArray) -> dict[str, NDArray]:
+        """What a tape shows, (T, B, H) by name. Of a cell that needs no record that is its output."""
+        views = {}
+        if record.gates is not None:
+            views = {name: record.gates[:, :, k] for k, name in enumerate(self.recorded)}
+        if record.cells is not None:
+            views["c"] = record.cells[:]
+        return views or {"h": y}
+
+    # ---- Options and parameters ------------------------------------------------------------------------------------
+
+    @classmethod
+    def defaults(cls) -> Options:
+        """The options of this kind of cell, at their defaults."""
+        return {field.name: field.default for field in fields(cls)[len(fields(Cell)) :]}
+
+    @property
+    def options(self) -> Options:
+        """The values of the options."""
+        return {name: getattr(self, name) for name in self.defaults()}
+
+    @property
+    def hidden_options(self) -> Options:
+        """The values of those options that the shapes of parameters do not show, or not always."""
+        first, *others = self.structures({})
+        shown = [name for name in first if all(other[name] == first[name] for other in others)]
+        return {name: value for name, value in self.options.items() if name not in shown}
+
+    @classmethod
+    def structures(cls, shapes: Shapes) -> list[Options]:
+        """Return each way to read the options on which the shapes of parameters depend off these shapes.
+
+        A way is a value for each of these options. That the cell then has parameters of these shapes is not said.
+        """
+        return [{}]
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Parameter name (without layer and direction) -> shape, in the order of `seam.Weights`."""
+        rows = len(self.gates) * self.hidden_size
+        shapes: dict[str, tuple[int, ...]] = {
+            "weight_ih": (rows, self.input_size),
+            "weight_hh": (rows, self.output_size),
+        }
+        if self.bias:
+            shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
+        return shapes
+
+    @property
+    def peepholes(self) -> str:
+        """The gates that see c, in the order of the peepholes' rows."""
+        return ""
+
+    # ---- Elsewhere -------------------------------------------------------------------------------------------------
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """Framework -> what of this cell it does not have; nothing for a framework that has all."""
+        return {}
+
+
+@dataclass(frozen=True)
+class RNNCell(Cell):
+    """The vanilla (Elman) cell."""
+
+    nonlinearity: str = "tanh"  # or "relu"
+
+    kind = "rnn"
+    panels = {"h": "state: h"}  # noqa: RUF012
+    torch = TorchNames("h", {"RNN_TANH": {"nonlinearity": "tanh"}, "RNN_RELU": {"nonlinearity": "relu"}})
+    keras = KerasNames("h")
+    onnx = ONNXNames("RNN", "h", {("Tanh",): {"nonlinearity": "tanh"}, ("Relu",): {"nonlinearity": "relu"}})
+
+    @property
+    def gates(self) -> str:
+        return "h"
+
+    @property
+    def native(self) -> str:
+        return f"rnn_{self.nonlinearity}"
+
+
+@dataclass(frozen=True)
+class LSTMCell(Cell):
+    """Long short-term memory."""
+
+    proj_size: int = 0  # P > 0: h_t is projected to P values
+    peephole: bool = False  # gates see c
+
+    kind = "lstm"
+    has_c = True
+    sigmoids = "ifo"
+    panels = {"f": "kept: f", "i": "written: i", "o": "shown: o", "c": "cell: c"}  # noqa: RUF012
+    torch = TorchNames("ifgo", {"LSTM": {}})
+    keras = KerasNames("ifgo")
+    onnx = ONNXNames("LSTM", "iofg", {("Sigmoid", "Tanh", "Tanh"): {}}, peepholes="iof")
+
+    @property
+    def gates(self) -> str:
+        return "ifgo"
+
+    @property
+    def native(self) -> str:
+        return "lstm"
+
+    @property
+    def output_size(self) -> int:
+        return self.proj_size or self.hidden_size
+
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        return ("i", "f", "g", "o")
+
+    @property
+    def peepholes(self) -> str:
+        return "ifo"  # i and f see c_{t-1}, o sees c_t
+
+    @classmethod
+    def structures(cls, shapes: Shapes) -> list[Options]:
+        projected = "weight_hr" in shapes
+        return [{"proj_size": shapes["weight_hr"][0] if projected else 0, "peephole": "peephole" in shapes}]
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        shapes = super().shapes()
+        if self.proj_size:
+            shapes["weight_hr"] = (self.proj_size, self.hidden_size)
+        if self.peephole:
+            shapes["peephole"] = (len(self.peepholes), self.hidden_size)
+        return shapes
+
+    @property
+    def missing(self) -> dict[str, str]:
+        missing: dict[str, str] = {}
+        if self.proj_size:
+            missing |= {"Keras": "a projection", "ONNX": "a projection"}
+        if self.peephole:
+            missing |= {"PyTorch": "peepholes", "Keras": "peepholes"}
+        return missing
+
+
+@dataclass(frozen=True)
+class GRUCell(Cell):
+    """The gated recurrent unit."""
+
+    reset_after: bool = True  # whether the reset gate is applied after U_n h, or to h itself
+    update_gate: str = "keep"  # z weighs the old state; or "replace": the new one
+
+    kind = "gru"
+    sigmoids = "rz"
+    panels = {"z": "update: z", "r": "reset: r", "n": "candidate: n"}  # noqa: RUF012
+    torch = TorchNames("rzn", {"GRU": {}})
+    keras = KerasNames("zrn", two_biases="reset_after")
+    onnx = ONNXNames("GRU", "zrn", {("Sigmoid", "Tanh"): {}}, {"reset_after": "linear_before_reset"})
+
+    @property
+    def gates(self) -> str:
+        return "rzn"
+
+    @property
+    def native(self) -> str:
+        return "gru_after" if self.reset_after else "gru_before"
+
+    @property
+    def replaces(self) -> bool:
+        return self.update_gate == "replace"
+
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        return ("r", "z", "n", "hn") if self.reset_after else ("r", "z", "n")  # hn is U_n h + b_hn
+
+    @property
+    def missing(self) -> dict[str, str]:
+        return {} if self.reset_after else {"PyTorch": "a GRU with reset_after=False"}
+
+
+CELLS: dict[str, type[Cell]] = {cell.kind: cell for cell in (RNNCell, LSTMCell, GRUCell)}

@@ -1,0 +1,48 @@
+"""The compiled engines: one C driver (csrc/), whose products are BLAS's or, with packed weights, our own."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrnn._core import native
+from fastrnn.engines import blas
+from fastrnn.engines.cell import Cell
+from fastrnn.engines.seam import BackwardArgs, ForwardArgs, Weights
+
+__all__ = ["BlasEngine", "PackedEngine"]
+
+assert blas.integer_bytes  # BLAS is there before the engines that use it
+
+
+class BlasEngine:
+    """Products by SciPy's BLAS: every CPU, every compiler."""
+
+    name = "blas"
+
+    def prepare(self, cell: Cell, weights: Weights, backward: bool = False) -> native.NativeCell:
+        """See `fastrnn.engines.Engine.prepare`."""
+        return native.NativeCell(cell, weights)
+
+    def forward(self, runs: list[ForwardArgs]) -> None:
+        """See `fastrnn.engines.Engine.forward`."""
+        native.forward(runs)
+
+    def backward(self, run: BackwardArgs) -> None:
+        """See `fastrnn.engines.Engine.backward`."""
+        native.backward(run)
+
+    def stepper(self, prepared: list[native.NativeCell], h: NDArray, c: NDArray | None) -> native.NativeStepper:
+        """See `fastrnn.engines.Engine.stepper`."""
+        between = [np.empty_like(h[0]) for _ in prepared[:-1]]
+        return native.NativeStepper(prepared, between, h, c)
+
+
+class PackedEngine(BlasEngine):
+    """Products by our own vector kernels, with weights packed for them."""
+
+    name = "packed"
+
+    def prepare(self, cell: Cell, weights: Weights, backward: bool = False) -> native.NativeCell:
+        """See `fastrnn.engines.Engine.prepare`."""
+        return native.NativeCell(cell, weights, "backward" if backward else "forward")

@@ -1,0 +1,111 @@
+"""The seam between layers and engines: what an engine is, and the arguments that it takes.
+
+A layer is a loop over layers and directions (`fastrnn.run`), and each of those is one *cell sequence*, run forwards or
+differentiated by an engine. Everything above the seam knows nothing of how; everything below knows nothing of layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrnn.engines.cell import Cell
+
+__all__ = ["BackwardArgs", "Engine", "ForwardArgs", "Record", "Stepper", "Steps", "Weights"]
+
+
+class Weights(NamedTuple):
+    """The parameters of one direction of one layer, or their gradients; None where the cell has none."""
+
+    weight_ih: NDArray  # (G*H, I)  acts on x_t
+    weight_hh: NDArray  # (G*H, O)  acts on h_{t-1}; O is P if projected, else H
+    bias_ih: NDArray | None = None  # (G*H,)
+    bias_hh: NDArray | None = None  # (G*H,)
+    weight_hr: NDArray | None = None  # (P, H)    projection
+    peephole: NDArray | None = None  # (len(cell.peepholes), H)
+
+
+class Steps(NamedTuple):
+    """Which steps of which rows are run, in which order."""
+
+    lengths: NDArray[np.int64] | None = None  # (B,), each in 0..T
+    order: NDArray[np.int64] | None = None  # (B,), the rows by falling length; None exactly if lengths is
+    resets: NDArray[np.uint8] | None = None  # (T, B), nonzero: zero the state at the boundary between t-1 and t
+    reverse: bool = False  # from each row's last valid step to its first
+    starts: NDArray[np.int64] | None = None  # (T,); the series, and a record, then hold valid rows only: see `Engine`
+
+
+class Record(NamedTuple):
+    """What backward needs of a forward run besides x and y; zero past a row's end."""
+
+    gates: NDArray | None  # (T, B, K, H), K values a unit: `Cell.recorded`
+    cells: NDArray | None  # (T, B, H), c_t of a cell that has one
+
+
+class ForwardArgs(NamedTuple):
+    """One direction's run forwards."""
+
+    prepared: Any  # in   from `Engine.prepare`
+    steps: Steps  # in
+    x: NDArray  # in   (T, B, I)
+    h0: NDArray  # in   (B, O)
+    c0: NDArray | None  # in   (B, H); None exactly if the cell has no c
+    y: NDArray  # out  (T, B, O), zero past a row's end
+    h_n: NDArray  # out  (B, O); may be h0 itself
+    c_n: NDArray | None  # out  (B, H); may be c0 itself
+    record: Record | None  # out  the valid steps; None: nothing is recorded
+
+
+class BackwardArgs(NamedTuple):
+    """The gradients of one direction's run."""
+
+    prepared: Any  # in   from `Engine.prepare`, for backward
+    steps: Steps  # in
+    x: NDArray  # in   (T, B, I), as given to the forward run; likewise y, h0, c0 and record
+    y: NDArray  # in   (T, B, O)
+    h0: NDArray  # in   (B, O)
+    c0: NDArray | None  # in   (B, H)
+    record: Record  # in
+    dy: NDArray | None  # in   (T, B, O); None: zeros
+    dh_n: NDArray  # in   (B, O)
+    dc_n: NDArray | None  # in   (B, H)
+    dx: NDArray | None  # out  (T, B, I), zero past a row's end; None: not wanted
+    adds_to_dx: bool  # in   whether dx is added to
+    dh0: NDArray  # out  (B, O)
+    dc0: NDArray | None  # out  (B, H)
+    dweights: Weights  # added to
+
+
+class Engine(Protocol):
+    """Runs one cell over one batch of sequences.
+
+    All arrays have the cell's dtype. `x`, `y`, `dy` and `dx` are time-major views whose last axis is contiguous and
+    whose other strides are free; all others are C-contiguous. Outputs do not overlap inputs.
+
+    Where steps have `starts`, lengths fall, and these views and a record hold the valid rows only, one step after
+    another: (rows, 1, .), of which step t has those from starts[t] on.
+    """
+
+    name: str
+
+    def prepare(self, cell: Cell, weights: Weights, backward: bool = False) -> Any:
+        """Return a cell and its weights in the form that `forward` and `stepper`, or `backward`, want (packed, say)."""
+
+    def forward(self, runs: list[ForwardArgs]) -> None:
+        """Run the one or two directions of a layer, at once where there are threads for it."""
+
+    def backward(self, run: BackwardArgs) -> None:
+        """Differentiate a run of `forward`."""
+
+    def stepper(self, prepared: list[Any], h: NDArray, c: NDArray | None) -> Stepper:
+        """Return a function that advances a stack of unidirectional cells by one step.
+
+        It reads and updates h (L, B, O) and c (L, B, H) in place.
+        """
+
+
+Stepper: TypeAlias = Callable[[NDArray, NDArray], None]
+"""(x, out): reads x (B, I) and writes out (B, O), both C-contiguous."""

@@ -1,0 +1,117 @@
+"""Weights of ONNX's recurrent operators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrnn import validate
+from fastrnn.engines.cell import Cell
+from fastrnn.weights.conventions import ONNX
+from fastrnn.weights.parts import Layer, Part, build, exported, read_as, regate
+
+__all__ = ["from_onnx", "join", "split", "to_onnx"]
+
+
+def from_onnx(
+    tensors: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, reset_after: bool | None = None, dtype: Any = None,
+    **options: Any,
+) -> Layer:  # fmt: skip
+    """Build a layer from the tensors of ONNX RNN, GRU or LSTM nodes.
+
+    Parameters
+    ----------
+    tensors : mapping of str to array_like, or sequence of mappings
+        W (D, G*H, I), R (D, G*H, H) and, optionally, B (D, 2*G*H) and P (D, 3*H); of several nodes, the lowest first.
+        Other names are errors. With D = 1 the layer runs forwards; `fastrnn.onnx.load` has nodes that run in reverse.
+    reset_after : bool, optional
+        Of a GRU: whether linear_before_reset is set. Default: False, as in ONNX.
+    dtype : float32 or float64, optional
+        What to convert to. Default: the arrays' own.
+    **options
+        What weights do not show: `nonlinearity`, `update_gate`, `batch_first`, `dropout`, `rng`.
+
+    Returns
+    -------
+    RNN, LSTM or GRU
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `from_torch`.
+    """
+    nodes = [tensors] if isinstance(tensors, Mapping) else list(tensors)
+    parts: list[Part] = []
+    counts = set()
+    for k, node in enumerate(nodes):
+        where = f"tensors[{k}]" if not isinstance(tensors, Mapping) else "tensors"
+        if not isinstance(node, Mapping):
+            raise TypeError(f"{where}: expected names and arrays, got {type(node).__name__}")
+        arrays = {name: validate.as_ndarray(name, value) for name, value in node.items() if value is not None}
+        unknown = sorted(arrays.keys() - {"W", "R", "B", "P"})
+        if unknown or not {"W", "R"} <= arrays.keys():
+            raise ValueError(f"{where}: expected W, R and maybe B and P, got {sorted(arrays)}")
+        cell = read_as(ONNX, where, arrays["W"].shape, arrays["R"].shape, options)
+        D, H = len(arrays["W"]), arrays["R"].shape[2]
+        for name, rows in (("B", 2 * len(cell.onnx.gates) * H), ("P", 3 * H)):
+            if name in arrays and arrays[name].shape != (D, rows):
+                raise ValueError(f"{name}: expected {(D, rows)}, got {arrays[name].shape}")
+        counts.add(D)
+        parts += [split(cell, {name: a[d] for name, a in arrays.items()}) for d in range(D)]
+    if len(counts) != 1 or not counts <= {1, 2}:
+        raise ValueError(f"tensors: expected nodes of 1 or of 2 directions, got {sorted(counts)}")
+    if len({tuple(part) for part in parts}) > 1:
+        raise ValueError("tensors: expected the same of W, R, B, P in all nodes")
+    if "reset_after" in cell.options:
+        options["reset_after"] = bool(reset_after)
+    elif reset_after is not None:
+        raise TypeError(f"reset_after: expected only for a GRU, got it for an {cell.kind.upper()}")
+    return build(parts, max(counts), cell.kind, dtype, options)
+
+
+def to_onnx(layer: Layer) -> list[dict[str, NDArray]]:
+    """Return a layer's parameters as W, R and, where it has them, B and P: a dict for each layer, the lowest first.
+
+    The inverse of `from_onnx`. A GRU with reset_after=True is a node with linear_before_reset=1.
+
+    Raises
+    ------
+    ValueError
+        If the layer has a projection, which ONNX does not.
+    """
+    parts = [join(layer.cell, part) for part in exported(layer, "ONNX")]
+    D = 1 + layer.bidirectional
+    return [
+        {name: np.stack([part[name] for part in parts[k * D : (k + 1) * D]]) for name in parts[0]}
+        for k in range(layer.num_layers)
+    ]
+
+
+def split(cell: Cell, arrays: Mapping[str, NDArray]) -> Part:
+    """One direction's W, R, B and P as parameters of the cell, in our order of gates."""
+    part = {"weight_ih": arrays["W"], "weight_hh": arrays["R"]}
+    if "B" in arrays:
+        rows = len(arrays["W"])
+        part |= {"bias_ih": arrays["B"][:rows], "bias_hh": arrays["B"][rows:]}
+    part = {name: regate(a, cell.onnx.gates, cell.gates) for name, a in part.items()}
+    if "P" in arrays:
+        peepholes = regate(arrays["P"], cell.onnx.peepholes, cell.peepholes)
+        part["peephole"] = peepholes.reshape(len(cell.peepholes), -1)
+    return part
+
+
+def join(cell: Cell, part: Mapping[str, NDArray | None]) -> dict[str, NDArray]:
+    """The inverse of `split`; parameters may be None."""
+    there = {
+        name: regate(a, cell.gates, cell.onnx.gates) for name, a in part.items() if a is not None and name != "peephole"
+    }
+    arrays = {"W": there["weight_ih"], "R": there["weight_hh"]}
+    if "bias_ih" in there:
+        arrays["B"] = np.concatenate([there["bias_ih"], there["bias_hh"]])
+    peephole = part.get("peephole")
+    if peephole is not None:
+        arrays["P"] = regate(peephole.reshape(-1), cell.peepholes, cell.onnx.peepholes)
+    return arrays
