@@ -77,7 +77,7 @@ def convention_table() -> str:
         "GRU gates": lambda c: order(c.gates["gru"]),
         "input weights": lambda c: array(c.input),
         "recurrent weights": lambda c: array(c.recurrent),
-        "they act as": lambda c: "x W" if c.transposed else "W x",
+        "product": lambda c: "x W" if c.transposed else "W x",
         "biases": lambda c: c.biases,
         "peepholes": lambda c: f"{c.peepholes}: {order(c.peephole)}" if c.peephole else "-",
         "GRU resets": lambda c: c.resets,
