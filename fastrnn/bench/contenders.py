@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import engines
-from fastrnn.bench.tasks import CELLS, Task, counted
+from fastrnn.bench.tasks import Task, counted
 from fastrnn.bench.worker import median_seconds, wait_until_idle
 from fastrnn.engines import blas
 from fastrnn.engines.threads import num_threads
+from fastrnn.layers import LAYERS
 
 __all__ = ["REFERENCE", "Contender", "EngineContender", "EngineRunner", "Problem", "Results", "Runner"]
 
@@ -125,7 +126,7 @@ class Problem:
         def state() -> tuple[NDArray, ...]:
             return tuple(normal(*shape) for shape in layer.state_shapes(B))
 
-        layer = CELLS[task.cell](I, H, dtype=task.dtype, rng=rng)
+        layer = LAYERS[task.cell](I, H, dtype=task.dtype, rng=rng)
         return cls(layer, normal(T, B, I), state(), normal(T, B, H), state())
 
     def at_rest(self) -> Problem:
