@@ -64,7 +64,7 @@ class Stack:
         return {field: (field + suffix, shape) for field, shape in self.cells[k].shapes().items()}
 
     def options(self, dropout: float = 0.0) -> str:
-        """The arguments of a layer's constructor, but for those at their defaults."""
+        """The arguments of a layer's constructor, but for those at their defaults. (No layer has `reverse`.)"""
         cell = self.cells[0]
         options = [f"{cell.input_size}, {cell.hidden_size}"]
         options += [f"num_layers={self.num_layers}"] if self.num_layers > 1 else []
@@ -72,7 +72,9 @@ class Stack:
         options += ["batch_first=True"] if self.batch_first else []
         options += [f"dropout={dropout}"] if dropout else []
         options += ["bidirectional=True"] if len(self.directions) == 2 else []
-        options += [f"{name}={cell.options[name]!r}" for name, v in cell.defaults().items() if cell.options[name] != v]
+        options += ["reverse=True"] if self.directions == (True,) else []
+        defaults = cell.defaults()
+        options += [f"{name}={value!r}" for name, value in cell.options.items() if value != defaults[name]]
         options += [f"dtype={self.dtype.name}"] if self.dtype != np.float32 else []
         return ", ".join(options)
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn.bench.tasks import CELLS, Task
+from fastrnn.bench.tasks import Task
+from fastrnn.layers import LAYERS
 
 __all__ = ["Problem", "Results", "Solution", "solve", "to_layer"]
 
@@ -47,7 +48,7 @@ class Problem:
         def state() -> tuple[NDArray, ...]:
             return tuple(normal(*shape) for shape in layer.state_shapes(B))
 
-        layer = CELLS[task.cell](I, H, dtype=task.dtype, rng=rng)
+        layer = LAYERS[task.cell](I, H, dtype=task.dtype, rng=rng)
         return cls(layer, normal(T, B, I), state(), normal(T, B, H), state())
 
     def at_rest(self) -> Problem:

@@ -9,9 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastrnn.engines.cell import CELLS as DESCRIPTIONS
-from fastrnn.engines.cell import Cell
-from fastrnn.layers import LAYERS as CELLS
+from fastrnn.engines.cell import CELLS, Cell
 
 __all__ = [
     "CASES", "CELLS", "DTYPES", "HEADLINE_CASE", "HEADLINE_H", "KINDS", "QUICK_CASES", "Sizes", "Task",
@@ -90,8 +88,8 @@ class Task:
 
     @property
     def description(self) -> Cell:
-        """What the cell is."""
-        return DESCRIPTIONS[self.cell](self.sizes.I, self.sizes.H, np.dtype(self.dtype))
+        """The cell, of the task's sizes."""
+        return CELLS[self.cell](self.sizes.I, self.sizes.H, np.dtype(self.dtype))
 
     @property
     def flops(self) -> int:

@@ -74,10 +74,10 @@ def wait_until_idle(at_most: float = 0.5, step: float = 0.005) -> None:
 def load_fastrnn(problem: Any) -> Solution:
     """Prepare fastrnn, whose engine and threads are set by FASTRNN_ENGINE and FASTRNN_NUM_THREADS."""
     from fastrnn.bench.problems import Problem, solve
-    from fastrnn.bench.tasks import CELLS
+    from fastrnn.layers import LAYERS
 
     _, _, I = problem.x.shape
-    layer = CELLS[problem.cell](I, problem.dy.shape[-1], dtype=problem.x.dtype)
+    layer = LAYERS[problem.cell](I, problem.dy.shape[-1], dtype=problem.x.dtype)
     layer.load_state_dict(problem.params)
     return solve(problem.kind, Problem(layer, problem.x, (), problem.dy, ()))
 

@@ -116,7 +116,7 @@ def character_model(vocabulary: Vocabulary, cell: str, hidden: int, layers: int,
     embedding = nn.Embedding(len(vocabulary), EMBEDDING_SIZE, rng=rng)
     embedding.params["weight"][vocabulary.unknown] = 0  # zero, because this id does not occur in training
     rnn = LAYERS[cell](EMBEDDING_SIZE, hidden, layers, rng=rng)
-    if cell == "lstm":
+    if "f" in rnn.cell.gates:
         nn.set_forget_bias(rnn)
     model = nn.ManyToMany(rnn, nn.Linear(hidden, len(vocabulary), rng=rng), embedding)
     model.vocabularies[CHARACTERS] = vocabulary

@@ -128,9 +128,10 @@ class Cell:
 
     @classmethod
     def structures(cls, shapes: Shapes) -> list[Options]:
-        """Return each way to read the options on which the shapes of parameters depend off these shapes.
+        """Return the values that options may have if parameters have these shapes.
 
-        A way is a value for each of these options. That the cell then has parameters of these shapes is not said.
+        Of options on which shapes depend only: a dict of all these options for each way to read the shapes. The cell's
+        own shapes then say whether the way is right.
         """
         return [{}]
 

@@ -216,7 +216,7 @@ def _known(classes: Iterable[type[Module]]) -> dict[str, Any]:
     """Return the classes that files may name."""
     from fastrnn import layers, nn
 
-    ours = [layers.RNN, layers.GRU, layers.LSTM]
+    ours: list[Any] = [*layers.LAYERS.values()]
     ours += [value for name in nn.__all__ if isinstance(value := getattr(nn, name), type) and hasattr(value, "rebuilt")]
     ours += [nn.Embedding, nn.Linear, nn.Activation, nn.Dropout]
     return {cls.__name__: cls for cls in [*ours, *classes]}

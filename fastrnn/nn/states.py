@@ -36,7 +36,7 @@ def set_forget_bias(layer: Recurrent, value: float = 1.0) -> None:
     Raises
     ------
     TypeError, ValueError
-        If the layer is not an LSTM, or has no biases.
+        If the layer is not an LSTM, or has no biases or no forget gate.
 
     References
     ----------
@@ -48,9 +48,11 @@ def set_forget_bias(layer: Recurrent, value: float = 1.0) -> None:
     names = [name for name in layer.params if name.startswith("bias_")]
     if not names:
         raise ValueError("layer: expected an LSTM with biases, got one without")
-    H = layer.hidden_size
+    if "f" not in layer.cell.gates:
+        raise ValueError("layer: expected an LSTM with a forget gate of its own, got one without")
+    start = layer.cell.gates.index("f") * layer.hidden_size
     for name in names:
-        layer.params[name][H : 2 * H] = value if name.startswith("bias_ih") else 0
+        layer.params[name][start : start + layer.hidden_size] = value if name.startswith("bias_ih") else 0
 
 
 def checked(name: str, layer: Any, reads: int | None = None) -> Recurrent:

@@ -20,6 +20,7 @@ from torch.utils._device import DeviceContext
 
 from fastrnn.engines import memory
 from fastrnn.engines.cell import CELLS
+from fastrnn.engines.seam import Weights
 from fastrnn.stack import Stack
 
 __all__ = ["DTYPES", "Call", "Packing", "array", "as_usual", "plain", "recognise"]
@@ -44,7 +45,7 @@ class Call(NamedTuple):
 
     mode: str  # PyTorch's
     stack: Stack
-    fields: tuple[str, ...]  # of `Weights` that a direction of a layer has
+    places: tuple[int, ...]  # where each field of `Weights` lies among a direction's flat weights; -1: it is None
     dropout: float  # 0 where it does not act
     batched: bool
     packing: Packing | None
@@ -113,7 +114,7 @@ def recognise(module: Any, input: Any, hx: Any) -> Call | None:
     dtype = getattr(x, "dtype", None)
     if dtype not in DTYPES or not plain(x, dtype):
         return None
-    stack, fields, shapes, operations = _stack(
+    stack, places, shapes, operations = _stack(
         module.mode, module.input_size, module.hidden_size, module.num_layers, module.bias, module.batch_first,
         module.bidirectional, module.proj_size, packed, dtype,
     )  # fmt: skip
@@ -145,7 +146,7 @@ def recognise(module: Any, input: Any, hx: Any) -> Call | None:
     dropout = module.dropout if module.training and module.num_layers > 1 else 0.0
     operations *= x.numel() // module.input_size
     return Call(
-        module.mode, stack, fields, dropout, batched, packing, operations, x, states[0], states[1], weights
+        module.mode, stack, places, dropout, batched, packing, operations, x, states[0], states[1], weights
     )  # fmt: skip
 
 
@@ -163,16 +164,15 @@ def _weights(module: Any) -> list[Any]:
 def _stack(
     mode: str, I: int, H: int, L: int, bias: bool, batch_first: bool, bidirectional: bool, P: int, packed: bool,
     dtype: torch.dtype,
-) -> tuple[Stack, tuple[str, ...], tuple[tuple[int, ...], ...], int]:  # fmt: skip
-    """The shape of a module in our words, what a direction's weights are, their shapes, and operations a row and step.
-
-    The shapes are those of all flat weights.
-    """
+) -> tuple[Stack, tuple[int, ...], tuple[tuple[int, ...], ...], int]:  # fmt: skip
+    """A module's shape in our words, `Call.places`, the shapes of its flat weights, and operations a row and step."""
     kind, options = MODES[mode]
     bottom = kind(I, H, DTYPES[dtype], bias, **options, **({"proj_size": P} if P else {}))
     stack = Stack.of(bottom, L, (False, True) if bidirectional else (False,), batch_first and not packed)
     shapes = tuple(shape for cell in stack.cells for shape in cell.shapes().values())
-    return stack, tuple(bottom.shapes()), shapes, 2 * sum(shape[0] * shape[1] for shape in shapes if len(shape) == 2)
+    fields = list(bottom.shapes())
+    places = tuple(fields.index(field) if field in fields else -1 for field in Weights._fields)
+    return stack, places, shapes, 2 * sum(shape[0] * shape[1] for shape in shapes if len(shape) == 2)
 
 
 def _states_fit(stack: Stack, states: Any, B: int, batched: bool, dtype: torch.dtype) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,42 +50,30 @@ class Recurrence(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *dresults: Tensor | None) -> tuple[Tensor | None, ...]:
         call, saved, needed = ctx.call, ctx.saved_tensors, ctx.needs_input_grad[1:]
-        tensors, tape = saved[: ctx.count], _Tape.of(call.stack, saved[ctx.count :])
+        tensors, kept = saved[: ctx.count], saved[ctx.count :]
         # PyTorch allows a caller to change y in place, where it does not need y itself.
         changed = ctx.watch._version != ctx.version
         usual = as_usual() and all(d is None or plain(d, tensors[0].dtype) for d in dresults)
         if torch.is_grad_enabled() or changed or not usual:
-            return None, *_differentiate_pytorch(call, tensors, tape.noises, dresults, needed)
+            noises = kept[call.stack.num_layers : -2 * len(call.stack.cells)]
+            return None, *_differentiate_pytorch(call, tensors, noises, dresults, needed)
         with _ThreadsFor(call):
-            gradients = _backward(ctx.engine, call, tensors, tape.kept(), dresults, needed[0])
+            gradients = _backward(ctx.engine, call, tensors, _to_arrays(call.stack, kept), dresults, needed[0])
         return None, *(d if wanted else None for d, wanted in zip(gradients, needed, strict=True))
 
 
-class _Tape(NamedTuple):
-    """What a forward run has kept, as tensors, which PyTorch may store elsewhere meanwhile."""
-
-    outputs: Sequence[Tensor]  # (T, B, D*O) of each layer
-    noises: Sequence[Tensor]  # dropout's factors between layers; none without dropout
-    gates: Sequence[Tensor | None]  # the `Record` of each layer and direction
-    cells: Sequence[Tensor | None]
-
-    @classmethod
-    def of(cls, stack: Stack, parts: Sequence[Any]) -> _Tape:
-        """The tape of all its parts in a row: see `_to_tensors`."""
-        L, LD = stack.num_layers, len(stack.cells)
-        return cls(parts[:L], parts[L : -2 * LD], parts[-2 * LD : -LD], parts[-LD:])
-
-    def kept(self) -> walk.Kept:
-        """The arrays again."""
-        gates, cells = ([None if t is None else array(t) for t in part] for part in (self.gates, self.cells))
-        records = list(map(Record, gates, cells))
-        return walk.Kept([array(t) for t in self.outputs], [array(t) for t in self.noises], [], records)
-
-
 def _to_tensors(kept: walk.Kept) -> list[Tensor | None]:
-    """All that is kept, in a row."""
+    """What a forward run has kept, in a row, as tensors: PyTorch may store them elsewhere meanwhile."""
     gates, cells = [record.gates for record in kept.records], [record.cells for record in kept.records]
     return _tensors([*kept.outputs, *kept.drawn, *gates, *cells])
+
+
+def _to_arrays(stack: Stack, tensors: Sequence[Any]) -> walk.Kept:
+    """The inverse of `_to_tensors`."""
+    arrays: list[Any] = [None if t is None else array(t) for t in tensors]
+    L, LD = stack.num_layers, len(stack.cells)
+    records = list(map(Record, arrays[-2 * LD : -LD], arrays[-LD:]))
+    return walk.Kept(arrays[:L], arrays[L : -2 * LD], [], records)
 
 
 class _ThreadsFor:
@@ -159,8 +147,10 @@ def _arguments(call: Call, x: Tensor, h0: Tensor | None, c0: Tensor | None) -> A
 
 def _results(call: Call, y: NDArray, h: NDArray, c: NDArray | None) -> tuple[Tensor, ...]:
     """y and the parts of a state as tensors."""
-    state = state_to_caller(h, c, call.batched)
-    return tuple(map(torch.from_numpy, (call.to_caller(y), *(state if isinstance(state, tuple) else (state,)))))
+    from_numpy, state = torch.from_numpy, state_to_caller(h, c, call.batched)
+    if isinstance(state, tuple):
+        return from_numpy(call.to_caller(y)), from_numpy(state[0]), from_numpy(state[1])
+    return from_numpy(call.to_caller(y)), from_numpy(state)
 
 
 def _time_major(call: Call, t: Tensor) -> NDArray:
@@ -180,8 +170,11 @@ def _state(t: Tensor | None, shape: tuple[int, ...], dtype: np.dtype) -> NDArray
 
 def _weights(call: Call, flat: Sequence[Tensor]) -> list[Weights]:
     """The parameters of each layer and direction, contiguous."""
-    arrays, size = [array(w.contiguous()) for w in flat], len(call.fields)
-    return [Weights(**dict(zip(call.fields, arrays[k : k + size], strict=True))) for k in range(0, len(arrays), size)]
+    arrays, size, found = [array(w.contiguous()) for w in flat], len(flat) // len(call.stack.cells), []
+    for start in range(0, len(arrays), size):
+        part = [*arrays[start : start + size], None]
+        found.append(Weights(*[part[place] for place in call.places]))  # type: ignore[arg-type]
+    return found
 
 
 def _tensors(arrays: Sequence[NDArray | None]) -> list[Tensor | None]:

@@ -98,7 +98,7 @@ def full_name(field: str, layer: int, direction: int) -> str:
 def regate(rows: NDArray, source: str, target: str) -> NDArray:
     """Reorder the gates' blocks along the first axis; `rows` itself where the orders are the same.
 
-    A block that the target has not is left out; one that only the target has is zeros.
+    A block that the target does not have is left out; one that only the target has is zeros.
     """
     if source == target:
         return rows
@@ -126,9 +126,10 @@ def _negate_update_gate(part: Part, cell: Cell) -> None:
 
 
 def read_as(convention: Convention, where: str, ih: Shape, hh: Shape, options: Mapping[str, Any]) -> Cell:
-    """The cell whose weights have these shapes under a framework's convention: of several, as `_named` says.
+    """The cell whose weights have these shapes under a framework's convention.
 
-    Its sizes and the options that shapes do not show are its own business.
+    Of several it is the one that the caller's options name, else the one that PyTorch has. Only those options are set
+    in it that the shapes show.
     """
     found = fitting(convention, ih, hh)
     if not found:
@@ -137,7 +138,7 @@ def read_as(convention: Convention, where: str, ih: Shape, hh: Shape, options: M
 
 
 def fitting(convention: Convention, ih: Shape, hh: Shape) -> list[Cell]:
-    """The cells whose weights have these shapes under a framework's convention, with each way to read their options."""
+    """The cells whose weights have these shapes under a framework's convention."""
     found = []
     for kind, gates in convention.gates.items():
         sizes = {"G": len(gates)}
@@ -151,9 +152,9 @@ def fitting(convention: Convention, ih: Shape, hh: Shape) -> list[Cell]:
 
 
 def _cells_of(shapes: Mapping[str, Shape]) -> list[Cell]:
-    """The cells whose parameters have these shapes, with each way to read their options.
+    """The cells whose weights have these shapes and, if there are such cells, whose other parameters have these names.
 
-    Of weights only, and if possible with the same names: what else does not fit is an error of loading the parameters.
+    Other parameters that do not fit are an error when they are loaded.
     """
     weights = ("weight_ih", "weight_hh", "weight_hr")
     found = []
@@ -170,7 +171,7 @@ def _cells_of(shapes: Mapping[str, Shape]) -> list[Cell]:
 
 
 def _ways(shapes: Mapping[str, Shape]) -> Iterator[Cell]:
-    """Each cell, with each way to read its sizes and options off these shapes, whether or not the rest fits."""
+    """Each cell, with the sizes and options that may be read off these shapes; the rest of them need not fit."""
     I, H = shapes["weight_ih"][1], shapes["weight_hr" if "weight_hr" in shapes else "weight_hh"][1]
     bias = "bias_ih" in shapes or "bias_hh" in shapes
     for cell in CELLS.values():

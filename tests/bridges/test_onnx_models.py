@@ -165,6 +165,7 @@ def test_a_node_as_a_layer(op_type: str, direction: str, layout: int, x: NDArray
         y, state = copy(x.swapaxes(0, 1) if layout else x, lengths=lengths)
         assert_close(y.swapaxes(0, 1) if layout else y, expected["Y"][:, 0])
         assert_close(state[0] if op_type == "LSTM" else state, expected["Y_h"])
+    assert ("reverse=True" in repr(frozen)) == (direction == "reverse")
     if direction == "reverse":
         with pytest.raises(ValueError, match="stream: expected a layer that runs forwards, got one that starts at the"):
             frozen.stream()

@@ -23,6 +23,12 @@ def run_stream(stream: Any, call: Call) -> dict[str, np.ndarray]:
     return {"y": np.stack(outputs), **named_state(stream.state)}
 
 
+def sizes(layer: Any) -> list[Any]:
+    """What layers, frozen layers and streams say of themselves."""
+    names = ("input_size", "hidden_size", "output_size", "num_layers", "bidirectional", "dtype", "cell")
+    return [*(getattr(layer, name) for name in names), layer.state_shapes(3)]
+
+
 WAYS_TO_GIVE: dict[str, Callable] = LAYOUTS | {
     "a memoryview": memoryview,
     "of a subclass": lambda x: x.view(np.recarray),
@@ -95,8 +101,26 @@ class TestFrozen:
             for result in results:
                 assert_results_close(result, once)
 
+    def test_says_what_it_is(self, engine: str, variant: str) -> None:
+        layer = build_layer(variant, 3, 4, num_layers=2, bidirectional=True, batch_first=True, dtype=np.float64)
+        frozen = layer.freeze()
+        assert repr(frozen) == f"Frozen({layer!r}, engine={engine!r})"
+        assert frozen.batch_first
+        assert sizes(frozen) == sizes(layer)
+        _, state = layer(np.zeros((5, 7, 3)))
+        assert layer.state_shapes(5) == tuple(part.shape for part in parts(state))
+        assert layer.output_size == layer(np.zeros((5, 7, 3)))[0].shape[2]
+
 
 class TestStream:
+    def test_says_what_it_is(self, engine: str, variant: str) -> None:
+        frozen = build_layer(variant, 3, 4, num_layers=2).freeze()
+        stream = frozen.stream(5)
+        assert repr(stream) == f"Stream({frozen!r}, batch_size=5)"
+        assert stream.batch_size == 5
+        assert sizes(stream) == sizes(frozen)
+        assert stream.step(np.zeros((5, 3), np.float32)).shape == (5, stream.output_size)
+
     @settings(max_examples=10)
     @given(data=st.data())
     def test_steps_equal_one_call(self, engine: str, variant: str, data: st.DataObject) -> None:
