@@ -45,7 +45,7 @@ class ONNXNames(NamedTuple):
     operator: str
     gates: str  # in the order of the weights' rows
     activations: dict[tuple[str, ...], Options]  # of a direction -> the cell's options
-    attributes: dict[str, str] = {}  # noqa: RUF012  # option -> the attribute that is 1 where the option is True
+    attributes: dict[str, str]  # option -> the attribute that is 1 where the option is True
     peepholes: str = ""  # in the order of P
 
 
@@ -166,10 +166,10 @@ class RNNCell(Cell):
     nonlinearity: str = "tanh"  # or "relu"
 
     kind = "rnn"
-    panels = {"h": "state: h"}  # noqa: RUF012
+    panels: ClassVar = {"h": "state: h"}
     torch = TorchNames("h", {"RNN_TANH": {"nonlinearity": "tanh"}, "RNN_RELU": {"nonlinearity": "relu"}})
     keras = KerasNames("h")
-    onnx = ONNXNames("RNN", "h", {("Tanh",): {"nonlinearity": "tanh"}, ("Relu",): {"nonlinearity": "relu"}})
+    onnx = ONNXNames("RNN", "h", {("Tanh",): {"nonlinearity": "tanh"}, ("Relu",): {"nonlinearity": "relu"}}, {})
 
     @property
     def gates(self) -> str:
@@ -190,10 +190,10 @@ class LSTMCell(Cell):
     kind = "lstm"
     has_c = True
     sigmoids = "ifo"
-    panels = {"f": "kept: f", "i": "written: i", "o": "shown: o", "c": "cell: c"}  # noqa: RUF012
+    panels: ClassVar = {"f": "kept: f", "i": "written: i", "o": "shown: o", "c": "cell: c"}
     torch = TorchNames("ifgo", {"LSTM": {}})
     keras = KerasNames("ifgo")
-    onnx = ONNXNames("LSTM", "iofg", {("Sigmoid", "Tanh", "Tanh"): {}}, peepholes="iof")
+    onnx = ONNXNames("LSTM", "iofg", {("Sigmoid", "Tanh", "Tanh"): {}}, {}, "iof")
 
     @property
     def gates(self) -> str:
@@ -247,7 +247,7 @@ class GRUCell(Cell):
 
     kind = "gru"
     sigmoids = "rz"
-    panels = {"z": "update: z", "r": "reset: r", "n": "candidate: n"}  # noqa: RUF012
+    panels: ClassVar = {"z": "update: z", "r": "reset: r", "n": "candidate: n"}
     torch = TorchNames("rzn", {"GRU": {}})
     keras = KerasNames("zrn", two_biases="reset_after")
     onnx = ONNXNames("GRU", "zrn", {("Sigmoid", "Tanh"): {}}, {"reset_after": "linear_before_reset"})

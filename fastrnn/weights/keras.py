@@ -67,7 +67,7 @@ def from_keras(
             two = bias if bias.ndim == 2 else (bias, np.zeros_like(bias))
             part |= dict(zip(("bias_ih", "bias_hh"), two, strict=True))
         parts.append({name: regate(a, cell.keras.gates, cell.gates) for name, a in part.items()})
-    return build(parts, directions, None, dtype, options | {"batch_first": batch_first})
+    return build(parts, directions, cell.kind, dtype, options | {"batch_first": batch_first})
 
 
 def to_keras(layer: Layer, *, sum_biases: bool = False) -> list[list[NDArray]]:
