@@ -151,11 +151,20 @@ def add_weight_gradients(dw: Weights, x: NDArray, h_prev: NDArray, da_x: NDArray
         dw.bias_hh[...] += da_h.sum(0)
 
 
-STEP: dict[str, Callable[..., Any]] = {"rnn": rnn_step, "lstm": lstm_step, "gru": gru_step}
+# By the cell's name in C, which says the options that change its equations.
+STEP: dict[str, Callable[..., Any]] = {
+    "rnn_tanh": rnn_step,
+    "rnn_relu": rnn_step,
+    "lstm": lstm_step,
+    "gru_after": gru_step,
+    "gru_before": gru_step,
+}
 STEP_BACKWARD: dict[str, Callable[..., Any]] = {
-    "rnn": rnn_step_backward,
+    "rnn_tanh": rnn_step_backward,
+    "rnn_relu": rnn_step_backward,
     "lstm": lstm_step_backward,
-    "gru": gru_step_backward,
+    "gru_after": gru_step_backward,
+    "gru_before": gru_step_backward,
 }
 
 
@@ -223,7 +232,7 @@ class ReferenceEngine:
 def forward(run: ForwardArgs) -> None:
     """Run one direction; past a row's end its state waits."""
     (cell, weights), steps, x, h0, c0, y, h_n, c_n, record = run
-    step = STEP[cell.kind]
+    step = STEP[cell.native]
     h, c = h0.copy(), None if c0 is None else c0.copy()
     if steps.lengths is not None:
         y[...] = 0
@@ -248,7 +257,7 @@ def forward(run: ForwardArgs) -> None:
 def backward(run: BackwardArgs) -> None:
     """Differentiate one direction's run, step by step in the order opposite to its own."""
     (cell, weights), steps, x, y, h0, c0, record, dy, dh_n, dc_n, dx, adds_to_dx, dh0, dc0, dweights = run
-    step_backward = STEP_BACKWARD[cell.kind]
+    step_backward = STEP_BACKWARD[cell.native]
     dh, dc = dh_n.copy(), None if dc_n is None else dc_n.copy()
     if dx is not None and not adds_to_dx:
         dx[...] = 0
