@@ -333,12 +333,15 @@ class LSTM(Recurrent):
         P > 0: h_t = W_hr (o*tanh(c_t)) of size P < H.
     peephole : bool, default False
         i and f also see p_i*c_{t-1} and p_f*c_{t-1}, o sees p_o*c_t.
+    coupled : bool, default False
+        Input and forget gate are one: f = 1 - i. There is no gate f then, and weights have three gates instead of four.
 
     Attributes
     ----------
     params : dict of str to ndarray
         As for `RNN` with rows of gates i, f, g, o: weight_ih_l0 (4*H, I), weight_hh_l0 (4*H, O), bias_ih_l0 and
         bias_hh_l0 (4*H,); with a projection weight_hr_l0 (P, H); with peepholes peephole_l0 (3, H), rows i, f, o.
+        With `coupled` gates i, g, o, 3*H for 4*H, and peephole_l0 (2, H), rows i, o.
 
     Raises
     ------
@@ -349,7 +352,7 @@ class LSTM(Recurrent):
     ----------
     F. A. Gers, J. Schmidhuber, F. Cummins, "Learning to forget", Neural Computation 12 (2000); peepholes:
     F. A. Gers, N. Schraudolph, J. Schmidhuber, JMLR 3 (2002); projection: H. Sak, A. Senior, F. Beaufays,
-    arXiv:1402.1128 (2014).
+    arXiv:1402.1128 (2014); coupled gates: K. Greff et al., "LSTM: a search space odyssey", IEEE TNNLS 28 (2017).
     """
 
     _cell = LSTMCell
@@ -357,7 +360,7 @@ class LSTM(Recurrent):
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
         dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0, *, peephole: bool = False,
-        dtype: DTypeLike = np.float32, rng: Any = None,
+        coupled: bool = False, dtype: DTypeLike = np.float32, rng: Any = None,
     ) -> None:  # fmt: skip
         hidden_size = validate.size("hidden_size", hidden_size)
         proj_size = validate.size("proj_size", proj_size, minimum=0)
@@ -366,6 +369,7 @@ class LSTM(Recurrent):
         super().__init__(
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng,
             proj_size=proj_size, peephole=validate.flag("peephole", peephole),
+            coupled=validate.flag("coupled", coupled),
         )  # fmt: skip
 
 

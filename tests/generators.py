@@ -23,6 +23,8 @@ VARIANTS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "lstm-peephole": (fastrnn.LSTM, {"peephole": True}),
     "lstm-proj": (fastrnn.LSTM, {"proj_size": "half"}),
     "lstm-peephole-proj": (fastrnn.LSTM, {"peephole": True, "proj_size": "half"}),
+    "lstm-coupled": (fastrnn.LSTM, {"coupled": True}),
+    "lstm-coupled-peephole-proj": (fastrnn.LSTM, {"coupled": True, "peephole": True, "proj_size": "half"}),
     "gru": (fastrnn.GRU, {}),
     "gru-replace": (fastrnn.GRU, {"update_gate": "replace"}),
     "gru-before": (fastrnn.GRU, {"reset_after": False}),

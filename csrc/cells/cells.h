@@ -7,7 +7,7 @@
 #ifndef FRNN_CELLS_H
 #define FRNN_CELLS_H
 
-#define FRNN_CELLS(X) X(rnn_tanh) X(rnn_relu) X(lstm) X(gru_after) X(gru_before)
+#define FRNN_CELLS(X) X(rnn_tanh) X(rnn_relu) X(lstm) X(lstm_coupled) X(gru_after) X(gru_before)
 
 #define FRNN_CELLS_COUNT_(cell) +1
 #define FRNN_CELL_COUNT (0 FRNN_CELLS(FRNN_CELLS_COUNT_))
@@ -47,5 +47,6 @@ const frnn_description *frnn_describe(int kind);
 #ifdef FRNN_CELL_KERNELS /* by kernels_body.h, for one dtype and instruction set */
 #include "gru.h"
 #include "lstm.h"
+#include "lstm_coupled.h"
 #include "rnn.h"
 #endif

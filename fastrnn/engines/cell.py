@@ -186,6 +186,7 @@ class LSTMCell(Cell):
 
     proj_size: int = 0  # P > 0: h_t is projected to P values
     peephole: bool = False  # gates see c
+    coupled: bool = False  # there is no gate f; what i does not write is kept: f = 1 - i
 
     kind = "lstm"
     has_c = True
@@ -193,15 +194,15 @@ class LSTMCell(Cell):
     panels: ClassVar = {"f": "kept: f", "i": "written: i", "o": "shown: o", "c": "cell: c"}
     torch = TorchNames("ifgo", {"LSTM": {}})
     keras = KerasNames("ifgo")
-    onnx = ONNXNames("LSTM", "iofg", {("Sigmoid", "Tanh", "Tanh"): {}}, {}, "iof")
+    onnx = ONNXNames("LSTM", "iofg", {("Sigmoid", "Tanh", "Tanh"): {}}, {"coupled": "input_forget"}, "iof")
 
     @property
     def gates(self) -> str:
-        return "ifgo"
+        return "igo" if self.coupled else "ifgo"
 
     @property
     def native(self) -> str:
-        return "lstm"
+        return "lstm_coupled" if self.coupled else "lstm"
 
     @property
     def output_size(self) -> int:
@@ -209,16 +210,17 @@ class LSTMCell(Cell):
 
     @property
     def recorded(self) -> tuple[str, ...]:
-        return ("i", "f", "g", "o")
+        return ("i", "g", "o") if self.coupled else ("i", "f", "g", "o")
 
     @property
     def peepholes(self) -> str:
-        return "ifo"  # i and f see c_{t-1}, o sees c_t
+        return "io" if self.coupled else "ifo"  # i and f see c_{t-1}, o sees c_t
 
     @classmethod
     def structures(cls, shapes: Shapes) -> list[Options]:
         projected = "weight_hr" in shapes
-        return [{"proj_size": shapes["weight_hr"][0] if projected else 0, "peephole": "peephole" in shapes}]
+        read = {"proj_size": shapes["weight_hr"][0] if projected else 0, "peephole": "peephole" in shapes}
+        return [read | {"coupled": coupled} for coupled in (False, True)]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         shapes = super().shapes()
@@ -235,6 +237,8 @@ class LSTMCell(Cell):
             missing |= {"Keras": "a projection", "ONNX": "a projection"}
         if self.peephole:
             missing |= {"PyTorch": "peepholes", "Keras": "peepholes"}
+        if self.coupled:
+            missing |= {"PyTorch": "coupled gates", "Keras": "coupled gates"}
         return missing
 
 

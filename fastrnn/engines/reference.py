@@ -92,6 +92,49 @@ def lstm_step_backward(
     return da @ w.weight_ih, da @ w.weight_hh, dc_prev
 
 
+# ---- LSTM with coupled gates: f = 1 - i ----------------------------------------------------------------------------
+
+
+def lstm_coupled_step(cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray) -> tuple[NDArray, NDArray, tuple]:
+    a_i, a_g, a_o = np.split(affine(x, w.weight_ih, w.bias_ih) + affine(h, w.weight_hh, w.bias_hh), 3, axis=1)
+    if w.peephole is not None:
+        a_i = a_i + w.peephole[0] * c
+    i, g = sigmoid(a_i), np.tanh(a_g)
+    c = (1 - i) * c + i * g
+    if w.peephole is not None:
+        a_o = a_o + w.peephole[1] * c
+    o = sigmoid(a_o)
+    m = o * np.tanh(c)
+    h = m if w.weight_hr is None else m @ w.weight_hr.T
+    return h, c, (i, g, o)
+
+
+def lstm_coupled_step_backward(
+    cell: LSTMCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: NDArray, gates: NDArray, h: NDArray,
+    c: NDArray, dh: NDArray, dc: NDArray,
+) -> tuple[NDArray, NDArray, NDArray]:  # fmt: skip
+    i, g, o = np.moveaxis(gates, 1, 0)
+    tanh_c = np.tanh(c)
+    dm = dh
+    if w.weight_hr is not None and dw.weight_hr is not None:
+        dm = dh @ w.weight_hr
+        dw.weight_hr[...] += dh.T @ (o * tanh_c)
+    da_o = dm * tanh_c * o * (1 - o)
+    dc = dc + dm * o * (1 - tanh_c * tanh_c)
+    if w.peephole is not None and dw.peephole is not None:
+        dc = dc + da_o * w.peephole[1]
+        dw.peephole[1] += (da_o * c).sum(0)
+    da_i = dc * (g - c_prev) * i * (1 - i)
+    da_g = dc * i * (1 - g * g)
+    dc_prev = dc * (1 - i)
+    if w.peephole is not None and dw.peephole is not None:
+        dc_prev = dc_prev + da_i * w.peephole[0]
+        dw.peephole[0] += (da_i * c_prev).sum(0)
+    da = np.concatenate([da_i, da_g, da_o], axis=1)
+    add_weight_gradients(dw, x, h_prev, da, da)
+    return da @ w.weight_ih, da @ w.weight_hh, dc_prev
+
+
 # ---- GRU: h_t = (1 - z)*n + z*h_{t-1} ("keep") or z*n + (1 - z)*h_{t-1} ("replace") ---------------------------------
 
 
@@ -156,6 +199,7 @@ STEP: dict[str, Callable[..., Any]] = {
     "rnn_tanh": rnn_step,
     "rnn_relu": rnn_step,
     "lstm": lstm_step,
+    "lstm_coupled": lstm_coupled_step,
     "gru_after": gru_step,
     "gru_before": gru_step,
 }
@@ -163,6 +207,7 @@ STEP_BACKWARD: dict[str, Callable[..., Any]] = {
     "rnn_tanh": rnn_step_backward,
     "rnn_relu": rnn_step_backward,
     "lstm": lstm_step_backward,
+    "lstm_coupled": lstm_coupled_step_backward,
     "gru_after": gru_step_backward,
     "gru_before": gru_step_backward,
 }

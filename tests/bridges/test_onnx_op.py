@@ -284,7 +284,7 @@ def lstm_inputs(**changed: Any) -> dict[str, Any]:
         ({}, "kernels: packed"),
         ({"clip": 89.0}, "kernels: packed"),
         ({"clip": 2.5}, "general path: the kernels do not have clip=2.5"),
-        ({"input_forget": 1}, "general path: the kernels do not have input_forget=1"),
+        ({"input_forget": 1}, "kernels: packed"),
         (
             {"activations": ["Sigmoid", "Relu", "Tanh"]},
             "general path: the kernels do not have activations Sigmoid, Relu, Tanh",
