@@ -80,7 +80,7 @@ def run_grad(
     TypeError, ValueError
         As for `run_op`, and if `out_grads` has a wrong name, dtype or shape, or none at all.
     NotImplementedError
-        If the kernels do not have what the attributes ask for: other activations, clipping, input_forget.
+        If the kernels do not have what the attributes ask for: other activations, clipping.
     """
     call = spec.read_call(spec.read_node(op_type, attrs), inputs)
     checked = spec.read_out_grads(call, out_grads)

@@ -32,7 +32,8 @@ def from_onnx(
     dtype : float32 or float64, optional
         What to convert to. Default: the arrays' own.
     **options
-        What weights do not show: `nonlinearity`, `update_gate`, `batch_first`, `dropout`, `rng`.
+        What weights do not show: `nonlinearity`, `update_gate`, `batch_first`, `dropout`, `rng`; `coupled=True` for an
+        LSTM with input_forget, whose tensors have a gate f that is left out.
 
     Returns
     -------

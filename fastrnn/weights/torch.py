@@ -35,7 +35,8 @@ def from_torch(
         What to convert to. Default: the arrays' own.
     **options
         What weights do not show: `nonlinearity`, `reset_after`, `update_gate`, `batch_first`, `dropout`, `rng`, with
-        the constructors' defaults. With update_gate="replace" the rows of gate z are negated, for PyTorch keeps.
+        the constructors' defaults; `coupled=True` for an LSTM with coupled gates, which are as many as a GRU's. With
+        update_gate="replace" the rows of gate z are negated, for PyTorch keeps.
 
     Returns
     -------
