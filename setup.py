@@ -2,11 +2,14 @@
 
 import os
 import sys
+import tempfile
 from glob import glob
 
 import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, LinkError
 
 # SIMD kernels choose their instruction set at run time: no -march here, and no -ffast-math.
 # Contraction of a*b + c to one rounding is what the kernels are written for.
@@ -17,6 +20,31 @@ else:
     COMPILE += ["-Wall", "-Wno-unused-function"]
     LINK = ["-pthread"]
 NO_THREADS = [("FRNN_NO_THREADS", "1")] if os.environ.get("FASTRNN_NO_THREADS") else []
+OPENMP = [] if NO_THREADS or sys.platform == "win32" else ["-fopenmp"]
+
+
+class BuildExtension(build_ext):
+    """Leaves OpenMP out where the compiler does not have it, as on macOS."""
+
+    def build_extensions(self):
+        if OPENMP and not self.has_openmp():
+            for extension in self.extensions:
+                extension.extra_compile_args = [word for word in extension.extra_compile_args if word not in OPENMP]
+                extension.extra_link_args = [word for word in extension.extra_link_args if word not in OPENMP]
+        super().build_extensions()
+
+    def has_openmp(self):
+        """Whether a program that uses it compiles and links."""
+        with tempfile.TemporaryDirectory() as folder:
+            source = os.path.join(folder, "openmp.c")
+            with open(source, "w") as file:
+                file.write("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
+            try:
+                objects = self.compiler.compile([source], output_dir=folder, extra_postargs=OPENMP)
+                self.compiler.link_executable(objects, os.path.join(folder, "openmp"), extra_postargs=OPENMP)
+            except (CompileError, LinkError):
+                return False
+        return True
 
 
 extension = Extension(
@@ -25,8 +53,8 @@ extension = Extension(
     depends=sorted(glob("csrc/**/*.h", recursive=True)),
     include_dirs=["csrc", numpy.get_include()],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"), *NO_THREADS],
-    extra_compile_args=COMPILE,
-    extra_link_args=LINK,
+    extra_compile_args=COMPILE + OPENMP,
+    extra_link_args=LINK + OPENMP,
 )
 
-setup(ext_modules=cythonize([extension], build_dir="build/cython"))
+setup(ext_modules=cythonize([extension], build_dir="build/cython"), cmdclass={"build_ext": BuildExtension})

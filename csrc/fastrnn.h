@@ -133,6 +133,12 @@ const char *frnn_isa_selected(void);
 /* Can a team have more than one thread? */
 int frnn_has_threads(void);
 
+/* Providers of threads: "workers" and, where the compiler has it, "openmp". Their names, the default first, null beyond
+ * the last; choosing one by name, 0 if it is not there; the name of the one in use. Calls that run keep theirs. */
+const char *frnn_threading_name(int index);
+int frnn_threading_select(const char *name);
+const char *frnn_threading_selected(void);
+
 /* The most threads that a team may have. It is far beyond what helps, and small enough that a team's bookkeeping fits
  * on the stack and that sizes multiplied by it do not overflow. */
 #define FRNN_MOST_THREADS 1024

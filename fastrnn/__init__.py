@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from fastrnn import engines, weights
 from fastrnn.config import show_config
-from fastrnn.engines.threads import get_num_threads, num_threads, set_num_threads
+from fastrnn.engines.threads import (
+    get_num_threads,
+    get_threading,
+    num_threads,
+    set_num_threads,
+    set_threading,
+)
 from fastrnn.frozen import Frozen, Stream
 from fastrnn.layers import GRU, LSTM, RNN, Gradients, Tape
 from fastrnn.version import __version__
@@ -37,6 +43,7 @@ __all__ = [
     "data",
     "engines",
     "get_num_threads",
+    "get_threading",
     "inspect",
     "load",
     "metrics",
@@ -45,6 +52,7 @@ __all__ = [
     "optim",
     "save",
     "set_num_threads",
+    "set_threading",
     "show_config",
     "train",
     "weights",

@@ -11,7 +11,7 @@ import scipy
 from fastrnn import engines
 from fastrnn._core import native
 from fastrnn.engines import blas, memory
-from fastrnn.engines.threads import get_num_threads
+from fastrnn.engines.threads import get_num_threads, get_threading
 from fastrnn.version import __version__
 
 __all__ = ["show_config"]
@@ -27,7 +27,7 @@ def show_config() -> None:
         "engine": f"{engines.current().name} (of {', '.join(engines.available())}; FASTRNN_ENGINE)",
         "blas": f"{blas.name()}, {blas.integer_bytes * 8}-bit integers, "
         + ("held to one thread inside a team" if blas.threads_controlled else "threads of its own: teams of one"),
-        "openmp": "not used: threads of our own" if native.has_threads() else "not used, nor other threads",
+        "threading": f"{get_threading()} (of {', '.join(native.threading_names()) or 'none'}; FASTRNN_THREADING)",
         "memory": f"at most {memory.kept_mib()} MiB are kept for the next calls (FASTRNN_KEEP_MIB)",
         "threads": f"{get_num_threads()} (FASTRNN_NUM_THREADS)",
     }

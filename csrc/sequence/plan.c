@@ -5,7 +5,7 @@
 
 #include "../blas/gemm.h"
 #include "../cells/cells.h"
-#include "../team.h"
+#include "../threads/team.h"
 #if FRNN_POSIX
 #include <unistd.h>
 #endif

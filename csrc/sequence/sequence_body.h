@@ -2,7 +2,7 @@
  * CELL_KERNELS and PACKING (types), KERNELS_OF (a member of a kernel set) and GEMM. */
 #include "../blas/gemm.h"
 #include "../kernels/kernels.h"
-#include "../team.h"
+#include "../threads/team.h"
 #include "plan.h"
 #include "walk.h"
 

@@ -92,6 +92,9 @@ cdef extern from "fastrnn.h" nogil:
     int frnn_isa_select(const char *name)
     const char *frnn_isa_selected()
     int frnn_has_threads()
+    const char *frnn_threading_name(int index)
+    int frnn_threading_select(const char *name)
+    const char *frnn_threading_selected()
     enum: FRNN_MOST_THREADS
 
 cdef extern from "hooks.h" nogil:

@@ -369,6 +369,24 @@ def isa_selected():
     return frnn_isa_selected().decode()
 
 
+def threading_names():
+    """Providers of threads that are compiled in, the default first."""
+    names = []
+    while frnn_threading_name(len(names)) != NULL:
+        names.append(frnn_threading_name(len(names)).decode())
+    return tuple(names)
+
+
+def threading_select(str name):
+    """Take threads from this provider from now on, in the whole process; False if it is not there."""
+    return bool(frnn_threading_select(name.encode()))
+
+
+def threading_selected():
+    """The provider whose threads are used."""
+    return frnn_threading_selected().decode()
+
+
 def insist_on_teams(str split):
     """For tests and benchmarks: teams share "rows" or "units" with as many threads as asked; None lets them choose."""
     frnn_team_insist({None: FRNN_CHOOSE, "rows": FRNN_BY_ROWS, "units": FRNN_BY_UNITS}[split])

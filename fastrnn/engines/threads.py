@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fastrnn import validate
 from fastrnn._core import native
 
-__all__ = ["get_num_threads", "num_threads", "set_num_threads"]
+__all__ = ["get_num_threads", "get_threading", "num_threads", "set_num_threads", "set_threading"]
 
 
 def get_num_threads() -> int:
@@ -56,6 +57,34 @@ def num_threads(n: int) -> Iterator[None]:
         yield
     finally:
         native.set_own_threads(before)
+
+
+def set_threading(name: str) -> None:
+    """Choose what gives calls their threads, for the whole process.
+
+    Parameters
+    ----------
+    name : {"workers", "openmp"}
+        "workers", the default: threads of our own, which sleep between calls. "openmp": threads of the OpenMP library
+        that the compiler brought, where it has one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `name` is not a string, unknown, or not there in this build.
+    """
+    _select("name", validate.choice("name", name, ("workers", "openmp")))
+
+
+def get_threading() -> str:
+    """Return what gives calls their threads: "workers" or "openmp"; "none" in a build without threads."""
+    return native.threading_selected()
+
+
+def _select(source: str, name: str) -> None:
+    if not native.threading_select(name):
+        there = ", ".join(native.threading_names()) or "none: it was built without threads"
+        raise ValueError(f"{source}: expected one of those that this build has ({there}), got {name!r}")
 
 
 MAX_THREADS = native.MOST_THREADS
@@ -108,3 +137,5 @@ def _cgroup_quota(root: str = "/sys/fs/cgroup") -> int | None:
 
 
 native.set_threads(_default())
+if os.environ.get("FASTRNN_THREADING"):
+    _select("FASTRNN_THREADING", os.environ["FASTRNN_THREADING"])

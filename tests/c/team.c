@@ -1,18 +1,19 @@
 /* Teams: every member runs once, barriers part what is written before from what is read after, callers do not disturb
  * each other, and denormals count as zero inside a team and nowhere else. Meant for -fsanitize=thread, which knows
  * whether an order is certain:
- *     gcc -fsanitize=thread -O1 -g -pthread tests/c/team.c csrc/team.c -o team && ./team without-fork
+ *     gcc -fsanitize=thread -O1 -g -pthread tests/c/team.c csrc/threads/[a-z]*.c -o team && ./team without-fork
  */
 #include <float.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "../../csrc/compiler.h"
-#include "../../csrc/team.h"
+#include "../../csrc/threads/team.h"
 
 #define MOST 8
 #define ROUNDS 20
@@ -95,9 +96,34 @@ static void fork_while_calling(void) {
     pthread_join(caller, NULL);
 }
 
-/* An argument: without forking. */
-int main(int count, char **arguments) {
-    (void)arguments;
+static void count_members(void *context, const frnn_team *team) {
+    if (team->index == 0) *(int *)context = team->size;
+}
+
+/* The second member is without a core for a while: what sleeping looks like. */
+static void lose_core(void *context, const frnn_team *team) {
+    count_members(context, team);
+    if (team->index == 1) nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+}
+
+/* After a call whose member lost its core the next one goes alone; when there has been a rest, it does not. */
+static void check_pause(void) {
+    for (int k = 0; k < 20; k++) {
+        int lost = 0, after = 0, later = 0;
+        nanosleep(&(struct timespec){.tv_nsec = 400000000}, NULL);
+        frnn_team_run(2, 20000000, lose_core, &lost);
+        frnn_team_run(2, 20000000, count_members, &after);
+        nanosleep(&(struct timespec){.tv_nsec = 400000000}, NULL);
+        frnn_team_run(2, 20000000, count_members, &later);
+        if (lost < 2 || later < 2) continue; /* this machine's cores were busy: try again */
+        if (after != 1) atomic_fetch_add(&failures, 1);
+        return;
+    }
+    printf("pause: not seen, for no second thread came\n");
+}
+
+static void check(int forks) {
+    atomic_store(&largest, 0);
     for (int threads = 1; threads <= MOST; threads++) { /* whole teams */
         frnn_team_insist(FRNN_BY_ROWS);
         for (int k = 0; k < 30; k++) call(threads, 0);
@@ -107,7 +133,18 @@ int main(int count, char **arguments) {
     frnn_team_insist(FRNN_CHOOSE); /* whoever comes in time */
     calls(NULL);
     from_several_threads(4);
-    if (count == 1) fork_while_calling();
-    printf("teams of up to %d: %d failures\n", atomic_load(&largest), atomic_load(&failures));
+    if (frnn_has_threads()) check_pause();
+    if (forks) fork_while_calling();
+}
+
+/* An argument: without forking. */
+int main(int count, char **arguments) {
+    (void)arguments;
+    const char *provider = frnn_threading_selected();
+    for (int k = 0; k == 0 || (provider = frnn_threading_name(k)) != NULL; k++) {
+        frnn_threading_select(provider);
+        check(count == 1);
+        printf("%s: teams of up to %d: %d failures\n", provider, atomic_load(&largest), atomic_load(&failures));
+    }
     return atomic_load(&failures) != 0;
 }

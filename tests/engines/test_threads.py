@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from generators import build_layer, random_call
 from oracle import Call, infer, oracle, train
-from running import in_threads, output_of
+from running import in_threads, output_of, run_python
 from tolerances import assert_results_close
 
 import fastrnn
@@ -105,6 +105,62 @@ class TestSettings:
         with pytest.raises(KeyError), fastrnn.num_threads(before + 1):
             raise KeyError
         assert fastrnn.get_num_threads() == before
+
+
+class TestThreading:
+    """What gives calls their threads: `workers` or `openmp`."""
+
+    @pytest.fixture(autouse=True)
+    def put_back(self) -> Iterator[None]:
+        before = fastrnn.get_threading()
+        yield
+        if before != "none":
+            fastrnn.set_threading(before)
+
+    def test_any_gives_the_same_bits(self, compiled: str, build: Callable, whole_teams: None) -> None:
+        layer = build(24, 80)
+        call = random_call(layer, 20, 33, np.random.default_rng(7), lengths=True, resets=True)
+        results = []
+        for name in native.threading_names():
+            fastrnn.set_threading(name)
+            assert fastrnn.get_threading() == name
+            with fastrnn.num_threads(3):
+                results.append(train(layer, call))
+        for other in results[1:]:
+            for key, value in results[0].items():
+                np.testing.assert_array_equal(other[key], value, err_msg=key)
+
+    @pytest.mark.parametrize("name", native.threading_names())
+    def test_several_callers_at_once(self, compiled: str, build: Callable, name: str) -> None:
+        """More callers than cores, each asking for several threads: right results, and an end."""
+        fastrnn.set_threading(name)
+        layer = build(24, 257)
+        call = random_call(layer, 12, 5, np.random.default_rng(7))
+        expected = infer(layer, call)
+
+        def job() -> None:
+            with fastrnn.num_threads(4):
+                for _ in range(5):
+                    assert_results_close(infer(layer, call), expected)
+
+        in_threads(compiled, [job] * 6)
+
+    @pytest.mark.parametrize(
+        ("name", "error"), [("tbb", ValueError), ("", ValueError), (3, TypeError), (None, TypeError)]
+    )
+    def test_unknown(self, name: Any, error: type[Exception]) -> None:
+        before = fastrnn.get_threading()
+        with pytest.raises(error, match=r"^name: expected one of 'workers', 'openmp'"):
+            fastrnn.set_threading(name)
+        assert fastrnn.get_threading() == before
+
+    def test_environment(self) -> None:
+        code = "import fastrnn; print(fastrnn.get_threading())"
+        for name in native.threading_names():
+            assert output_of(code, FASTRNN_THREADING=name).strip() == name
+        done = run_python(code, FASTRNN_THREADING="tbb")
+        assert done.returncode != 0
+        assert "FASTRNN_THREADING: expected one of those that this build has" in done.stderr
 
 
 class TestDefault:
@@ -230,8 +286,9 @@ class TestPythonThreads:
 
 
 @posix_only
+@pytest.mark.parametrize("threading", native.threading_names())
 @pytest.mark.parametrize("after", ["call", "backward", "stream"])
-def test_fork_after_threads(compiled: str, after: str) -> None:
+def test_fork_after_threads(compiled: str, after: str, threading: str) -> None:
     """A child computes what its parent does, whatever the parent ran before, and the parent goes on."""
     code = f"""
         import os, signal, sys, time
@@ -278,7 +335,7 @@ def test_fork_after_threads(compiled: str, after: str) -> None:
             assert same(everything())
         print("fine")
     """
-    assert output_of(code, FASTRNN_ENGINE=compiled).strip() == "fine"
+    assert output_of(code, FASTRNN_ENGINE=compiled, FASTRNN_THREADING=threading).strip() == "fine"
 
 
 # Samples a background thread that computes: which other threads of this process are runnable, and what CPU time passes.
@@ -328,17 +385,19 @@ WATCH = """
 
 
 @linux_only
+@pytest.mark.parametrize("threading", native.threading_names())
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize(
     ("sizes", "shape"),
     [pytest.param("64, 256", "100, 32", id="batch"), pytest.param("256, 512", "60, 1", id="one row")],
 )
-def test_thread_pools_never_stack(compiled: str, sizes: str, shape: str, count: int) -> None:
+def test_thread_pools_never_stack(compiled: str, sizes: str, shape: str, count: int, threading: str) -> None:
     """No more threads run at once than were allowed: BLAS's do not run on top of ours, nor beside them.
 
     A sample looks at one thread after the other, and may rarely count two that ran in turn: the 98 % quantile counts.
     """
-    busy, *counts = output_of(WATCH.format(sizes=sizes, shape=shape, count=count), FASTRNN_ENGINE=compiled).split()
+    code = WATCH.format(sizes=sizes, shape=shape, count=count)
+    busy, *counts = output_of(code, FASTRNN_ENGINE=compiled, FASTRNN_THREADING=threading).split()
     runnable = np.array(counts, int)
     assert len(runnable) >= 50, "too few samples to say anything"
     assert np.quantile(runnable, 0.98) <= count, np.bincount(runnable)

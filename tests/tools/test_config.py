@@ -19,7 +19,7 @@ def test_it_prints_what_this_installation_runs_with(capsys: pytest.CaptureFixtur
     rows = shown(capsys)
     text = " ".join(f"{name} {value}" for name, value in rows.items())
     assert rows["fastrnn"] == fastrnn.__version__
-    for word in ("instruction set", "engine", "blas", "openmp", "threads"):
+    for word in ("instruction set", "engine", "blas", "threading", "threads"):
         assert word in text
     for version in (np.__version__, scipy.__version__):
         assert version in text

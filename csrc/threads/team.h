@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-#include "hooks.h"
+#include "../hooks.h"
 
 /* What a member knows of its team, which may be a half of another. */
 typedef struct {
@@ -13,13 +13,15 @@ typedef struct {
     struct frnn_barrier *barrier; /* the whole team's; null in a team of one */
 } frnn_team;
 
+typedef void frnn_work(void *context, const frnn_team *team);
+
 /* The half that a member is in, as a team of its own, of a team of at least two. `*half` becomes 0 or 1. */
 frnn_team frnn_team_half(const frnn_team *team, int *half);
 
 /* Calls work(context, team) in at most `threads` (1 to FRNN_MOST_THREADS) threads at once, the caller's among them, and
  * waits for all; in fewer if cores are busy. `alone` is about how many nanoseconds the work takes one thread. Denormals
  * count as zero meanwhile; afterwards the caller's floating-point control flags are as before. */
-void frnn_team_run(int threads, int64_t alone, void (*work)(void *context, const frnn_team *team), void *context);
+void frnn_team_run(int threads, int64_t alone, frnn_work *work, void *context);
 
 /* What frnn_team_insist said. */
 frnn_split frnn_team_insisted(void);

@@ -1,0 +1,35 @@
+#include "barrier.h"
+
+#if FRNN_POSIX
+
+frnn_progress *frnn_own_progress(const frnn_team *team) {
+    return team->barrier ? team->barrier->members[team->first + team->index] : NULL;
+}
+
+/* In round r each member signals, and waits for the signal of the member 2^r places before it. After the last round
+ * every member has heard, directly or through others, from all. Two members need one round: one cache line travels from
+ * each core to the other. */
+void frnn_team_barrier(const frnn_team *team) {
+    struct frnn_barrier *barrier = team->barrier;
+    const int self = team->first + team->index;
+    for (int distance = 1; distance < team->size; distance *= 2) {
+        const int other = team->first + (team->index + team->size - distance) % team->size;
+        frnn_progress *own = barrier->members[self];
+        frnn_word *theirs = &barrier->members[other]->given;
+        const unsigned signal = atomic_load_explicit(&own->given.value, memory_order_relaxed) + 1;
+        const unsigned awaited = barrier->given[other] + (signal - barrier->given[self]);
+        atomic_store(&own->given.value, signal);
+        frnn_wake(&own->given);
+        for (unsigned seen; (int)((seen = atomic_load_explicit(&theirs->value, memory_order_acquire)) - awaited) < 0;) {
+            const int64_t slept = frnn_wait_while(theirs, seen, FRNN_WAIT_SPINS);
+            own->slept += slept;
+            if (slept > 0 && self > 0) frnn_leave_core(barrier->caller_core);
+        }
+    }
+}
+
+#else /* no POSIX threads: every team is one thread */
+
+void frnn_team_barrier(const frnn_team *team) { (void)team; }
+
+#endif
