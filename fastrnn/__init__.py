@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastrnn import engines, weights
 from fastrnn.config import show_config
+from fastrnn.engines import threadpoolctl as _threadpoolctl  # noqa: F401 (registers there)
 from fastrnn.engines.threads import (
     get_num_threads,
     get_threading,

@@ -21,10 +21,22 @@ cdef extern from *:
     #else
     static _Thread_local int own_threads;
     #endif
+    static int process_threads = 1;
+
+    /* For programs that limit the threads of all libraries, such as threadpoolctl: the module's only exported symbols
+       besides its init function. A number out of range is replaced by the nearest one in range. */
+    #ifdef _WIN32
+    #define EXPORTED __declspec(dllexport)
+    #else
+    #define EXPORTED __attribute__((visibility("default")))
+    #endif
+    EXPORTED int fastrnn_get_num_threads(void) { return process_threads; }
+    EXPORTED void fastrnn_set_num_threads(int n) {
+        process_threads = n < 1 ? 1 : n > FRNN_MOST_THREADS ? FRNN_MOST_THREADS : n;
+    }
     """
     int own_threads  # of the calling thread; 0: the process's
-
-cdef int process_threads = 1
+    int process_threads
 
 MOST_THREADS = FRNN_MOST_THREADS
 

@@ -132,6 +132,11 @@ def a_pytorch_model() -> dict[str, Any]:
     return {"model": torch.nn.Sequential(torch.nn.LSTM(4, 5)), "fastrnn": fastrnn}
 
 
+def installed(name: str) -> dict[str, Any]:
+    pytest.importorskip(name, reason=f"{name} is not installed")
+    return {}
+
+
 def two_vocabularies() -> dict[str, Any]:
     return {"words": Vocabulary("abc"), "source": Vocabulary("xyz")}
 
@@ -145,6 +150,8 @@ GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
     "a GRU's arrays in ONNX": lambda: arrays_in_onnx(3),
     "an LSTM's arrays in ONNX": lambda: arrays_in_onnx(4),
     "a PyTorch model": a_pytorch_model,
+    "threadpoolctl": lambda: installed("threadpoolctl"),
+    "joblib": lambda: installed("joblib"),
 }
 
 
