@@ -14,12 +14,19 @@ from fastrnn.bench.worker import median_seconds, wait_until_idle
 from fastrnn.engines import blas
 from fastrnn.engines.threads import num_threads
 
-__all__ = ["REFERENCE", "Contender", "EngineContender", "EngineRunner", "Runner"]
+__all__ = ["REFERENCE", "Contender", "EngineContender", "EngineRunner", "Runner", "Timer"]
 
 REFERENCE = "reference"
 
 
-class Runner(Protocol):
+class Timer(Protocol):
+    """Something whose time can be measured."""
+
+    def measure(self, seconds: float) -> float:
+        """Run for about `seconds` seconds, and return the median time of a run in seconds."""
+
+
+class Runner(Timer, Protocol):
     """A contender that has loaded a task."""
 
     def results(self) -> Results:
@@ -27,9 +34,6 @@ class Runner(Protocol):
 
         They are "y", "h_n" and, of an LSTM, "c_n"; in training also "grad x", "grad h0", "grad c0" and "grad <param>".
         """
-
-    def measure(self, seconds: float) -> float:
-        """Run for about `seconds` seconds, and return the median time of a run in seconds."""
 
 
 class Contender(Protocol):

@@ -7,12 +7,18 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median
+from typing import TypeVar
 
-from fastrnn.bench.contenders import REFERENCE, Contender, EngineContender, Runner
+from fastrnn.bench.contenders import REFERENCE, Contender, EngineContender, Timer
 from fastrnn.bench.tasks import Task
 from fastrnn.bench.verification import Verification, expected, verify
 
-__all__ = ["Outcome", "Result", "in_turn", "paced", "run"]
+__all__ = ["Outcome", "Result", "in_turn", "paced", "run", "uncertain"]
+
+
+def uncertain(ratios: Sequence[float]) -> bool:
+    """Whether there is only one round, or the ratios of the rounds differ by more than a factor of two."""
+    return len(ratios) == 1 or max(ratios, default=0) > 2 * min(ratios, default=0)
 
 
 @dataclass(slots=True)
@@ -38,8 +44,8 @@ class Outcome:
 
     @property
     def uncertain(self) -> bool:
-        """Whether there is only one round, or the ratios of the rounds differ by more than a factor of two."""
-        return len(self.ratios) == 1 or max(self.ratios, default=0) > 2 * min(self.ratios, default=0)
+        """See `measuring.uncertain`."""
+        return uncertain(self.ratios)
 
 
 @dataclass(slots=True)
@@ -123,16 +129,19 @@ def run(
         yield result
 
 
-def paced(selected: Sequence[Task], budget: float) -> Iterator[tuple[Task, float]]:
-    """Yield each task, with the time at which its share of the remaining budget (in seconds) ends."""
+Work = TypeVar("Work")
+
+
+def paced(selected: Sequence[Work], budget: float) -> Iterator[tuple[Work, float]]:
+    """Yield each piece of work, with the time at which its share of the remaining budget (in seconds) ends."""
     deadline = time.perf_counter() + budget
-    for k, task in enumerate(selected):
+    for k, work in enumerate(selected):
         now = time.perf_counter()
-        yield task, now + (deadline - now) / (len(selected) - k)
+        yield work, now + (deadline - now) / (len(selected) - k)
 
 
-def in_turn(runners: Sequence[Runner], rounds: int, seconds: float, ends: float) -> Iterator[list[float]]:
-    """Measure all runners one after the other, round by round; yield the seconds of each, for each round.
+def in_turn(runners: Sequence[Timer], rounds: int, seconds: float, ends: float) -> Iterator[list[float]]:
+    """Measure all of them one after the other, round by round; yield the seconds of each, for each round.
 
     Measurements become shorter and rounds fewer so that the last round ends at the time `ends`. There is at least one.
     """

@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-import fastrnn
 from fastrnn import engines
 from fastrnn.bench.problems import Problem, to_layer
+from fastrnn.bench.processes import python_path
 from fastrnn.bench.tasks import CASES, KINDS, Sizes, Task
 from fastrnn.engines.threads import num_threads
 
@@ -111,10 +111,9 @@ def run(selected: Iterable[Task], engine: str) -> Iterator[Usage]:
 
 
 def in_fresh_process(task: Task, engine: str) -> Usage:
-    package = str(Path(fastrnn.__file__).resolve().parents[1])
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])]),
+        **python_path(),
         # glibc shall return freed memory at once. Else what one call left would hide what the next one takes.
         "MALLOC_MMAP_THRESHOLD_": str(1 << 16), "MALLOC_TRIM_THRESHOLD_": str(1 << 16),
     }  # fmt: skip

@@ -23,10 +23,10 @@ from typing import IO, Any
 
 import numpy as np
 
-import fastrnn
 from fastrnn.bench.contenders import REFERENCE, EngineRunner
 from fastrnn.bench.measuring import Outcome, Result, in_turn, paced
 from fastrnn.bench.problems import Problem, Results
+from fastrnn.bench.processes import python_path
 from fastrnn.bench.tasks import DTYPES, KINDS, Task
 from fastrnn.bench.verification import verified_task, verify
 
@@ -190,9 +190,7 @@ class ProcessRunner:
 
 def own_contender(engine: str) -> ProcessContender:
     """Return fastrnn with an engine, in a process of its own."""
-    package = str(Path(fastrnn.__file__).resolve().parents[1])
-    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return ProcessContender(OWN, sys.executable, {"PYTHONPATH": os.pathsep.join(paths), "FASTRNN_ENGINE": engine})
+    return ProcessContender(OWN, sys.executable, {**python_path(), "FASTRNN_ENGINE": engine})
 
 
 def find(pythons: Sequence[str], threads: int) -> tuple[list[ProcessContender], dict[str, str]]:

@@ -22,7 +22,7 @@ from fastrnn.bench.verification import Verification
 from fastrnn.engines import blas
 from fastrnn.version import __version__
 
-__all__ = ["SLOWER_LIMIT", "as_json", "load_average", "machine", "scaling_summary", "summary"]
+__all__ = ["SLOWER_LIMIT", "as_json", "load_average", "machine", "scaling_summary", "spread", "summary", "timing"]
 
 
 def summary(results: Sequence[Result]) -> list[str]:
@@ -141,6 +141,10 @@ def timing(rounds: list[float]) -> dict[str, Any]:
     return {"seconds": median(rounds) if rounds else None, "rounds": rounds}
 
 
+def spread(ratios: list[float]) -> dict[str, Any]:
+    return {"ratio": median(ratios) if ratios else None, "ratios": ratios}
+
+
 SLOWER_LIMIT = 1.1  # more threads may take at most this many times as long
 
 
@@ -174,6 +178,5 @@ def outcome_as_json(result: Result, outcome: Outcome) -> dict[str, Any]:
         **verification_as_json(outcome.verification),
         **timing(outcome.seconds),
         "gflops": result.gflops(outcome) if outcome.seconds else None,
-        "ratio": median(outcome.ratios) if outcome.ratios else None,
-        "ratios": outcome.ratios,
+        **spread(outcome.ratios),
     }

@@ -416,6 +416,15 @@ def test_an_interrupt_leaves_what_there_is(run, monkeypatch, tmp_path):
         (["--peers-python", sys.executable], "--peers-python: expected --peers with it"),
         (["--peers", "--engines", "packed,blas"], "--engines: expected one with --peers, got packed, blas"),
         (["--scaling", "--threads", "2"], "--scaling: expected several numbers in --threads, got 2"),
+        (["--situations", "idle,noon"], "--situations': expected one or more of idle, busy, openblas, onnxruntime"),
+        (["--threading", "steam"], "--threading': expected one or more of "),
+        (["--situations", "idle", "--memory"], "--memory, --situations: expected at most one of them, got 2"),
+        (["--situations", "idle", "--threads", "1"], "--threads: expected one number of at least 2 with --situations"),
+        (["--situations", "idle", "--threads", "2,3"], "of at least 2 with --situations, got 2, 3"),
+        (["--situations", "idle", "--cells", "gru"], "--cells, --dtypes: expected none with --situations"),
+        (["--situations", "idle", "--plot", "chart.png"], "--plot: expected a mode with a chart, got --situations"),
+        (["--situations", "idle", "--cases", "step64"], "selection without any task"),
+        (["--cases", "lat64,bi512"], "without --situations, got lat64, bi512"),
     ],
 )
 def test_options_that_make_no_sense(run, monkeypatch, tmp_path, arguments, message):

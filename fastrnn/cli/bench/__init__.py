@@ -1,4 +1,4 @@
-"""``fastrnn bench``: engines against the NumPy reference, verified and then timed in turn; peers, limits and memory."""
+"""``fastrnn bench``: engines against NumPy, verified and then timed in turn; peers, limits, threads and memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fastrnn import bench as measuring
 from fastrnn import get_num_threads
-from fastrnn.bench import CASES, CELLS, DTYPES, KINDS
+from fastrnn._core import native
+from fastrnn.bench import CASES, CELLS, DTYPES, KINDS, situations
 from fastrnn.cli.bench.modes import MODES, Mode, Plan, rivals
 from fastrnn.cli.bench.options import check_plot, check_writable, interpreters, one_of, thread_counts
 from fastrnn.cli.errors import Failure
@@ -24,6 +25,12 @@ __all__ = ["bench"]
 
 QUICK_SECONDS = 45.0  # the budget of --quick: it then ends within a minute even on a busy machine
 WIDTH = 100  # of lines, if the output is not a terminal
+# What a mode has none of, and --plot needs.
+NOTHING_TO_DRAW = {"memory": "times to draw", "situations": "a mode with a chart"}
+
+
+def names_of_cases() -> list[str]:
+    return list(dict.fromkeys([*CASES, *(case.name for case in situations.CASES)]))
 
 
 @click.command()
@@ -31,9 +38,17 @@ WIDTH = 100  # of lines, if the output is not a terminal
 @click.option("--roofline", is_flag=True, help="Measure engines against the machine's limits.")
 @click.option("--scaling", is_flag=True, help="Measure each of --threads against the first.")
 @click.option("--memory", is_flag=True, help="Measure scratch and tapes instead of time.")
+@click.option(
+    "--situations", "names_of_situations", type=one_of(lambda: list(situations.SITUATIONS)),
+    help=f"Measure all threads against one in {', '.join(situations.SITUATIONS)}, or some of them.",
+)  # fmt: skip
+@click.option(
+    "--threading", "providers", type=one_of(native.threading_names),
+    help="Providers of threads to measure in situations. [default: all]",
+)  # fmt: skip
 @click.option("--cells", type=one_of(lambda: list(CELLS)), help="Of rnn, lstm, gru. [default: all]")
 @click.option("--kinds", type=one_of(lambda: KINDS), help="Of inference, training. [default: both]")
-@click.option("--cases", type=one_of(lambda: list(CASES)), help=f"Of {', '.join(CASES)}. [default: all]")
+@click.option("--cases", type=one_of(names_of_cases), help=f"Of {', '.join(CASES)}. [default: all]")
 @click.option("--dtypes", type=one_of(lambda: DTYPES), help="Of float32, float64. [default: float32]")
 @click.option(
     "--engines", "names", type=one_of(rivals), help="[default: all but the reference; with a mode, the one in use]"
@@ -53,11 +68,12 @@ WIDTH = 100  # of lines, if the output is not a terminal
 @click.option("--json", "json_path", type=click.Path(), help="Write all numbers to this file.")
 @click.option("--plot", "plot_path", type=click.Path(), help="Write a chart to this file: .png, .svg or .pdf.")
 def bench(
+    names_of_situations: list[str] | None, providers: list[str] | None,
     cells: list[str] | None, kinds: list[str] | None, cases: list[str] | None,
     dtypes: list[str] | None, names: list[str] | None, threads: list[int] | None, pythons: list[str], rounds: int,
     seconds: float, quick: bool, json_path: str | None, plot_path: str | None, **modes: bool,
 ) -> None:  # fmt: skip
-    """Measure engines against the NumPy reference, or what one of the first four options says.
+    """Measure engines against the NumPy reference, or what one of the first six options says.
 
     Each case is verified against the reference in float64, then engine and reference are timed in turn. "x" says how
     many times as fast as the reference the engine was: the median over the rounds.
@@ -66,8 +82,12 @@ def bench(
     timed in turn, each in a process of its own. With --roofline, "share" is the part of the machine's limits that an
     engine reached; the limits are measured in turn with the engine.
 
+    With --situations, a few calls of an LSTM are timed with all threads and with one, in turn, while others want the
+    cores, too; --threading names the providers of threads.
+
     The exit code is 1 if fastrnn computed something wrong, or took more memory than promised.
     """
+    modes["situations"] = names_of_situations is not None or providers is not None
     chosen = [name for name, given in modes.items() if given]
     if len(chosen) > 1:
         raise Failure(f"--{', --'.join(chosen)}: expected at most one of them, got {len(chosen)}")
@@ -75,13 +95,24 @@ def bench(
     if json_path is not None:
         check_writable("--json", json_path)
     if plot_path is not None:
-        if mode == "memory":
-            raise Failure("--plot: expected times to draw, got --memory")
+        if mode in NOTHING_TO_DRAW:
+            raise Failure(f"--plot: expected {NOTHING_TO_DRAW[mode]}, got --{mode}")
         check_plot(plot_path)
     if pythons and mode != "peers":
         raise Failure("--peers-python: expected --peers with it")
     threads = threads or [get_num_threads()]
-    if quick:
+    selected: list[Any]
+    if mode == "situations":
+        if cells or dtypes:
+            raise Failure("--cells, --dtypes: expected none with --situations, which has cases of its own")
+        selected = [
+            case
+            for case in (situations.QUICK_CASES if quick else situations.CASES)
+            if case.kind in (kinds or KINDS) and case.name in (cases or names_of_cases())
+        ]
+    elif cases and not set(cases) <= set(CASES):
+        raise Failure(f"--cases: expected some of {', '.join(CASES)} without --situations, got {', '.join(cases)}")
+    elif quick:
         selected = [
             task
             for task in measuring.quick_tasks(threads)
@@ -92,7 +123,10 @@ def bench(
         selected = measuring.tasks(cells or CELLS, kinds or KINDS, cases or CASES, dtypes or ["float32"], threads)
     if not selected:
         raise Failure("--quick, --kinds, --cases: expected something to measure, got a selection without any task")
-    plan = Plan(selected, names or [], rounds, seconds, QUICK_SECONDS if quick else math.inf, pythons)
+    plan = Plan(
+        selected, threads, names or [], rounds, seconds, QUICK_SECONDS if quick else math.inf, pythons,
+        names_of_situations or list(situations.SITUATIONS), providers or list(native.threading_names()),
+    )  # fmt: skip
     settings = {"mode": mode or "engines", "rounds": rounds, "seconds": seconds, "quick": quick}
     if carry_out(MODES[mode](plan), settings, json_path, plot_path):
         raise click.exceptions.Exit(1)

@@ -1,4 +1,4 @@
-"""What ``fastrnn bench`` can measure: engines against the reference, peers, the roofline, threads, memory."""
+"""What ``fastrnn bench`` can measure: engines, peers, the roofline, threads, situations, memory."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from rich.console import Console
 
 from fastrnn import bench as measuring
 from fastrnn import engines
-from fastrnn.bench import REFERENCE, EngineContender, Result, Task, charts, counted, memory, peers, reports, roofline
+from fastrnn.bench import Result, Task, charts, counted, memory, peers, reports, roofline, situations
+from fastrnn.bench.contenders import REFERENCE, EngineContender
 from fastrnn.cli.bench import tables
 from fastrnn.cli.errors import Failure
 
-__all__ = ["MODES", "Engines", "Memory", "Mode", "Peers", "Plan", "Roofline", "Scaling", "rivals"]
+__all__ = ["MODES", "Engines", "Memory", "Mode", "Peers", "Plan", "Roofline", "Scaling", "Situations", "rivals"]
 
 
 @dataclass(frozen=True)
@@ -24,21 +25,28 @@ class Plan:
 
     Attributes
     ----------
-    selected : list of Task
+    selected : list of Task, or of `situations.Case`
+    threads : list of int
+        Their numbers of threads.
     names : list of str
         The engines that the user named; empty if none.
     rounds, seconds, budget
         As for `fastrnn.bench.run`.
     pythons : list of str
         Interpreters in which to look for peers, besides this one.
+    situations, providers : list of str
+        The situations to measure in, and the providers of threads.
     """
 
-    selected: list[Task]
+    selected: list[Any]
+    threads: list[int]
     names: list[str]
     rounds: int
     seconds: float
     budget: float
     pythons: list[str]
+    situations: list[str]
+    providers: list[str]
 
     @property
     def timing(self) -> tuple[int, float, float]:
@@ -65,8 +73,8 @@ class Mode(Protocol):
     """One way to measure; `results` are always those that `measure` has yielded."""
 
     @property
-    def tasks(self) -> Sequence[Task]:
-        """The tasks that are measured; each gives one result."""
+    def tasks(self) -> Sequence[Any]:
+        """The tasks that are measured; each gives one result, which has it as its `task`."""
 
     def measure(self) -> Iterator[Any]:
         """Yield results."""
@@ -289,6 +297,67 @@ class Scaling(Timed):
         measuring.plot(path, results, described, replace(look, loss=1 / reports.SLOWER_LIMIT))
 
 
+class Situations:
+    """All threads against one, where others want the cores, too."""
+
+    def __init__(self, plan: Plan) -> None:
+        if len(plan.threads) != 1 or plan.threads[0] < 2:
+            got = ", ".join(map(str, plan.threads))
+            raise Failure(f"--threads: expected one number of at least 2 with --situations, got {got}")
+        if not plan.providers:
+            raise Failure("--situations: expected a build with threads, got one without")
+        self._selected = plan.situations, plan.providers, plan.selected
+        self._conditions = situations.Conditions(plan.one_name("--situations"), plan.threads[0], *plan.timing)
+        self.tasks = situations.jobs(*self._selected)
+
+    def measure(self) -> Iterator[situations.Timing]:
+        """See `Mode.measure`."""
+        yield from situations.run(*self._selected, self._conditions)
+
+    def report(self, console: Console, results: Sequence[situations.Timing], took: str) -> None:
+        """See `Mode.report`."""
+        conditions = self._conditions
+        title = f"LSTM, float32, {conditions.engine}: time with {conditions.threads} threads / with one"
+        console.print(tables.situations_table(results, title))
+        console.print(
+            "\nHeadings: case, kind and T,B,H, where I = H; bi512 has two directions. Numbers: medians over rounds in "
+            f"turn. !: a loss, above {situations.LOSS_LIMIT}. ~: one round only, or rounds that differ by more than a "
+            f"factor of two. {took}",
+            soft_wrap=True,
+        )
+        for line in situations.summary(results):
+            console.print(line, soft_wrap=True)
+
+    def content(
+        self, results: Sequence[situations.Timing], described: dict[str, Any], settings: dict[str, Any]
+    ) -> dict[str, Any]:
+        """See `Mode.content`."""
+        entries = [
+            {
+                "situation": job.situation, "threading": job.provider, "variant": job.variant,
+                "case": job.case.name, "kind": job.case.kind, **job.case.sizes._asdict(),
+                "bidirectional": job.case.bidirectional,
+                "one thread": reports.timing(timing.one_thread),
+                "all threads": {**reports.timing(timing.all_threads), **reports.spread(timing.ratios)},
+                "skipped": timing.skipped,
+            }
+            for timing in results
+            for job in [timing.task]
+        ]  # fmt: skip
+        return {
+            "engine": self._conditions.engine, "threads": self._conditions.threads, "machine": described,
+            "settings": settings, "summary": situations.summary(results), "results": entries,
+        }  # fmt: skip
+
+    def plot(self, path: str, results: Sequence[situations.Timing], described: dict[str, Any]) -> None:
+        """There is none: the command refuses before it measures."""
+        raise NotImplementedError
+
+    def failed(self, results: Sequence[situations.Timing]) -> bool:
+        """A loss of time is reported, but breaks no promise of results or memory."""
+        return False
+
+
 class Memory:
     """The memory that calls and tapes take."""
 
@@ -343,5 +412,6 @@ MODES: dict[str | None, Callable[[Plan], Mode]] = {
     "peers": Peers,
     "roofline": Roofline,
     "scaling": Scaling,
+    "situations": Situations,
     "memory": Memory,
 }

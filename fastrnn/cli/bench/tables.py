@@ -10,10 +10,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fastrnn.bench import Outcome, Result, Task, counted, peers
+from fastrnn.bench import Outcome, Result, Task, counted, peers, situations
+from fastrnn.bench.measuring import uncertain
 from fastrnn.bench.memory import Usage, tape_limit
 
-__all__ = ["RatioTable", "peers_table", "print_notes", "print_tables", "usage_table"]
+__all__ = ["RatioTable", "peers_table", "print_notes", "print_tables", "situations_table", "usage_table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +101,34 @@ def usage_table(usages: Iterable[Usage]) -> Table:
     return table
 
 
-def new_table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:
+def situations_table(results: Sequence[situations.Timing], title: str) -> Table:
+    """Return a table with a row for each provider of threads in each variant of a situation, a column for each case."""
+    cases = list(dict.fromkeys(timing.task.case for timing in results))
+    headings = [f"{case.name}\n{case.kind}\n{case.sizes.T},{case.sizes.B},{case.sizes.H}" for case in cases]
+    table = new_table(title, ["threading"], headings, ["situation"])
+    rows: dict[str, dict[str, dict[situations.Case, str]]] = {}
+    for timing in results:
+        if not timing.skipped:
+            row = rows.setdefault(timing.task.variant, {}).setdefault(timing.task.provider, {})
+            row[timing.task.case] = times_text(timing.ratios)
+    for variant, providers in rows.items():
+        for provider, row in providers.items():
+            table.add_row(variant, provider, *(row.get(case, "") for case in cases))
+    return table
+
+
+def times_text(ratios: Sequence[float]) -> str:
+    """Return how many times as long calls took, with a mark if that is a loss."""
+    ratio = median(ratios)
+    text = f"[bold red]{ratio:.2f}![/]" if ratio > situations.LOSS_LIMIT else f"{ratio:.2f}"
+    return text + ("~" if uncertain(ratios) else "")
+
+
+def new_table(
+    title: str, texts: Sequence[str], numbers: Sequence[str], first: Sequence[str] = ("cell", "kind", "case", "T,B,I,H")
+) -> Table:
     table = Table(title=f"\n{title}", title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    for heading in ("cell", "kind", "case", "T,B,I,H", *texts):
+    for heading in (*first, *texts):
         table.add_column(heading, no_wrap=True)
     for heading in numbers:
         table.add_column(heading, justify="right", no_wrap=True)
