@@ -114,7 +114,9 @@ def an_onnx_model() -> dict[str, Any]:
         [helper.make_tensor_value_info("Y", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(arrays[name.lower()], name) for name in "WR"],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)]), "model.onnx")
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)])
+    model.ir_version = 10  # the version that came with opset 22; runtimes refuse versions that they do not know
+    onnx.save(model, "model.onnx")
     return {"onnx": onnx}
 
 
@@ -150,6 +152,7 @@ GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
     "a GRU's arrays in ONNX": lambda: arrays_in_onnx(3),
     "an LSTM's arrays in ONNX": lambda: arrays_in_onnx(4),
     "a PyTorch model": a_pytorch_model,
+    "ONNX Runtime": lambda: installed("onnxruntime"),
     "threadpoolctl": lambda: installed("threadpoolctl"),
     "joblib": lambda: installed("joblib"),
 }
