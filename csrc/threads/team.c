@@ -109,7 +109,7 @@ static void watch_forks(void) { pthread_atfork(NULL, NULL, in_child); }
 #define LOST_NANOSECONDS 50000    /* a member lost its core if it was without one for this long, ... */
 #define LOST_SHARE 8              /* ... and for this part of the call */
 #define PAUSE_LEAST 10000000      /* then calls go alone for this time; twice as long each time, ... */
-#define PAUSE_MOST 320000000      /* ... up to this */
+#define PAUSE_MOST 1000000000     /* ... up to this */
 #define CLEAN_CALLS 16            /* so many teams in a row that lost nothing make it short again */
 
 static atomic_llong alone_until, last_end, pause;

@@ -42,9 +42,10 @@ enum { IDLE, CLAIMED, OFFERED, RUNNING, STATES = 4 };
 
 typedef struct {
     frnn_word state;
-    offer *offer;       /* the last one */
-    int index;          /* in its team, once that is complete */
-    atomic_llong alone; /* nanoseconds that the work of the last offer takes one thread */
+    offer *offer;           /* the last one */
+    int index;              /* in its team, once that is complete */
+    atomic_int caller_core; /* of the last offer */
+    atomic_llong alone;     /* nanoseconds that its work takes one thread */
     frnn_progress progress;
 } worker;
 
@@ -58,7 +59,7 @@ static void *worker_main(void *argument) {
     for (;;) {
         unsigned state = atomic_load(&self->state.value);
         if (STATE(state) != OFFERED) {
-            frnn_wait_while(&self->state, state, spins);
+            if (frnn_wait_while(&self->state, state, spins) > 0) frnn_leave_core(atomic_load(&self->caller_core));
             if (NEXT_ROUND(state) != NEXT_ROUND(atomic_load(&self->state.value))) /* offered, withdrawn */
                 spins = (int)LATE_SPINS(atomic_load(&self->alone));
             continue;
@@ -122,6 +123,7 @@ static int gather_members(offer *offer, int count, int only_awake, int64_t patie
         if (STATE(idle) != IDLE || (only_awake && atomic_load(&workers[k]->state.sleepers) > 0)) continue;
         if (!atomic_compare_exchange_strong(&workers[k]->state.value, &idle, idle + CLAIMED)) continue;
         workers[k]->offer = offer;
+        atomic_store_explicit(&workers[k]->caller_core, offer->barrier.caller_core, memory_order_relaxed);
         atomic_store_explicit(&workers[k]->alone, offer->call->alone, memory_order_relaxed);
         members[offers++] = (member){workers[k], idle + OFFERED};
         atomic_store(&workers[k]->state.value, idle + OFFERED);

@@ -110,10 +110,10 @@ static void lose_core(void *context, const frnn_team *team) {
 static void check_pause(void) {
     for (int k = 0; k < 20; k++) {
         int lost = 0, after = 0, later = 0;
-        nanosleep(&(struct timespec){.tv_nsec = 400000000}, NULL);
+        nanosleep(&(struct timespec){.tv_sec = 1, .tv_nsec = 100000000}, NULL);
         frnn_team_run(2, 20000000, lose_core, &lost);
         frnn_team_run(2, 20000000, count_members, &after);
-        nanosleep(&(struct timespec){.tv_nsec = 400000000}, NULL);
+        nanosleep(&(struct timespec){.tv_sec = 1, .tv_nsec = 100000000}, NULL);
         frnn_team_run(2, 20000000, count_members, &later);
         if (lost < 2 || later < 2) continue; /* this machine's cores were busy: try again */
         if (after != 1) atomic_fetch_add(&failures, 1);
