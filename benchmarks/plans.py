@@ -3,6 +3,9 @@
 Every case is timed in four ways, in turn: on one thread, with the rows shared among threads, with the units shared, and
 with the plan that the cost model chooses. The table shows the times relative to the best of the first three, as medians
 over rounds. A choice that takes more than 1.10 times as long as the best is marked.
+
+With --simulate nothing is timed: the table shows what the model chooses for larger machines, and the speed over one
+thread that it expects. It knows this machine's caches, and assumes that all cores are alike.
 """
 
 from __future__ import annotations
@@ -59,12 +62,38 @@ def seconds(run: Callable[[], object], budget: float) -> float:
     return sorted(times)[len(times) // 4]
 
 
+def simulate(cell: str, counts: list[int]) -> None:
+    """Print the model's choice and its expected speed over one thread, for each number of threads."""
+    from fastrnn.engines.cell import CELLS
+
+    name = CELLS[cell.lower()](1, 1, np.dtype(np.float32)).native
+    lanes = native.lanes(4)
+    for backward in (False, True):
+        for sizes in GRID:
+            alone, *_ = native.simulate_plan(name, backward, *sizes, 1, lanes, 1)
+            words = []
+            for count in counts:
+                time_of, members, split = native.simulate_plan(name, backward, *sizes, 1, lanes, count)
+                words.append(f"{alone / time_of:5.1f} x {members:2} {split if members > 1 else '':5}")
+            click.echo(
+                f"{cell:5} {'backward' if backward else 'forward':9} {','.join(map(str, sizes)):18} {'  '.join(words)}"
+            )
+
+
 @click.command(help=__doc__)
 @click.option("--cells", default="LSTM,GRU,RNN", show_default=True)
 @click.option("--threads", default=2, show_default=True)
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--seconds", "budget", default=0.05, show_default=True, help="For each measurement.")
-def main(cells: str, threads: int, rounds: int, budget: float) -> None:
+@click.option("--simulate", "counts", help="Numbers of threads, say 4,8,16,32,64, instead of timing.")
+def main(cells: str, threads: int, rounds: int, budget: float, counts: str | None) -> None:
+    if counts:
+        click.echo(
+            f"{'cell':5} {'pass':9} {'T,B,I,H':18} " + "  ".join(f"{n + ' threads':16}" for n in counts.split(","))
+        )
+        for cell in cells.split(","):
+            simulate(cell, [int(n) for n in counts.split(",")])
+        return
     click.echo(f"{'cell':5} {'pass':9} {'T,B,I,H':18} {'best':>9}   " + " ".join(f"{plan:>7}" for plan in PLANS))
     missed = count = 0
     for cell in cells.split(","):

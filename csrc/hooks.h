@@ -34,6 +34,11 @@ void frnn_direct_add_columns(frnn_dtype dtype, int64_t rows, int64_t n, const vo
 typedef enum { FRNN_CHOOSE, FRNN_BY_ROWS, FRNN_BY_UNITS } frnn_split;
 void frnn_team_insist(frnn_split split);
 
+/* The cost model by itself: nanoseconds that it expects of a pass over one layer on at most `threads` threads with
+ * vectors of `lanes` values, and what it chooses: of how many members a team is (1: alone), and what they share. */
+double frnn_simulate_plan(const char *cell, frnn_dtype dtype, frnn_pass pass, int64_t T, int64_t B, int64_t I,
+                          int64_t H, int directions, int lanes, int threads, int *members, frnn_split *split);
+
 /* ---- What this machine can do at best, on the calling thread, with the selected instruction set ---- */
 
 /* `repeats` rounds of multiply-adds in registers; returns how many operations that were. */

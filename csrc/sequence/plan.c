@@ -66,13 +66,13 @@ int frnn_fits(const frnn_cell *cell, const frnn_steps *steps, const frnn_plan *p
 #define LANE_RATE 9.6        /* operations a nanosecond and lane, in tiles */
 #define BANDWIDTH_NEAR 150.0 /* bytes a nanosecond, from L1 and L2 */
 #define BANDWIDTH_FAR 28.0   /* from beyond */
-#define BARRIER 350.0
-#define LINE_FETCH 90.0   /* from another core */
-#define ROW_OVERHEAD 25.0 /* of calling a gate kernel */
-#define START 3000.0      /* of offering work to others and waiting for their end */
-#define WORTH 0.9         /* a team must take less than this share of one thread's time */
-#define FEWEST_UNITS 32   /* of a member */
-#define BLAS_ROWS 8       /* of a member: BLAS is slow with fewer */
+#define BARRIER 350.0        /* a round; there is one each time that the number of members doubles */
+#define LINE_FETCH 90.0      /* from another core */
+#define ROW_OVERHEAD 25.0    /* of calling a gate kernel */
+#define START 3000.0         /* of offering work to others and waiting for their end */
+#define WORTH 0.9            /* a team must take less than this share of one thread's time */
+#define FEWEST_UNITS 32      /* of a member */
+#define BLAS_ROWS 8          /* of a member: BLAS is slow with fewer */
 
 static double near_bytes(void) {
 #ifdef _SC_LEVEL2_CACHE_SIZE
@@ -109,12 +109,18 @@ static double pass_time(const frnn_cell *cell, frnn_pass pass, double T, double 
     if (by_units && threads > 1) {
         const double barriers = 1 + (is->reset > 0) + (cell->w_hr != NULL);
         const double values = B * (pass == FRNN_FORWARD ? barriers * H : G * H);
-        step += barriers * BARRIER + values * size / 64 * (threads - 1) / threads * LINE_FETCH;
+        step += barriers * BARRIER * ceil(log2(threads)) + values * size / 64 * (threads - 1) / threads * LINE_FETCH;
     }
     /* what all steps do together is shared evenly: the input's projection, or its gradient and those of the weights */
     double together = T * 2 * B * G * H * (pass == FRNN_FORWARD ? I : 2 * I + O) / rate / threads;
     together = FRNN_MAX(together, reading(inputs * size, T == 1 ? kept : inputs * size));
     return T * step + together + (threads > 1 ? START : 0);
+}
+
+static int power_of_two_below(int n) {
+    int power = 1;
+    while (2 * power < n) power *= 2;
+    return power;
 }
 
 /* The best way for one direction. */
@@ -131,20 +137,22 @@ static frnn_split_plan choose(const frnn_cell *cell, const frnn_steps *steps, fr
         return plan;
     }
     if (one < START) return plan; /* a team alone would take longer to start */
-    for (int n = threads; n > 1; n = (n + 1) / 2)
+    /* All threads, or a power of two, so that with more threads at most the same plans are left out. */
+    for (int n = threads; n > 1; n = power_of_two_below(n))
         for (int units = 0; units < 2; units++) {
-            if (n > (units ? most_units : steps->B)) continue;
-            if (!cell->packed && !units && steps->B < BLAS_ROWS * n) continue;
-            const double time = pass_time(cell, pass, T, B, lanes, n, units);
-            if (time < FRNN_MIN(*best_time, WORTH * one)) *best_time = time, plan.threads = n, plan.by_units = units;
+            const int members = (int)FRNN_MIN(n, units ? most_units : steps->B);
+            if (members < 2 || (!cell->packed && !units && steps->B < BLAS_ROWS * members)) continue;
+            const double time = pass_time(cell, pass, T, B, lanes, members, units);
+            if (time < FRNN_MIN(*best_time, WORTH * one))
+                *best_time = time, plan.threads = members, plan.by_units = units;
         }
     return plan;
 }
 
-frnn_split_plan frnn_choose_threads(const frnn_cell *cell, const frnn_steps *steps, frnn_pass pass, int count,
-                                    int lanes, int threads) {
+/* The best way for `count` directions; *time is what the model says that it takes. */
+static frnn_split_plan choose_threads(const frnn_cell *cell, const frnn_steps *steps, frnn_pass pass, int count,
+                                      int lanes, int threads, double *time) {
     double B = (double)steps->B, together, apart;
-    if (threads < 2) return (frnn_split_plan){.threads = 1};
     if (steps->lengths) { /* the rows of an average step */
         double valid = 0;
         for (int64_t b = 0; b < steps->B; b++) valid += (double)steps->lengths[b];
@@ -152,9 +160,29 @@ frnn_split_plan frnn_choose_threads(const frnn_cell *cell, const frnn_steps *ste
     }
     frnn_split_plan plan = choose(cell, steps, pass, B, lanes, threads, &together);
     plan.alone *= count;
-    if (count == 1) return plan;
+    *time = count * together;
+    if (count == 1 || threads < 2) return plan;
     frnn_split_plan half = choose(cell, steps, pass, B, lanes, threads / 2, &apart);
     half.threads *= 2, half.alone *= count, half.at_once = 1;
     apart += START;
-    return apart < FRNN_MIN(WORTH * (double)plan.alone, count * together) || frnn_team_insisted() ? half : plan;
+    if (apart >= FRNN_MIN(WORTH * (double)plan.alone, *time) && !frnn_team_insisted()) return plan;
+    *time = apart;
+    return half;
+}
+
+frnn_split_plan frnn_choose_threads(const frnn_cell *cell, const frnn_steps *steps, frnn_pass pass, int count,
+                                    int lanes, int threads) {
+    double time;
+    if (threads < 2) return (frnn_split_plan){.threads = 1};
+    return choose_threads(cell, steps, pass, count, lanes, threads, &time);
+}
+
+double frnn_simulate_plan(const char *cell, frnn_dtype dtype, frnn_pass pass, int64_t T, int64_t B, int64_t I,
+                          int64_t H, int directions, int lanes, int threads, int *members, frnn_split *split) {
+    const frnn_cell c = {.kind = frnn_kind(cell), .dtype = dtype, .I = I, .H = H, .O = H, .packed = cell};
+    const frnn_steps steps = {.T = T, .B = B};
+    double time;
+    const frnn_split_plan plan = choose_threads(&c, &steps, pass, directions, lanes, threads, &time);
+    *members = plan.threads, *split = plan.by_units ? FRNN_BY_UNITS : FRNN_BY_ROWS;
+    return time;
 }

@@ -404,6 +404,20 @@ def insist_on_teams(str split):
     frnn_team_insist({None: FRNN_CHOOSE, "rows": FRNN_BY_ROWS, "units": FRNN_BY_UNITS}[split])
 
 
+def simulate_plan(
+    str cell, bint backward, int64_t T, int64_t B, int64_t I, int64_t H, int directions, int lanes, int threads
+):
+    """What the cost model chooses for a float32 pass, and expects of it: (nanoseconds, members, "rows" or "units")."""
+    cdef int members
+    cdef frnn_split split
+    cdef bytes name = cell.encode()
+    cdef frnn_pass which = FRNN_BACKWARD if backward else FRNN_FORWARD
+    cdef double time = frnn_simulate_plan(
+        name, FRNN_F32, which, T, B, I, H, directions, lanes, threads, &members, &split
+    )
+    return time, members, "units" if split == FRNN_BY_UNITS else "rows"
+
+
 def has_threads():
     """Whether a team can have more than one thread."""
     return bool(frnn_has_threads())

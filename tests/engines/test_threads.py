@@ -1,5 +1,6 @@
 """Threads: any number gives the same results, they are ours to limit, and they live with Python's and with fork()."""
 
+import itertools
 import os
 import sys
 import threading
@@ -161,6 +162,39 @@ class TestThreading:
         done = run_python(code, FASTRNN_THREADING="tbb")
         assert done.returncode != 0
         assert "FASTRNN_THREADING: expected one of those that this build has" in done.stderr
+
+
+class TestLargerMachines:
+    """What the cost model chooses where there are more cores than here."""
+
+    @pytest.mark.parametrize("backward", [False, True])
+    @pytest.mark.parametrize("cell", ["rnn_tanh", "lstm", "gru_after", "gru_before"])
+    def test_more_threads_are_never_slower(self, cell: str, backward: bool) -> None:
+        for B, H, directions in itertools.product((1, 3, 8, 31, 256), (16, 83, 256, 1024), (1, 2)):
+            counts = range(1, 65)
+            times = [native.simulate_plan(cell, backward, 20, B, H, H, directions, 16, n)[0] for n in counts]
+            assert all(b <= a for a, b in itertools.pairwise(times)), (B, H, directions)
+
+    def test_sixteen(self) -> None:
+        for B, H, split, factor in ((256, 256, "rows", 12), (1, 1024, "units", 6)):
+            alone, *_ = native.simulate_plan("lstm", False, 50, B, H, H, 1, 16, 1)
+            time, members, found = native.simulate_plan("lstm", False, 50, B, H, H, 1, 16, 16)
+            assert (members, found) == (16, split)
+            assert alone / time >= factor
+
+    @pytest.mark.parametrize("name", native.threading_names())
+    def test_sixteen_on_few_cores(self, compiled: str, name: str, whole_teams: None) -> None:
+        """Many more threads than cores: slow, but right, and it ends."""
+        before = fastrnn.get_threading()
+        fastrnn.set_threading(name)
+        try:
+            layer = build_layer("lstm", 24, 520)
+            call = random_call(layer, 4, 33, np.random.default_rng(7))
+            with fastrnn.num_threads(16):
+                actual = train(layer, call)
+        finally:
+            fastrnn.set_threading(before)
+        assert_results_close(actual, oracle(layer, call))
 
 
 class TestDefault:
