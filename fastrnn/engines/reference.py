@@ -64,11 +64,10 @@ def lstm_step(cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray) ->
     return h, c, (i, f, g, o)
 
 
-def lstm_step_backward(
-    cell: LSTMCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: NDArray, gates: NDArray, h: NDArray,
-    c: NDArray, dh: NDArray, dc: NDArray,
-) -> tuple[NDArray, NDArray, NDArray]:  # fmt: skip
-    i, f, g, o = np.moveaxis(gates, 1, 0)
+def lstm_output_backward(
+    w: Weights, dw: Weights, o: NDArray, c: NDArray, dh: NDArray, dc: NDArray
+) -> tuple[NDArray, NDArray]:
+    """The gradients of a_o and c, from those of h = W_hr (o*tanh(c)) and c; the last peephole is o's."""
     tanh_c = np.tanh(c)
     dm = dh
     if w.weight_hr is not None and dw.weight_hr is not None:
@@ -77,8 +76,17 @@ def lstm_step_backward(
     da_o = dm * tanh_c * o * (1 - o)
     dc = dc + dm * o * (1 - tanh_c * tanh_c)
     if w.peephole is not None and dw.peephole is not None:
-        dc = dc + da_o * w.peephole[2]
-        dw.peephole[2] += (da_o * c).sum(0)
+        dc = dc + da_o * w.peephole[-1]
+        dw.peephole[-1] += (da_o * c).sum(0)
+    return da_o, dc
+
+
+def lstm_step_backward(
+    cell: LSTMCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: NDArray, gates: NDArray, h: NDArray,
+    c: NDArray, dh: NDArray, dc: NDArray,
+) -> tuple[NDArray, NDArray, NDArray]:  # fmt: skip
+    i, f, g, o = np.moveaxis(gates, 1, 0)
+    da_o, dc = lstm_output_backward(w, dw, o, c, dh, dc)
     da_i = dc * g * i * (1 - i)
     da_f = dc * c_prev * f * (1 - f)
     da_g = dc * i * (1 - g * g)
@@ -114,16 +122,7 @@ def lstm_coupled_step_backward(
     c: NDArray, dh: NDArray, dc: NDArray,
 ) -> tuple[NDArray, NDArray, NDArray]:  # fmt: skip
     i, g, o = np.moveaxis(gates, 1, 0)
-    tanh_c = np.tanh(c)
-    dm = dh
-    if w.weight_hr is not None and dw.weight_hr is not None:
-        dm = dh @ w.weight_hr
-        dw.weight_hr[...] += dh.T @ (o * tanh_c)
-    da_o = dm * tanh_c * o * (1 - o)
-    dc = dc + dm * o * (1 - tanh_c * tanh_c)
-    if w.peephole is not None and dw.peephole is not None:
-        dc = dc + da_o * w.peephole[1]
-        dw.peephole[1] += (da_o * c).sum(0)
+    da_o, dc = lstm_output_backward(w, dw, o, c, dh, dc)
     da_i = dc * (g - c_prev) * i * (1 - i)
     da_g = dc * i * (1 - g * g)
     dc_prev = dc * (1 - i)
