@@ -108,7 +108,7 @@ static void lose_core(void *context, const frnn_team *team) {
 
 /* After a call whose member lost its core the next one goes alone; when there has been a rest, it does not. */
 static void check_pause(void) {
-    for (int k = 0; k < 20; k++) {
+    for (int k = 0; k < 5; k++) {
         int lost = 0, after = 0, later = 0;
         nanosleep(&(struct timespec){.tv_sec = 1, .tv_nsec = 100000000}, NULL);
         frnn_team_run(2, 20000000, lose_core, &lost);
