@@ -108,7 +108,8 @@ int64_t FN(frnn_pack_bytes)(const frnn_cell *cell, frnn_pass pass) {
     return FN(packed_size)(&f.input) + FN(packed_size)(&f.state) + projection;
 }
 
-/* Each member packs a share of every factor's vectors. */
+/* Each member packs the columns of every block that it will read if members share the units (frnn_part_of), so that
+ * their memory is its own on machines where memory belongs to some of the cores. */
 static void FN(pack_work)(void *context, const frnn_team *team) {
     const FN(factors) *f = context;
     const int64_t lanes = FN(lanes)();
@@ -117,19 +118,20 @@ static void FN(pack_work)(void *context, const frnn_team *team) {
         const FN(factor) *g = all[i];
         if (!g->weights) continue;
         const int64_t vectors = FN(vectors)(g->N), block = FN(block_rows)(g), row = lanes * g->packing->bytes;
-        const frnn_range mine = frnn_share(g->blocks * vectors, 1, team->index, team->size);
-        for (int64_t v = mine.first; v < mine.end; v++) {
-            const int64_t b = v / vectors, n = v % vectors * lanes, columns = FRNN_MIN(lanes, g->N - n);
-            char *to = (char *)g->packed + v * g->stride * g->packing->bytes;
-            if (g->transposed) {
-                g->packing->pack(1, g->K, columns, g->weights + (b * g->N + n) * g->K, g->K, to, g->stride);
-                continue;
+        const frnn_range mine = frnn_share(g->N, FRNN_UNITS, team->index, team->size);
+        for (int64_t b = 0; b < g->blocks; b++)
+            for (int64_t n = mine.first; n < mine.end; n += lanes) {
+                const int64_t columns = FRNN_MIN(lanes, g->N - n);
+                char *to = (char *)g->packed + (b * vectors + n / lanes) * g->stride * g->packing->bytes;
+                if (g->transposed) {
+                    g->packing->pack(1, g->K, columns, g->weights + (b * g->N + n) * g->K, g->K, to, g->stride);
+                    continue;
+                }
+                for (int64_t k = 0; k < g->k_blocks; k++, to += block * row) {
+                    g->packing->pack(0, g->K, columns, g->weights + k * g->K * g->N + n, g->N, to, g->stride);
+                    memset(to + g->K * row, 0, (size_t)((block - g->K) * row));
+                }
             }
-            for (int64_t k = 0; k < g->k_blocks; k++, to += block * row) {
-                g->packing->pack(0, g->K, columns, g->weights + k * g->K * g->N + n, g->N, to, g->stride);
-                memset(to + g->K * row, 0, (size_t)((block - g->K) * row));
-            }
-        }
     }
 }
 
