@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from fastrnn._core import native
 from fastrnn.engines import blas
 from fastrnn.engines.cell import Cell
+from fastrnn.engines.operations import CompiledOperations, Operations
 from fastrnn.engines.seam import BackwardArgs, ForwardArgs, Weights
 
 __all__ = ["BlasEngine", "PackedEngine"]
@@ -19,6 +20,7 @@ class BlasEngine:
     """Products by SciPy's BLAS: every CPU, every compiler."""
 
     name = "blas"
+    operations: Operations = CompiledOperations()
 
     def prepare(self, cell: Cell, weights: Weights, backward: bool = False) -> native.NativeCell:
         """See `fastrnn.engines.Engine.prepare`."""

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn.engines.cell import Cell, GRUCell, LSTMCell, RNNCell
+from fastrnn.engines.operations import Operations, ReferenceOperations
 from fastrnn.engines.seam import BackwardArgs, ForwardArgs, Steps, Weights
 
 __all__ = ["ReferenceEngine"]
@@ -245,6 +246,7 @@ class ReferenceEngine:
     """Runs any cell in NumPy, in the dtype of the cell."""
 
     name = "reference"
+    operations: Operations = ReferenceOperations()
 
     def prepare(self, cell: Cell, weights: Weights, backward: bool = False) -> Prepared:
         """See `fastrnn.engines.Engine.prepare`."""

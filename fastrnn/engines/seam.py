@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn.engines.cell import Cell
+from fastrnn.engines.operations import Operations
 
 __all__ = ["BackwardArgs", "Engine", "ForwardArgs", "Record", "Stepper", "Steps", "Weights"]
 
@@ -90,6 +91,7 @@ class Engine(Protocol):
     """
 
     name: str
+    operations: Operations  # what surrounds recurrent layers
 
     def prepare(self, cell: Cell, weights: Weights, backward: bool = False) -> Any:
         """Return a cell and its weights in the form that `forward` and `stepper`, or `backward`, want (packed, say)."""

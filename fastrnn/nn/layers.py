@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fastrnn import validate
+from fastrnn import engines, validate
 from fastrnn.data import UNK
 from fastrnn.nn.checks import as_rows, integers, same_shape, within
 from fastrnn.nn.module import Module, parameters
@@ -281,10 +281,8 @@ class Linear(Layer):
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise ValueError(f"x: expected (..., {self.in_features}), got {x.shape}")
         weight = self._param("weight")
-        # One product for all rows. NumPy's matmul of a 3-D array would be a small one for each index of its first axis.
-        y = as_rows(x) @ weight.T
-        if self.bias:
-            y += self._param("bias")
+        bias = self._param("bias") if self.bias else None
+        y = engines.current().operations.linear(as_rows(x), weight, bias)
         return y.reshape(*x.shape[:-1], self.out_features), LinearTape(x, weight)
 
     def backward(self, tape: LinearTape, dy: Any) -> Gradients:
@@ -309,11 +307,11 @@ class Linear(Layer):
         """
         dy = validate.array("dy", dy, self.dtype)
         same_shape("dy", dy, (*tape.x.shape[:-1], self.out_features))
-        dy_rows = as_rows(dy)
-        params = {"weight": dy_rows.T @ as_rows(tape.x)}
-        if self.bias:
-            params["bias"] = dy_rows.sum(axis=0)
-        return Gradients((dy_rows @ tape.weight).reshape(tape.x.shape), None, params)
+        dx, dweight, dbias = engines.current().operations.linear_backward(
+            as_rows(tape.x), tape.weight, as_rows(dy), self.bias
+        )
+        params = {"weight": dweight} if dbias is None else {"weight": dweight, "bias": dbias}
+        return Gradients(dx.reshape(tape.x.shape), None, params)
 
 
 class Activation:
