@@ -9,11 +9,15 @@
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define UNROLL_4 _Pragma("clang loop unroll_count(4)")
 #elif defined(__GNUC__)
-#define UNROLL _Pragma("GCC unroll 12")
+#define UNROLL _Pragma("GCC unroll 16")
 #define UNROLL_4 _Pragma("GCC unroll 4")
 #else
 #define UNROLL
 #define UNROLL_4
+#endif
+
+#if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 12)
+#define FRNN_SHUFFLES 1 /* __builtin_shufflevector */
 #endif
 
 /* Loops whose iterations are written out, all of them or four at a time. */

@@ -8,12 +8,14 @@
 #define DEFINE_DIRECT(REAL, D)                                                                                         \
     static void multiply_##D(int64_t rows, int64_t columns, int64_t K, const void *A, int64_t a_row, int64_t a_vector, \
                              const void *R, int64_t stride, int beta, void *C, int64_t ldc, int descending) {          \
-        const frnn_product_##D p = {rows, columns, K, A, a_row, a_vector, R, stride, beta, C, ldc, descending};        \
+        const frnn_product_##D p = {                                                                                   \
+            rows, columns, K, A, a_row, a_vector, R, stride, beta, C, ldc, frnn_kernels()->D.lanes, descending};       \
         frnn_kernels()->D.packings[STORED_##D].multiply(&p);                                                           \
     }                                                                                                                  \
     static void add_gradient_##D(int64_t rows, int64_t columns, int64_t K, const void *A, int64_t a_vector,            \
                                  const void *R, int64_t stride, void *C, int64_t ldc) {                                \
-        const frnn_product_##D p = {rows, columns, K, A, 0, a_vector, R, stride, 1, C, ldc, 0};                        \
+        const frnn_product_##D p = {                                                                                   \
+            rows, columns, K, A, 0, a_vector, R, stride, 1, C, ldc, frnn_kernels()->D.lanes, 0};                       \
         frnn_kernels()->D.add_gradient(&p);                                                                            \
     }
 

@@ -64,7 +64,8 @@
         int64_t stride;          /* in values, from one vector of columns of R to the next */                          \
         int beta;                /* 0 or 1; at 0 nothing is read from C */                                             \
         REAL *C;                                                                                                       \
-        int64_t ldc;                                                                                                   \
+        int64_t ldc, c_vector;   /* from row to row of C, and from vector to vector of its columns: the lanes, if C is */ \
+                                 /* row-major; if it is packed, its columns are whole vectors. add_gradient: row-major */ \
         int descending;          /* go through the columns from the last to the first */                               \
     } frnn_product_##D;                                                                                                \
                                                                                                                        \
@@ -85,6 +86,11 @@
         void (*add_gradient)(const frnn_product_##D *);                                                                \
         void (*add_columns)(int64_t rows, int64_t n, const REAL *packed, int64_t stride, REAL *sum);                   \
         void (*pack_row)(int64_t n, const REAL *row, REAL *packed, int64_t stride, int64_t at);                        \
+        /* softmax_body.h */                                                                                           \
+        void (*softmax_exp)(int64_t classes, const REAL *bias, REAL *e, REAL *top, REAL *sum);                         \
+        void (*softmax_scale)(int64_t classes, const REAL *part, const REAL *top, const REAL *ratio,                   \
+                              const REAL *silent, REAL *e);                                                            \
+        void (*softmax_add)(int64_t classes, int64_t vectors, const REAL *e, int64_t stride, REAL *sum);               \
         void (*tanh)(int64_t n, const REAL *x, REAL *y);                                                               \
         void (*sigmoid)(int64_t n, const REAL *x, REAL *y);                                                            \
     } frnn_kernels_##D;

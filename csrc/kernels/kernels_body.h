@@ -64,6 +64,7 @@ static ALWAYS_INLINE void FN(store_da)(const backward_row *row, int k, vec da, i
 #undef store_stored
 
 #include "gradient_body.h"
+#include "softmax_body.h"
 
 /* ---- The activations alone ---- */
 
@@ -93,6 +94,7 @@ static void FN(sigmoid_array)(int64_t n, const REAL *x, REAL *y) {
 #undef splat
 #undef bits
 #undef from_bits
+#undef transpose
 #undef where_less
 #undef quotient
 #undef vtanh

@@ -39,10 +39,10 @@
  * null. */
 static ALWAYS_INLINE void STORED_AS(tile)(const int rows, const int vectors, const product *p, int64_t K, const REAL *A,
                                           const STORED *R, const STORED *soon, int beta, REAL *C, int64_t ldc) {
-    const int64_t a_row = p->a_row, a_vector = p->a_vector, stride = p->stride;
+    const int64_t a_row = p->a_row, a_vector = p->a_vector, stride = p->stride, c_vector = p->c_vector;
     vec sum[MOST_ROWS][ROW_VECTORS];
     UNROLL_FOR(int m = 0; m < rows; m++)
-        UNROLL_FOR(int v = 0; v < vectors; v++) sum[m][v] = beta ? load(C + m * ldc + v * VL, VL) : splat(0);
+        UNROLL_FOR(int v = 0; v < vectors; v++) sum[m][v] = beta ? load(C + m * ldc + v * c_vector, VL) : splat(0);
 #define ADD(k)                                                                                                         \
     {                                                                                                                  \
         vec r[ROW_VECTORS];                                                                                            \
@@ -60,7 +60,7 @@ static ALWAYS_INLINE void STORED_AS(tile)(const int rows, const int vectors, con
     for (int64_t k = 0; k < K; k++) ADD(k)
 #undef ADD
     UNROLL_FOR(int m = 0; m < rows; m++)
-        UNROLL_FOR(int v = 0; v < vectors; v++) store(C + m * ldc + v * VL, sum[m][v], VL);
+        UNROLL_FOR(int v = 0; v < vectors; v++) store(C + m * ldc + v * c_vector, sum[m][v], VL);
 }
 
 #define TILE(rows, vectors)                                                                                            \
@@ -117,7 +117,7 @@ static void STORED_AS(multiply_columns)(const product *p, int64_t n, int64_t wid
              * Tile i prefetches vector i of it. */
             const STORED *next = k + chunk < p->K ? R + (k + chunk) * VL : R + vectors * p->stride;
             const STORED *soon = far && i < vectors ? next + i * p->stride : NULL;
-            REAL *C = p->C + m * p->ldc + n;
+            REAL *C = p->C + m * p->ldc + n / VL * p->c_vector;
             if (width == vectors * VL) {
                 tile(p, K, A, R + k * VL, soon, beta, C, p->ldc);
             } else { /* the last vector is wider than what is left of C: compute beside C */
@@ -137,8 +137,8 @@ static void STORED_AS(multiply)(const product *p) {
     for (int64_t i = 0; i < steps; i++) {
         const int64_t n = (p->descending ? steps - 1 - i : i) * step, end = FRNN_MIN(n + step, p->columns);
         if (p->rows == 1 && end - n == step)
-            STORED_AS(tile_1_8)(p, p->K, p->A, (const STORED *)p->R + n / VL * p->stride, NULL, p->beta, p->C + n,
-                                p->ldc);
+            STORED_AS(tile_1_8)(p, p->K, p->A, (const STORED *)p->R + n / VL * p->stride, NULL, p->beta,
+                                p->C + n / VL * p->c_vector, p->ldc);
         else
             for (int64_t m = n; m < end; m += MOST_VECTORS * VL)
                 STORED_AS(multiply_columns)(p, m, FRNN_MIN(MOST_VECTORS * VL, end - m));
@@ -146,6 +146,16 @@ static void STORED_AS(multiply)(const product *p) {
 }
 
 /* ---- Packing ---- */
+
+/* Packs `rows` columns and `count` rows of R, at most VL each, out of the transpose. */
+static ALWAYS_INLINE void STORED_AS(pack_square)(int64_t rows, int64_t count, const REAL *weights, int64_t ld,
+                                                 STORED *packed) {
+    vec square[VL_MOST];
+    UNROLL_FOR(int i = 0; i < VL_MOST; i++) square[i] = i < rows ? load(weights + i * ld, count) : splat(0);
+    transpose(square);
+    UNROLL_FOR(int i = 0; i < VL_MOST; i++)
+        if (i < count) store_stored(packed + i * VL, square[i]);
+}
 
 /* Packs R (K, columns), which is weights (K, columns), or if `transposed` the transpose of weights (columns, K); `ld`
  * values lie between rows of the weights. The last vector is filled up with zeros. */
@@ -158,13 +168,11 @@ static void STORED_AS(pack)(int transposed, int64_t K, int64_t columns, const RE
             for (int64_t k = 0; k < K; k++) store_stored(packed + k * VL, load(weights + k * ld + n, lanes));
             continue;
         }
-        for (int64_t k0 = 0; k0 < K; k0 += VL) { /* squares: both sides stay in L1 */
-            const int64_t k1 = FRNN_MIN(k0 + VL, K);
-            for (int64_t lane = 0; lane < VL; lane++) {
-                const REAL *from = weights + (n + lane) * ld;
-                for (int64_t k = k0; k < k1; k++) packed[k * VL + lane] = lane < lanes ? from[k] : 0;
-            }
-        }
+        int64_t k = 0;
+        if (lanes == VL)
+            for (; k + VL <= K; k += VL) STORED_AS(pack_square)(VL, VL, weights + n * ld + k, ld, packed + k * VL);
+        for (; k < K; k += VL)
+            STORED_AS(pack_square)(lanes, FRNN_MIN(VL, K - k), weights + n * ld + k, ld, packed + k * VL);
     }
 }
 

@@ -204,7 +204,7 @@ static int FN(add_product)(const FN(backward_run) *run, int64_t rows, FN(matrix)
         if (!MINE) continue;
         REAL *C = dweight + m * N;
         product p = {.rows = count, .columns = N, .K = rows, .A = FN(at)(A, 0, m).data, .a_vector = A.vector};
-        p.R = B.data, p.stride = B.vector, p.C = C, p.ldc = N;
+        p.R = B.data, p.stride = B.vector, p.C = C, p.ldc = N, p.c_vector = FN(lanes)();
         if (packed)
             frnn_kernels()->KERNELS_OF.add_gradient(&p);
         else

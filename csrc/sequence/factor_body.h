@@ -37,7 +37,8 @@ static void FN(multiply)(const FN(factor) *f, int64_t rows, FN(matrix) A, int k0
     if (f->packed) {
         const int64_t vectors = FN(vectors)(f->N), first = n0 / kernels->lanes, block = FN(block_rows)(f);
         product p = {.rows = rows, .K = (k1 - k0 - 1) * block + f->K, .A = A.data, .a_row = A.row};
-        p.a_vector = A.vector, p.stride = f->stride, p.beta = beta, p.ldc = ldc, p.descending = descending;
+        p.a_vector = A.vector, p.stride = f->stride, p.beta = beta, p.ldc = ldc, p.c_vector = kernels->lanes;
+        p.descending = descending;
         const char *R = f->packed + k0 * block * kernels->lanes * f->packing->bytes;
         const int64_t vector = f->stride * f->packing->bytes;
         if (n0 == 0 && n1 == f->N && plane == vectors * kernels->lanes && b1 - b0 > 1) { /* all blocks at once */

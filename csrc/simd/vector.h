@@ -5,13 +5,16 @@
  * instruction set has beyond vector extensions is in simd/<its name>.h.
  */
 #undef VL
+#undef VL_MOST /* VL where the language wants a constant */
 #if VECTOR_BYTES
+#define VL_MOST (VECTOR_BYTES * 8 / REAL_BITS)
 #define VL ((int64_t)(VECTOR_BYTES / sizeof(REAL)))
 typedef REAL FN(vec) __attribute__((vector_size(VECTOR_BYTES)));
 typedef INTEGER FN(ivec) __attribute__((vector_size(VECTOR_BYTES)));
 typedef REAL FN(vec_unaligned) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 #else
 #define VL ((int64_t)1)
+#define VL_MOST 1
 typedef REAL FN(vec);
 typedef INTEGER FN(ivec);
 #endif
@@ -79,6 +82,62 @@ static ALWAYS_INLINE vec FN(from_bits)(ivec i) {
 #endif
 }
 
+/* Transposes VL vectors of VL lanes: exchanges the off-diagonal blocks of ever larger squares. */
+#if VECTOR_BYTES && FRNN_SHUFFLES
+#define LOW(l, d) ((l) & (d) ? VL + (l) - (d) : (l))
+#define HIGH(l, d) ((l) & (d) ? VL + (l) : (l) + (d))
+#define LANES_2(F, d, l) F(l, d), F(l + 1, d)
+#define LANES_4(F, d, l) LANES_2(F, d, l), LANES_2(F, d, l + 2)
+#define LANES_8(F, d, l) LANES_4(F, d, l), LANES_4(F, d, l + 4)
+#define LANES_16(F, d, l) LANES_8(F, d, l), LANES_8(F, d, l + 8)
+#if VECTOR_BYTES * 8 / REAL_BITS == 2
+#define LANES LANES_2
+#elif VECTOR_BYTES * 8 / REAL_BITS == 4
+#define LANES LANES_4
+#elif VECTOR_BYTES * 8 / REAL_BITS == 8
+#define LANES LANES_8
+#else
+#define LANES LANES_16
+#endif
+#define EXCHANGE(d)                                                                                                    \
+    UNROLL_FOR(int i = 0; i < VL; i++)                                                                                 \
+        if (!(i & (d))) {                                                                                              \
+            const vec a = rows[i], b = rows[i + (d)];                                                                  \
+            rows[i] = __builtin_shufflevector(a, b, LANES(LOW, d, 0));                                                 \
+            rows[i + (d)] = __builtin_shufflevector(a, b, LANES(HIGH, d, 0));                                          \
+        }
+static ALWAYS_INLINE void FN(transpose)(vec *rows) {
+    EXCHANGE(1)
+#if VECTOR_BYTES * 8 / REAL_BITS > 2
+    EXCHANGE(2)
+#endif
+#if VECTOR_BYTES * 8 / REAL_BITS > 4
+    EXCHANGE(4)
+#endif
+#if VECTOR_BYTES * 8 / REAL_BITS > 8
+    EXCHANGE(8)
+#endif
+}
+#undef LOW
+#undef HIGH
+#undef LANES_2
+#undef LANES_4
+#undef LANES_8
+#undef LANES_16
+#undef LANES
+#undef EXCHANGE
+#elif VECTOR_BYTES
+static ALWAYS_INLINE void FN(transpose)(vec *rows) {
+    for (int i = 0; i < VL; i++)
+        for (int k = 0; k < i; k++) {
+            const REAL a = rows[i][k];
+            rows[i][k] = rows[k][i], rows[k][i] = a;
+        }
+}
+#else
+static ALWAYS_INLINE void FN(transpose)(vec *rows) { (void)rows; }
+#endif
+
 /* a where x < y, else b; b where x or y is NaN. Compiles to a compare and a blend. */
 static ALWAYS_INLINE vec FN(where_less)(vec x, vec y, vec a, vec b) {
 #if VECTOR_BYTES
@@ -112,5 +171,6 @@ static ALWAYS_INLINE vec FN(quotient)(vec a, vec b) {
 #define splat FN(splat)
 #define bits FN(bits)
 #define from_bits FN(from_bits)
+#define transpose FN(transpose)
 #define where_less FN(where_less)
 #define quotient FN(quotient)

@@ -6,11 +6,22 @@ An engine's `operations` are here twice: in NumPy, which is the reference and re
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CompiledOperations", "Operations", "ReferenceOperations"]
+from fastrnn._core import native
+
+__all__ = ["CompiledOperations", "LinearGradients", "Operations", "PackedLinear", "ReferenceOperations"]
+
+
+class LinearGradients(NamedTuple):
+    """Gradients of y = x W^T + b."""
+
+    x: NDArray | None  # (N, I), if it was wanted
+    weight: NDArray  # (O, I)
+    bias: NDArray | None  # (O,), if there is one
 
 
 class Operations(Protocol):
@@ -20,9 +31,28 @@ class Operations(Protocol):
         """Return y = x W^T + b, (N, O), for x (N, I), weight (O, I) and bias (O,)."""
 
     def linear_backward(
-        self, x: NDArray, weight: NDArray, dy: NDArray, wants_bias: bool
-    ) -> tuple[NDArray, NDArray, NDArray | None]:
-        """Return dx (N, I), dweight (O, I) and dbias (O,), if wanted, given dy (N, O)."""
+        self, x: NDArray, weight: NDArray, bias: NDArray | None, dy: NDArray, wants_x: bool = True
+    ) -> LinearGradients:
+        """Differentiate `linear`, given dy (N, O)."""
+
+    def packed_linear(self, weight: NDArray, bias: NDArray | None) -> PackedLinear:
+        """Return a function from x to `linear`, with copies of the parameters that are made for many calls."""
+
+    def cross_entropy(
+        self, x: NDArray, weight: NDArray, bias: NDArray | None, targets: NDArray[np.int64],
+        shares: NDArray[np.float64], wants_grads: bool,
+    ) -> tuple[NDArray[np.float64], LinearGradients | None]:  # fmt: skip
+        """Return -log softmax(x W^T + b)[target] of each row, and the gradients of the sum of shares * these.
+
+        targets (N,) are in 0..V-1. Where a share, (N,), is 0, a row counts for nothing, even if it is not finite.
+        """
+
+
+class PackedLinear(Protocol):
+    """What `Operations.packed_linear` returns."""
+
+    def __call__(self, x: NDArray) -> NDArray:
+        """Return y (N, O) for x (N, I)."""
 
 
 class ReferenceOperations:
@@ -34,11 +64,82 @@ class ReferenceOperations:
         return y if bias is None else y + bias
 
     def linear_backward(
-        self, x: NDArray, weight: NDArray, dy: NDArray, wants_bias: bool
-    ) -> tuple[NDArray, NDArray, NDArray | None]:
+        self, x: NDArray, weight: NDArray, bias: NDArray | None, dy: NDArray, wants_x: bool = True
+    ) -> LinearGradients:
         """See `Operations.linear_backward`."""
-        return dy @ weight, dy.T @ x, dy.sum(axis=0) if wants_bias else None
+        return LinearGradients(dy @ weight if wants_x else None, dy.T @ x, None if bias is None else dy.sum(axis=0))
+
+    def packed_linear(self, weight: NDArray, bias: NDArray | None) -> PackedLinear:
+        """See `Operations.packed_linear`."""
+        weight, bias = weight.copy(), None if bias is None else bias.copy()
+        return lambda x: self.linear(x, weight, bias)
+
+    def cross_entropy(
+        self, x: NDArray, weight: NDArray, bias: NDArray | None, targets: NDArray[np.int64],
+        shares: NDArray[np.float64], wants_grads: bool,
+    ) -> tuple[NDArray[np.float64], LinearGradients | None]:  # fmt: skip
+        """See `Operations.cross_entropy`."""
+        rows = np.arange(len(x))
+        logits = self.linear(x, weight, bias)
+        logits -= logits.max(axis=1, keepdims=True)
+        exps = np.exp(logits)
+        sums = exps.sum(axis=1, keepdims=True)
+        losses = np.log(sums[:, 0], dtype=np.float64) - logits[rows, targets]
+        if not wants_grads:
+            return losses, None
+        d = exps / sums
+        d[rows, targets] -= 1
+        d = np.where(shares[:, None] == 0, 0, d * shares[:, None]).astype(x.dtype)
+        return losses, self.linear_backward(x, weight, bias, d)
 
 
-class CompiledOperations(ReferenceOperations):
+class CompiledOperations:
     """In C: csrc/training/."""
+
+    def linear(self, x: NDArray, weight: NDArray, bias: NDArray | None) -> NDArray:
+        """See `Operations.linear`."""
+        y = native.empty((len(x), len(weight)), x.dtype)
+        native.linear(x, weight, bias, y)
+        return y
+
+    def linear_backward(
+        self, x: NDArray, weight: NDArray, bias: NDArray | None, dy: NDArray, wants_x: bool = True
+    ) -> LinearGradients:
+        """See `Operations.linear_backward`."""
+        grads = _linear_gradients(x, weight, bias, wants_x)
+        native.linear_backward(x, weight, dy, *grads)
+        return grads
+
+    def packed_linear(self, weight: NDArray, bias: NDArray | None) -> PackedLinear:
+        """See `Operations.packed_linear`."""
+        packed = native.PackedLinear(weight, None if bias is None else bias.copy())
+
+        def run(x: NDArray) -> NDArray:
+            y = native.empty((len(x), len(weight)), x.dtype)
+            packed(x, y)
+            return y
+
+        return run
+
+    def cross_entropy(
+        self, x: NDArray, weight: NDArray, bias: NDArray | None, targets: NDArray[np.int64],
+        shares: NDArray[np.float64], wants_grads: bool,
+    ) -> tuple[NDArray[np.float64], LinearGradients | None]:  # fmt: skip
+        """See `Operations.cross_entropy`."""
+        losses = np.empty(len(x))
+        grads = _linear_gradients(x, weight, bias, True) if wants_grads else None
+        if not len(x) and grads is not None:
+            grads.weight.fill(0)
+            if grads.bias is not None:
+                grads.bias.fill(0)
+        native.cross_entropy(x, weight, bias, targets, shares, losses, *(grads or (None, None, None)))
+        return losses, grads
+
+
+def _linear_gradients(x: NDArray, weight: NDArray, bias: NDArray | None, wants_x: bool) -> LinearGradients:
+    """Room for them, which is to be written."""
+    return LinearGradients(
+        native.empty(x.shape, x.dtype) if wants_x else None,
+        native.empty(weight.shape, x.dtype),
+        None if bias is None else np.empty(bias.shape, x.dtype),
+    )

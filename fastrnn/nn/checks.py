@@ -14,11 +14,12 @@ __all__ = ["as_rows", "integers", "same_shape", "within"]
 
 
 def as_rows(a: NDArray) -> NDArray:
-    """Return `a` with all axes but the last joined to one.
+    """Return `a` with all axes but the last joined to one, C-contiguous and aligned, as operations take it.
 
     reshape(-1, ...) would fail for an empty array, whose number of rows it cannot compute.
     """
-    return a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
+    rows = a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
+    return rows if rows.flags.c_contiguous and rows.flags.aligned else rows.copy()
 
 
 def integers(name: str, value: Any) -> NDArray:

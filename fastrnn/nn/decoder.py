@@ -15,6 +15,7 @@ from fastrnn.nn.layers import Dropout, Embedding, Linear
 from fastrnn.nn.losses import SoftmaxCrossEntropy
 from fastrnn.nn.module import Module, parameters
 from fastrnn.nn.states import checked, join_state, pack, split_state, state_size, unpack
+from fastrnn.params import Gradients
 
 __all__ = ["Decoder", "DecoderSteps"]
 
@@ -31,8 +32,7 @@ class DecoderTape:
     rnn: Any
     attention: Any
     dropped_out: Any
-    output: Any
-    loss: Any
+    output: Any  # gradients: they are computed together with the loss
     like: NDArray
     lengths: NDArray | None
 
@@ -100,8 +100,8 @@ class Decoder(Module):
         y, _ = self.rnn(self._fed(self.embedding(inputs), vector), state, lengths=lengths)
         if self.attention is not None:
             y, _ = self.attention.forward(y, self.attention.remember(_given(memory), memory_lengths))
-        targets = pack(targets, lengths)
-        return self._criterion(self.output(pack(y, lengths)), targets), targets.size
+        loss = self._criterion.of_output(self.output, pack(y, lengths), pack(targets, lengths), grads=False)
+        return loss.value, loss.targets
 
     def forward(
         self, vector: NDArray, ids: NDArray, lengths: NDArray | None = None, memory: NDArray | None = None,
@@ -143,11 +143,10 @@ class Decoder(Module):
             memory_form = self.attention.remember(_given(memory), memory_lengths)
             y, attention_tape = self.attention.forward(y, memory_form)
         rows, dropped_out = self._dropout.forward(pack(y, lengths), rng=rng)
-        logits, output_tape = self.output.forward(rows)
-        loss, loss_tape = self._criterion.forward(logits, pack(targets, lengths))
-        return loss, DecoderTape(
-            loss_tape.count, bridge_tape, start, embedding_tape, dropped_in, rnn_tape, attention_tape, dropped_out,
-            output_tape, loss_tape, y, lengths,
+        loss = self._criterion.of_output(self.output, rows, pack(targets, lengths), rng=rng)
+        return loss.value, DecoderTape(
+            loss.targets, bridge_tape, start, embedding_tape, dropped_in, rnn_tape, attention_tape, dropped_out,
+            loss.grads, y, lengths,
         )  # fmt: skip
 
     def backward(self, tape: DecoderTape) -> tuple[NDArray, NDArray | None, dict[str, NDArray]]:
@@ -162,7 +161,9 @@ class Decoder(Module):
         params : dict of str to ndarray
             The gradient of each parameter.
         """
-        grads: dict[str, Any] = {"output": self.output.backward(tape.output, self._criterion.backward(tape.loss).x)}
+        # Copies: what a caller does to these gradients must not reach the tape.
+        output = Gradients(tape.output.x, None, {name: g.copy() for name, g in tape.output.params.items()})
+        grads: dict[str, Any] = {"output": output}
         d_rows = self._dropout.backward(tape.dropped_out, grads["output"].x).x
         dy, d_memory = unpack(d_rows, tape.like, tape.lengths), None
         if self.attention is not None:
@@ -204,6 +205,7 @@ class DecoderSteps:
         self._memory: Memory | None = None
         if decoder.attention is not None:
             self._memory = decoder.attention.remember(_given(memory), memory_lengths)
+        self._output = decoder.output.packed() if type(decoder.output) is Linear else decoder.output
         self._stream = decoder.rnn.freeze().stream(self.batch * width)
         self._stream.state = split_state(decoder.rnn, np.tanh(decoder.bridge(self._vector)))
 
@@ -215,7 +217,7 @@ class DecoderSteps:
             # The rows of a group read the same memory, so they are passed as query steps.
             queries = y.reshape(self.batch, self.width, -1).swapaxes(0, 1)
             y = decoder.attention.forward(queries, self._memory)[0].swapaxes(0, 1).reshape(len(y), -1)
-        return decoder.output(y)
+        return self._output(y)
 
     def select(self, parents: NDArray) -> None:
         """Continue each row from a row of its group: parents (batch, width), each in 0..width-1."""

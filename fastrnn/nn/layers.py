@@ -7,7 +7,7 @@ source of random numbers, so that layers can replace each other; only dropout an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fastrnn import engines, validate
 from fastrnn.data import UNK
+from fastrnn.engines.operations import LinearGradients
 from fastrnn.nn.checks import as_rows, integers, same_shape, within
 from fastrnn.nn.module import Module, parameters
 from fastrnn.params import Gradients, Parameters
@@ -277,13 +278,25 @@ class Linear(Layer):
         TypeError, ValueError
             If `x` has a wrong dtype or shape.
         """
+        x, weight, bias = self.checked(x)
+        y = engines.current().operations.linear(as_rows(x), weight, bias)
+        return y.reshape(*x.shape[:-1], self.out_features), LinearTape(x, weight)
+
+    def packed(self) -> Callable[[NDArray], NDArray]:
+        """Return a function from x (N, I), of the layer's dtype, to y: for many calls with few rows.
+
+        Later changes of parameters do not affect it.
+        """
+        bias = self._param("bias") if self.bias else None
+        run = engines.current().operations.packed_linear(self._param("weight"), bias)
+        return lambda x: run(as_rows(x))
+
+    def checked(self, x: Any) -> tuple[NDArray, NDArray, NDArray | None]:
+        """Return x, the weight and the bias as operations take them, or raise what `forward` raises."""
         x = validate.array("x", x, self.dtype)
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise ValueError(f"x: expected (..., {self.in_features}), got {x.shape}")
-        weight = self._param("weight")
-        bias = self._param("bias") if self.bias else None
-        y = engines.current().operations.linear(as_rows(x), weight, bias)
-        return y.reshape(*x.shape[:-1], self.out_features), LinearTape(x, weight)
+        return x, self._param("weight"), self._param("bias") if self.bias else None
 
     def backward(self, tape: LinearTape, dy: Any) -> Gradients:
         """Differentiate `forward`: dx = dy W, dW = dy^T x, db = dy summed over all rows. Pure.
@@ -307,11 +320,16 @@ class Linear(Layer):
         """
         dy = validate.array("dy", dy, self.dtype)
         same_shape("dy", dy, (*tape.x.shape[:-1], self.out_features))
-        dx, dweight, dbias = engines.current().operations.linear_backward(
-            as_rows(tape.x), tape.weight, as_rows(dy), self.bias
-        )
-        params = {"weight": dweight} if dbias is None else {"weight": dweight, "bias": dbias}
-        return Gradients(dx.reshape(tape.x.shape), None, params)
+        bias = self._param("bias") if self.bias else None
+        grads = engines.current().operations.linear_backward(as_rows(tape.x), tape.weight, bias, as_rows(dy))
+        return self.gradients(grads, tape.x.shape)
+
+    def gradients(self, grads: LinearGradients, shape: tuple[int, ...]) -> Gradients:
+        """As `backward` returns them, with x in `shape`."""
+        params = {"weight": grads.weight}
+        if grads.bias is not None:
+            params["bias"] = grads.bias
+        return Gradients(None if grads.x is None else grads.x.reshape(shape), None, params)
 
 
 class Activation:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn import validate
+from fastrnn import engines, validate
 from fastrnn.nn.checks import as_rows, integers, same_shape, within
+from fastrnn.nn.layers import Linear
 from fastrnn.params import Gradients
 
-__all__ = ["MeanSquaredError", "SoftmaxCrossEntropy", "log_softmax", "softmax"]
+__all__ = ["MeanSquaredError", "OutputLoss", "SoftmaxCrossEntropy", "log_softmax", "softmax"]
 
 
 def softmax(logits: Any, axis: int = -1) -> NDArray:
@@ -47,6 +48,71 @@ def log_softmax(logits: Any, axis: int = -1) -> NDArray:
     return y
 
 
+class OutputLoss(NamedTuple):
+    """The loss of what a part makes of its input.
+
+    Attributes
+    ----------
+    value : float
+        The mean over targets.
+    targets : int
+        How many targets count.
+    grads : Gradients or None
+        Of the part: in its input and its parameters; None if they were not wanted.
+    """
+
+    value: float
+    targets: int
+    grads: Gradients | None
+
+
+class Criterion:
+    """The base class of losses: what they do with a model's output part."""
+
+    def forward(self, predictions: Any, targets: Any, *, weights: Any = None) -> tuple[float, Any]:
+        """Return the loss and its tape."""
+        raise NotImplementedError
+
+    def backward(self, tape: Any, dy: float = 1.0) -> Gradients:
+        """Return the gradient in the predictions."""
+        raise NotImplementedError
+
+    def of_output(
+        self, output: Any, x: Any, targets: Any, *, weights: Any = None, grads: bool = True, rng: Any = None
+    ) -> OutputLoss:
+        """Return the loss of ``output(x)``, and its gradients.
+
+        Parameters
+        ----------
+        output : Part
+            From x to predictions. `SoftmaxCrossEntropy` of a `Linear` takes one pass, in which the logits are computed,
+            used and forgotten in blocks.
+        x : array_like
+            What `output` reads.
+        targets, weights
+            As for `forward`.
+        grads : bool, default True
+            Whether gradients are wanted. If not, `output` computes as in inference.
+        rng : seed or numpy.random.Generator, optional
+            Source of random numbers of `output`, with `grads`.
+
+        Returns
+        -------
+        OutputLoss
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            As `forward`, and as `output` raises them.
+        """
+        if not grads:
+            loss, tape = self.forward(output(x), targets, weights=weights)
+            return OutputLoss(loss, tape.count, None)
+        predictions, output_tape = output.forward(x, rng=rng)
+        loss, tape = self.forward(predictions, targets, weights=weights)
+        return OutputLoss(loss, tape.count, output.backward(output_tape, self.backward(tape).x))
+
+
 @dataclass(frozen=True, slots=True)
 class CrossEntropyTape:
     """What `SoftmaxCrossEntropy.backward` needs. N is the number of targets.
@@ -75,7 +141,7 @@ class CrossEntropyTape:
     count: int
 
 
-class SoftmaxCrossEntropy:
+class SoftmaxCrossEntropy(Criterion):
     """The mean over targets of -log softmax(logits)[target], in nats. It includes softmax and its gradient.
 
     Parameters
@@ -123,15 +189,7 @@ class SoftmaxCrossEntropy:
         logits = _floats("logits", logits)
         if logits.ndim == 0 or logits.shape[-1] == 0:
             raise ValueError(f"logits: expected (..., V) with V >= 1, got {logits.shape}")
-        targets = integers("targets", targets)
-        same_shape("targets", targets, logits.shape[:-1])
-        shares = _loss_weights(weights, targets.shape)
-        ignored = targets == self.ignore_index
-        targets = np.where(ignored, 0, targets).reshape(-1)
-        shares = np.where(ignored, 0.0, shares).reshape(-1)
-        within("targets", targets, logits.shape[-1])
-
-        shares /= shares.sum() or 1.0
+        targets, shares = self._shared(targets, weights, logits.shape)
         rows = as_rows(logits)
         top = rows.max(axis=1)
         exps = rows - top[:, None]
@@ -143,6 +201,33 @@ class SoftmaxCrossEntropy:
         counts = shares > 0
         loss = float(losses[counts] @ shares[counts])
         return loss, CrossEntropyTape(logits.shape, exps, sums, targets, shares, int(counts.sum()))
+
+    def of_output(
+        self, output: Any, x: Any, targets: Any, *, weights: Any = None, grads: bool = True, rng: Any = None
+    ) -> OutputLoss:
+        """See `Criterion.of_output`."""
+        if type(output) is not Linear:
+            return super().of_output(output, x, targets, weights=weights, grads=grads, rng=rng)
+        x, weight, bias = output.checked(x)
+        targets, shares = self._shared(targets, weights, (*x.shape[:-1], output.out_features))
+        losses, found = engines.current().operations.cross_entropy(as_rows(x), weight, bias, targets, shares, grads)
+        counts = shares > 0
+        loss = float(losses[counts] @ shares[counts])
+        return OutputLoss(loss, int(counts.sum()), None if found is None else output.gradients(found, x.shape))
+
+    def _shared(
+        self, targets: Any, weights: Any, shape: tuple[int, ...]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return targets, and the share of each in the mean, (N,), for logits of `shape`; both 0 where ignored."""
+        targets = integers("targets", targets)
+        same_shape("targets", targets, shape[:-1])
+        shares = _loss_weights(weights, targets.shape)
+        ignored = targets == self.ignore_index
+        targets = np.where(ignored, 0, targets).reshape(-1).astype(np.int64, copy=False)
+        shares = np.where(ignored, 0.0, shares).reshape(-1)
+        within("targets", targets, shape[-1])
+        shares /= shares.sum() or 1.0
+        return targets, shares
 
     def backward(self, tape: CrossEntropyTape, dy: float = 1.0) -> Gradients:
         """Differentiate `forward`: a row's gradient is (softmax - one_hot(target)) times its share of the mean. Pure.
@@ -184,7 +269,7 @@ class SquaredErrorTape:
     count: int
 
 
-class MeanSquaredError:
+class MeanSquaredError(Criterion):
     """The mean over targets of (prediction - target)^2. A target that is NaN is unknown and does not count."""
 
     def __call__(self, predictions: Any, targets: Any, *, weights: Any = None) -> float:

@@ -15,8 +15,8 @@ from fastrnn.data import BOS, PAD, Batch
 from fastrnn.layers import Recurrent
 from fastrnn.nn.decoder import Decoder
 from fastrnn.nn.generation import Steps, beam_search, draw, sample
-from fastrnn.nn.layers import Dropout
-from fastrnn.nn.losses import MeanSquaredError, SoftmaxCrossEntropy
+from fastrnn.nn.layers import Dropout, Linear
+from fastrnn.nn.losses import MeanSquaredError, OutputLoss, SoftmaxCrossEntropy
 from fastrnn.nn.model import Loss, Model
 from fastrnn.nn.module import parameters
 from fastrnn.nn.pooling import POOLINGS, pool, unpool
@@ -67,15 +67,11 @@ class _Reader(Model):
             return {}
         return {"embedding": self.embedding.backward(tape[0], self._dropout.backward(tape[1], dx).x)}
 
-    def _output_forward(self, rows: NDArray, targets: Any, rng: Any) -> tuple[float, Any]:
-        rows, dropped = self._dropout.forward(rows, rng=rng)
-        outputs, tape = self.output.forward(rows, rng=rng)
-        loss, loss_tape = self._criterion.forward(outputs, targets)
-        return loss, (dropped, tape, loss_tape)
-
-    def _output_backward(self, tape: Any) -> tuple[Any, NDArray]:
-        grads = self.output.backward(tape[1], self._criterion.backward(tape[2]).x)
-        return grads, self._dropout.backward(tape[0], grads.x).x
+    def _output_loss(self, rows: NDArray, targets: Any, rng: Any) -> tuple[OutputLoss, NDArray]:
+        """Return the loss, with gradients of `output`, and the gradient in `rows`."""
+        dropped_rows, dropped = self._dropout.forward(rows, rng=rng)
+        found = self._criterion.of_output(self.output, dropped_rows, targets, rng=rng)
+        return found, self._dropout.backward(dropped, found.grads.x).x
 
     def _answer(self, outputs: NDArray) -> NDArray:
         return outputs.argmax(axis=-1) if self.options["loss"] == "cross_entropy" else outputs
@@ -128,8 +124,10 @@ class ManyToOne(_Reader):
 
     def loss(self, batch: Batch) -> Loss:
         """Return the loss of a batch, as inference computes it."""
-        loss, tape = self._criterion.forward(self(batch.x, batch.x_lengths), batch.y)
-        return Loss(loss, {}, tape.count)
+        y, state = self.rnn(self._embed(batch.x), lengths=batch.x_lengths)
+        pooled = pool(self.pooling, self.rnn, y, state, batch.x_lengths)[0]
+        loss = self._criterion.of_output(self.output, pooled, batch.y, grads=False)
+        return Loss(loss.value, {}, loss.targets)
 
     def loss_and_grads(self, batch: Batch, rng: Any = None) -> Loss:
         """Return the loss of a batch and its gradients; see `Model`."""
@@ -137,12 +135,11 @@ class ManyToOne(_Reader):
         x, embed_tape = self._embed_forward(batch.x, rng)
         y, state, rnn_tape = self.rnn.forward(x, lengths=batch.x_lengths, rng=rng)
         pooled, pool_tape = pool(self.pooling, self.rnn, y, state, batch.x_lengths)
-        loss, output_tape = self._output_forward(pooled, batch.y, rng)
+        loss, d_pooled = self._output_loss(pooled, batch.y, rng)
 
-        grads, d_pooled = self._output_backward(output_tape)
         rnn = self.rnn.backward(rnn_tape, *unpool(self.rnn, pool_tape, d_pooled), wants_x=self.embedding is not None)
-        found = {"output": grads, "rnn": rnn, **self._embed_backward(embed_tape, rnn.x)}
-        return Loss(loss, self._grads(found), output_tape[2].count)
+        found = {"output": loss.grads, "rnn": rnn, **self._embed_backward(embed_tape, rnn.x)}
+        return Loss(loss.value, self._grads(found), loss.targets)
 
     def predict_batch(self, batch: Batch) -> Sequence[Any]:
         """Return each example's class or, with loss "mse", numbers."""
@@ -185,8 +182,8 @@ class ManyToMany(_Reader):
         """Return the loss of a batch, as inference computes it, and the final state."""
         y, state = self.rnn(self._embed(batch.x), batch.state, lengths=batch.x_lengths)
         rows, targets = pack(y, batch.x_lengths), pack(_targets(batch), batch.x_lengths)
-        loss, tape = self._criterion.forward(self.output(rows), targets)
-        return Loss(loss, {}, tape.count, state)
+        loss = self._criterion.of_output(self.output, rows, targets, grads=False)
+        return Loss(loss.value, {}, loss.targets, state)
 
     def loss_and_grads(self, batch: Batch, rng: Any = None) -> Loss:
         """Return the loss of a batch, its gradients and the final state; see `Model`.
@@ -196,12 +193,11 @@ class ManyToMany(_Reader):
         rng, lengths = np.random.default_rng(rng), batch.x_lengths
         x, embed_tape = self._embed_forward(batch.x, rng)
         y, state, rnn_tape = self.rnn.forward(x, batch.state, lengths=lengths, rng=rng)
-        loss, output_tape = self._output_forward(pack(y, lengths), pack(_targets(batch), lengths), rng)
+        loss, d_rows = self._output_loss(pack(y, lengths), pack(_targets(batch), lengths), rng)
 
-        grads, d_rows = self._output_backward(output_tape)
         rnn = self.rnn.backward(rnn_tape, unpack(d_rows, y, lengths), wants_x=self.embedding is not None)
-        found = {"output": grads, "rnn": rnn, **self._embed_backward(embed_tape, rnn.x)}
-        return Loss(loss, self._grads(found), output_tape[2].count, state)
+        found = {"output": loss.grads, "rnn": rnn, **self._embed_backward(embed_tape, rnn.x)}
+        return Loss(loss.value, self._grads(found), loss.targets, state)
 
     def predict_batch(self, batch: Batch) -> Sequence[Any]:
         """Return each example's classes (T,) or, with loss "mse", numbers (T, K)."""
@@ -253,6 +249,7 @@ class ModelStream:
 
     def __init__(self, model: _Reader, batch_size: int, pooling: str) -> None:
         self._model, self._pooling = model, pooling
+        self._output = model.output.packed() if type(model.output) is Linear else model.output
         self._rnn = model.rnn.freeze().stream(batch_size)
         self._pooled: Any = None
         self._counts = np.zeros((batch_size, 1), model.rnn.dtype)
@@ -278,7 +275,7 @@ class ModelStream:
             y = self._pooled / self._counts
         elif self._pooling == "max":
             y = self._pooled = np.maximum(self._pooled, y)
-        return self._model.output(y)
+        return self._output(y)
 
     def reset(self, rows: Any = None) -> None:
         """Start again from zeros: rows by index or mask, or all."""

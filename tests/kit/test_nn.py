@@ -79,6 +79,46 @@ def test_initial_values_are_torchs():
     np.testing.assert_array_equal(nn.Embedding(500, 40, scale=0.5, rng=0).params["weight"], weight / 2)
 
 
+# ---- Losses of an output part ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weights", [None, [[1.0, 0.0], [2.0, 0.5], [0.0, 1.0]]])
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_loss_of_an_output_is_that_of_its_logits(bias, weights):
+    output, criterion = nn.Linear(4, 7, bias, dtype=np.float64, rng=0), nn.SoftmaxCrossEntropy()
+    x, targets = RNG.standard_normal((3, 2, 4)), np.array([[6, 0], [-100, 2], [3, 3]])
+    fused = criterion.of_output(output, x, targets, weights=weights)
+    apart = criterion.of_output(nn.Sequential(output), x, targets, weights=weights)
+    logits, output_tape = output.forward(x)
+    loss, tape = criterion.forward(logits, targets, weights=weights)
+    expected = output.backward(output_tape, criterion.backward(tape).x)
+    for found, prefix in ((fused, ""), (apart, "0.")):
+        close(found.value, loss, 1e-14)
+        assert found.targets == tape.count
+        close(found.grads.x, expected.x, 1e-14)
+        for name, value in expected.params.items():
+            close(found.grads.params[prefix + name], value, 1e-14)
+        assert criterion.of_output(output, x, targets, weights=weights, grads=False) == (fused.value, tape.count, None)
+
+
+def test_the_loss_of_an_output_checks_its_arguments():
+    output, criterion = nn.Linear(4, 7, rng=0), nn.SoftmaxCrossEntropy()
+    x = np.zeros((3, 4), np.float32)
+    with pytest.raises(ValueError, match="x: expected"):
+        criterion.of_output(output, x[:, :3], [0, 1, 2])
+    with pytest.raises(TypeError, match="x: expected"):
+        criterion.of_output(output, x.astype(np.float64), [0, 1, 2])
+    with pytest.raises(ValueError, match="targets: expected"):
+        criterion.of_output(output, x, [0, 1])
+    with pytest.raises(IndexError, match="targets: expected"):
+        criterion.of_output(output, x, [0, 1, 7])
+    with pytest.raises(ValueError, match="weights: expected"):
+        criterion.of_output(output, x, [0, 1, 2], weights=[1, -1, 1])
+    found = criterion.of_output(output, x, [-100, -100, -100])
+    assert found.value == found.targets == 0
+    assert not any(g.any() for g in found.grads.params.values())
+
+
 # ---- Embedding -------------------------------------------------------------------------------------------------------
 
 

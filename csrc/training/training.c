@@ -1,0 +1,71 @@
+/* Entry points: choose the dtype. */
+#include "products.h"
+#include "softmax.h"
+
+#define DECLARE(REAL, D)                                                                                               \
+    int64_t frnn_linear_workspace_##D(int64_t, int threads);                                                           \
+    void frnn_linear_##D(int64_t, int64_t, int64_t, const REAL *, const REAL *, const REAL *, REAL *, int, void *);    \
+    int64_t frnn_linear_pack_bytes_##D(int64_t, int64_t);                                                              \
+    void frnn_linear_pack_##D(int64_t, int64_t, const REAL *, int, REAL *);                                            \
+    void frnn_linear_packed_##D(int64_t, int64_t, int64_t, const REAL *, const REAL *, const REAL *, REAL *, int);     \
+    int64_t frnn_linear_backward_workspace_##D(int64_t, int64_t, int64_t, int);                                        \
+    void frnn_linear_backward_##D(int64_t, int64_t, int64_t, const REAL *, const REAL *, const REAL *, REAL *, REAL *, \
+                                  REAL *, int, void *);                                                                \
+    int64_t frnn_cross_entropy_workspace_##D(const frnn_cross_entropy_args *, int);                                    \
+    void frnn_cross_entropy_##D(const frnn_cross_entropy_args *, int, void *);
+DECLARE(float, f32)
+DECLARE(double, f64)
+
+int64_t frnn_linear_workspace(frnn_dtype dtype, int64_t N, int64_t I, int64_t O, int threads) {
+    (void)N, (void)O;
+    return (dtype == FRNN_F32 ? frnn_linear_workspace_f32 : frnn_linear_workspace_f64)(I, threads);
+}
+
+void frnn_linear(frnn_dtype dtype, int64_t N, int64_t I, int64_t O, const void *x, const void *weight, const void *bias,
+                 void *y, int threads, void *workspace) {
+    if (dtype == FRNN_F32)
+        frnn_linear_f32(N, I, O, x, weight, bias, y, threads, workspace);
+    else
+        frnn_linear_f64(N, I, O, x, weight, bias, y, threads, workspace);
+}
+
+int64_t frnn_linear_pack_bytes(frnn_dtype dtype, int64_t I, int64_t O) {
+    return (dtype == FRNN_F32 ? frnn_linear_pack_bytes_f32 : frnn_linear_pack_bytes_f64)(I, O);
+}
+
+void frnn_linear_pack(frnn_dtype dtype, int64_t I, int64_t O, const void *weight, int threads, void *packed) {
+    if (dtype == FRNN_F32)
+        frnn_linear_pack_f32(I, O, weight, threads, packed);
+    else
+        frnn_linear_pack_f64(I, O, weight, threads, packed);
+}
+
+void frnn_linear_packed(frnn_dtype dtype, int64_t N, int64_t I, int64_t O, const void *x, const void *packed,
+                        const void *bias, void *y, int threads) {
+    if (dtype == FRNN_F32)
+        frnn_linear_packed_f32(N, I, O, x, packed, bias, y, threads);
+    else
+        frnn_linear_packed_f64(N, I, O, x, packed, bias, y, threads);
+}
+
+int64_t frnn_linear_backward_workspace(frnn_dtype dtype, int64_t N, int64_t I, int64_t O, int threads) {
+    return (dtype == FRNN_F32 ? frnn_linear_backward_workspace_f32 : frnn_linear_backward_workspace_f64)(N, I, O,
+                                                                                                         threads);
+}
+
+void frnn_linear_backward(frnn_dtype dtype, int64_t N, int64_t I, int64_t O, const void *x, const void *weight,
+                          const void *dy, void *dx, void *dweight, void *dbias, int threads, void *workspace) {
+    if (dtype == FRNN_F32)
+        frnn_linear_backward_f32(N, I, O, x, weight, dy, dx, dweight, dbias, threads, workspace);
+    else
+        frnn_linear_backward_f64(N, I, O, x, weight, dy, dx, dweight, dbias, threads, workspace);
+}
+
+int64_t frnn_cross_entropy_workspace(const frnn_cross_entropy_args *args, int threads) {
+    return (args->dtype == FRNN_F32 ? frnn_cross_entropy_workspace_f32 : frnn_cross_entropy_workspace_f64)(args,
+                                                                                                           threads);
+}
+
+void frnn_cross_entropy(const frnn_cross_entropy_args *args, int threads, void *workspace) {
+    (args->dtype == FRNN_F32 ? frnn_cross_entropy_f32 : frnn_cross_entropy_f64)(args, threads, workspace);
+}

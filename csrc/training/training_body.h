@@ -1,0 +1,13 @@
+/* What surrounds recurrent layers in training, for one dtype. The file that includes this one defines what
+ * sequence_f32.c does, and STORED_AS_IS: the storage type of values as they are computed with. */
+#include <math.h>
+
+#include "../kernels/kernels.h"
+#include "../sequence/walk.h"
+#include "../threads/team.h"
+#include "products.h"
+#include "softmax.h"
+
+#include "../sequence/common_body.h"
+#include "products_body.h"
+#include "softmax_body.h"
