@@ -95,16 +95,18 @@ typedef struct {
 
 /* ---- A cell over a sequence ---- */
 
-/* Workspace in bytes, for any number of threads; -1 if a size does not fit BLAS's integer or an address. */
+/* Workspace in bytes, of forward for each cell and any number of threads, of backward for all `count` cells and
+ * `threads` threads; -1 if a size does not fit BLAS's integer or an address. */
 int64_t frnn_forward_workspace(const frnn_cell *cell, const frnn_forward_args *args);
-int64_t frnn_backward_workspace(const frnn_cell *cell, const frnn_backward_args *args);
+int64_t frnn_backward_workspace(int count, const frnn_cell *const *cells, const frnn_backward_args *args, int threads);
 
-/* Run with at most `threads` threads; `workspace` is 64-byte aligned and as large as the functions above say, together
- * where there are two cells: the directions of a layer, of one dtype, at once if each is better off with half the
- * threads. */
+/* Run with at most `threads` threads; `workspace` is 64-byte aligned and as large as the functions above say. Two cells
+ * are the directions of a layer, of one dtype; they run at once if each is better off with half the threads. Backwards
+ * both have the same dx, and the second adds to it. */
 void frnn_forward(int count, const frnn_cell *const *cells, const frnn_forward_args *args, int threads,
                   void *workspace);
-void frnn_backward(const frnn_cell *cell, const frnn_backward_args *args, int threads, void *workspace);
+void frnn_backward(int count, const frnn_cell *const *cells, const frnn_backward_args *args, int threads,
+                   void *workspace);
 
 /* ---- Packed weights, for the instruction set selected now ---- */
 

@@ -133,15 +133,17 @@ def backward(
             below, dx = _read(layer, kept, dropout), memory.empty((T, B, size), dtype)
         elif wants_x:
             dx = stack.empty(T, B, size)
+        runs = []
         for d, reverse in enumerate(stack.directions):
             k = layer * D + d
             cell = stack.cells[k]
-            engine.backward(BackwardArgs(
+            runs.append(BackwardArgs(
                 engine.prepare(cell, weights[k], backward=True), args.steps(reverse), below,
                 direction_part(kept.outputs[layer], d, cell.output_size), args.h0[k], at(args.c0, k), kept.records[k],
                 None if dy is None else direction_part(dy, d, cell.output_size), dh_n[k], at(dc_n, k), dx, d > 0,
                 dh0[k], at(dc0, k), dweights[k],
             ))  # fmt: skip
+        engine.backward(runs)
         if layer > 0 and dx is not None:
             dy = dx if dropout is None else dropout.apply(dx, kept.drawn[layer - 1])
     return dx, dh0, dc0, dweights

@@ -25,11 +25,17 @@ typedef struct {
     FN(matrix) rh;     /* (chunk rows, H) r*h_{t-1} of a cell that resets before a product */
     FN(matrix) dh_out; /* (chunk rows, O) dh_t of a projected cell */
     FN(matrix) m;      /* (chunk rows, H) what was projected */
-    REAL *dx;          /* (chunk rows, I); null where dx is one block itself, or not wanted */
+    REAL *dx;          /* (chunk rows, I); null where dx is written in place, or not wanted */
     REAL *dh;          /* (block rows, O) */
     REAL *dc;          /* (block rows, H), if the cell has c */
     REAL *dm;          /* (block rows, H) the gradient of m, or of r*h_{t-1} */
 } FN(backward_run);
+
+/* Is dx written where it belongs? If it is added to, it is computed apart: so its bits do not depend on whether the
+ * directions run at once. */
+static int FN(dx_in_place)(const FN(backward_run) *run) {
+    return !run->args->dx.data || (run->plan.direct && !run->args->adds_to_dx);
+}
 
 static size_t FN(backward_layout)(FN(backward_run) *run, char *base) {
     const frnn_cell *cell = run->cell;
@@ -43,7 +49,7 @@ static size_t FN(backward_layout)(FN(backward_run) *run, char *base) {
     run->rh = FN(take_matrix)(base, &used, packed, resets ? chunk : 0, H);
     run->dh_out = FN(take_matrix)(base, &used, packed, projected ? chunk : 0, cell->O);
     run->m = FN(take_matrix)(base, &used, packed, projected ? chunk : 0, H);
-    run->dx = FN(take)(base, &used, run->plan.direct || !run->args->dx.data ? 0 : chunk * cell->I);
+    run->dx = FN(take)(base, &used, FN(dx_in_place)(run) ? 0 : chunk * cell->I);
     run->dh = FN(take)(base, &used, block * cell->O);
     run->dc = FN(take)(base, &used, run->is->has_c ? block * H : 0);
     run->dm = FN(take)(base, &used, resets || projected ? block * H : 0);
@@ -248,10 +254,9 @@ static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *ch
     /* h meets the first G blocks of da, but r*h the last of them where the cell resets before; x meets the same, but
      * those of the gates that stay apart are `apart` blocks later */
     const int G = run->is->gates, reset = run->is->reset, early = G - reset, apart = run->is->apart, joint = G - apart;
-    const int direct = run->plan.direct;
     FN(matrix) x = run->x;
     if (!x.data) x = FN(row_major)(FN(series_at)(&run->args->steps, &run->args->x, chunk->low, 0), I);
-    REAL *dx = direct ? FN(series_at)(&run->args->steps, &run->args->dx, chunk->low, 0) : run->dx;
+    REAL *dx = run->dx ? run->dx : FN(series_at)(&run->args->steps, &run->args->dx, chunk->low, 0);
     int task = 0;
     task = FN(add_weight)(run, rows, 0, joint, x, I, d->w_ih, 0, task, team);
     if (apart) task = FN(add_weight)(run, rows, G, apart, x, I, d->w_ih, joint, task, team);
@@ -261,8 +266,7 @@ static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *ch
     for (int64_t r = 0; run->args->dx.data && r < rows; r += task_rows) {
         const int64_t count = FRNN_MIN(task_rows, rows - r);
         if (!MINE) continue;
-        FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, 0), 0, joint, 0, 1, 0, I,
-                     direct && run->args->adds_to_dx, dx + r * I, I, I, 0);
+        FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, 0), 0, joint, 0, 1, 0, I, 0, dx + r * I, I, I, 0);
         if (apart)
             FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, G * run->plane), joint, G, 0, 1, 0, I, 1,
                          dx + r * I, I, I, 0);
@@ -289,8 +293,7 @@ static void FN(give_dx)(const FN(backward_run) *run, const frnn_chunk *chunk, in
     }
 }
 
-static void FN(backward_work)(void *context, const frnn_team *team) {
-    const FN(backward_run) *run = context;
+static void FN(backward_work)(const FN(backward_run) *run, const frnn_team *team) {
     const frnn_cell *cell = run->cell;
     const frnn_backward_args *args = run->args;
     const frnn_steps *steps = &args->steps;
@@ -343,17 +346,83 @@ static FN(backward_run) FN(backward_new)(const frnn_cell *cell, const frnn_backw
     return run;
 }
 
-int64_t FN(frnn_backward_workspace)(const frnn_cell *cell, const frnn_backward_args *args) {
-    FN(backward_run) run = FN(backward_new)(cell, args);
-    return frnn_fits(cell, &args->steps, &run.plan) ? (int64_t)FN(backward_layout)(&run, NULL) : -1;
+/* One or two directions. If two run at once, the second has a dx of its own, which is added to the first's at the end.
+ */
+typedef struct {
+    int count, at_once;
+    FN(backward_run) runs[2];
+    frnn_backward_args apart; /* the second's, with its own dx */
+} FN(backward_runs);
+
+static size_t FN(backward_runs_new)(FN(backward_runs) *all, int count, const frnn_cell *const *cells,
+                                    const frnn_backward_args *args, const frnn_split_plan *plan, char *base) {
+    const frnn_steps *steps = &args->steps;
+    size_t used = 0;
+    *all = (FN(backward_runs)){.count = count, .at_once = plan->at_once};
+    for (int k = 0; k < count; k++) {
+        all->runs[k] = FN(backward_new)(cells[k], args + k);
+        all->runs[k].by_units = plan->by_units;
+        used += FN(backward_layout)(&all->runs[k], base ? base + used : NULL);
+    }
+    if (plan->at_once) {
+        const int64_t I = cells[1]->I, last = steps->T - 1, B = steps->starts ? 1 : steps->B;
+        int64_t rows = steps->T * steps->B;
+        if (steps->starts) rows = last < 0 ? 0 : steps->starts[last] + frnn_active(steps, 0, steps->B, last);
+        all->apart = args[1], all->apart.adds_to_dx = 0;
+        if (args[1].dx.data) all->apart.dx = (frnn_series){FN(take)(base, &used, rows * I), B * I, I};
+    }
+    return used;
 }
 
-void FN(frnn_backward)(const frnn_cell *cell, const frnn_backward_args *args, int threads, void *workspace) {
-    FN(backward_run) run = FN(backward_new)(cell, args);
-    FN(backward_layout)(&run, workspace);
-    const frnn_split_plan plan = frnn_choose_threads(cell, &args->steps, FRNN_BACKWARD, 1, (int)FN(lanes)(), threads);
-    run.by_units = plan.by_units;
-    threads = cell->packed ? plan.threads : frnn_gemm_begin(plan.threads);
-    frnn_team_run(threads, plan.alone, FN(backward_work), &run);
-    if (!cell->packed) frnn_gemm_end();
+int64_t FN(frnn_backward_workspace)(int count, const frnn_cell *const *cells, const frnn_backward_args *args,
+                                    int threads) {
+    const frnn_split_plan plan =
+        frnn_choose_threads(cells[0], &args->steps, FRNN_BACKWARD, count, (int)FN(lanes)(), threads);
+    FN(backward_runs) all;
+    const size_t size = FN(backward_runs_new)(&all, count, cells, args, &plan, NULL);
+    for (int k = 0; k < count; k++)
+        if (!frnn_fits(cells[k], &args->steps, &all.runs[k].plan)) return -1;
+    return (int64_t)size;
+}
+
+/* dx += the second direction's. */
+static void FN(join_dx)(const FN(backward_runs) *all, const frnn_team *team) {
+    const frnn_steps *steps = &all->apart.steps;
+    const int64_t I = all->runs[1].cell->I;
+    for (int64_t t = team->index; t < steps->T; t += team->size) {
+        const int64_t active = frnn_active(steps, 0, steps->B, t);
+        for (int64_t j = 0; j < active; j++) {
+            const int64_t b = frnn_row(steps, j);
+            REAL *to = FN(series_at)(steps, &all->runs[1].args->dx, t, b);
+            const REAL *from = FN(series_at)(steps, &all->apart.dx, t, b);
+            for (int64_t k = 0; k < I; k++) to[k] += from[k];
+        }
+    }
+}
+
+static void FN(backward_team)(void *context, const frnn_team *team) {
+    const FN(backward_runs) *all = context;
+    if (!all->at_once || team->size == 1) {
+        for (int k = 0; k < all->count; k++) FN(backward_work)(&all->runs[k], team);
+        return;
+    }
+    int which;
+    const frnn_team half = frnn_team_half(team, &which);
+    FN(backward_run) run = all->runs[which];
+    if (which == 1) run.args = &all->apart;
+    FN(backward_work)(&run, &half);
+    if (!all->apart.dx.data) return;
+    frnn_team_barrier(team);
+    FN(join_dx)(all, team);
+}
+
+void FN(frnn_backward)(int count, const frnn_cell *const *cells, const frnn_backward_args *args, int threads,
+                       void *workspace) {
+    const frnn_split_plan plan =
+        frnn_choose_threads(cells[0], &args->steps, FRNN_BACKWARD, count, (int)FN(lanes)(), threads);
+    FN(backward_runs) all;
+    FN(backward_runs_new)(&all, count, cells, args, &plan, workspace);
+    threads = cells[0]->packed ? plan.threads : frnn_gemm_begin(plan.threads);
+    frnn_team_run(threads, plan.alone, FN(backward_team), &all);
+    if (!cells[0]->packed) frnn_gemm_end();
 }

@@ -30,9 +30,9 @@ class BlasEngine:
         """See `fastrnn.engines.Engine.forward`."""
         native.forward(runs)
 
-    def backward(self, run: BackwardArgs) -> None:
+    def backward(self, runs: list[BackwardArgs]) -> None:
         """See `fastrnn.engines.Engine.backward`."""
-        native.backward(run)
+        native.backward(runs)
 
     def stepper(self, prepared: list[native.NativeCell], h: NDArray, c: NDArray | None) -> native.NativeStepper:
         """See `fastrnn.engines.Engine.stepper`."""

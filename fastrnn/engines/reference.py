@@ -257,9 +257,10 @@ class ReferenceEngine:
         for run in runs:
             forward(run)
 
-    def backward(self, run: BackwardArgs) -> None:
+    def backward(self, runs: list[BackwardArgs]) -> None:
         """See `fastrnn.engines.Engine.backward`."""
-        backward(run)
+        for run in runs:
+            backward(run)
 
     def stepper(self, prepared: list[Prepared], h: NDArray, c: NDArray | None) -> Callable[[NDArray, NDArray], None]:
         """See `fastrnn.engines.Engine.stepper`."""
