@@ -64,6 +64,7 @@ static ALWAYS_INLINE void FN(store_da)(const backward_row *row, int k, vec da, i
 #undef store_stored
 
 #include "gradient_body.h"
+#include "dropout_body.h"
 
 /* ---- The activations alone ---- */
 
