@@ -23,10 +23,7 @@ CHUNK_BYTES = 1 << 19
 
 
 class Dropout(Protocol):
-    """Dropout between layers."""
-
-    keeps: bool
-    """Whether a tape keeps what `apply` gives in a forward run; if not, `backward` applies it once more."""
+    """Dropout between layers. A tape keeps what was drawn; `backward` applies it once more."""
 
     def draw(self, y: NDArray) -> Any:
         """Draw what becomes of each value of a layer's output."""
@@ -40,7 +37,6 @@ class Kept(NamedTuple):
 
     outputs: list[NDArray]  # (T, B, D*O), each layer's
     drawn: list[Any]  # by dropout, for each layer but the last; empty without dropout
-    dropped: list[NDArray]  # what dropout made of these layers' outputs; empty where that is not kept
     records: list[Record]  # of each layer and direction
 
 
@@ -93,7 +89,7 @@ def forward(
     (T, B), D = args.x.shape[:2], len(stack.directions)
     h_n, c_n = np.empty_like(args.h0), None if args.c0 is None else np.empty_like(args.c0)
     y = stack.empty(T, B, stack.output_size) if y is None else y
-    below, kept = args.x, Kept([], [], [], [])
+    below, kept = args.x, Kept([], [], [])
     zeroed = args.lengths is not None and args.starts is None  # else there is nothing past a row's end
     for layer in range(stack.num_layers):
         last = layer == stack.num_layers - 1
@@ -113,8 +109,6 @@ def forward(
         if dropout is not None and not last:
             kept.drawn.append(dropout.draw(above))
             below = dropout.apply(above, kept.drawn[layer])
-            if dropout.keeps:
-                kept.dropped.append(below)
     return y, h_n, c_n, kept
 
 
@@ -151,6 +145,5 @@ def backward(
 
 def _read(layer: int, kept: Kept, dropout: Dropout | None) -> NDArray:
     """What a layer above the lowest has read."""
-    if dropout is None:
-        return kept.outputs[layer - 1]
-    return kept.dropped[layer - 1] if dropout.keeps else dropout.apply(kept.outputs[layer - 1], kept.drawn[layer - 1])
+    below = kept.outputs[layer - 1]
+    return below if dropout is None else dropout.apply(below, kept.drawn[layer - 1])

@@ -10,6 +10,9 @@
 #include "../compiler.h"
 #include "../fastrnn.h"
 
+/* Values of an array that share blocks of random words (dropout_body.h). */
+#define FRNN_DROPOUT_GROUP 64
+
 /* clang-format off */
 #define FRNN_DECLARE_KERNELS(REAL, D)                                                                                  \
     /* Arguments of a cell's forward kernels. Blocks of gates lie `plane` values apart in a and bias, and H in peephole, */ \
@@ -78,6 +81,15 @@
         void (*multiply)(const frnn_product_##D *);                                                                    \
     } frnn_packing_##D;                                                                                                \
                                                                                                                        \
+    /* Dropout of an array: dropout_body.h. */                                                                         \
+    typedef struct {                                                                                                   \
+        uint64_t key;                                                                                                  \
+        uint32_t threshold; /* values whose random word is less become 0 */                                            \
+        REAL scale;         /* of the others */                                                                        \
+        const REAL *x;      /* in */                                                                                   \
+        REAL *y;            /* out  may be x */                                                                        \
+    } frnn_dropout_##D;                                                                                                \
+                                                                                                                       \
     /* All kernels for one dtype. Activations and gradients are packed as they are computed: gradient_body.h. */       \
     typedef struct {                                                                                                   \
         int64_t lanes; /* values a vector */                                                                           \
@@ -93,6 +105,8 @@
         void (*softmax_add)(int64_t classes, int64_t vectors, const REAL *e, int64_t stride, REAL *sum);               \
         void (*tanh)(int64_t n, const REAL *x, REAL *y);                                                               \
         void (*sigmoid)(int64_t n, const REAL *x, REAL *y);                                                            \
+        /* Of the elements begin..end-1; begin is a multiple of FRNN_DROPOUT_GROUP. */                                 \
+        void (*dropout)(const frnn_dropout_##D *, int64_t begin, int64_t end);                                         \
     } frnn_kernels_##D;
 /* clang-format on */
 

@@ -46,6 +46,7 @@ const frnn_kernel_set JOIN(frnn_kernels, ISA) = {
         .softmax_add = softmax_add_f32,
         .tanh = tanh_array_f32,
         .sigmoid = sigmoid_array_f32,
+        .dropout = dropout_f32,
     },
     .f64 = {
         .lanes = LANES_f64,
@@ -59,6 +60,7 @@ const frnn_kernel_set JOIN(frnn_kernels, ISA) = {
         .softmax_add = softmax_add_f64,
         .tanh = tanh_array_f64,
         .sigmoid = sigmoid_array_f64,
+        .dropout = dropout_f64,
     },
 };
 /* clang-format on */

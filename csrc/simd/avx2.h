@@ -1,4 +1,4 @@
-/* What AVX2 has and vector extensions cannot say; vector.h uses it where HAS_MASKS is defined. */
+/* What AVX2 has and vector extensions cannot say; who uses it asks whether it is defined. */
 #include <immintrin.h>
 
 #define HAS_MASKS
@@ -18,3 +18,5 @@ static ALWAYS_INLINE void store_some_f64(double *p, __m256d v, int64_t lanes) {
     _mm256_maskstore_pd(p, MASK(f64, lanes, 4), v);
 }
 #undef MASK
+
+#define MULTIPLY_WORDS(a, b) _mm256_mul_epu32((__m256i)(a), _mm256_set1_epi64x(b))

@@ -561,3 +561,4 @@ cdef class StepCheck:
 
 
 include "products.pxi"
+include "dropout.pxi"

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn._core import native
+from fastrnn.engines import philox
 
 __all__ = ["CompiledOperations", "LinearGradients", "Operations", "PackedLinear", "ReferenceOperations"]
 
@@ -45,6 +46,13 @@ class Operations(Protocol):
         """Return -log softmax(x W^T + b)[target] of each row, and the gradients of the sum of shares * these.
 
         targets (N,) are in 0..V-1. Where a share, (N,), is 0, a row counts for nothing, even if it is not finite.
+        """
+
+    def dropout(self, x: NDArray, key: int, probability: float) -> NDArray:
+        """Return x/(1 - probability) where a value stays, else 0; x has any shape.
+
+        The mask is a function of the key, 64 bits, and of the place in x: the same for every dtype, engine and number
+        of threads. The gradient in x is the same function of the gradient in the result.
         """
 
 
@@ -92,6 +100,11 @@ class ReferenceOperations:
         d = np.where(shares[:, None] == 0, 0, d * shares[:, None]).astype(x.dtype)
         return losses, self.linear_backward(x, weight, bias, d)
 
+    def dropout(self, x: NDArray, key: int, probability: float) -> NDArray:
+        """See `Operations.dropout`."""
+        stays = philox.words(key, x.size).reshape(x.shape) >= _threshold(probability)
+        return np.where(stays, x * x.dtype.type(1 / (1 - probability)), x.dtype.type(0))
+
 
 class CompiledOperations:
     """In C: csrc/training/."""
@@ -135,6 +148,12 @@ class CompiledOperations:
         native.cross_entropy(x, weight, bias, targets, shares, losses, *(grads or (None, None, None)))
         return losses, grads
 
+    def dropout(self, x: NDArray, key: int, probability: float) -> NDArray:
+        """See `Operations.dropout`."""
+        y = native.empty((x.size,), x.dtype).reshape(x.shape)
+        native.dropout(x, key, _threshold(probability), 1 / (1 - probability), y)
+        return y
+
 
 def _linear_gradients(x: NDArray, weight: NDArray, bias: NDArray | None, wants_x: bool) -> LinearGradients:
     """Room for them, which is to be written."""
@@ -143,3 +162,8 @@ def _linear_gradients(x: NDArray, weight: NDArray, bias: NDArray | None, wants_x
         native.empty(weight.shape, x.dtype),
         None if bias is None else np.empty(bias.shape, x.dtype),
     )
+
+
+def _threshold(probability: float) -> int:
+    """The least word of 32 bits with which a value stays."""
+    return int(probability * 2**32)

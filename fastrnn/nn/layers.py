@@ -16,8 +16,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from fastrnn import engines, validate
 from fastrnn.data import UNK
+from fastrnn.engines import philox
 from fastrnn.engines.operations import LinearGradients
-from fastrnn.nn.checks import as_rows, integers, same_shape, within
+from fastrnn.nn.checks import as_rows, contiguous, floats, integers, same_shape, within
 from fastrnn.nn.module import Module, parameters
 from fastrnn.params import Gradients, Parameters
 
@@ -368,6 +369,15 @@ class Activation:
         return Gradients(dy * slope, None, {})
 
 
+@dataclass(frozen=True, slots=True)
+class DropoutTape:
+    """What `Dropout.backward` needs: the key of the mask, which is computed again."""
+
+    key: int
+    probability: float
+    shape: tuple[int, ...]
+
+
 class Dropout:
     """In `forward`, sets each value to 0 with a probability, and scales the others to keep the expected value.
 
@@ -397,12 +407,12 @@ class Dropout:
         """Return x: inference."""
         return x
 
-    def forward(self, x: NDArray, *, rng: Any = None) -> tuple[NDArray, NDArray | None]:
-        """Drop values.
+    def forward(self, x: Any, *, rng: Any = None) -> tuple[NDArray, DropoutTape | None]:
+        """Drop values. Which ones depends on their places in x and on a key that is drawn from `rng`.
 
         Parameters
         ----------
-        x : ndarray
+        x : array_like
             float32 or float64, any shape.
         rng : seed or numpy.random.Generator, optional
             Source of the choice. Default: a different choice each time.
@@ -411,18 +421,45 @@ class Dropout:
         -------
         y : ndarray
             x's shape; x itself if the probability is 0.
-        tape : ndarray or None
-            What `backward` needs: the factors of x; None if the probability is 0.
+        tape : DropoutTape or None
+            What `backward` needs, a few numbers; None if the probability is 0.
+
+        Raises
+        ------
+        TypeError
+            If `x` has a wrong dtype.
         """
         if not self.probability:
             return x, None
-        kept = np.random.default_rng(rng).random(x.shape, np.float32) >= self.probability
-        mask = kept * x.dtype.type(1 / (1 - self.probability))
-        return x * mask, mask
+        x = floats("x", x)
+        tape = DropoutTape(philox.new_key(np.random.default_rng(rng)), self.probability, x.shape)
+        return _drop(x, tape), tape
 
-    def backward(self, tape: NDArray | None, dy: NDArray) -> Gradients:
-        """Differentiate `forward`. Pure. `dy`, and `x` of the result, have y's shape."""
-        return Gradients(dy if tape is None else dy * tape, None, {})
+    def backward(self, tape: DropoutTape | None, dy: Any) -> Gradients:
+        """Differentiate `forward`. Pure.
+
+        Parameters
+        ----------
+        tape : DropoutTape or None
+            From `forward`.
+        dy : array_like
+            y's shape, the gradient of the loss with respect to y.
+
+        Returns
+        -------
+        Gradients
+            `x`: dy itself if the probability is 0.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `dy` has a wrong dtype or shape.
+        """
+        if tape is None:
+            return Gradients(dy, None, {})
+        dy = floats("dy", dy)
+        same_shape("dy", dy, tape.shape)
+        return Gradients(_drop(dy, tape), None, {})
 
 
 class Sequential(Module):
@@ -488,6 +525,10 @@ def add_rows(ids: NDArray, values: NDArray, count: int) -> NDArray:
     ones = np.ones(ids.size, values.dtype)
     total: NDArray = csc_array((ones, ids, np.arange(ids.size + 1)), shape=(count, ids.size)) @ values
     return total
+
+
+def _drop(a: NDArray, tape: DropoutTape) -> NDArray:
+    return engines.current().operations.dropout(contiguous(a), tape.key, tape.probability)
 
 
 def _matrix(name: str, arrays: Mapping[str, NDArray]) -> NDArray:

@@ -250,6 +250,26 @@ static void FN(check_activations)(int64_t n) {
     free_arrays();
 }
 
+/* ---- Dropout ---- */
+
+/* Of n values, the first of which is element `begin` of an array. */
+static void FN(check_dropout)(int64_t begin, int64_t n, int in_place) {
+    const REAL *x = FN(numbers)(n, -3, 3);
+    REAL *y = in_place ? FN(copied)(x, n) : FN(room)(n);
+    const REAL *read = in_place ? y : x;
+    const uintptr_t before = (uintptr_t)begin * sizeof(REAL);
+    FN(frnn_dropout) run = {.key = next_random(), .threshold = (uint32_t)next_random(), .scale = 3};
+    run.x = (const REAL *)((uintptr_t)read - before), run.y = (REAL *)((uintptr_t)y - before);
+    KERNELS.dropout(&run, begin, begin + n);
+    for (int64_t k = 0; k < n; k++) {
+        const uint64_t block = (uint64_t)((begin + k) / 64 * 16 + k % 16);
+        uint32_t words[4] = {(uint32_t)block, (uint32_t)(block >> 32), 0, 0};
+        philox(words, (uint32_t)run.key, (uint32_t)(run.key >> 32));
+        SAME("dropout", k, y[k], words[k % 64 / 16] >= run.threshold ? 3 * (double)x[k] : 0);
+    }
+    free_arrays();
+}
+
 static void FN(check)(void) {
     for (int64_t n = 1; n < 40; n++)
         for (int variant = 0; variant < 8; variant++) {
@@ -257,6 +277,8 @@ static void FN(check)(void) {
             FN(check_backward)(n, variant);
         }
     for (int64_t n = 1; n < 100; n++) FN(check_activations)(n);
+    for (int64_t n = 1; n < 200; n++) /* also at places that do not fit 32 bits */
+        FN(check_dropout)(64 * (n % 3 ? n % 3 - 1 : ((int64_t)1 << 34) - 1), n, n % 2);
     for (int variant = 0; variant < 240; variant++) { /* every height of a tile, alone and followed by others */
         FN(check_product)(variant % 20 + 1, integer(1, 130), integer(1, 40), variant);
         FN(check_gradient)(integer(1, 70), integer(1, 130), integer(1, 40), variant);

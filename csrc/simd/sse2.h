@@ -1,0 +1,4 @@
+/* What SSE2 has and vector extensions cannot say; who uses it asks whether it is defined. */
+#include <emmintrin.h>
+
+#define MULTIPLY_WORDS(a, b) _mm_mul_epu32((__m128i)(a), _mm_set1_epi64x(b))
