@@ -39,7 +39,7 @@ typedef struct {
     const void *packed;   /* frnn_pack's, 64-byte aligned, or null */
 } frnn_cell;
 
-/* Gradients of a cell's parameters, added to; null where the parameter is. */
+/* Gradients of a cell's parameters; null where the parameter is. */
 typedef struct {
     void *w_ih, *w_hh, *b_ih, *b_hh, *w_hr, *peephole;
 } frnn_cell_gradient;
@@ -90,7 +90,7 @@ typedef struct {
     frnn_series dx;          /* out  (T, B, I), zero past a row's end; or added to; data null: not wanted */
     int adds_to_dx;
     void *dh0, *dc0;          /* out  (B, O), (B, H) */
-    frnn_cell_gradient dcell; /* added to */
+    frnn_cell_gradient dcell; /* out */
 } frnn_backward_args;
 
 /* ---- A cell over a sequence ---- */

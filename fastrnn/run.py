@@ -119,7 +119,7 @@ def backward(
     """Differentiate a run of `forward`; return dx, if it is wanted, dh0, dc0, and the gradients in the weights."""
     (T, B), D, dtype = args.x.shape[:2], len(stack.directions), stack.dtype
     dh0, dc0 = np.empty_like(args.h0), None if args.c0 is None else np.empty_like(args.c0)
-    dweights = [Weights._make([None if a is None else memory.zeros(a.shape, dtype) for a in w]) for w in weights]
+    dweights = [Weights._make([None if a is None else memory.empty(a.shape, dtype) for a in w]) for w in weights]
     dx: NDArray | None = None
     for layer in reversed(range(stack.num_layers)):
         below, dx, size = args.x, None, stack.cells[layer * D].input_size

@@ -201,33 +201,33 @@ static void FN(add_peepholes)(const FN(backward_run) *run, const frnn_chunk *chu
 /* Is the task being counted this thread's? */
 #define MINE (task++ % team->size == team->index)
 
-/* dweight (M, N) += A^T B, A (rows, M), B (rows, N), in tasks of some rows of dweight */
+/* dweight (M, N) = beta*dweight + A^T B, A (rows, M), B (rows, N), in tasks of some rows of dweight */
 static int FN(add_product)(const FN(backward_run) *run, int64_t rows, FN(matrix) A, int64_t M, FN(matrix) B, int64_t N,
-                           REAL *dweight, int task, const frnn_team *team) {
+                           int beta, REAL *dweight, int task, const frnn_team *team) {
     const int packed = run->cell->packed != NULL;
     for (int64_t m = 0, count; m < M; m += count) {
         count = FRNN_MIN(packed ? TASK_ROWS : BLAS_TASK_ROWS, M - m);
         if (!MINE) continue;
         REAL *C = dweight + m * N;
         product p = {.rows = count, .columns = N, .K = rows, .A = FN(at)(A, 0, m).data, .a_vector = A.vector};
-        p.R = B.data, p.stride = B.vector, p.C = C, p.ldc = N, p.c_vector = FN(lanes)();
+        p.R = B.data, p.stride = B.vector, p.beta = beta, p.C = C, p.ldc = N, p.c_vector = FN(lanes)();
         if (packed)
             frnn_kernels()->KERNELS_OF.add_gradient(&p);
         else
-            GEMM(1, 0, count, N, rows, A.data + m, A.row, B.data, B.row, 1, C, N);
+            GEMM(1, 0, count, N, rows, A.data + m, A.row, B.data, B.row, beta, C, N);
     }
     return task;
 }
 
-/* dweight's blocks to.. += da's blocks from..from+count-1 times B (rows, N) */
+/* dweight's blocks to.. = beta*dweight + da's blocks from..from+count-1 times B (rows, N) */
 static int FN(add_weight)(const FN(backward_run) *run, int64_t rows, int from, int count, FN(matrix) B, int64_t N,
-                          void *dweight, int to, int task, const frnn_team *team) {
+                          int beta, void *dweight, int to, int task, const frnn_team *team) {
     const int64_t H = run->cell->H;
     if (!run->cell->packed) /* blocks lie side by side: larger products */
-        return FN(add_product)(run, rows, FN(at)(run->da, 0, from * H), count * H, B, N, (REAL *)dweight + to * H * N,
-                               task, team);
+        return FN(add_product)(run, rows, FN(at)(run->da, 0, from * H), count * H, B, N, beta,
+                               (REAL *)dweight + to * H * N, task, team);
     for (int k = 0; k < count; k++)
-        task = FN(add_product)(run, rows, FN(at)(run->da, 0, (from + k) * run->plane), H, B, N,
+        task = FN(add_product)(run, rows, FN(at)(run->da, 0, (from + k) * run->plane), H, B, N, beta,
                                (REAL *)dweight + (to + k) * H * N, task, team);
     return task;
 }
@@ -246,7 +246,7 @@ static void FN(add_bias)(const FN(backward_run) *run, int64_t rows, int from, in
     }
 }
 
-static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0,
+static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0, int beta,
                                const frnn_team *team) {
     const frnn_cell *cell = run->cell;
     const frnn_cell_gradient *d = &run->args->dcell;
@@ -258,10 +258,10 @@ static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *ch
     if (!x.data) x = FN(row_major)(FN(series_at)(&run->args->steps, &run->args->x, chunk->low, 0), I);
     REAL *dx = run->dx ? run->dx : FN(series_at)(&run->args->steps, &run->args->dx, chunk->low, 0);
     int task = 0;
-    task = FN(add_weight)(run, rows, 0, joint, x, I, d->w_ih, 0, task, team);
-    if (apart) task = FN(add_weight)(run, rows, G, apart, x, I, d->w_ih, joint, task, team);
-    task = FN(add_weight)(run, rows, 0, early, run->h, O, d->w_hh, 0, task, team);
-    if (reset) task = FN(add_weight)(run, rows, early, reset, run->rh, H, d->w_hh, early, task, team);
+    task = FN(add_weight)(run, rows, 0, joint, x, I, beta, d->w_ih, 0, task, team);
+    if (apart) task = FN(add_weight)(run, rows, G, apart, x, I, beta, d->w_ih, joint, task, team);
+    task = FN(add_weight)(run, rows, 0, early, run->h, O, beta, d->w_hh, 0, task, team);
+    if (reset) task = FN(add_weight)(run, rows, early, reset, run->rh, H, beta, d->w_hh, early, task, team);
     const int64_t task_rows = cell->packed ? TASK_ROWS : BLAS_TASK_ROWS;
     for (int64_t r = 0; run->args->dx.data && r < rows; r += task_rows) {
         const int64_t count = FRNN_MIN(task_rows, rows - r);
@@ -276,7 +276,7 @@ static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *ch
         if (apart) FN(add_bias)(run, rows, G, apart, d->b_ih, joint);
     }
     if (d->b_hh && MINE) FN(add_bias)(run, rows, 0, G, d->b_hh, 0);
-    if (d->w_hr) FN(add_product)(run, rows, run->dh_out, O, run->m, H, d->w_hr, task, team);
+    if (d->w_hr) FN(add_product)(run, rows, run->dh_out, O, run->m, H, beta, d->w_hr, task, team);
     if (d->peephole && team->index == 0) FN(add_peepholes)(run, chunk, j0);
 }
 
@@ -293,6 +293,17 @@ static void FN(give_dx)(const FN(backward_run) *run, const frnn_chunk *chunk, in
     }
 }
 
+/* Zeros in the gradients that are only added to; in all of them if there are no steps. */
+static void FN(clear_gradients)(const FN(backward_run) *run, int all) {
+    const frnn_cell *cell = run->cell;
+    const frnn_cell_gradient *d = &run->args->dcell;
+    const int64_t I = cell->I, H = cell->H, O = cell->O, G = run->is->gates;
+    void *const arrays[] = {d->b_ih, d->b_hh, d->peephole, d->w_ih, d->w_hh, d->w_hr};
+    const int64_t sizes[] = {G * H, G * H, run->is->peepholes * H, G * H * I, G * H * O, O * H};
+    for (int k = 0; k < (all ? 6 : 3); k++)
+        if (arrays[k]) memset(arrays[k], 0, (size_t)sizes[k] * sizeof(REAL));
+}
+
 static void FN(backward_work)(const FN(backward_run) *run, const frnn_team *team) {
     const frnn_cell *cell = run->cell;
     const frnn_backward_args *args = run->args;
@@ -300,7 +311,11 @@ static void FN(backward_work)(const FN(backward_run) *run, const frnn_team *team
     const int64_t H = cell->H, O = cell->O;
     frnn_chunk chunk;
     if (args->dx.data && !args->adds_to_dx) FN(clear_past_ends)(steps, &args->dx, cell->I, team);
-    if (team->index == 0) memset(run->zero, 0, (size_t)FRNN_MAX(H, O) * sizeof(REAL));
+    int beta = 0; /* the first large products write the gradients of matrices, the others add to them */
+    if (team->index == 0) {
+        memset(run->zero, 0, (size_t)FRNN_MAX(H, O) * sizeof(REAL));
+        FN(clear_gradients)(run, steps->B == 0 || frnn_length(steps, frnn_row(steps, 0)) == 0);
+    }
     for (int64_t j0 = 0; j0 < steps->B; j0 += run->plan.block_rows) {
         const int64_t j1 = FRNN_MIN(j0 + run->plan.block_rows, steps->B);
         const int64_t longest = frnn_length(steps, frnn_row(steps, j0));
@@ -321,7 +336,8 @@ static void FN(backward_work)(const FN(backward_run) *run, const frnn_team *team
             }
             FN(gather_inputs)(run, &chunk, j0, team);
             frnn_team_barrier(team);
-            FN(large_products)(run, &chunk, j0, team);
+            FN(large_products)(run, &chunk, j0, beta, team);
+            beta = 1;
             frnn_team_barrier(team);
             if (run->dx) FN(give_dx)(run, &chunk, j0, team);
             /* No barrier: the next to write dx comes after the next one, and nothing else that is read here changes. */

@@ -141,10 +141,6 @@ class CompiledOperations:
         """See `Operations.cross_entropy`."""
         losses = np.empty(len(x))
         grads = _linear_gradients(x, weight, bias, True) if wants_grads else None
-        if not len(x) and grads is not None:
-            grads.weight.fill(0)
-            if grads.bias is not None:
-                grads.bias.fill(0)
         native.cross_entropy(x, weight, bias, targets, shares, losses, *(grads or (None, None, None)))
         return losses, grads
 
@@ -157,10 +153,11 @@ class CompiledOperations:
 
 def _linear_gradients(x: NDArray, weight: NDArray, bias: NDArray | None, wants_x: bool) -> LinearGradients:
     """Room for them, which is to be written."""
+    make = native.empty if len(x) else native.zeros
     return LinearGradients(
         native.empty(x.shape, x.dtype) if wants_x else None,
-        native.empty(weight.shape, x.dtype),
-        None if bias is None else np.empty(bias.shape, x.dtype),
+        make(weight.shape, x.dtype),
+        None if bias is None else make(bias.shape, x.dtype),
     )
 
 

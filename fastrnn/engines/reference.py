@@ -306,6 +306,9 @@ def backward(run: BackwardArgs) -> None:
     (cell, weights), steps, x, y, h0, c0, record, dy, dh_n, dc_n, dx, adds_to_dx, dh0, dc0, dweights = run
     step_backward = STEP_BACKWARD[cell.native]
     dh, dc = dh_n.copy(), None if dc_n is None else dc_n.copy()
+    for dweight in dweights:
+        if dweight is not None:
+            dweight[...] = 0
     if dx is not None and not adds_to_dx:
         dx[...] = 0
     with np.errstate(all="ignore"):

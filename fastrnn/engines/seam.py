@@ -77,7 +77,7 @@ class BackwardArgs(NamedTuple):
     adds_to_dx: bool  # in   whether dx is added to
     dh0: NDArray  # out  (B, O)
     dc0: NDArray | None  # out  (B, H)
-    dweights: Weights  # added to
+    dweights: Weights  # out
 
 
 class Engine(Protocol):

@@ -188,7 +188,7 @@ static void FN(check_product)(int64_t rows, int64_t columns, int64_t K, int vari
             for (int64_t k = 0; k < columns; k++) c[m * ldc + k] = (REAL)NAN; /* not to be read */
     int64_t a_stride, stride;
     const REAL *A = a_packed ? FN(packed)(a, rows, K, 0, &a_stride) : a;
-    FN(frnn_product) p;
+    FN(frnn_product) p = {.c_vector = lanes};
     p.rows = rows, p.columns = columns, p.K = K, p.beta = beta, p.C = c, p.ldc = ldc, p.A = A;
     p.a_row = a_packed ? lanes : K, p.a_vector = a_packed ? a_stride : lanes;
     p.descending = descending;
@@ -209,13 +209,16 @@ static void FN(check_gradient)(int64_t rows, int64_t columns, int64_t K, int var
     REAL *c = FN(numbers)((rows - 1) * ldc + columns, -1, 1), *c0 = FN(copied)(c, (rows - 1) * ldc + columns);
     REAL *total = FN(numbers)(columns, -1, 1), *total0 = FN(copied)(total, columns);
     int64_t a_vector, stride;
-    FN(frnn_product) p = {.rows = rows, .columns = columns, .K = K, .C = c, .ldc = ldc};
+    const int beta = variant % 2;
+    for (int64_t m = 0; !beta && m < rows; m++)
+        for (int64_t k = 0; k < columns; k++) c[m * ldc + k] = (REAL)NAN; /* not to be read */
+    FN(frnn_product) p = {.rows = rows, .columns = columns, .K = K, .beta = beta, .C = c, .ldc = ldc};
     p.A = FN(packed)(a, K, rows, 0, &a_vector), p.R = FN(packed)(r, K, columns, 0, &stride);
     p.a_vector = a_vector, p.stride = stride;
     KERNELS.add_gradient(&p);
     for (int64_t m = 0; m < rows; m++)
         for (int64_t k = 0; k < ldc && (k < columns || m + 1 < rows); k++) {
-            double sum = c0[m * ldc + k];
+            double sum = beta || k >= columns ? c0[m * ldc + k] : 0;
             for (int64_t i = 0; k < columns && i < K; i++) sum += (double)a[i * rows + m] * r[i * columns + k];
             SAME_SUM("add_gradient", m * ldc + k, c[m * ldc + k], sum);
         }
