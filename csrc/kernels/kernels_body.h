@@ -64,6 +64,7 @@ static ALWAYS_INLINE void FN(store_da)(const backward_row *row, int k, vec da, i
 #undef store_stored
 
 #include "gradient_body.h"
+#include "optimizers_body.h"
 
 /* ---- The activations alone ---- */
 
@@ -95,5 +96,7 @@ static void FN(sigmoid_array)(int64_t n, const REAL *x, REAL *y) {
 #undef from_bits
 #undef where_less
 #undef quotient
+#undef multiply_add
+#undef square_root
 #undef vtanh
 #undef vsigmoid

@@ -550,3 +550,7 @@ cdef class StepCheck:
             return False
         read, written = cnp.PyArray_BYTES(x), cnp.PyArray_BYTES(out)
         return read + cnp.PyArray_NBYTES(x) <= written or written + cnp.PyArray_NBYTES(out) <= read
+
+
+include "optimizers.pxi"
+include "rows.pxi"
