@@ -66,6 +66,7 @@ static ALWAYS_INLINE void FN(store_da)(const backward_row *row, int k, vec da, i
 #include "gradient_body.h"
 #include "softmax_body.h"
 #include "dropout_body.h"
+#include "optimizers_body.h"
 
 /* ---- The activations alone ---- */
 
@@ -98,5 +99,7 @@ static void FN(sigmoid_array)(int64_t n, const REAL *x, REAL *y) {
 #undef transpose
 #undef where_less
 #undef quotient
+#undef multiply_add
+#undef square_root
 #undef vtanh
 #undef vsigmoid

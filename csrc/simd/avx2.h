@@ -20,3 +20,7 @@ static ALWAYS_INLINE void store_some_f64(double *p, __m256d v, int64_t lanes) {
 #undef MASK
 
 #define MULTIPLY_WORDS(a, b) _mm256_mul_epu32((__m256i)(a), _mm256_set1_epi64x(b))
+#define ROOT_F32(a) _mm256_sqrt_ps(a)
+#define ROOT_F64(a) _mm256_sqrt_pd(a)
+#define FUSED_F32(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define FUSED_F64(a, b, c) _mm256_fmadd_pd(a, b, c)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn.engines.cell import Cell
+from fastrnn.engines.operations import Update
 from fastrnn.engines.seam import BackwardArgs, ForwardArgs, Weights
 
 MOST_THREADS: int  # that a call may use
@@ -82,5 +83,15 @@ class PackedLinear:
     def __init__(self, weight: NDArray, bias: NDArray | None) -> None: ...
     def __call__(self, x: NDArray, y: NDArray) -> None: ...
 
-# Operations of training: y is written to.
+# dropout.pxi: y is written to
 def dropout(x: NDArray, key: int, threshold: int, scale: float, y: NDArray) -> None: ...
+
+# optimizers.pxi, rows.pxi
+def sgd_step(
+    updates: list[Update], scale: float, lr: float, momentum: float, nesterov: bool, weight_decay: float
+) -> None: ...
+def adam_step(
+    updates: list[Update], scale: float, lr: float, beta1: float, beta2: float, eps: float, keep: float
+) -> None: ...
+def squares(arrays: list[NDArray]) -> float: ...
+def sum_rows(ids: NDArray[np.int64], largest: int, values: NDArray) -> tuple[NDArray[np.int64], NDArray]: ...

@@ -562,3 +562,5 @@ cdef class StepCheck:
 
 include "products.pxi"
 include "dropout.pxi"
+include "optimizers.pxi"
+include "rows.pxi"

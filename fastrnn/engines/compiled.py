@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from fastrnn._core import native
 from fastrnn.engines import blas
 from fastrnn.engines.cell import Cell
-from fastrnn.engines.operations import CompiledOperations, Operations
+from fastrnn.engines.compiled_operations import CompiledOperations
+from fastrnn.engines.operations import Operations
 from fastrnn.engines.seam import BackwardArgs, ForwardArgs, Weights
 
 __all__ = ["BlasEngine", "PackedEngine"]

@@ -1,7 +1,8 @@
 """What surrounds recurrent layers in a model, by engine: linear layers, losses, optimisers, dropout.
 
-An engine's `operations` are here twice: in NumPy, which is the reference and reads like the equations, and in C
-(`CompiledOperations`), on the same kernels and threads as the recurrent layers. Arguments are checked before.
+An engine's `operations` are there twice: in NumPy (reference_operations.py), which is the reference and reads like the
+equations, and in C (compiled_operations.py), on the same kernels and threads as the recurrent layers. Arguments are
+checked before.
 """
 
 from __future__ import annotations
@@ -11,10 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn._core import native
-from fastrnn.engines import philox
-
-__all__ = ["CompiledOperations", "LinearGradients", "Operations", "PackedLinear", "ReferenceOperations"]
+__all__ = ["LinearGradients", "Operations", "PackedLinear", "Update"]
 
 
 class LinearGradients(NamedTuple):
@@ -23,6 +21,16 @@ class LinearGradients(NamedTuple):
     x: NDArray | None  # (N, I), if it was wanted
     weight: NDArray  # (O, I)
     bias: NDArray | None  # (O,), if there is one
+
+
+class Update(NamedTuple):
+    """A parameter in a step of an optimiser. Arrays are C-contiguous and have one dtype."""
+
+    p: NDArray  # updated in place
+    g: NDArray  # of p's shape, or (len(ids), columns)
+    moments: tuple[NDArray, ...]  # of p's shape, updated in place
+    ids: NDArray[np.int64] | None  # rising: g has the gradients of these rows of p, those of all others are 0
+    only_rows: bool = False  # leave the other rows of p and of the moments as they are
 
 
 class Operations(Protocol):
@@ -55,112 +63,34 @@ class Operations(Protocol):
         of threads. The gradient in x is the same function of the gradient in the result.
         """
 
+    def sum_rows(self, ids: NDArray[np.int64], largest: int, values: NDArray) -> tuple[NDArray[np.int64], NDArray]:
+        """Return the distinct ids, rising, and for each the sum of the rows of `values` (N, E) with it, in their order.
+
+        ids (N,) are in 0..largest.
+        """
+
+    def squares(self, arrays: list[NDArray]) -> float:
+        """Return the sum of the squares of all values, in float64."""
+
+    def sgd_step(
+        self, updates: list[Update], scale: float, lr: float, momentum: float, nesterov: bool, weight_decay: float
+    ) -> None:
+        """Take a step of `fastrnn.optim.SGD` with gradients times `scale`; there are moments if momentum is not 0.
+
+        No two parameters share memory.
+        """
+
+    def adam_step(
+        self, updates: list[Update], scale: float, lr: float, beta1: float, beta2: float, eps: float, keep: float
+    ) -> None:
+        """Update m and v with gradients times `scale`, then p = keep*p - lr*m/(sqrt(v) + eps).
+
+        No two parameters share memory.
+        """
+
 
 class PackedLinear(Protocol):
     """What `Operations.packed_linear` returns."""
 
     def __call__(self, x: NDArray) -> NDArray:
         """Return y (N, O) for x (N, I)."""
-
-
-class ReferenceOperations:
-    """In NumPy."""
-
-    def linear(self, x: NDArray, weight: NDArray, bias: NDArray | None) -> NDArray:
-        """See `Operations.linear`."""
-        y: NDArray = x @ weight.T
-        return y if bias is None else y + bias
-
-    def linear_backward(
-        self, x: NDArray, weight: NDArray, bias: NDArray | None, dy: NDArray, wants_x: bool = True
-    ) -> LinearGradients:
-        """See `Operations.linear_backward`."""
-        return LinearGradients(dy @ weight if wants_x else None, dy.T @ x, None if bias is None else dy.sum(axis=0))
-
-    def packed_linear(self, weight: NDArray, bias: NDArray | None) -> PackedLinear:
-        """See `Operations.packed_linear`."""
-        weight, bias = weight.copy(), None if bias is None else bias.copy()
-        return lambda x: self.linear(x, weight, bias)
-
-    def cross_entropy(
-        self, x: NDArray, weight: NDArray, bias: NDArray | None, targets: NDArray[np.int64],
-        shares: NDArray[np.float64], wants_grads: bool,
-    ) -> tuple[NDArray[np.float64], LinearGradients | None]:  # fmt: skip
-        """See `Operations.cross_entropy`."""
-        rows = np.arange(len(x))
-        logits = self.linear(x, weight, bias)
-        logits -= logits.max(axis=1, keepdims=True)
-        exps = np.exp(logits)
-        sums = exps.sum(axis=1, keepdims=True)
-        losses = np.log(sums[:, 0], dtype=np.float64) - logits[rows, targets]
-        if not wants_grads:
-            return losses, None
-        d = exps / sums
-        d[rows, targets] -= 1
-        d = np.where(shares[:, None] == 0, 0, d * shares[:, None]).astype(x.dtype)
-        return losses, self.linear_backward(x, weight, bias, d)
-
-    def dropout(self, x: NDArray, key: int, probability: float) -> NDArray:
-        """See `Operations.dropout`."""
-        stays = philox.words(key, x.size).reshape(x.shape) >= _threshold(probability)
-        return np.where(stays, x * x.dtype.type(1 / (1 - probability)), x.dtype.type(0))
-
-
-class CompiledOperations:
-    """In C: csrc/training/."""
-
-    def linear(self, x: NDArray, weight: NDArray, bias: NDArray | None) -> NDArray:
-        """See `Operations.linear`."""
-        y = native.empty((len(x), len(weight)), x.dtype)
-        native.linear(x, weight, bias, y)
-        return y
-
-    def linear_backward(
-        self, x: NDArray, weight: NDArray, bias: NDArray | None, dy: NDArray, wants_x: bool = True
-    ) -> LinearGradients:
-        """See `Operations.linear_backward`."""
-        grads = _linear_gradients(x, weight, bias, wants_x)
-        native.linear_backward(x, weight, dy, *grads)
-        return grads
-
-    def packed_linear(self, weight: NDArray, bias: NDArray | None) -> PackedLinear:
-        """See `Operations.packed_linear`."""
-        packed = native.PackedLinear(weight, None if bias is None else bias.copy())
-
-        def run(x: NDArray) -> NDArray:
-            y = native.empty((len(x), len(weight)), x.dtype)
-            packed(x, y)
-            return y
-
-        return run
-
-    def cross_entropy(
-        self, x: NDArray, weight: NDArray, bias: NDArray | None, targets: NDArray[np.int64],
-        shares: NDArray[np.float64], wants_grads: bool,
-    ) -> tuple[NDArray[np.float64], LinearGradients | None]:  # fmt: skip
-        """See `Operations.cross_entropy`."""
-        losses = np.empty(len(x))
-        grads = _linear_gradients(x, weight, bias, True) if wants_grads else None
-        native.cross_entropy(x, weight, bias, targets, shares, losses, *(grads or (None, None, None)))
-        return losses, grads
-
-    def dropout(self, x: NDArray, key: int, probability: float) -> NDArray:
-        """See `Operations.dropout`."""
-        y = native.empty((x.size,), x.dtype).reshape(x.shape)
-        native.dropout(x, key, _threshold(probability), 1 / (1 - probability), y)
-        return y
-
-
-def _linear_gradients(x: NDArray, weight: NDArray, bias: NDArray | None, wants_x: bool) -> LinearGradients:
-    """Room for them, which is to be written."""
-    make = native.empty if len(x) else native.zeros
-    return LinearGradients(
-        native.empty(x.shape, x.dtype) if wants_x else None,
-        make(weight.shape, x.dtype),
-        None if bias is None else make(bias.shape, x.dtype),
-    )
-
-
-def _threshold(probability: float) -> int:
-    """The least word of 32 bits with which a value stays."""
-    return int(probability * 2**32)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["new_key", "philox", "words"]
+__all__ = ["new_key", "philox", "threshold", "words"]
 
 LOW = 0xFFFFFFFF  # the bits of a word
 GROUP = 16  # blocks whose words are interleaved
@@ -39,3 +39,8 @@ def words(key: int, count: int) -> NDArray[np.uint64]:
     none = np.zeros_like(blocks)
     found = philox(np.stack([blocks & LOW, blocks >> 32, none, none]), key)
     return found.reshape(4, -1, GROUP).swapaxes(0, 1).reshape(-1)[:count]
+
+
+def threshold(probability: float) -> int:
+    """The least word of 32 bits with which a value stays."""
+    return int(probability * 2**32)

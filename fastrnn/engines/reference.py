@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn.engines.cell import Cell, GRUCell, LSTMCell, RNNCell
-from fastrnn.engines.operations import Operations, ReferenceOperations
+from fastrnn.engines.operations import Operations
+from fastrnn.engines.reference_operations import ReferenceOperations
 from fastrnn.engines.seam import BackwardArgs, ForwardArgs, Steps, Weights
 
 __all__ = ["ReferenceEngine"]

@@ -20,9 +20,9 @@ from fastrnn.engines import philox
 from fastrnn.engines.operations import LinearGradients
 from fastrnn.nn.checks import as_rows, contiguous, floats, integers, same_shape, within
 from fastrnn.nn.module import Module, parameters
-from fastrnn.params import Gradients, Parameters
+from fastrnn.params import Gradients, Parameters, RowGradient
 
-__all__ = ["Activation", "Dropout", "Embedding", "Linear", "Part", "Sequential", "add_rows"]
+__all__ = ["Activation", "Dropout", "Embedding", "Linear", "Part", "Sequential"]
 
 
 class Part(Protocol):
@@ -161,7 +161,7 @@ class Embedding(Layer):
         return self(ids), EmbeddingTape(ids.copy())
 
     def backward(self, tape: EmbeddingTape, dy: Any) -> Gradients:
-        """Differentiate `forward`. Pure; an id's rows are added in the order of the ids, the same in every run.
+        """Differentiate `forward`. Pure; the rows of dy of an id are added in their order, the same in every run.
 
         Parameters
         ----------
@@ -173,7 +173,7 @@ class Embedding(Layer):
         Returns
         -------
         Gradients
-            `params`; the rest is None.
+            `params`, with a `fastrnn.RowGradient` of the ids and their rows; the rest is None.
 
         Raises
         ------
@@ -182,8 +182,9 @@ class Embedding(Layer):
         """
         dy = validate.array("dy", dy, self.dtype)
         same_shape("dy", dy, self._joined(tape.ids))
-        weight = add_rows(tape.ids.reshape(-1), dy.reshape(-1, self.embedding_dim), self.num_embeddings)
-        return Gradients(None, None, {"weight": weight})
+        within("tape.ids", tape.ids, self.num_embeddings)
+        ids, rows = sum_rows(tape.ids.reshape(-1), dy.reshape(tape.ids.size, self.embedding_dim))
+        return Gradients(None, None, {"weight": RowGradient(ids, rows, self._shapes["weight"])})
 
     def _joined(self, ids: NDArray) -> tuple[int, ...]:
         """The shape of y."""
@@ -513,18 +514,14 @@ class Sequential(Module):
         return Gradients(dy, None, parameters({name: found[name] for name in self.parts}))
 
 
-def add_rows(ids: NDArray, values: NDArray, count: int) -> NDArray:
-    """Return (count, E), whose row k is the sum of the rows of `values` (N, E) with id k, added in their order.
+def sum_rows(ids: NDArray, values: NDArray) -> tuple[NDArray[np.int64], NDArray]:
+    """Return the distinct ids, rising, and for each the sum of the rows of `values` (N, E) with it, in their order.
 
-    This is one_hot(ids).T @ values as a sparse product. It is 2 to 40 times as fast as np.add.at, and faster than
-    sorting with np.add.reduceat and than a dense product at every size measured (count from 65 to 50,000, E from 32 to
-    512).
+    `ids` (N,) are at least 0.
     """
-    from scipy.sparse import csc_array  # imported here, because it would take a fifth of the package's import time
-
-    ones = np.ones(ids.size, values.dtype)
-    total: NDArray = csc_array((ones, ids, np.arange(ids.size + 1)), shape=(count, ids.size)) @ values
-    return total
+    ids = np.require(ids, np.int64, ("C", "A"))
+    largest = int(ids.max(initial=0))
+    return engines.current().operations.sum_rows(ids, largest, np.require(values, requirements=("C", "A")))
 
 
 def _drop(a: NDArray, tape: DropoutTape) -> NDArray:

@@ -273,7 +273,52 @@ static void FN(check_dropout)(int64_t begin, int64_t n, int in_place) {
     free_arrays();
 }
 
+/* ---- Optimisers ---- */
+
+static void FN(check_optimizers)(int64_t n, int variant) {
+    const int weight_decay = variant % 2, nesterov = variant / 2 % 2, has_g = variant / 4 % 2;
+    const frnn_sgd sgd = {0.5, 0.1, 0.9, weight_decay ? 0.2 : 0, nesterov};
+    const frnn_adam adam = {0.5, 0.1, 0.9, 0.99, 1e-3, weight_decay ? 0.98 : 1};
+    const REAL *p0 = FN(numbers)(n, -1, 1), *g = FN(numbers)(n, -1, 1), *m0 = FN(numbers)(n, -1, 1);
+    const REAL *v0 = FN(numbers)(n, 0, 1);
+    REAL *p = FN(copied)(p0, n), *b = FN(copied)(m0, n);
+    KERNELS.sgd(&sgd, n, p, has_g ? g : NULL, b, NULL);
+    for (int64_t u = 0; u < n; u++) {
+        const double step = (has_g ? 0.5 * g[u] : 0) + sgd.weight_decay * p0[u], moment = 0.9 * m0[u] + step;
+        SAME("momentum", u, b[u], moment);
+        SAME("sgd with momentum", u, p[u], p0[u] - 0.1 * (nesterov ? step + 0.9 * moment : moment));
+    }
+    p = FN(copied)(p0, n);
+    KERNELS.sgd(&sgd, n, p, has_g ? g : NULL, NULL, NULL);
+    for (int64_t u = 0; u < n; u++)
+        SAME("sgd", u, p[u], p0[u] - 0.1 * ((has_g ? 0.5 * g[u] : 0) + sgd.weight_decay * p0[u]));
+
+    p = FN(copied)(p0, n);
+    REAL *m = FN(copied)(m0, n), *v = FN(copied)(v0, n);
+    KERNELS.adam(&adam, n, p, has_g ? g : NULL, m, v);
+    for (int64_t u = 0; u < n; u++) {
+        const double gradient = has_g ? 0.5 * g[u] : 0, mean = 0.9 * m0[u] + 0.1 * gradient;
+        const double square = 0.99 * v0[u] + 0.01 * gradient * gradient;
+        SAME("adam m", u, m[u], mean);
+        SAME("adam v", u, v[u], square);
+        SAME("adam", u, p[u], adam.keep * p0[u] - 0.1 * mean / (sqrt(square) + 1e-3));
+    }
+
+    /* square roots are exact: p = 1/sqrt(v) */
+    const frnn_adam roots = {0, -1, 1, 1, 0, 0};
+    for (int64_t u = 0; u < n; u++) m[u] = 1;
+    KERNELS.adam(&roots, n, p, NULL, m, v);
+    for (int64_t u = 0; u < n; u++) compare(set, "square root", n, u, p[u], 1 / (REAL)sqrt(v[u]), 0);
+
+    double sum = 0;
+    for (int64_t u = 0; u < n; u++) sum += (double)g[u] * g[u];
+    compare(set, "squares", n, 0, KERNELS.squares(n, g), sum, 1e-13);
+    free_arrays();
+}
+
 static void FN(check)(void) {
+    for (int64_t n = 1; n < 100; n++)
+        for (int variant = 0; variant < 8; variant++) FN(check_optimizers)(n, variant);
     for (int64_t n = 1; n < 40; n++)
         for (int variant = 0; variant < 8; variant++) {
             FN(check_forward)(n, variant);

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 import fastrnn
 from fastrnn._core import native
 from fastrnn.engines import philox
-from fastrnn.engines.operations import CompiledOperations, ReferenceOperations
+from fastrnn.engines.compiled_operations import CompiledOperations
+from fastrnn.engines.reference_operations import ReferenceOperations
 
 KEYS = st.integers(0, 2**64 - 1)
 PROBABILITIES = st.floats(0, 1, exclude_max=True)
