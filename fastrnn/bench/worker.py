@@ -286,10 +286,13 @@ class Worker:
         call()
         return {}
 
-    def build(self, path: str, model: str, sizes: dict[str, Any], kind: str) -> dict[str, Any]:
+    def build(
+        self, path: str, model: str, sizes: dict[str, Any], kind: str, steps: int | None = None
+    ) -> dict[str, Any]:  # fmt: skip
         """Build a whole model, with the parameters and the batches of a file.
 
-        The names of their arrays are "param <name>" and "batch <number> <field>".
+        The names of their arrays are "param <name>", "batch <number> <field>" and "valid <number> <field>". A call goes
+        through all batches, or takes so many steps; with valid batches, results are those of their loss.
         """
         self._before = memory_size("VmRSS") if MEASURES_MEMORY else 0
         file = Path(__file__).resolve().parent / "models" / f"{MODELS[self._contender][1]}.py"
@@ -299,7 +302,7 @@ class Worker:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         params: dict[str, Any] = {}
-        batches: dict[str, dict[str, Any]] = {}
+        batches: dict[str, dict[str, Any]] = {"batch": {}, "valid": {}}
         with np.load(path) as arrays:
             for name in arrays.files:
                 what, _, rest = name.partition(" ")
@@ -307,15 +310,20 @@ class Worker:
                     params[rest] = arrays[name]
                 else:
                     number, _, field = rest.partition(" ")
-                    batches.setdefault(number, {})[field] = arrays[name]
+                    batches[what].setdefault(number, SimpleNamespace(**NO_BATCH)).__dict__[field] = arrays[name]
+        given, valid = (list(found.values()) for found in batches.values())
         self._solution = module.load(
             SimpleNamespace(
-                model=model, sizes=SimpleNamespace(**sizes), kind=kind, threads=self._threads,
-                accelerated=self._contender == "accelerate", params=params,
-                batches=[SimpleNamespace(**NO_BATCH | fields) for fields in batches.values()],
+                model=model, sizes=SimpleNamespace(**sizes), kind=kind, threads=self._threads, params=params,
+                batches=given, valid=valid, steps=steps or len(given), accelerated=self._contender == "accelerate",
             )
         )  # fmt: skip
         return {}
+
+    def once(self) -> dict[str, Any]:
+        """Call once, and return the seconds."""
+        assert self._solution is not None
+        return {"seconds": timeit.Timer(self._solution[0]).timeit(1)}
 
     def memory(self) -> dict[str, Any]:
         """Return in bytes the process's peak size since the last such call, and its size before the model was built."""

@@ -159,6 +159,21 @@ def test_errors_are_relative_to_the_largest_value_and_nothing_missing_is_right(n
     assert comparison.verify({}, {name: expectation}, 5).wrong == (name,)
 
 
+def test_training_to_a_loss_goes_in_turn_and_stops_where_it_is_reached(masks):
+    masks(torch=Contender("T"))
+    row = replace(BY_NAME["words-small"], sizes={**BY_NAME["words-small"].sizes, "dropout": 0.0})
+    _, batches = models.draw(row)
+    found, missing = models.find([sys.executable], 1, "packed")
+    assert not missing
+    places = list(models.to_loss(row, batches, batches, found, 1, goal=0, steps=3, minutes=0))
+    assert [(place.name, place.steps) for place in places] == [("kit", 3), ("torch", 3)]
+    assert places[0].loss == places[1].loss  # the mask of "torch" is the kit
+    goal = places[0].loss - 1e-3
+    places = list(models.to_loss(row, batches, batches, found[:1], 1, goal, steps=3, minutes=1))
+    assert places[-1].steps > 3
+    assert places[-1].loss <= goal < places[-2].loss
+
+
 # ---- the command -----------------------------------------------------------------------------------------------------
 
 OPTIONS = ["--models", "--threads", "1", "--rounds", "2", "--seconds", "0", "--engines", "packed"]
@@ -235,7 +250,7 @@ def test_live(name):
         process.close()
 
 
-def test_pytorch_takes_the_steps_of_the_kit_without_dropout():
+def test_all_take_the_same_steps_without_dropout():
     """Two passes over the batches: the same losses, so the same clipping and the same AdamW, also in JAX."""
     torch = pytest.importorskip("torch")
     found = {}
@@ -246,12 +261,15 @@ def test_pytorch_takes_the_steps_of_the_kit_without_dropout():
     threads = torch.get_num_threads()
     for name, module in contenders.items():
         params, batches = models.draw(row)
-        given = [SimpleNamespace(x=b.x, y=b.y, x_lengths=None, y_lengths=None, follows=b.follows) for b in batches]
+        given, valid = (
+            [SimpleNamespace(x=b.x, y=b.y, x_lengths=None, y_lengths=None, follows=b.follows) for b in batches]
+            for _ in range(2)
+        )
         sizes = SimpleNamespace(**{**row.sizes, "dropout": 0.0})
         call, collect = module.load(
             SimpleNamespace(
-                model=row.model, sizes=sizes, kind="training", batches=given, params=params, threads=threads,
-                accelerated=False,
+                model=row.model, sizes=sizes, kind="training", batches=given, valid=valid, steps=len(given),
+                params=params, threads=threads, accelerated=False,
             )
         )  # fmt: skip
         call()

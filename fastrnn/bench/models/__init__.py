@@ -5,7 +5,9 @@ rows.py has the sizes and draws the data. kit.py, torch.py and jax.py have the s
 comparison.py starts the processes, compares results, and measures in turn.
 """
 
-from fastrnn.bench.models.comparison import CONTENDERS, Memory, Result, find, run, summary
+from fastrnn.bench.models.comparison import CONTENDERS, Memory, Place, Result, find, run, summary, to_loss
 from fastrnn.bench.models.rows import QUICK_ROWS, ROWS, Row, draw
 
-__all__ = ["CONTENDERS", "QUICK_ROWS", "ROWS", "Memory", "Result", "Row", "draw", "find", "run", "summary"]
+__all__ = [
+    "CONTENDERS", "QUICK_ROWS", "ROWS", "Memory", "Place", "Result", "Row", "draw", "find", "run", "summary", "to_loss",
+]  # fmt: skip

@@ -23,7 +23,7 @@ from fastrnn.bench.processes import ContenderError, WorkerProcess, python_path
 from fastrnn.bench.verification import Verification
 from fastrnn.data import Batch
 
-__all__ = ["BASE", "CONTENDERS", "OWN", "Contender", "Memory", "Result", "find", "run", "summary"]
+__all__ = ["BASE", "CONTENDERS", "OWN", "Contender", "Memory", "Place", "Result", "find", "run", "summary", "to_loss"]
 
 # By how much results may differ from those of the reference engine in float64, relative to the largest value of each
 # array; of ids, the share of the sentences that may differ, because rounding decides where two ids are as likely.
@@ -188,13 +188,91 @@ def run(
         yield result
 
 
-def build(process: WorkerProcess, row: Row, params: Mapping[str, NDArray], batches: Sequence[Batch]) -> None:
+def build(
+    process: WorkerProcess, row: Row, params: Mapping[str, NDArray], batches: Sequence[Batch],
+    valid: Sequence[Batch] = (), steps: int | None = None,
+) -> None:  # fmt: skip
+    """Let a process build a row's model; see `worker.Worker.build`."""
     arrays = {f"param {name}": value for name, value in params.items()}
-    for k, batch in enumerate(batches):
-        given = {"x": batch.x, "y": batch.y, "x_lengths": batch.x_lengths, "y_lengths": batch.y_lengths}
-        arrays |= {f"batch {k} {name}": value for name, value in given.items() if value is not None}
-        arrays[f"batch {k} follows"] = np.array(batch.follows)
-    process.send("build", arrays, model=row.model, sizes=dict(row.sizes), kind=row.kind)
+    for what, source in (("batch", batches), ("valid", valid)):
+        for k, batch in enumerate(source):
+            given = {"x": batch.x, "y": batch.y, "x_lengths": batch.x_lengths, "y_lengths": batch.y_lengths}
+            arrays |= {f"{what} {k} {name}": value for name, value in given.items() if value is not None}
+            arrays[f"{what} {k} follows"] = np.array(batch.follows)
+    process.send("build", arrays, model=row.model, sizes=dict(row.sizes), kind=row.kind, steps=steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a training is.
+
+    Attributes
+    ----------
+    name : str
+        The contender's.
+    steps : int
+    seconds : float
+        Of training alone.
+    loss : float
+        On the batches that it does not learn from.
+    """
+
+    name: str
+    steps: int
+    seconds: float
+    loss: float
+
+
+def to_loss(
+    row: Row, batches: Sequence[Batch], valid: Sequence[Batch], contenders: Sequence[WorkerProcess], threads: int,
+    goal: float, steps: int, minutes: float,
+) -> Iterator[Place]:  # fmt: skip
+    """Train a row's model in each contender, some steps in turn, until each has reached the same loss.
+
+    All begin with the same weights, and take the same batches in the same order; only dropout differs.
+
+    Parameters
+    ----------
+    row : Row
+        Of training. Its own batches are not used.
+    batches, valid : sequence of Batch
+        To learn from, over and over, and to take the loss of.
+    contenders : sequence of WorkerProcess
+        From `find`, all of which have the row's model.
+    threads : int
+    goal : float
+        The loss at which a contender stops.
+    steps : int
+        How many training steps are taken between two looks at the loss.
+    minutes : float
+        After so many minutes of training a contender stops, whatever its loss is.
+
+    Yields
+    ------
+    Place
+        After each look at the loss.
+    """
+    params, _ = draw(row)
+    places = {process.name: Place(process.name, 0, 0.0, float("inf")) for process in contenders}
+    try:
+        for process in contenders:
+            process.start(threads)
+            build(process, row, params, batches, valid, steps)
+        training = list(contenders)
+        while training:
+            for process in training:
+                at = places[process.name]
+                seconds = at.seconds + process.ask("once")["seconds"]
+                place = Place(process.name, at.steps + steps, seconds, float(process.results()["loss"]))
+                places[process.name] = place
+                yield place
+            training = [
+                process for process in training
+                if places[process.name].loss > goal and places[process.name].seconds < 60 * minutes
+            ]  # fmt: skip
+    finally:
+        for process in contenders:
+            process.close()
 
 
 def expected(row: Row, params: Mapping[str, NDArray], batches: Sequence[Batch]) -> Results:
@@ -202,7 +280,7 @@ def expected(row: Row, params: Mapping[str, NDArray], batches: Sequence[Batch]) 
     given = [SimpleNamespace(x=wide(b.x), y=wide(b.y), x_lengths=b.x_lengths, y_lengths=b.y_lengths, follows=b.follows)
              for b in batches]  # fmt: skip
     problem = SimpleNamespace(
-        model=row.model, sizes=SimpleNamespace(**row.sizes), kind=row.kind, batches=given,
+        model=row.model, sizes=SimpleNamespace(**row.sizes), kind=row.kind, batches=given, valid=[], steps=0,
         params={name: wide(value) for name, value in params.items()},
     )  # fmt: skip
     with engines.use(REFERENCE):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -67,7 +68,9 @@ def load(problem: Any) -> tuple[Callable[[], Any], Callable[[], dict[str, Any]]]
     """Prepare a model; see `kit.load`."""
     s, model = problem.sizes, MODELS[problem.model]
     params = {name: jnp.array(value) for name, value in problem.params.items()}
-    batches = [(jnp.array(batch.x), jnp.array(batch.y)) for batch in problem.batches]
+    batches, valid = ([(jnp.array(b.x), jnp.array(b.y)) for b in given] for given in (problem.batches, problem.valid))
+    follows = [bool(b.follows) for b in problem.batches]
+    count = problem.steps
     rest = [(jnp.zeros((s.B, s.H)), jnp.zeros((s.B, s.H)))] * s.L
     differentiate = jax.value_and_grad(partial(model, s), has_aux=True)
 
@@ -76,24 +79,28 @@ def load(problem: Any) -> tuple[Callable[[], Any], Callable[[], dict[str, Any]]]
         (_, after), grads = differentiate(params, batch, states, jax.random.key(count))
         return *clip_and_step(params, grads, moments, count + 1.0), after
 
-    moments = tuple(jax.tree.map(jnp.zeros_like, params) for _ in range(2))
-    count = 0
+    moments, states, done = tuple(jax.tree.map(jnp.zeros_like, params) for _ in range(2)), rest, 0
+    order = itertools.cycle(zip(batches, follows, strict=True))
 
     def train() -> None:
-        nonlocal params, moments, count
-        states = rest
-        for batch in batches:
-            params, moments, states = step(params, moments, count, batch, states)
-            count += 1
+        nonlocal params, moments, states, done
+        for batch, goes_on in itertools.islice(order, count):
+            params, moments, states = step(params, moments, done, batch, states if goes_on else rest)
+            done += 1
         jax.block_until_ready(params)
 
     def collect() -> dict[str, Any]:
         losses, states, total = [], rest, jax.tree.map(jnp.zeros_like, params)
-        compiled = jax.jit(differentiate)
-        for batch in batches:
-            (loss, states), grads = compiled(params, batch, states, None)
+        compiled = jax.jit(partial(model, s) if valid else differentiate)
+        for batch in valid or batches:
+            if valid:
+                loss, states = compiled(params, batch, states, None)
+            else:
+                (loss, states), grads = compiled(params, batch, states, None)
+                total = jax.tree.map(jnp.add, total, grads)
             losses.append(float(loss))
-            total = jax.tree.map(jnp.add, total, grads)
+        if valid:
+            return {"loss": np.mean(losses)}
         return {"loss": np.array(losses), **{f"grad {name}": value for name, value in total.items()}}
 
     return train, collect

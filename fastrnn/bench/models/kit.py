@@ -13,7 +13,7 @@ import numpy as np
 import fastrnn
 from fastrnn import nn, optim
 from fastrnn.data import BOS, EOS, PAD, Batch
-from fastrnn.train import Trainer
+from fastrnn.train import Trainer, evaluate
 
 __all__ = ["MODELS", "load"]
 
@@ -90,31 +90,36 @@ def load(problem: Any) -> tuple[Callable[[], Any], Callable[[], dict[str, Any]]]
     Parameters
     ----------
     problem : namespace
-        model, sizes, kind: those of a `rows.Row`; params, by name; batches, with the fields of a `fastrnn.data.Batch`.
-        In torch.py and jax.py also threads, and accelerated: whether fastrnn's kernels run PyTorch's layers.
+        model, sizes, kind: those of a `rows.Row`; params, by name; batches and valid, with the fields of a
+        `fastrnn.data.Batch`; steps, how many batches a call takes. In torch.py and jax.py also threads, and
+        accelerated: whether fastrnn's kernels run PyTorch's layers.
 
     Returns
     -------
     call : callable
-        Goes through the batches: trains on each, or decodes each.
+        Trains on the next batches, over and over; or decodes all.
     collect : callable
         Returns results by name without dropout, and changes nothing: in training the "loss" of each batch, and
-        "grad <param>", the sum over the batches; in inference the "ids" of each row.
+        "grad <param>", the sum over the batches; with valid batches only their mean "loss"; in inference the "ids" of
+        each row.
     """
     build, sizes, dtype = MODELS[problem.model], problem.sizes, next(iter(problem.params.values())).dtype
     model = build(sizes, dtype, 0)
     model.load_state_dict(problem.params)
-    batches = [Batch(**vars(batch)) for batch in problem.batches]
+    batches, valid = ([Batch(**vars(batch)) for batch in given] for given in (problem.batches, problem.valid))
+    count = problem.steps
     if problem.kind == "inference":
         return lambda: decode(model, batches, sizes.length), lambda: {"ids": decode(model, batches, sizes.length)}
 
     steps = iter(Trainer(model, optim.AdamW(model.params), lambda rng: itertools.cycle(batches), steps=10**9))
 
     def train() -> None:
-        for _ in batches:
+        for _ in range(count):
             next(steps)
 
     def collect() -> dict[str, Any]:
+        if valid:
+            return {"loss": evaluate(model, valid)}
         without = {name: 0.0 for name in vars(sizes) if name.endswith("dropout")}
         plain = build(SimpleNamespace(**{**vars(sizes), **without}), dtype, 0)
         plain.load_state_dict(model.params)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -196,8 +197,8 @@ def load(problem: Any) -> tuple[Callable[[], Any], Callable[[], dict[str, Any]]]
         import fastrnn.torch
 
         fastrnn.torch.accelerate(model)
-    batches = problem.batches
-    for batch in batches:
+    batches, valid, count = problem.batches, problem.valid, problem.steps
+    for batch in (*batches, *valid):
         batch.x, batch.y = tensor(batch.x), tensor(batch.y)
         batch.x_lengths, batch.y_lengths = lengths_of(batch.x, batch.x_lengths), lengths_of(batch.y, batch.y_lengths)
     if problem.kind == "inference":
@@ -212,25 +213,43 @@ def load(problem: Any) -> tuple[Callable[[], Any], Callable[[], dict[str, Any]]]
 
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)  # faster than the default, on a CPU too
 
-    def train() -> None:
+    def training() -> Iterator[None]:
         state = None
-        for batch in batches:
+        for batch in itertools.cycle(batches):
             optimizer.zero_grad()
             loss, state = model(batch, state if batch.follows else None)
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
+            yield
+
+    steps = training()
+
+    def train() -> None:
+        for _ in range(count):
+            next(steps)
+
+    def losses(given: Any) -> Iterator[Any]:
+        state = None
+        for batch in given:
+            loss, state = model(batch, state if batch.follows else None)
+            yield loss
 
     def collect() -> dict[str, Any]:
-        losses, state = [], None
         model.eval()
-        optimizer.zero_grad()
-        for batch in batches:
-            loss, state = model(batch, state if batch.follows else None)
-            loss.backward()  # adds to the gradients
-            losses.append(loss.item())
+        if valid:
+            with torch.no_grad():
+                found = {"loss": torch.stack(list(losses(valid))).mean()}
+        else:
+            optimizer.zero_grad()
+            values = []
+            for loss in losses(batches):
+                loss.backward()  # adds to the gradients
+                values.append(loss.detach())
+            found = {"loss": torch.stack(values)}
+            found |= {f"grad {name}": p.grad for name, p in model.named_parameters()}
         model.train()
-        return {"loss": losses, **{f"grad {name}": p.grad for name, p in model.named_parameters()}}
+        return found
 
     return train, collect
 
