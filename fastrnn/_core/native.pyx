@@ -7,7 +7,7 @@ cimport numpy as cnp
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
 from libc.stdint cimport int64_t, uint8_t, uintptr_t
-from libc.string cimport memset
+from libc.string cimport memcmp, memset
 
 from fastrnn._core.csrc cimport *
 
@@ -550,3 +550,6 @@ cdef class StepCheck:
             return False
         read, written = cnp.PyArray_BYTES(x), cnp.PyArray_BYTES(out)
         return read + cnp.PyArray_NBYTES(x) <= written or written + cnp.PyArray_NBYTES(out) <= read
+
+
+include "addresses.pxi"
