@@ -33,7 +33,7 @@ __all__ = ["Call", "Packing", "as_usual", "recognise"]
 # at 2, 0.96 to 1.23 at 3, 1.08 to 1.25 at 4; a GRU 0.86 to 1.06 at 1, 1.02 to 1.51 at 2; an LSTM 1.2 to 7 at 1.
 # Inference of an RNN of 1,024 units: 0.55 at T = 3.
 TRAINED_FROM = {"GRU": 2, "RNN_TANH": 4, "RNN_RELU": 4}  # steps
-INFERRED_FROM = {"RNN_TANH": 4, "RNN_RELU": 4}  # steps, if there are so many weights:
+INFERRED_FROM = {"RNN_TANH": 4, "RNN_RELU": 4}  # steps, if the lowest layer has so many weights:
 MANY_WEIGHTS = 1 << 20
 
 MODES = {mode: (cell, options) for cell in CELLS.values() for mode, options in cell.torch.modes.items()}
@@ -95,7 +95,7 @@ def as_usual() -> bool:
 
 def recognise(module: Any, input: Any, hx: Any) -> Call | None:
     """The call `module(input, hx)` of an RNN, LSTM or GRU if the kernels take it, else None."""
-    if not as_usual():
+    if not as_usual() or _pytorch_is_faster(module, input):
         return None
     packed = isinstance(input, PackedSequence)
     x = input.data if packed else input
@@ -136,8 +136,6 @@ def recognise(module: Any, input: Any, hx: Any) -> Call | None:
     h0, c0, *_ = states
     recorded = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, h0, c0, *weights))
     frames = x.numel() // module.input_size
-    if _pytorch_is_faster(module.mode, recorded, frames, B, operations // 2):
-        return None
     dropout = module.dropout if module.training and module.num_layers > 1 else 0.0
     return Call(
         recorded, module.mode, stack, places, dropout, batched, packing, frames, frames * operations, kept,
@@ -145,11 +143,23 @@ def recognise(module: Any, input: Any, hx: Any) -> Call | None:
     )  # fmt: skip
 
 
-def _pytorch_is_faster(mode: str, recorded: bool, frames: int, B: int, weights: int) -> bool:
-    """Whether a call is one of those few that are PyTorch's because of their size; B rows in the first step."""
-    if recorded:
-        return frames < B * TRAINED_FROM.get(mode, 0)
-    return 1 < frames < B * INFERRED_FROM.get(mode, 0) and weights >= MANY_WEIGHTS
+def _pytorch_is_faster(module: Any, input: Any) -> bool:
+    """Whether a call is one of those that are PyTorch's because they are so short.
+
+    This is asked before a call is checked, for to check it takes longer than what there is to win.
+    """
+    if module.mode == "LSTM":
+        return False
+    recorded = torch.is_grad_enabled() and any(w is not None and w.requires_grad for w in module._flat_weights)
+    steps = (TRAINED_FROM if recorded else INFERRED_FROM).get(module.mode, 0)
+    if isinstance(input, PackedSequence):
+        return recorded and len(input.batch_sizes) < steps
+    if not isinstance(input, Tensor) or input.dim() not in (2, 3):
+        return False
+    if input.shape[1 if module.batch_first and input.dim() == 3 else 0] >= steps:
+        return False
+    many = module.hidden_size * (module.input_size + module.hidden_size) >= MANY_WEIGHTS
+    return recorded or (many and input.numel() > module.input_size)
 
 
 def _weights(module: Any) -> list[Any]:
