@@ -9,7 +9,8 @@ the same round, as the median over the rounds. Before a case is timed, the gradi
 x is below its floor, the factor that is promised, is marked as a loss and named again at the end.
 
 "packed" runs on a PackedSequence. "padded" also times how PyTorch's own function makes the PackedSequence from padded
-sequences, for both. The last table shows the cost of the adapter itself: a call whose engine does nothing.
+sequences, for both. "frame" and "short" are inference: single frames, and a few steps. The last table shows the cost of
+the adapter itself: a call whose engine does nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import copy
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,8 +36,11 @@ SIZES = {
     "b20h650": (35, 20, 650, 650),
 }
 ONE_SIZES = {"b1h64": (200, 1, 64, 64), "b1h128": (200, 1, 128, 128), "b1h256": (200, 1, 256, 256)}
+FRAME_SIZES = {f"h{H}": (1, 1, H, H) for H in (16, 64, 256, 1024)}
+SHORT_SIZES = {"t5b1h64": (5, 1, 64, 64), "t2b4h256": (2, 4, 256, 256), "t8b4h512": (8, 4, 512, 512)}
 CELLS = ("LSTM", "GRU", "RNN")
 FLOORS = {"dense": {"LSTM": 1.15, "GRU": 2.0, "RNN": 1.3}, "packed": 3.0, "padded": 3.0, "float64": 2.0, "one": 2.0}
+FLOORS |= {"frame": 1.0, "short": 1.0}
 
 
 def floor(kind: str, cell: str) -> float:
@@ -75,6 +80,12 @@ def train(layer: torch.nn.Module, x: Any, dy: torch.Tensor) -> list[torch.Tensor
     y = y.data if isinstance(y, PackedSequence) else y
     torch.autograd.backward(y, dy)
     return leaves
+
+
+def infer(layer: torch.nn.Module, x: torch.Tensor, dy: torch.Tensor) -> None:
+    """Run forward once, without a graph."""
+    with torch.no_grad():
+        layer(x)
 
 
 def gradients(layer: torch.nn.Module, x: Any, dy: torch.Tensor) -> list[torch.Tensor]:
@@ -119,15 +130,14 @@ def speed(kinds: list[str], cells: list[str], quick: bool, rounds: int) -> None:
     losses = []
     print(f"{'case':<26}{'torch ms':>10}{'fastrnn ms':>12}{'x':>8}{'least':>8}{'floor':>8}")
     for kind in kinds:
-        sizes = ONE_SIZES if kind == "one" else SIZES
+        sizes = {"one": ONE_SIZES, "frame": FRAME_SIZES, "short": SHORT_SIZES}.get(kind, SIZES)
+        work = infer if kind in ("frame", "short") else train
         for cell in cells:
             for name in list(sizes)[: 1 if quick else None]:
                 layer, x, dy = build(cell, kind, sizes[name])
                 fast = fastrnn.torch.accelerate(copy.deepcopy(layer))
                 verify(layer, fast, x, dy)
-                own_s, fast_s, ratios = compare(
-                    lambda m=layer, x=x, dy=dy: train(m, x, dy), lambda m=fast, x=x, dy=dy: train(m, x, dy), rounds
-                )
+                own_s, fast_s, ratios = compare(partial(work, layer, x, dy), partial(work, fast, x, dy), rounds)
                 ratio, least = statistics.median(ratios), floor(kind, cell)
                 case = f"{kind} {cell} {name}"
                 losses += [f"{case} ({ratio:.2f} of {least})"] if ratio < least else []
@@ -146,6 +156,7 @@ class Nothing:
     """An engine that computes nothing, so that only the adapter and PyTorch take time."""
 
     name = "nothing"
+    operations = None
 
     def prepare(self, *_: Any, **__: Any) -> None: ...
 
@@ -183,7 +194,7 @@ def microseconds(run: Callable[[], Any], n: int = 2000) -> float:
 
 def cost_of(cell: str) -> tuple[float, ...]:
     """Return microseconds of an inference, a forward and a backward; then of an empty node's forward and backward."""
-    layer, x, dy = getattr(fastrnn.torch, cell)(1, 1), torch.randn(1, 1, 1), torch.ones(1, 1, 1)
+    layer, x, dy = getattr(fastrnn.torch, cell)(1, 1), torch.randn(4, 1, 1), torch.ones(4, 1, 1)
     tensors = [x, *layer.parameters()]
 
     def forward() -> torch.Tensor:
@@ -209,7 +220,7 @@ def cost_of(cell: str) -> tuple[float, ...]:
 def cost(cells: list[str]) -> None:
     """Print what a call costs whose engine does nothing, and which part of it PyTorch needs for any node."""
     fastrnn.engines._ENGINES["nothing"] = Nothing()  # type: ignore[assignment]
-    print("\nthe adapter's own cost, us a call: an engine that does nothing, T, B, I, H = 1")
+    print("\nthe adapter's own cost, us a call: an engine that does nothing, T, B, I, H = 4, 1, 1, 1")
     print(f"{'':<8}{'inference':>10}{'forward':>10}{'backward':>10}   of which an empty node's")
     with fastrnn.engines.use("nothing"):
         for cell in cells:

@@ -7,7 +7,7 @@ cimport numpy as cnp
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
 from libc.stdint cimport int64_t, uint8_t, uintptr_t
-from libc.string cimport memset
+from libc.string cimport memcmp, memset
 
 from fastrnn._core.csrc cimport *
 
@@ -564,3 +564,4 @@ include "products.pxi"
 include "dropout.pxi"
 include "optimizers.pxi"
 include "rows.pxi"
+include "addresses.pxi"

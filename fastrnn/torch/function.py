@@ -17,20 +17,33 @@ from fastrnn.arguments import Arguments
 from fastrnn.engines import Engine, threads
 from fastrnn.engines.seam import Record, Weights
 from fastrnn.stack import Stack, state_to_caller
-from fastrnn.torch.calls import DTYPES, Call, array, as_usual, plain
+from fastrnn.torch.calls import Call, as_usual
+from fastrnn.torch.kept import Ready, by_direction
 from fastrnn.torch.openmp import make_room
+from fastrnn.torch.tensors import DTYPES, array, plain
 
 __all__ = ["run"]
+
+PACKING, UNPACKED = engines.named("packed", "packed"), engines.named("blas", "blas")
+
+# Packed weights are kept for short calls, of which packing takes a large part (of an LSTM of 512 units 60% of the time
+# of 8 frames, 6% of that of 256), and where there are no more than a processor's caches may hold.
+KEPT_FRAMES, KEPT_BYTES = 256, 64 << 20
+
+CONTIGUOUS = torch.contiguous_format
 
 
 def run(call: Call) -> tuple[Tensor, ...]:
     """y, h and, for an LSTM, c; part of the graph if PyTorch records one."""
     tensors = (call.x, call.h0, call.c0, *call.weights)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+    if call.recorded:
         form = call._replace(x=None, h0=None, c0=None, weights=())  # tensors are the graph's to keep
         return Recurrence.apply(form, *tensors)
+    engine = _engine_for(call)
+    if engine is UNPACKED and _is_frame(call):
+        return _frame(call)
     with _ThreadsFor(call):
-        return _forward(engines.current(), call, tensors)[0] if call.dropout else _infer(engines.current(), call)
+        return _forward(engine, call, tensors)[0] if call.dropout else _infer(engine, call)
 
 
 class Recurrence(torch.autograd.Function):
@@ -38,7 +51,7 @@ class Recurrence(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
-        ctx.call, ctx.engine, ctx.count = call, engines.current(), len(tensors)
+        ctx.call, ctx.engine, ctx.count = call, _engine_for(call), len(tensors)
         with _ThreadsFor(call):
             results, kept = _forward(ctx.engine, call, tensors)
         ctx.watch = _version_counter(results[0])
@@ -77,16 +90,19 @@ def _to_arrays(stack: Stack, tensors: Sequence[Any]) -> walk.Kept:
 
 
 class _ThreadsFor:
-    """As many threads as PyTorch would use, and room for them, while a call runs."""
+    """As many threads as PyTorch would use, and room for them, while a call runs.
 
-    __slots__ = ("before", "operations")
+    A single frame runs on one: BLAS may round differently where several share it.
+    """
+
+    __slots__ = ("before", "call")
 
     def __init__(self, call: Call) -> None:
-        self.operations = call.operations
+        self.call = call
 
     def __enter__(self) -> None:
-        count = min(torch.get_num_threads(), threads.MAX_THREADS)
-        make_room(self.operations, count)
+        count = 1 if self.call.frames == 1 else min(torch.get_num_threads(), threads.MAX_THREADS)
+        make_room(self.call.operations, count)
         self.before = native.set_own_threads(count)
 
     def __exit__(self, *_: object) -> None:
@@ -106,16 +122,45 @@ def _version_counter(t: Tensor) -> Tensor:
 # ---- By the kernels -----------------------------------------------------------------------------------------------
 
 
+def _engine_for(call: Call) -> Engine:
+    """The thread's engine; for a single frame one that takes weights as they are, instead of one that packs them."""
+    engine = engines.current()
+    return UNPACKED if call.frames == 1 and engine is PACKING else engine
+
+
+def _is_frame(call: Call) -> bool:
+    """Whether a call is one step of one sequence through layers that run forwards, and no more than that."""
+    usual = call.packing is None and not call.dropout and call.stack.directions == (False,)
+    return usual and call.frames == 1 and all(map(Tensor.is_contiguous, call.weights))
+
+
+def _frame(call: Call) -> tuple[Tensor, ...]:
+    """Run it, without a graph."""
+    assert call.x is not None
+    stack, x, dtype = call.stack, call.x.contiguous(), call.stack.dtype
+    y = torch.from_numpy(np.empty((*x.shape[:-1], stack.output_size), dtype))
+    states = []
+    for t, shape in zip((call.h0, call.c0), stack.state_shapes(1), strict=False):
+        if t is None:
+            states.append(torch.from_numpy(np.zeros(shape if call.batched else shape[::2], dtype)))
+        else:
+            states.append(t.clone(memory_format=CONTIGUOUS))
+    frame = call.kept.frame(UNPACKED, stack, call.places, call.weights)
+    frame(x.data_ptr(), y.data_ptr(), states[0].data_ptr(), states[1].data_ptr() if stack.has_c else 0)
+    return y, *states
+
+
 def _infer(engine: Engine, call: Call) -> tuple[Tensor, ...]:
-    prepared = walk.prepare(call.stack, engine, _weights(call, call.weights))
+    engine, weights = _weights(engine, call, call.weights, False)
+    prepared = walk.prepare(call.stack, engine, weights)
     return _results(call, *walk.infer(call.stack, engine, prepared, _arguments(call, call.x, call.h0, call.c0)))
 
 
 def _forward(engine: Engine, call: Call, tensors: Sequence[Any]) -> tuple[tuple[Tensor, ...], walk.Kept]:
     """The results and what is kept."""
-    x, h0, c0, *weights = tensors
-    args = _arguments(call, x, h0, c0)
-    y, h, c, kept = walk.forward(call.stack, engine, args, _weights(call, weights), _dropout(call))
+    x, h0, c0, *flat = tensors
+    args, (engine, weights) = _arguments(call, x, h0, c0), _weights(engine, call, flat, False)
+    y, h, c, kept = walk.forward(call.stack, engine, args, weights, _dropout(call))
     return _results(call, y, h, c), kept
 
 
@@ -125,16 +170,24 @@ def _backward(
 ) -> list[Tensor | None]:  # fmt: skip
     """The gradients in `tensors`; without that in x, if it is not wanted."""
     stack = call.stack
-    x, h0, c0, *weights = tensors
-    args = _arguments(call, x, h0, c0)
+    x, h0, c0, *flat = tensors
+    args, (engine, weights) = _arguments(call, x, h0, c0), _weights(engine, call, flat, True)
     dy = None if dresults[0] is None else _time_major(call, dresults[0])
     dh_n, dc_n = _states(stack, args.h0.shape[1], *dresults[1:])
-    dx, dh0, dc0, dweights = walk.backward(
-        stack, engine, args, _weights(call, weights), kept, dy, dh_n, dc_n, _dropout(call), wants_x
-    )
+    dx, dh0, dc0, dweights = walk.backward(stack, engine, args, weights, kept, dy, dh_n, dc_n, _dropout(call), wants_x)
     dstate = state_to_caller(dh0, dc0, call.batched)
     found = [None if dx is None else call.to_caller(dx), *(dstate if stack.has_c else (dstate, None))]
     return _tensors(found + [a for w in dweights for a in w if a is not None])
+
+
+def _weights(engine: Engine, call: Call, flat: Sequence[Tensor], backward: bool) -> tuple[Engine, list[Weights]]:
+    """The parameters of each layer and direction, contiguous, and the engine; it may find them packed already."""
+    size = call.operations // (2 * call.frames) * call.stack.dtype.itemsize
+    if engine is PACKING and call.frames <= KEPT_FRAMES and size <= KEPT_BYTES:
+        packed = call.kept.packed(engine, call.stack, call.places, flat, backward)
+        if packed is not None:
+            return Ready(engine, packed), packed.weights
+    return engine, by_direction([array(w.contiguous()) for w in flat], call.places, len(call.stack.cells))
 
 
 def _arguments(call: Call, x: Tensor, h0: Tensor | None, c0: Tensor | None) -> Arguments:
@@ -166,15 +219,6 @@ def _states(stack: Stack, B: int, h: Tensor | None, c: Tensor | None = None) -> 
 
 def _state(t: Tensor | None, shape: tuple[int, ...], dtype: np.dtype) -> NDArray:
     return np.zeros(shape, dtype) if t is None else array(t.contiguous()).reshape(shape)
-
-
-def _weights(call: Call, flat: Sequence[Tensor]) -> list[Weights]:
-    """The parameters of each layer and direction, contiguous."""
-    arrays, size, found = [array(w.contiguous()) for w in flat], len(flat) // len(call.stack.cells), []
-    for start in range(0, len(arrays), size):
-        part = [*arrays[start : start + size], None]
-        found.append(Weights(*[part[place] for place in call.places]))  # type: ignore[arg-type]
-    return found
 
 
 def _tensors(arrays: Sequence[NDArray | None]) -> list[Tensor | None]:
