@@ -553,3 +553,5 @@ cdef class StepCheck:
 
 
 include "products.pxi"
+include "attention.pxi"
+include "search.pxi"
