@@ -100,23 +100,25 @@ static ALWAYS_INLINE REAL FN(sum_lanes)(vec v, int64_t n) {
 /* The largest of n >= 1 values; NaN if one of them is. */
 static REAL FN(largest)(int64_t n, const REAL *x) {
     REAL top = x[0];
-    int64_t k = 0;
-    if (n >= VL) {
-        const vec huge = splat(REAL_BITS == 32 ? (REAL)3.0e38 : (REAL)1.0e308);
-        vec most = load(x, VL), odd = splat(0); /* odd: the sum of what is not below `huge`, where NaN stays */
-        for (; k < n; k += VL) {                /* the last vector overlaps the one before */
-            const vec y = load(x + FRNN_MIN(k, n - VL), VL);
-            most = where_less(most, y, y, most);
-            odd += where_less(y, huge, splat(0), y);
-        }
-        REAL lanes[VL_MOST];
-        store(lanes, most, VL);
-        for (int64_t i = 0; i < VL; i++) top = lanes[i] > top ? lanes[i] : top;
-        const REAL rest = FN(sum_lanes)(odd, VL);
-        return rest != rest ? rest : top;
+    if (n < VL) {
+        for (int64_t k = 0; k < n; k++) top = x[k] > top || x[k] != x[k] ? x[k] : top;
+        return top;
     }
-    for (; k < n; k++) top = x[k] > top || x[k] != x[k] ? x[k] : top;
-    return top;
+    const vec huge = splat(REAL_BITS == 32 ? (REAL)3.0e38 : (REAL)1.0e308);
+    vec most[4], odd[4]; /* four side by side hide latencies; odd: sums of what is huge, where NaN stays */
+    UNROLL_FOR(int i = 0; i < 4; i++) most[i] = load(x, VL), odd[i] = splat(0);
+    for (int64_t k = 0; k < n; k += 4 * VL) {
+        UNROLL_FOR(int i = 0; i < 4; i++) {
+            const vec y = load(x + FRNN_MIN(k + i * VL, n - VL), VL); /* the last vectors overlap those before */
+            most[i] = where_less(most[i], y, y, most[i]);
+            odd[i] += where_less(y, huge, splat(0), y);
+        }
+    }
+    REAL lanes[4 * VL_MOST];
+    UNROLL_FOR(int i = 0; i < 4; i++) store(lanes + i * VL, most[i], VL);
+    for (int64_t i = 0; i < 4 * VL; i++) top = lanes[i] > top ? lanes[i] : top;
+    const REAL rest = FN(sum_lanes)((odd[0] + odd[1]) + (odd[2] + odd[3]), VL);
+    return rest != rest ? rest : top;
 }
 
 /* x = softmax(x), of n >= 1 values */

@@ -112,6 +112,7 @@
         REAL (*largest)(int64_t n, const REAL *x);                                                                     \
         /* search_body.h */                                                                                            \
         REAL (*exponentials)(int64_t n, const REAL *x, REAL top, REAL scale, REAL *y);                                 \
+        void (*widen)(int64_t n, const REAL *x, double *y);                                                            \
         void (*tanh)(int64_t n, const REAL *x, REAL *y);                                                               \
         void (*sigmoid)(int64_t n, const REAL *x, REAL *y);                                                            \
     } frnn_kernels_##D;

@@ -17,3 +17,7 @@ static REAL FN(exponentials)(int64_t n, const REAL *x, REAL top, REAL scale, REA
     }
     return sum + FN(sum_lanes)(total, VL);
 }
+
+static void FN(widen)(int64_t n, const REAL *x, double *y) {
+    for (int64_t k = 0; k < n; k++) y[k] = (double)x[k];
+}

@@ -1,7 +1,8 @@
 /* A step of a search, for one dtype of logits. Included by training_body.h. */
 
-#define DRAW_BLOCK 256 /* probabilities that are summed at a time */
-#define BEAM_BLOCK 64  /* logits whose largest is compared first */
+#define GREEDY_BLOCK 512 /* logits whose largest is found before its place is */
+#define DRAW_BLOCK 256   /* probabilities that are summed at a time */
+#define BEAM_BLOCK 64    /* logits whose largest is compared first */
 
 typedef struct {
     const frnn_logits *logits;
@@ -12,16 +13,15 @@ typedef struct {
     double *rows; /* a member's each */
 } FN(search_run);
 
-/* In doubles: a row, and the sums of its blocks. */
-static int64_t FN(search_room)(int64_t V) { return V + V / DRAW_BLOCK + 1; }
+/* In doubles: a row, and a number for each of its blocks. */
+static int64_t FN(search_room)(int64_t V) { return V + V / FRNN_MIN(DRAW_BLOCK, BEAM_BLOCK) + 1; }
 
 static const REAL *FN(logits_of)(const frnn_logits *logits, int64_t row) {
     return (const REAL *)logits->logits + row * logits->V;
 }
 
 static void FN(widen)(const frnn_logits *logits, int64_t row, double *x) {
-    const REAL *from = FN(logits_of)(logits, row);
-    for (int64_t v = 0; v < logits->V; v++) x[v] = (double)from[v];
+    frnn_kernels()->KERNELS_OF.widen(logits->V, FN(logits_of)(logits, row), x);
 }
 
 static void FN(rule_out)(const frnn_logits *logits, double *x) {
@@ -41,17 +41,19 @@ int64_t FN(frnn_search_workspace)(const frnn_logits *logits, int threads) {
 
 static int64_t FN(greedy_row)(const frnn_logits *logits, int64_t row) {
     const REAL *x = FN(logits_of)(logits, row);
-    int64_t found = -1;
-    for (int64_t i = 0, from = 0; i <= logits->bans; i++) { /* between banned ids */
+    REAL top = 0;
+    int64_t found = -1; /* where the block begins that has the largest so far */
+    for (int64_t i = 0, from = 0; i <= logits->bans; i++, from++) { /* between banned ids */
         const int64_t end = i < logits->bans ? logits->banned[i] : logits->V;
-        if (from < end && !(found >= 0 && x[found] != x[found])) {
-            const REAL top = frnn_kernels()->KERNELS_OF.largest(end - from, x + from);
-            if (found < 0 || top > x[found] || top != top)
-                for (found = from; x[found] != top && !(top != top && x[found] != x[found]);) found++;
+        for (; from < end && top == top; from = FRNN_MIN(from + GREEDY_BLOCK, end)) {
+            const REAL most = frnn_kernels()->KERNELS_OF.largest(FRNN_MIN(GREEDY_BLOCK, end - from), x + from);
+            if (found < 0 || !(most <= top)) found = from, top = most;
         }
-        from = end + 1;
+        from = end;
     }
-    return found < 0 ? 0 : found;
+    if (found < 0) return 0;
+    while (top == top ? x[found] != top : x[found] == x[found]) found++;
+    return found;
 }
 
 static void FN(greedy_work)(void *context, const frnn_team *team) {
@@ -132,15 +134,17 @@ static void FN(beam_group)(const frnn_beam_args *args, int64_t group, double *x)
             count = FN(enter)(args, group, count, score, w * V + args->stop);
             continue;
         }
+        double *tops = x + V;
         FN(widen)(&args->logits, row, x);
-        const double top = kernels->largest(V, x), log_sum = log(kernels->exponentials(V, x, top, 1, NULL));
+        for (int64_t v = 0; v < V; v += BEAM_BLOCK)
+            tops[v / BEAM_BLOCK] = kernels->largest(FRNN_MIN(BEAM_BLOCK, V - v), x + v);
+        const double top = kernels->largest((V + BEAM_BLOCK - 1) / BEAM_BLOCK, tops);
+        const double log_sum = log(kernels->exponentials(V, x, top, 1, NULL));
         FN(rule_out)(&args->logits, x);
         for (int64_t first = 0; first < V; first += BEAM_BLOCK) {
             const int64_t end = FRNN_MIN(first + BEAM_BLOCK, V);
-            if (count == width) {
-                const double most = score + ((kernels->largest(end - first, x + first) - top) - log_sum);
-                if (!(most > best[width - 1])) continue;
-            }
+            const double most = score + ((tops[first / BEAM_BLOCK] - top) - log_sum); /* of banned ones, too */
+            if (count == width && !(most > best[width - 1])) continue;
             for (int64_t v = first; v < end; v++)
                 count = FN(enter)(args, group, count, score + ((x[v] - top) - log_sum), w * V + v);
         }
@@ -161,5 +165,6 @@ void FN(frnn_beam)(const frnn_beam_args *args, int threads, void *workspace) {
     frnn_team_run(threads, FN(search_time)(&args->logits, 2), FN(beam_work), &run);
 }
 
+#undef GREEDY_BLOCK
 #undef DRAW_BLOCK
 #undef BEAM_BLOCK
