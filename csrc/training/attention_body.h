@@ -2,7 +2,7 @@
 
 typedef FN(frnn_rows_product) FN(rows_product);
 
-/* Row b of a series: its step 0, and the distance of its steps. */
+/* Where row b of a series begins; its steps lie stride_t apart. */
 static REAL *FN(row_of)(const frnn_series *series, int64_t b) { return (REAL *)series->data + b * series->stride_b; }
 
 static int64_t FN(length_of)(const frnn_attention_args *args, int64_t b) {
