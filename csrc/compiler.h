@@ -2,6 +2,7 @@
 #ifndef FRNN_COMPILER_H
 #define FRNN_COMPILER_H
 
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 

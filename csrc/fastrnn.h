@@ -39,7 +39,7 @@ typedef struct {
     const void *packed;   /* frnn_pack's, 64-byte aligned, or null */
 } frnn_cell;
 
-/* Gradients of a cell's parameters, added to; null where the parameter is. */
+/* Gradients of a cell's parameters; null where the parameter is. */
 typedef struct {
     void *w_ih, *w_hh, *b_ih, *b_hh, *w_hr, *peephole;
 } frnn_cell_gradient;
@@ -90,21 +90,23 @@ typedef struct {
     frnn_series dx;          /* out  (T, B, I), zero past a row's end; or added to; data null: not wanted */
     int adds_to_dx;
     void *dh0, *dc0;          /* out  (B, O), (B, H) */
-    frnn_cell_gradient dcell; /* added to */
+    frnn_cell_gradient dcell; /* out */
 } frnn_backward_args;
 
 /* ---- A cell over a sequence ---- */
 
-/* Workspace in bytes, for any number of threads; -1 if a size does not fit BLAS's integer or an address. */
+/* Workspace in bytes, of forward for each cell and any number of threads, of backward for all `count` cells and
+ * `threads` threads; -1 if a size does not fit BLAS's integer or an address. */
 int64_t frnn_forward_workspace(const frnn_cell *cell, const frnn_forward_args *args);
-int64_t frnn_backward_workspace(const frnn_cell *cell, const frnn_backward_args *args);
+int64_t frnn_backward_workspace(int count, const frnn_cell *const *cells, const frnn_backward_args *args, int threads);
 
-/* Run with at most `threads` threads; `workspace` is 64-byte aligned and as large as the functions above say, together
- * where there are two cells: the directions of a layer, of one dtype, at once if each is better off with half the
- * threads. */
+/* Run with at most `threads` threads; `workspace` is 64-byte aligned and as large as the functions above say. Two cells
+ * are the directions of a layer, of one dtype; they run at once if each is better off with half the threads. Backwards
+ * both have the same dx, and the second adds to it. */
 void frnn_forward(int count, const frnn_cell *const *cells, const frnn_forward_args *args, int threads,
                   void *workspace);
-void frnn_backward(const frnn_cell *cell, const frnn_backward_args *args, int threads, void *workspace);
+void frnn_backward(int count, const frnn_cell *const *cells, const frnn_backward_args *args, int threads,
+                   void *workspace);
 
 /* ---- Packed weights, for the instruction set selected now ---- */
 

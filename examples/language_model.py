@@ -1,13 +1,15 @@
-"""Write like Shakespeare, a character at a time: an LSTM as a language model.
+"""Write like Shakespeare, a character or a word at a time: an LSTM as a language model.
 
-    python examples/language_model.py --data DIR        # tinyshakespeare: its last 10 % are held out
-    python examples/language_model.py --quick           # the manual that comes with Python, in half a minute
+    python examples/language_model.py --data DIR            # tinyshakespeare: its last 10 % are held out
+    python examples/language_model.py --data DIR --words    # by words, with the sizes that are usual for them
+    python examples/language_model.py --quick               # the manual that comes with Python, in half a minute
 
 The text is cut into columns that are read side by side, in chunks. The state is carried from chunk to chunk and no
 gradient goes back beyond one: truncated backpropagation through time. The baseline is an n-gram model.
 """
 
 import gzip
+import re
 import sys
 import time
 from pathlib import Path
@@ -21,6 +23,15 @@ from fastrnn.data import Chunks, Vocabulary
 from fastrnn.train import Trainer
 
 QUICK_MARGIN = 0.3  # nats below the n-gram model, at least
+CHARACTERS = {
+    "embedding": 64, "hidden": 512, "layers": 1, "dropout": 0.3, "rate": 8e-3, "columns": 32, "chunk": 64, "epochs": 14,
+}  # fmt: skip
+# The sizes of the "medium" model of W. Zaremba et al., arXiv:1409.2329.
+WORDS = {
+    "embedding": 650, "hidden": 650, "layers": 2, "dropout": 0.5, "rate": 2e-3, "columns": 20, "chunk": 35,
+    "epochs": 12,
+}  # fmt: skip
+MOST_WORDS = 10_000  # the others are <unk>
 
 
 def python_manual():
@@ -30,11 +41,32 @@ def python_manual():
     return "".join(c if c.isascii() else "?" for name in sorted(topics) for c in topics[name])
 
 
-def ngram_loss(train, held_out, size, order):
-    """Mean loss of an n-gram model of ids 0 to size-1 with Witten-Bell smoothing.
+def read(data):
+    """The text of DIR/tinyshakespeare, or Python's manual."""
+    if data is None:
+        return python_manual()
+    return gzip.decompress((data / "tinyshakespeare" / "input.txt.gz").read_bytes()).decode()
 
-    A context of n ids that was seen `total` times with `kinds` different successors is trusted by
-    total / (total + kinds); what is left goes by the context of n-1.
+
+def encode(text, words):
+    """Return a vocabulary of the first 90 % of a text, their ids, and those of the rest.
+
+    Words are in lower case; punctuation and the ends of lines are words, too.
+    """
+    split = len(text) * 9 // 10
+    parts = text[:split], text[split:]
+    if words:
+        parts = [re.findall(r"\n|\w+(?:['-]\w+)*|[^\w\s]", part.lower()) for part in parts]
+    vocabulary = Vocabulary.build(parts[:1], max_size=MOST_WORDS if words else None, specials=("<unk>",))
+    return vocabulary, *map(vocabulary.encode, parts)
+
+
+def ngram_loss(train, held_out, size, order):
+    """Mean loss of an n-gram model of ids 0 to size-1 with interpolated modified Kneser-Ney smoothing.
+
+    The longest n-grams are counted; of a shorter one it counts how many different ids stand before it. Each count gives
+    up a discount, and what all successors of a context give up goes by the context that is one id shorter.
+    S. F. Chen, J. Goodman, "An empirical study of smoothing techniques for language modeling" (1999).
     """
 
     def grams(ids, n):  # the n ids before each id, and it, as one number
@@ -46,58 +78,74 @@ def ngram_loss(train, held_out, size, order):
 
     p = np.full(len(held_out) - order + 1, 1 / size)
     for n in range(order):
+        found = grams(train, n) if n == order - 1 else np.unique(grams(train, n + 1)) % size ** (n + 1)
+        seen, counts = np.unique(found, return_counts=True)
+        once, twice, *more = (max(1, np.sum(counts == k)) for k in (1, 2, 3, 4))  # few data may lack some: not 0
+        share = once / (once + 2 * twice)
+        steps = zip((1, 2, 3), (once, twice, more[0]), (twice, *more), strict=True)
+        discounts = np.array([0, *(np.clip(k - (k + 1) * share * above / own, 0, k) for k, own, above in steps)])
+
         asked = grams(held_out, n)
-        seen, counts = np.unique(grams(train, n), return_counts=True)
-        contexts, first, kinds = np.unique(seen // size, return_index=True, return_counts=True)
+        contexts, first = np.unique(seen // size, return_index=True)
         total = look_up(contexts, np.add.reduceat(counts, first), asked // size)
-        kinds = np.maximum(look_up(contexts, kinds, asked // size), total == 0)  # an unseen context: p stays
-        p = (look_up(seen, counts, asked) + kinds * p) / (total + kinds)
+        given_up = look_up(contexts, np.add.reduceat(discounts[counts.clip(max=3)], first), asked // size)
+        counts = look_up(seen, counts, asked)
+        own, given_up = (
+            counts - discounts[counts.clip(max=3)],
+            np.where(total, given_up, 1),
+        )  # an unseen context: p stays
+        p = (own + given_up * p) / np.maximum(total, 1)
     return -np.log(p).mean()
 
 
 @click.command()
 @click.option("--data", type=click.Path(exists=True, path_type=Path), help="folder that has tinyshakespeare/")
+@click.option("--words", is_flag=True, help="read and write words instead of characters")
 @click.option("--quick", is_flag=True, help="a small model for a short time; exit 1 if it is not good enough")
-@click.option("--hidden", default=512, show_default=True, help="units of each layer")
-@click.option("--layers", default=1, show_default=True, help="recurrent layers")
-@click.option("--dropout", default=0.3, show_default=True, help="between layers, before and after them")
-@click.option("--rate", default=8e-3, show_default=True, help="highest learning rate")
-@click.option("--columns", default=32, show_default=True, help="how many places of the text are read side by side")
-@click.option("--chunk", default=64, show_default=True, help="steps that a gradient goes back")
-@click.option("--epochs", default=14, show_default=True, help="passes through the text")
+@click.option("--hidden", type=int, help="units of each layer  [default: 512; words: 650]")
+@click.option("--layers", type=int, help="recurrent layers  [default: 1; words: 2]")
+@click.option("--dropout", type=float, help="between layers, before and after them  [default: 0.3; words: 0.5]")
+@click.option("--rate", type=float, help="highest learning rate  [default: 0.008; words: 0.002]")
+@click.option("--columns", type=int, help="places of the text that are read side by side  [default: 32; words: 20]")
+@click.option("--chunk", type=int, help="steps that a gradient goes back  [default: 64; words: 35]")
+@click.option("--epochs", type=int, help="passes through the text  [default: 14; words: 12]")
 @click.option("--minutes", type=float, help="instead of --epochs; no two runs are quite alike then")
 @click.option("--save", type=click.Path(), help="where to keep the model: .npz or .safetensors")
 @click.option("--seed", default=0, show_default=True)
-def main(data, quick, hidden, layers, dropout, rate, columns, chunk, epochs, minutes, save, seed):
-    """Train a character-level language model, print its loss on text held out, and what it writes."""
-    text, order = python_manual(), 5
-    if data is not None:
-        text = gzip.decompress((data / "tinyshakespeare" / "input.txt.gz").read_bytes()).decode()
+def main(data, words, quick, minutes, save, seed, **given):
+    """Train a language model, print its loss on text held out, and what it writes."""
+    text, order, unit = read(data), 4 if words else 5, "word" if words else "character"
+    settings = {
+        **(WORDS if words else CHARACTERS),
+        **{name: value for name, value in given.items() if value is not None},
+    }
     if quick:
+        if words:
+            raise click.UsageError("--quick is for characters, expected no --words with it")
         text, order = text[:300_000], 3
-        hidden, layers, dropout, rate, chunk, epochs = 128, 2, 0.0, 1e-2, 64, 7
+        settings |= {"hidden": 128, "layers": 2, "dropout": 0.0, "rate": 1e-2, "chunk": 64, "epochs": 7}
+    E, H, layers, dropout = (settings[name] for name in ("embedding", "hidden", "layers", "dropout"))
 
-    split = len(text) * 9 // 10
-    vocabulary = Vocabulary.build([text[:split]], specials=("<unk>",))
-    train, held_out = vocabulary.encode(text[:split]), vocabulary.encode(text[split:])
+    vocabulary, train, held_out = encode(text, words)
     V = len(vocabulary)
     baseline = ngram_loss(train, held_out, V, order)
 
     rng = np.random.default_rng(seed)
-    lstm = fastrnn.LSTM(64, hidden, num_layers=layers, dropout=dropout if layers > 1 else 0.0, rng=rng)
+    lstm = fastrnn.LSTM(E, H, num_layers=layers, dropout=dropout if layers > 1 else 0.0, rng=rng)
     nn.set_forget_bias(lstm)
-    model = nn.ManyToMany(lstm, nn.Linear(hidden, V, rng=rng), nn.Embedding(V, 64, rng=rng), dropout=dropout)
-    model.vocabularies["characters"] = vocabulary
+    embedding = nn.Embedding(V, E, scale=0.1 if words else 1.0, rng=rng)
+    model = nn.ManyToMany(lstm, nn.Linear(H, V, rng=rng), embedding, dropout=dropout)
+    model.vocabularies[f"{unit}s"] = vocabulary
     start = time.perf_counter()
     trainer = Trainer(
         model,
-        optim.AdamW(model.params, rate, betas=(0.9, 0.99)),
-        Chunks(train, columns, chunk),
+        optim.AdamW(model.params, settings["rate"], betas=(0.9, 0.99)),
+        Chunks(train, settings["columns"], settings["chunk"]),
         Chunks.to_evaluate(held_out, columns=16),
         schedule=optim.warmup_cosine(),
         seed=seed,
-        unit="characters",
-        **({"epochs": epochs} if minutes is None else {"seconds": 60 * minutes}),
+        unit=f"{unit}s",
+        **({"epochs": settings["epochs"]} if minutes is None else {"seconds": 60 * minutes}),
     )
     loss = trainer.fit()
     took = (time.perf_counter() - start) / 60
@@ -105,10 +153,11 @@ def main(data, quick, hidden, layers, dropout, rate, columns, chunk, epochs, min
         model.save(save)
 
     written = model.generate(vocabulary.encode("\n"), temperature=0.8, rng=seed, banned=[vocabulary.unknown])
-    print("".join(vocabulary.tokens[next(written)] for _ in range(400)), "\n")
-    print(f"{'':24}nats/character  perplexity")
-    print(f"{f'{order}-gram, Witten-Bell':24}{baseline:14.3f}  {metrics.perplexity(baseline):10.2f}")
-    print(f"{f'LSTM, {layers} x {hidden}':24}{loss:14.3f}  {metrics.perplexity(loss):10.2f}   in {took:.1f} min")
+    between = " " if words else ""
+    print(between.join(vocabulary.tokens[next(written)] for _ in range(120 if words else 400)), "\n")
+    print(f"{'':24}{f'nats/{unit}':>14}  perplexity")
+    print(f"{f'{order}-gram, Kneser-Ney':24}{baseline:14.3f}  {metrics.perplexity(baseline):10.2f}")
+    print(f"{f'LSTM, {layers} x {H}':24}{loss:14.3f}  {metrics.perplexity(loss):10.2f}   in {took:.1f} min")
     if quick and loss > baseline - QUICK_MARGIN:
         sys.exit(f"expected at least {QUICK_MARGIN} nats less than the baseline")
 

@@ -26,6 +26,7 @@ from fastrnn.engines.threads import (
 )
 from fastrnn.frozen import Frozen, Stream
 from fastrnn.layers import GRU, LSTM, RNN, Gradients, Tape
+from fastrnn.params import RowGradient
 from fastrnn.version import __version__
 from fastrnn.weights import load, save
 
@@ -38,6 +39,7 @@ __all__ = [
     "RNN",
     "Frozen",
     "Gradients",
+    "RowGradient",
     "Stream",
     "Tape",
     "__version__",

@@ -270,11 +270,16 @@ class Ragged:
         T = int(lengths.max(initial=0))
         steps = np.arange(T)[:, None]
         if (lengths == T).all():
-            return self.values[starts + steps], None
+            return self._at(starts + steps), None
         past = steps >= lengths
-        padded = self.values[np.where(past, 0, starts + steps)]
+        padded = self._at(np.where(past, 0, starts + steps))
         padded[past] = 0
         return padded, lengths
+
+    def _at(self, places: NDArray[np.intp]) -> NDArray:
+        """values[places]. `take` needs half the time, but copies values that are not contiguous whole."""
+        contiguous = self.values.flags.c_contiguous and self.values.flags.aligned
+        return self.values.take(places, axis=0) if contiguous else self.values[places]
 
 
 @dataclass(frozen=True, slots=True)

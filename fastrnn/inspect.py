@@ -221,7 +221,7 @@ def check_gradients(model: Any, batch: Any, *, samples: int = 20, step: float = 
     for name, p in params.items():
         if p.dtype != np.float64:
             raise TypeError(f"params[{name!r}]: expected float64, as differences are no use in less, got {p.dtype}")
-    grads = model.loss_and_grads(batch, rng=rng)[1]
+    grads = {name: np.asarray(g) for name, g in model.loss_and_grads(batch, rng=rng)[1].items()}
     shapes = {name: g.shape for name, g in grads.items()}
     if shapes != (expected := {name: p.shape for name, p in params.items()}):
         raise ValueError(f"grads: expected {expected}, got {shapes}")

@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 from fastrnn import engines, run, validate
 from fastrnn.arguments import Arguments, arguments, cotangent, layers_addressable, state_like
 from fastrnn.arguments import weights as checked_weights
+from fastrnn.engines import philox
 from fastrnn.engines.cell import Cell, GRUCell, LSTMCell, RNNCell
 from fastrnn.engines.seam import Weights
 from fastrnn.frozen import Frozen
@@ -24,7 +25,7 @@ class Tape:
 
     It shares x, the initial state, y and the parameters with the caller: do not change them in place before
     `backward`. Per step and row it owns (G + 1)*H values for an LSTM, G*H for a GRU (one H more with reset_after),
-    none for an RNN; between layers, one y more, and with dropout that again and one byte a value.
+    none for an RNN; between layers, one y more.
     """
 
     __slots__ = ("_args", "_dropout", "_engine", "_kept", "_stack", "_weights")
@@ -81,18 +82,16 @@ class Tape:
 class _Dropout:
     """Dropout between layers in a `forward`: of each value or none, at random."""
 
-    keeps = True
+    def __init__(self, probability: float, rng: np.random.Generator, operations: engines.Operations) -> None:
+        self._probability, self._rng, self._operations = probability, rng, operations
 
-    def __init__(self, probability: float, rng: np.random.Generator) -> None:
-        self._probability, self._rng = probability, rng
+    def draw(self, y: NDArray) -> int:
+        """The key of y's mask."""
+        return philox.new_key(self._rng)
 
-    def draw(self, y: NDArray) -> NDArray:
-        """Which values stay."""
-        return self._rng.random(y.shape, np.float32) >= self._probability
-
-    def apply(self, a: NDArray, drawn: NDArray) -> NDArray:
-        """Zero the others, and scale those that stay so that the expectation does."""
-        return a * (drawn * a.dtype.type(1 / (1 - self._probability)))
+    def apply(self, a: NDArray, drawn: int) -> NDArray:
+        """Zero some values, and scale those that stay so that the expectation does."""
+        return self._operations.dropout(a, drawn, self._probability)
 
 
 class Recurrent(StackOwner, Parameters):
@@ -203,7 +202,7 @@ class Recurrent(StackOwner, Parameters):
         """
         stack, engine = self._stack, engines.current()
         rng = self._rng if rng is None else np.random.default_rng(rng)
-        dropout = _Dropout(self.dropout, rng) if self.dropout else None
+        dropout = _Dropout(self.dropout, rng, engine.operations) if self.dropout else None
         args = arguments(stack, x, state, lengths, resets, taped=True)
         weights = checked_weights(stack, self.params)
         y, h, c, kept = run.forward(stack, engine, args, weights, dropout)

@@ -1,20 +1,26 @@
 """Optimisers over dicts of NumPy arrays: SGD, Adam and AdamW; schedules of learning rates; clipping of gradients.
 
-An optimiser keeps the arrays that it is given and updates them in place. Its state and one small scratch array are
-allocated when it is made; a step allocates no arrays. A step goes through each parameter in blocks that stay in cache,
-so that its dozen NumPy operations read and write memory only once.
+An optimiser keeps the arrays that it is given and updates them in place. Its state is allocated when it is made; a step
+allocates no arrays. A step is one pass of C over all parameters, gradients and moments, on several threads if there are
+enough of them; each value is computed by itself, so that bits do not depend on the threads. Values too small for a
+normal number of their dtype (1e-38 in float32) count as 0.
+
+A gradient is an array, or a `RowGradient` of a table of which only some rows were read.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn import validate
+from fastrnn import engines, validate
+from fastrnn.engines.operations import Update
+from fastrnn.params import RowGradient
 
 __all__ = [
     "SGD",
@@ -32,17 +38,12 @@ __all__ = [
 # From the share of the training that is done, 0 to 1, to the factor of the highest learning rate.
 Schedule = Callable[[float], float]
 
-# Elements in a block of an update. Blocks of a parameter, its gradient, two moments and the scratch array take 640 KiB
-# in float32 and stay in L2. With a quarter of this size, a step takes a third longer because of NumPy's calls; with
-# whole arrays, half as long again because of memory.
-BLOCK = 1 << 15
-
-# Elements in a block of a norm. OpenBLAS uses threads for dot products above 10,000, and their number changes the sum.
-NORM_BLOCK = 1 << 13
-
 
 class Optimizer:
-    """The base class of optimisers: checks, blocks and state. `_moments` names a parameter's arrays of state."""
+    """The base class of optimisers: checks, clipping and state.
+
+    A subclass names a parameter's arrays of state in `_moments`, and defines `_update`.
+    """
 
     _moments: tuple[str, ...] = ()
 
@@ -55,22 +56,30 @@ class Optimizer:
             if not isinstance(p, np.ndarray) or p.dtype not in validate.DTYPES:
                 kind = p.dtype if isinstance(p, np.ndarray) else type(p).__name__
                 raise TypeError(f"params[{name!r}]: expected a NumPy array of float32 or float64, got {kind}")
-            if not (p.flags.c_contiguous and p.flags.writeable):
-                raise ValueError(f"params[{name!r}]: expected a C-contiguous, writeable array")
+            if not (p.flags.c_contiguous and p.flags.aligned and p.flags.writeable):
+                raise ValueError(f"params[{name!r}]: expected a C-contiguous, aligned, writeable array")
         self.lr = validate.at_least_zero("lr", lr)
         self._params = dict(params)
-        self._flat = {name: p.reshape(-1) for name, p in self._params.items()}
-        self._state = {moment: {name: np.zeros_like(p) for name, p in self._flat.items()} for moment in self._moments}
-        self._scratch = {dtype: np.empty(BLOCK, dtype) for dtype in {p.dtype for p in params.values()}}
+        self._state = {moment: {name: np.zeros_like(p) for name, p in params.items()} for moment in self._moments}
+        self._apart = _apart(list(params.values()))
         self._steps = 0
 
-    def step(self, grads: Mapping[str, NDArray]) -> None:
+    def step(self, grads: Mapping[str, NDArray | RowGradient], max_norm: float | None = None) -> float | None:
         """Update the parameters in place. `grads` is not changed.
 
         Parameters
         ----------
-        grads : mapping of str to ndarray
+        grads : mapping of str to ndarray or RowGradient
             A gradient for each parameter, under its name, of its shape and dtype.
+        max_norm : float, optional
+            Clip: the step is that of gradients times max_norm / (norm + 1e-6), if that is less than 1, as `step` after
+            `clip_grad_norm`. If the norm is not finite, nothing is updated. Infinity: only that. Default: no norm is
+            computed.
+
+        Returns
+        -------
+        float or None
+            The norm of all gradients together, as `clip_grad_norm` returns it; None without `max_norm`.
 
         Raises
         ------
@@ -78,18 +87,25 @@ class Optimizer:
             If a name is missing or unknown, or a gradient has a wrong dtype or shape. Nothing is updated then.
         """
         checked = _checked(grads, self._params, "grads")
+        norm, scale = None, 1.0
+        if max_norm is not None:
+            max_norm = validate.at_least_zero("max_norm", max_norm, infinite=True)
+            norm = _norm(checked.values())
+            if not math.isfinite(norm):
+                return norm
+            scale = min(1.0, max_norm / (norm + 1e-6))
+        updates = []
+        for name, p in self._params.items():
+            g, moments = checked[name], tuple(self._state[moment][name] for moment in self._moments)
+            rows = isinstance(g, RowGradient)
+            updates.append(Update(p, g.rows, moments, g.ids) if rows else Update(p, g, moments, None))
         self._steps += 1
-        for name, p in self._flat.items():
-            g = checked[name].reshape(-1)
-            state = [self._state[moment][name] for moment in self._moments]
-            scratch = self._scratch[p.dtype]
-            for start in range(0, p.size, BLOCK):
-                block = slice(start, start + BLOCK)
-                part = p[block]
-                self._update(part, g[block], [s[block] for s in state], scratch[: part.size])
+        for together in [updates] if self._apart else [[update] for update in updates]:
+            self._update(together, scale)
+        return norm
 
-    def _update(self, p: NDArray, g: NDArray, state: list[NDArray], scratch: NDArray) -> None:
-        """Update one block of one parameter. `g` must not be changed; `scratch` may be."""
+    def _update(self, updates: list[Update], scale: float) -> None:
+        """Update parameters, no two of which share memory, with gradients times `scale`."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, NDArray]:
@@ -97,7 +113,7 @@ class Optimizer:
         state = {"step": np.array(self._steps), "lr": np.array(float(self.lr))}
         for moment, arrays in self._state.items():
             for name, value in arrays.items():
-                state[f"{moment}.{name}"] = value.reshape(self._params[name].shape).copy()
+                state[f"{moment}.{name}"] = value.copy()
         return state
 
     def load_state_dict(self, mapping: Mapping[str, Any]) -> None:
@@ -117,13 +133,14 @@ class Optimizer:
         self._steps, self.lr = int(checked["step"]), float(checked["lr"])
         for moment, arrays in self._state.items():
             for name, value in arrays.items():
-                value[...] = checked[f"{moment}.{name}"].reshape(-1)
+                value[...] = checked[f"{moment}.{name}"]
 
 
 class SGD(Optimizer):
     """Stochastic gradient descent: p -= lr*g, with momentum p -= lr*b where b = momentum*b + g.
 
-    The same steps as torch.optim.SGD without dampening.
+    The same steps as torch.optim.SGD without dampening. A `RowGradient` gives the same numbers as the dense gradient:
+    only its rows are touched, unless momentum or weight decay moves the others, too.
 
     Parameters
     ----------
@@ -156,32 +173,18 @@ class SGD(Optimizer):
         self._moments = ("momentum",) if self.momentum else ()
         super().__init__(params, lr)
 
-    def _update(self, p: NDArray, g: NDArray, state: list[NDArray], scratch: NDArray) -> None:
-        if self.weight_decay:
-            np.multiply(p, self.weight_decay, out=scratch)
-            scratch += g
-            g = scratch
-        if self.momentum:
-            (b,) = state
-            b *= self.momentum
-            b += g
-            if self.nesterov:
-                # p -= lr*(g + momentum*b) in two parts, because g may be in scratch, so there is no array for the sum.
-                np.multiply(g, float(self.lr), out=scratch)
-                p -= scratch
-                np.multiply(b, float(self.lr) * self.momentum, out=scratch)
-                p -= scratch
-                return
-            g = b
-        np.multiply(g, float(self.lr), out=scratch)
-        p -= scratch
+    def _update(self, updates: list[Update], scale: float) -> None:
+        if not self.momentum and not self.weight_decay:
+            updates = [update._replace(only_rows=update.ids is not None) for update in updates]
+        operations = engines.current().operations
+        operations.sgd_step(updates, scale, float(self.lr), self.momentum, self.nesterov, self.weight_decay)
 
 
 class Adam(Optimizer):
     """Adam: m and v are running means of g and g^2; p -= lr * m_hat / (sqrt(v_hat) + eps).
 
     m_hat = m/(1 - beta1^t) and v_hat = v/(1 - beta2^t) undo the bias of starting from zero. The same steps as
-    torch.optim.Adam.
+    torch.optim.Adam or, with `lazy`, for tables of which a batch reads some rows, as torch.optim.SparseAdam.
 
     Parameters
     ----------
@@ -193,6 +196,10 @@ class Adam(Optimizer):
         The factors of the m and v of the step before, each in [0, 1).
     eps : float, default 1e-8
         Added to the denominator, so that the quotient stays finite.
+    lazy : bool, default False
+        Of a `RowGradient`, update only its rows and their moments. This takes less time, but differs: by default, the
+        moments of the other rows decay, and their parameters move on along m. As in SparseAdam, eps is added to
+        sqrt(v) before the bias of v is undone. Gradients that are arrays are not concerned.
 
     Raises
     ------
@@ -204,34 +211,29 @@ class Adam(Optimizer):
     D. P. Kingma, J. Ba, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980 (2014).
     """
 
+    weight_decay = 0.0  # AdamW's
     _moments = ("m", "v")
 
     def __init__(
         self, params: Mapping[str, NDArray], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        eps: float = 1e-8, *, lazy: bool = False,
     ) -> None:  # fmt: skip
         beta1, beta2 = betas
         self.betas = (validate.probability("betas[0]", beta1), validate.probability("betas[1]", beta2))
         self.eps = validate.at_least_zero("eps", eps)
+        self.lazy = validate.flag("lazy", lazy)
         super().__init__(params, lr)
 
-    def _update(self, p: NDArray, g: NDArray, state: list[NDArray], scratch: NDArray) -> None:
-        m, v = state
+    def _update(self, updates: list[Update], scale: float) -> None:
         beta1, beta2 = self.betas
-        np.multiply(g, 1 - beta1, out=scratch)
-        m *= beta1
-        m += scratch
-        np.multiply(g, g, out=scratch)
-        scratch *= 1 - beta2
-        v *= beta2
-        v += scratch
         # lr*m_hat / (sqrt(v_hat) + eps), with numerator and denominator multiplied by sqrt(1 - beta2^t).
-        root = math.sqrt(1 - beta2**self._steps)
-        np.sqrt(v, out=scratch)
-        scratch += self.eps * root
-        np.divide(m, scratch, out=scratch)
-        scratch *= float(self.lr) * root / (1 - beta1**self._steps)
-        p -= scratch
+        root, lr = math.sqrt(1 - beta2**self._steps), float(self.lr)
+        rate, keep = lr * root / (1 - beta1**self._steps), 1 - lr * self.weight_decay
+        lazy = [update._replace(only_rows=True) for update in updates if self.lazy and update.ids is not None]
+        others = [update for update in updates if not self.lazy or update.ids is None]
+        for some, eps in ((others, self.eps * root), (lazy, self.eps)):
+            if some:
+                engines.current().operations.adam_step(some, scale, rate, beta1, beta2, eps, keep)
 
 
 class AdamW(Adam):
@@ -241,8 +243,8 @@ class AdamW(Adam):
 
     Parameters
     ----------
-    params, lr, betas, eps
-        As for `Adam`.
+    params, lr, betas, eps, lazy
+        As for `Adam`. With `lazy`, weight decay does not touch the other rows either.
     weight_decay : float, default 0.01
         A step subtracts lr*weight_decay*p.
 
@@ -258,14 +260,10 @@ class AdamW(Adam):
 
     def __init__(
         self, params: Mapping[str, NDArray], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8, weight_decay: float = 0.01,
+        eps: float = 1e-8, weight_decay: float = 0.01, *, lazy: bool = False,
     ) -> None:  # fmt: skip
         self.weight_decay = validate.at_least_zero("weight_decay", weight_decay)
-        super().__init__(params, lr, betas, eps)
-
-    def _update(self, p: NDArray, g: NDArray, state: list[NDArray], scratch: NDArray) -> None:
-        p *= 1 - float(self.lr) * self.weight_decay
-        super()._update(p, g, state, scratch)
+        super().__init__(params, lr, betas, eps, lazy=lazy)
 
 
 def constant(warm_up: float = 0.0) -> Schedule:
@@ -299,12 +297,14 @@ def _warmed(warm_up: float, after: Schedule) -> Schedule:
     return lambda done: done / warm_up if done < warm_up else after((done - warm_up) / (1 - warm_up))
 
 
-def clip_grad_norm(grads: Mapping[str, NDArray], max_norm: float) -> float:
+def clip_grad_norm(grads: Mapping[str, NDArray | RowGradient], max_norm: float) -> float:
     """Scale gradients in place, so that the norm of all of them together is at most `max_norm`.
+
+    ``optimizer.step(grads, max_norm)`` takes the same step without writing the gradients.
 
     Parameters
     ----------
-    grads : mapping of str to ndarray
+    grads : mapping of str to ndarray or RowGradient
         Changed in place: multiplied by max_norm / (norm + 1e-6) if that is less than 1, as in PyTorch.
     max_norm : float
         At least 0. Infinity: nothing is scaled.
@@ -324,30 +324,40 @@ def clip_grad_norm(grads: Mapping[str, NDArray], max_norm: float) -> float:
     max_norm = validate.at_least_zero("max_norm", max_norm, infinite=True)
     if not isinstance(grads, Mapping):
         raise TypeError(f"grads: expected names and arrays, got {type(grads).__name__}")
-    for name, g in grads.items():
+    arrays = {name: g.rows if isinstance(g, RowGradient) else g for name, g in grads.items()}
+    for name, g in arrays.items():
         if not isinstance(g, np.ndarray) or g.dtype not in validate.DTYPES:
             kind = g.dtype if isinstance(g, np.ndarray) else type(g).__name__
             raise TypeError(f"grads[{name!r}]: expected a NumPy array of float32 or float64, got {kind}")
         if not g.flags.writeable:
             raise ValueError(f"grads[{name!r}]: expected a writeable array")
-    scratch = np.empty(NORM_BLOCK)
-    total = 0.0
-    for g in grads.values():
-        flat = g.reshape(-1)
-        for start in range(0, flat.size, NORM_BLOCK):
-            part = flat[start : start + NORM_BLOCK]
-            wide = scratch[: part.size]
-            wide[...] = part  # in float64, because the square of a float32 may overflow
-            total += float(wide @ wide)
-    norm = math.sqrt(total)
+    norm = _norm(arrays.values())
     scale = max_norm / (norm + 1e-6)
     if not scale >= 1:  # true for NaN as well
-        for g in grads.values():
+        for g in arrays.values():
             g *= scale
     return norm
 
 
-def _checked(mapping: Mapping[str, Any], like: Mapping[str, NDArray], argument: str) -> dict[str, NDArray]:
+def _norm(grads: Iterable[NDArray | RowGradient]) -> float:
+    """Return the norm of all gradients together."""
+    arrays = [_plain(g.rows if isinstance(g, RowGradient) else g) for g in grads]
+    return math.sqrt(engines.current().operations.squares(arrays))
+
+
+def _plain(array: NDArray) -> NDArray:
+    """Return `array` as engines take it: C-contiguous and aligned."""
+    flags = array.flags
+    return array if flags.c_contiguous and flags.aligned else np.require(array, requirements=("C", "A"))
+
+
+def _apart(arrays: list[NDArray]) -> bool:
+    """Return whether no two of these C-contiguous arrays share memory."""
+    spans = sorted((a.ctypes.data, a.ctypes.data + a.nbytes) for a in arrays if a.size)
+    return all(end <= begin for (_, end), (begin, _) in itertools.pairwise(spans))
+
+
+def _checked(mapping: Mapping[str, Any], like: Mapping[str, NDArray], argument: str) -> dict[str, Any]:
     """Return the arrays of `mapping` after checking that they have the names, shapes and dtypes of `like`."""
     if not isinstance(mapping, Mapping):
         raise TypeError(f"{argument}: expected names and arrays, got {type(mapping).__name__}")
@@ -356,10 +366,28 @@ def _checked(mapping: Mapping[str, Any], like: Mapping[str, NDArray], argument: 
         raise ValueError(
             f"{argument}: expected one array for each of {', '.join(like)}; missing {missing}, unknown {unknown}"
         )
-    checked = {}
+    checked: dict[str, Any] = {}
     for name, value in like.items():
-        array = validate.array(f"{argument}[{name!r}]", mapping[name], value.dtype)
+        place, given = f"{argument}[{name!r}]", mapping[name]
+        if isinstance(given, RowGradient):
+            checked[name] = _checked_rows(place, given, value)
+            continue
+        array = validate.array(place, given, value.dtype)
         if array.shape != value.shape:
-            raise ValueError(f"{argument}[{name!r}]: expected {value.shape}, got {array.shape}")
-        checked[name] = array
+            raise ValueError(f"{place}: expected {value.shape}, got {array.shape}")
+        checked[name] = _plain(array)
     return checked
+
+
+def _checked_rows(place: str, given: RowGradient, like: NDArray) -> RowGradient:
+    """Return a gradient of rows of `like`, as engines take it, after checking it."""
+    if given.shape != like.shape or like.ndim != 2:
+        raise ValueError(f"{place}: expected {like.shape}, got {given.shape}")
+    rows, ids = validate.array(f"{place}.rows", given.rows, like.dtype), validate.as_ndarray(f"{place}.ids", given.ids)
+    if ids.dtype.kind not in "iu":
+        raise TypeError(f"{place}.ids: expected integers, got {ids.dtype}")
+    if ids.ndim != 1 or rows.shape != (len(ids), like.shape[1]):
+        raise ValueError(f"{place}: expected ids (N,) and rows (N, {like.shape[1]}), got {ids.shape} and {rows.shape}")
+    if len(ids) and (ids[0] < 0 or ids[-1] >= len(like) or not (ids[1:] > ids[:-1]).all()):
+        raise ValueError(f"{place}.ids: expected rising ids in 0..{len(like) - 1}, each once")
+    return RowGradient(_plain(ids.astype(np.int64, copy=False)), _plain(rows), given.shape)

@@ -1,4 +1,4 @@
-"""Parameters and gradients as plain arrays under names: loading them all or none, and what a backward run returns."""
+"""Parameters and gradients under names: loading them all or none, what a backward run returns, gradients of rows."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.lib.mixins import NDArrayOperatorsMixin
+from numpy.typing import DTypeLike, NDArray
 
 from fastrnn import validate
 
-__all__ = ["Gradients", "HasParams", "Parameters", "copy_in"]
+__all__ = ["Gradients", "HasParams", "Parameters", "RowGradient", "copy_in"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +25,91 @@ class Gradients:
         In the input; its shape. None where the input is not differentiable (an embedding's ids) or it was not wanted.
     state : ndarray, tuple of ndarray or None
         In the initial state; h, or (h, c) for an LSTM. None for layers that have no state.
-    params : dict of str to ndarray
+    params : dict of str to ndarray or RowGradient
         In each parameter, under the parameter's name.
     """
 
     x: Any
     state: Any
-    params: dict[str, NDArray]
+    params: dict[str, Any]
+
+
+class RowGradient(NDArrayOperatorsMixin):
+    """The gradient of a table of which a batch reads only some rows; those of all other rows are zero.
+
+    NumPy sees the whole array: ``np.asarray(g)``, and every ufunc and operator, give what they give for `dense`. Only a
+    multiplication or division by a number keeps the rows; these two are also the only ones in place.
+
+    Parameters
+    ----------
+    ids : ndarray of int64
+        (N,) the rows that were read, rising, each once.
+    rows : ndarray
+        (N, E) their gradients.
+    shape : pair of int
+        (V, E), that of the table.
+
+    Attributes
+    ----------
+    ids, rows, shape
+        As given.
+    dtype : dtype
+        That of `rows`.
+    ndim : int
+        2.
+    """
+
+    ndim = 2
+
+    def __init__(self, ids: NDArray[np.int64], rows: NDArray, shape: tuple[int, ...]) -> None:
+        self.ids, self.rows, self.shape = ids, rows, shape
+
+    def __repr__(self) -> str:
+        return f"RowGradient({len(self.ids)} rows of {self.shape}, {self.dtype})"
+
+    @property
+    def dtype(self) -> np.dtype:
+        """That of the rows."""
+        return self.rows.dtype
+
+    def dense(self) -> NDArray:
+        """Return the whole gradient as a new array (V, E)."""
+        result = np.zeros(self.shape, self.dtype)
+        result[self.ids] = self.rows
+        return result
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray:
+        if copy is False:
+            raise ValueError("copy: a RowGradient becomes an array only by a copy, got False")
+        return self.dense().astype(dtype or self.dtype, copy=False)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if method == "at" or any(isinstance(out, RowGradient) for out in kwargs.get("out", ())):
+            raise TypeError("out: expected an array, got a RowGradient; its dense() is one")
+        return getattr(ufunc, method)(*(a.dense() if isinstance(a, RowGradient) else a for a in inputs), **kwargs)
+
+    def __mul__(self, factor: Any) -> Any:
+        return self._of(self.rows * factor) if np.ndim(factor) == 0 else super().__mul__(factor)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: Any) -> Any:
+        return self._of(self.rows / divisor) if np.ndim(divisor) == 0 else super().__truediv__(divisor)
+
+    def __imul__(self, factor: Any) -> Any:
+        if np.ndim(factor) != 0:
+            return super().__imul__(factor)
+        self.rows *= factor
+        return self
+
+    def __itruediv__(self, divisor: Any) -> Any:
+        if np.ndim(divisor) != 0:
+            return super().__itruediv__(divisor)
+        self.rows /= divisor
+        return self
+
+    def _of(self, rows: NDArray) -> RowGradient:
+        return RowGradient(self.ids, rows, self.shape)
 
 
 class HasParams(Protocol):

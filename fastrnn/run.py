@@ -23,10 +23,7 @@ CHUNK_BYTES = 1 << 19
 
 
 class Dropout(Protocol):
-    """Dropout between layers."""
-
-    keeps: bool
-    """Whether a tape keeps what `apply` gives in a forward run; if not, `backward` applies it once more."""
+    """Dropout between layers. A tape keeps what was drawn; `backward` applies it once more."""
 
     def draw(self, y: NDArray) -> Any:
         """Draw what becomes of each value of a layer's output."""
@@ -40,7 +37,6 @@ class Kept(NamedTuple):
 
     outputs: list[NDArray]  # (T, B, D*O), each layer's
     drawn: list[Any]  # by dropout, for each layer but the last; empty without dropout
-    dropped: list[NDArray]  # what dropout made of these layers' outputs; empty where that is not kept
     records: list[Record]  # of each layer and direction
 
 
@@ -93,7 +89,7 @@ def forward(
     (T, B), D = args.x.shape[:2], len(stack.directions)
     h_n, c_n = np.empty_like(args.h0), None if args.c0 is None else np.empty_like(args.c0)
     y = stack.empty(T, B, stack.output_size) if y is None else y
-    below, kept = args.x, Kept([], [], [], [])
+    below, kept = args.x, Kept([], [], [])
     zeroed = args.lengths is not None and args.starts is None  # else there is nothing past a row's end
     for layer in range(stack.num_layers):
         last = layer == stack.num_layers - 1
@@ -113,8 +109,6 @@ def forward(
         if dropout is not None and not last:
             kept.drawn.append(dropout.draw(above))
             below = dropout.apply(above, kept.drawn[layer])
-            if dropout.keeps:
-                kept.dropped.append(below)
     return y, h_n, c_n, kept
 
 
@@ -125,7 +119,7 @@ def backward(
     """Differentiate a run of `forward`; return dx, if it is wanted, dh0, dc0, and the gradients in the weights."""
     (T, B), D, dtype = args.x.shape[:2], len(stack.directions), stack.dtype
     dh0, dc0 = np.empty_like(args.h0), None if args.c0 is None else np.empty_like(args.c0)
-    dweights = [Weights._make([None if a is None else memory.zeros(a.shape, dtype) for a in w]) for w in weights]
+    dweights = [Weights._make([None if a is None else memory.empty(a.shape, dtype) for a in w]) for w in weights]
     dx: NDArray | None = None
     for layer in reversed(range(stack.num_layers)):
         below, dx, size = args.x, None, stack.cells[layer * D].input_size
@@ -133,15 +127,17 @@ def backward(
             below, dx = _read(layer, kept, dropout), memory.empty((T, B, size), dtype)
         elif wants_x:
             dx = stack.empty(T, B, size)
+        runs = []
         for d, reverse in enumerate(stack.directions):
             k = layer * D + d
             cell = stack.cells[k]
-            engine.backward(BackwardArgs(
+            runs.append(BackwardArgs(
                 engine.prepare(cell, weights[k], backward=True), args.steps(reverse), below,
                 direction_part(kept.outputs[layer], d, cell.output_size), args.h0[k], at(args.c0, k), kept.records[k],
                 None if dy is None else direction_part(dy, d, cell.output_size), dh_n[k], at(dc_n, k), dx, d > 0,
                 dh0[k], at(dc0, k), dweights[k],
             ))  # fmt: skip
+        engine.backward(runs)
         if layer > 0 and dx is not None:
             dy = dx if dropout is None else dropout.apply(dx, kept.drawn[layer - 1])
     return dx, dh0, dc0, dweights
@@ -149,6 +145,5 @@ def backward(
 
 def _read(layer: int, kept: Kept, dropout: Dropout | None) -> NDArray:
     """What a layer above the lowest has read."""
-    if dropout is None:
-        return kept.outputs[layer - 1]
-    return kept.dropped[layer - 1] if dropout.keeps else dropout.apply(kept.outputs[layer - 1], kept.drawn[layer - 1])
+    below = kept.outputs[layer - 1]
+    return below if dropout is None else dropout.apply(below, kept.drawn[layer - 1])

@@ -8,6 +8,7 @@ has the same bits at its end as one that was not.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import itertools
 import json
 import math
@@ -104,7 +105,9 @@ class Trainer:
     model : Model or Trainable
         Has `params` and `loss_and_grads`.
     optimizer : fastrnn.optim.Optimizer
-        Of ``model.params``. Its learning rate is the highest of the training; the schedule lowers it.
+        Of ``model.params``. Its learning rate is the highest of the training; the schedule lowers it. Another object
+        with `lr`, `step`, `state_dict` and `load_state_dict` will do; if its `step` takes no `max_norm`, the trainer
+        clips, and hands it plain arrays.
     batches : callable
         From a Generator to the batches of one pass: a `fastrnn.data.Batches`, a `Chunks`, or a function. The same state
         of the generator must give the same batches.
@@ -174,6 +177,7 @@ class Trainer:
         self.patience = None if patience is None else validate.size("patience", patience)
         self.every = None if every is None else validate.size("every", every)
         self.seed, self.unit = validate.size("seed", seed, minimum=0), unit
+        self._clips = _takes(optimizer.step, "max_norm")
         self.lr = optimizer.lr
         self.interrupted = False
         self.best_params = model.params
@@ -253,8 +257,10 @@ class Trainer:
         loss, grads = result[0], result[1]
         self._at.targets += result[2] if len(result) > 2 else 1
         self._state = result[3] if len(result) > 3 else None
-        if math.isfinite(optim.clip_grad_norm(grads, self.max_norm)):
-            self.optimizer.step(grads)
+        if self._clips:
+            self.optimizer.step(grads, max_norm=self.max_norm)
+        elif math.isfinite(optim.clip_grad_norm(grads, self.max_norm)):
+            self.optimizer.step({name: np.asarray(g) for name, g in grads.items()})
         return float(loss)
 
     def save(self) -> None:
@@ -394,6 +400,14 @@ def own_threads_only(engine: str | None = None) -> AbstractContextManager[None]:
     speed of the recurrent layers, which have threads of their own.
     """
     return nullcontext() if (engine or engines.current().name) == "reference" else blas.numpy_threads(1)
+
+
+def _takes(function: Callable[..., Any], argument: str) -> bool:
+    """Whether a function has an argument of this name."""
+    try:
+        return argument in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some functions in C say nothing of their arguments
+        return False
 
 
 def _under(tensors: dict[str, NDArray], prefix: str) -> dict[str, NDArray]:

@@ -3,7 +3,7 @@
  */
 #define product FN(frnn_product)
 
-/* ---- C += A^T R, A and R packed: sums over many rows ---- */
+/* ---- C = beta*C + A^T R, A and R packed: sums over many rows ---- */
 
 /* A tile is this many columns of A by three vectors of R. */
 #define GRADIENT_ROWS FRNN_MIN(VL, VECTOR_REGISTERS >= 32 ? 8 : 4)
@@ -13,7 +13,7 @@
 #define GRADIENT_K 128
 
 static ALWAYS_INLINE void FN(gradient_tile)(const int vectors, const product *p, int64_t K, const REAL *A,
-                                            const REAL *R, int64_t rows, int64_t width, REAL *C) {
+                                            const REAL *R, int64_t rows, int64_t width, int beta, REAL *C) {
     vec sum[8][GRADIENT_VECTORS];
     UNROLL_FOR(int m = 0; m < GRADIENT_ROWS; m++)
         UNROLL_FOR(int v = 0; v < vectors; v++) sum[m][v] = splat(0);
@@ -32,7 +32,7 @@ static ALWAYS_INLINE void FN(gradient_tile)(const int vectors, const product *p,
             UNROLL_FOR(int v = 0; v < vectors; v++) {
                 REAL *c = C + m * p->ldc + v * VL;
                 const int64_t lanes = FRNN_MIN(VL, width - v * VL);
-                store(c, load(c, lanes) + sum[m][v], lanes);
+                store(c, beta ? load(c, lanes) + sum[m][v] : sum[m][v], lanes);
             }
 }
 
@@ -41,6 +41,7 @@ static void FN(add_gradient)(const product *p) {
     const int64_t step = GRADIENT_VECTORS * VL;
     for (int64_t k = 0; k < p->K; k += GRADIENT_K) {
         const int64_t K = FRNN_MIN(GRADIENT_K, p->K - k);
+        const int beta = k > 0 || p->beta;
         for (int64_t n = 0; n < p->columns; n += step)
             for (int64_t m = 0; m < p->rows; m += GRADIENT_ROWS) {
                 const REAL *A = p->A + m / VL * p->a_vector + k * VL + m % VL;
@@ -48,11 +49,11 @@ static void FN(add_gradient)(const product *p) {
                 const int64_t rows = FRNN_MIN(GRADIENT_ROWS, p->rows - m), width = FRNN_MIN(step, p->columns - n);
                 REAL *C = p->C + m * p->ldc + n;
                 if (width > 2 * VL)
-                    FN(gradient_tile)(3, p, K, A, R, rows, width, C);
+                    FN(gradient_tile)(3, p, K, A, R, rows, width, beta, C);
                 else if (width > VL)
-                    FN(gradient_tile)(2, p, K, A, R, rows, width, C);
+                    FN(gradient_tile)(2, p, K, A, R, rows, width, beta, C);
                 else
-                    FN(gradient_tile)(1, p, K, A, R, rows, width, C);
+                    FN(gradient_tile)(1, p, K, A, R, rows, width, beta, C);
             }
     }
 }

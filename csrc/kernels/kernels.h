@@ -10,6 +10,25 @@
 #include "../compiler.h"
 #include "../fastrnn.h"
 
+/* Values of an array that share blocks of random words (dropout_body.h). */
+#define FRNN_DROPOUT_GROUP 64
+
+/* Stochastic gradient descent. step = scale*g + weight_decay*p; with moments b = momentum*b + step, and then step is b
+ * or, with `nesterov`, step + momentum*b;   p -= lr*step. */
+typedef struct {
+    double scale, lr, momentum, weight_decay;
+    int nesterov;
+} frnn_sgd;
+
+/* m = beta1*m + (1 - beta1)*scale*g,   v = beta2*v + (1 - beta2)*(scale*g)^2,   p = keep*p - lr*m/(sqrt(v) + eps) */
+typedef struct {
+    double scale, lr, beta1, beta2, eps, keep;
+} frnn_adam;
+
+/* A step of an optimiser for n values of a parameter. `rule` is a frnn_sgd or frnn_adam. Where g is null the gradient
+ * is zeros; moments are SGD's momentum, or null, and Adam's m and v. */
+typedef void frnn_step(const void *rule, int64_t n, void *p, const void *g, void *moment, void *other_moment);
+
 /* clang-format off */
 #define FRNN_DECLARE_KERNELS(REAL, D)                                                                                  \
     /* Arguments of a cell's forward kernels. Blocks of gates lie `plane` values apart in a and bias, and H in peephole, */ \
@@ -91,6 +110,15 @@
         int64_t c_row;                                                                                                 \
     } frnn_rows_product_##D;                                                                                           \
                                                                                                                        \
+    /* Dropout of an array: dropout_body.h. */                                                                         \
+    typedef struct {                                                                                                   \
+        uint64_t key;                                                                                                  \
+        uint32_t threshold; /* values whose random word is less become 0 */                                            \
+        REAL scale;         /* of the others */                                                                        \
+        const REAL *x;      /* in */                                                                                   \
+        REAL *y;            /* out  may be x */                                                                        \
+    } frnn_dropout_##D;                                                                                                \
+                                                                                                                       \
     /* All kernels for one dtype. Activations and gradients are packed as they are computed: gradient_body.h. */       \
     typedef struct {                                                                                                   \
         int64_t lanes; /* values a vector */                                                                           \
@@ -115,6 +143,10 @@
         void (*widen)(int64_t n, const REAL *x, double *y);                                                            \
         void (*tanh)(int64_t n, const REAL *x, REAL *y);                                                               \
         void (*sigmoid)(int64_t n, const REAL *x, REAL *y);                                                            \
+        /* Of the elements begin..end-1; begin is a multiple of FRNN_DROPOUT_GROUP. */                                 \
+        void (*dropout)(const frnn_dropout_##D *, int64_t begin, int64_t end);                                         \
+        frnn_step *sgd, *adam; /* optimizers_body.h */                                                                 \
+        double (*squares)(int64_t n, const void *x); /* their sum */                                                   \
     } frnn_kernels_##D;
 /* clang-format on */
 

@@ -67,6 +67,8 @@ static ALWAYS_INLINE void FN(store_da)(const backward_row *row, int k, vec da, i
 #include "softmax_body.h"
 #include "attention_body.h"
 #include "search_body.h"
+#include "dropout_body.h"
+#include "optimizers_body.h"
 
 /* ---- The activations alone ---- */
 
@@ -99,5 +101,7 @@ static void FN(sigmoid_array)(int64_t n, const REAL *x, REAL *y) {
 #undef transpose
 #undef where_less
 #undef quotient
+#undef multiply_add
+#undef square_root
 #undef vtanh
 #undef vsigmoid

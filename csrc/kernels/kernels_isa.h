@@ -53,6 +53,10 @@ const frnn_kernel_set JOIN(frnn_kernels, ISA) = {
         .widen = widen_f32,
         .tanh = tanh_array_f32,
         .sigmoid = sigmoid_array_f32,
+        .dropout = dropout_f32,
+        .sgd = sgd_f32,
+        .adam = adam_f32,
+        .squares = squares_f32,
     },
     .f64 = {
         .lanes = LANES_f64,
@@ -73,6 +77,10 @@ const frnn_kernel_set JOIN(frnn_kernels, ISA) = {
         .widen = widen_f64,
         .tanh = tanh_array_f64,
         .sigmoid = sigmoid_array_f64,
+        .dropout = dropout_f64,
+        .sgd = sgd_f64,
+        .adam = adam_f64,
+        .squares = squares_f64,
     },
 };
 /* clang-format on */

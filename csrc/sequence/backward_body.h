@@ -25,11 +25,17 @@ typedef struct {
     FN(matrix) rh;     /* (chunk rows, H) r*h_{t-1} of a cell that resets before a product */
     FN(matrix) dh_out; /* (chunk rows, O) dh_t of a projected cell */
     FN(matrix) m;      /* (chunk rows, H) what was projected */
-    REAL *dx;          /* (chunk rows, I); null where dx is one block itself, or not wanted */
+    REAL *dx;          /* (chunk rows, I); null where dx is written in place, or not wanted */
     REAL *dh;          /* (block rows, O) */
     REAL *dc;          /* (block rows, H), if the cell has c */
     REAL *dm;          /* (block rows, H) the gradient of m, or of r*h_{t-1} */
 } FN(backward_run);
+
+/* Is dx written where it belongs? If it is added to, it is computed apart: so its bits do not depend on whether the
+ * directions run at once. */
+static int FN(dx_in_place)(const FN(backward_run) *run) {
+    return !run->args->dx.data || (run->plan.direct && !run->args->adds_to_dx);
+}
 
 static size_t FN(backward_layout)(FN(backward_run) *run, char *base) {
     const frnn_cell *cell = run->cell;
@@ -43,7 +49,7 @@ static size_t FN(backward_layout)(FN(backward_run) *run, char *base) {
     run->rh = FN(take_matrix)(base, &used, packed, resets ? chunk : 0, H);
     run->dh_out = FN(take_matrix)(base, &used, packed, projected ? chunk : 0, cell->O);
     run->m = FN(take_matrix)(base, &used, packed, projected ? chunk : 0, H);
-    run->dx = FN(take)(base, &used, run->plan.direct || !run->args->dx.data ? 0 : chunk * cell->I);
+    run->dx = FN(take)(base, &used, FN(dx_in_place)(run) ? 0 : chunk * cell->I);
     run->dh = FN(take)(base, &used, block * cell->O);
     run->dc = FN(take)(base, &used, run->is->has_c ? block * H : 0);
     run->dm = FN(take)(base, &used, resets || projected ? block * H : 0);
@@ -195,33 +201,33 @@ static void FN(add_peepholes)(const FN(backward_run) *run, const frnn_chunk *chu
 /* Is the task being counted this thread's? */
 #define MINE (task++ % team->size == team->index)
 
-/* dweight (M, N) += A^T B, A (rows, M), B (rows, N), in tasks of some rows of dweight */
+/* dweight (M, N) = beta*dweight + A^T B, A (rows, M), B (rows, N), in tasks of some rows of dweight */
 static int FN(add_product)(const FN(backward_run) *run, int64_t rows, FN(matrix) A, int64_t M, FN(matrix) B, int64_t N,
-                           REAL *dweight, int task, const frnn_team *team) {
+                           int beta, REAL *dweight, int task, const frnn_team *team) {
     const int packed = run->cell->packed != NULL;
     for (int64_t m = 0, count; m < M; m += count) {
         count = FRNN_MIN(packed ? TASK_ROWS : BLAS_TASK_ROWS, M - m);
         if (!MINE) continue;
         REAL *C = dweight + m * N;
         product p = {.rows = count, .columns = N, .K = rows, .A = FN(at)(A, 0, m).data, .a_vector = A.vector};
-        p.R = B.data, p.stride = B.vector, p.C = C, p.ldc = N, p.c_vector = FN(lanes)();
+        p.R = B.data, p.stride = B.vector, p.beta = beta, p.C = C, p.ldc = N, p.c_vector = FN(lanes)();
         if (packed)
             frnn_kernels()->KERNELS_OF.add_gradient(&p);
         else
-            GEMM(1, 0, count, N, rows, A.data + m, A.row, B.data, B.row, 1, C, N);
+            GEMM(1, 0, count, N, rows, A.data + m, A.row, B.data, B.row, beta, C, N);
     }
     return task;
 }
 
-/* dweight's blocks to.. += da's blocks from..from+count-1 times B (rows, N) */
+/* dweight's blocks to.. = beta*dweight + da's blocks from..from+count-1 times B (rows, N) */
 static int FN(add_weight)(const FN(backward_run) *run, int64_t rows, int from, int count, FN(matrix) B, int64_t N,
-                          void *dweight, int to, int task, const frnn_team *team) {
+                          int beta, void *dweight, int to, int task, const frnn_team *team) {
     const int64_t H = run->cell->H;
     if (!run->cell->packed) /* blocks lie side by side: larger products */
-        return FN(add_product)(run, rows, FN(at)(run->da, 0, from * H), count * H, B, N, (REAL *)dweight + to * H * N,
-                               task, team);
+        return FN(add_product)(run, rows, FN(at)(run->da, 0, from * H), count * H, B, N, beta,
+                               (REAL *)dweight + to * H * N, task, team);
     for (int k = 0; k < count; k++)
-        task = FN(add_product)(run, rows, FN(at)(run->da, 0, (from + k) * run->plane), H, B, N,
+        task = FN(add_product)(run, rows, FN(at)(run->da, 0, (from + k) * run->plane), H, B, N, beta,
                                (REAL *)dweight + (to + k) * H * N, task, team);
     return task;
 }
@@ -240,7 +246,7 @@ static void FN(add_bias)(const FN(backward_run) *run, int64_t rows, int from, in
     }
 }
 
-static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0,
+static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0, int beta,
                                const frnn_team *team) {
     const frnn_cell *cell = run->cell;
     const frnn_cell_gradient *d = &run->args->dcell;
@@ -248,21 +254,19 @@ static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *ch
     /* h meets the first G blocks of da, but r*h the last of them where the cell resets before; x meets the same, but
      * those of the gates that stay apart are `apart` blocks later */
     const int G = run->is->gates, reset = run->is->reset, early = G - reset, apart = run->is->apart, joint = G - apart;
-    const int direct = run->plan.direct;
     FN(matrix) x = run->x;
     if (!x.data) x = FN(row_major)(FN(series_at)(&run->args->steps, &run->args->x, chunk->low, 0), I);
-    REAL *dx = direct ? FN(series_at)(&run->args->steps, &run->args->dx, chunk->low, 0) : run->dx;
+    REAL *dx = run->dx ? run->dx : FN(series_at)(&run->args->steps, &run->args->dx, chunk->low, 0);
     int task = 0;
-    task = FN(add_weight)(run, rows, 0, joint, x, I, d->w_ih, 0, task, team);
-    if (apart) task = FN(add_weight)(run, rows, G, apart, x, I, d->w_ih, joint, task, team);
-    task = FN(add_weight)(run, rows, 0, early, run->h, O, d->w_hh, 0, task, team);
-    if (reset) task = FN(add_weight)(run, rows, early, reset, run->rh, H, d->w_hh, early, task, team);
+    task = FN(add_weight)(run, rows, 0, joint, x, I, beta, d->w_ih, 0, task, team);
+    if (apart) task = FN(add_weight)(run, rows, G, apart, x, I, beta, d->w_ih, joint, task, team);
+    task = FN(add_weight)(run, rows, 0, early, run->h, O, beta, d->w_hh, 0, task, team);
+    if (reset) task = FN(add_weight)(run, rows, early, reset, run->rh, H, beta, d->w_hh, early, task, team);
     const int64_t task_rows = cell->packed ? TASK_ROWS : BLAS_TASK_ROWS;
     for (int64_t r = 0; run->args->dx.data && r < rows; r += task_rows) {
         const int64_t count = FRNN_MIN(task_rows, rows - r);
         if (!MINE) continue;
-        FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, 0), 0, joint, 0, 1, 0, I,
-                     direct && run->args->adds_to_dx, dx + r * I, I, I, 0);
+        FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, 0), 0, joint, 0, 1, 0, I, 0, dx + r * I, I, I, 0);
         if (apart)
             FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, G * run->plane), joint, G, 0, 1, 0, I, 1,
                          dx + r * I, I, I, 0);
@@ -272,7 +276,7 @@ static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *ch
         if (apart) FN(add_bias)(run, rows, G, apart, d->b_ih, joint);
     }
     if (d->b_hh && MINE) FN(add_bias)(run, rows, 0, G, d->b_hh, 0);
-    if (d->w_hr) FN(add_product)(run, rows, run->dh_out, O, run->m, H, d->w_hr, task, team);
+    if (d->w_hr) FN(add_product)(run, rows, run->dh_out, O, run->m, H, beta, d->w_hr, task, team);
     if (d->peephole && team->index == 0) FN(add_peepholes)(run, chunk, j0);
 }
 
@@ -289,15 +293,29 @@ static void FN(give_dx)(const FN(backward_run) *run, const frnn_chunk *chunk, in
     }
 }
 
-static void FN(backward_work)(void *context, const frnn_team *team) {
-    const FN(backward_run) *run = context;
+/* Zeros in the gradients that are only added to; in all of them if there are no steps. */
+static void FN(clear_gradients)(const FN(backward_run) *run, int all) {
+    const frnn_cell *cell = run->cell;
+    const frnn_cell_gradient *d = &run->args->dcell;
+    const int64_t I = cell->I, H = cell->H, O = cell->O, G = run->is->gates;
+    void *const arrays[] = {d->b_ih, d->b_hh, d->peephole, d->w_ih, d->w_hh, d->w_hr};
+    const int64_t sizes[] = {G * H, G * H, run->is->peepholes * H, G * H * I, G * H * O, O * H};
+    for (int k = 0; k < (all ? 6 : 3); k++)
+        if (arrays[k]) memset(arrays[k], 0, (size_t)sizes[k] * sizeof(REAL));
+}
+
+static void FN(backward_work)(const FN(backward_run) *run, const frnn_team *team) {
     const frnn_cell *cell = run->cell;
     const frnn_backward_args *args = run->args;
     const frnn_steps *steps = &args->steps;
     const int64_t H = cell->H, O = cell->O;
     frnn_chunk chunk;
     if (args->dx.data && !args->adds_to_dx) FN(clear_past_ends)(steps, &args->dx, cell->I, team);
-    if (team->index == 0) memset(run->zero, 0, (size_t)FRNN_MAX(H, O) * sizeof(REAL));
+    int beta = 0; /* the first large products write the gradients of matrices, the others add to them */
+    if (team->index == 0) {
+        memset(run->zero, 0, (size_t)FRNN_MAX(H, O) * sizeof(REAL));
+        FN(clear_gradients)(run, steps->B == 0 || frnn_length(steps, frnn_row(steps, 0)) == 0);
+    }
     for (int64_t j0 = 0; j0 < steps->B; j0 += run->plan.block_rows) {
         const int64_t j1 = FRNN_MIN(j0 + run->plan.block_rows, steps->B);
         const int64_t longest = frnn_length(steps, frnn_row(steps, j0));
@@ -318,7 +336,8 @@ static void FN(backward_work)(void *context, const frnn_team *team) {
             }
             FN(gather_inputs)(run, &chunk, j0, team);
             frnn_team_barrier(team);
-            FN(large_products)(run, &chunk, j0, team);
+            FN(large_products)(run, &chunk, j0, beta, team);
+            beta = 1;
             frnn_team_barrier(team);
             if (run->dx) FN(give_dx)(run, &chunk, j0, team);
             /* No barrier: the next to write dx comes after the next one, and nothing else that is read here changes. */
@@ -343,17 +362,83 @@ static FN(backward_run) FN(backward_new)(const frnn_cell *cell, const frnn_backw
     return run;
 }
 
-int64_t FN(frnn_backward_workspace)(const frnn_cell *cell, const frnn_backward_args *args) {
-    FN(backward_run) run = FN(backward_new)(cell, args);
-    return frnn_fits(cell, &args->steps, &run.plan) ? (int64_t)FN(backward_layout)(&run, NULL) : -1;
+/* One or two directions. If two run at once, the second has a dx of its own, which is added to the first's at the end.
+ */
+typedef struct {
+    int count, at_once;
+    FN(backward_run) runs[2];
+    frnn_backward_args apart; /* the second's, with its own dx */
+} FN(backward_runs);
+
+static size_t FN(backward_runs_new)(FN(backward_runs) *all, int count, const frnn_cell *const *cells,
+                                    const frnn_backward_args *args, const frnn_split_plan *plan, char *base) {
+    const frnn_steps *steps = &args->steps;
+    size_t used = 0;
+    *all = (FN(backward_runs)){.count = count, .at_once = plan->at_once};
+    for (int k = 0; k < count; k++) {
+        all->runs[k] = FN(backward_new)(cells[k], args + k);
+        all->runs[k].by_units = plan->by_units;
+        used += FN(backward_layout)(&all->runs[k], base ? base + used : NULL);
+    }
+    if (plan->at_once) {
+        const int64_t I = cells[1]->I, last = steps->T - 1, B = steps->starts ? 1 : steps->B;
+        int64_t rows = steps->T * steps->B;
+        if (steps->starts) rows = last < 0 ? 0 : steps->starts[last] + frnn_active(steps, 0, steps->B, last);
+        all->apart = args[1], all->apart.adds_to_dx = 0;
+        if (args[1].dx.data) all->apart.dx = (frnn_series){FN(take)(base, &used, rows * I), B * I, I};
+    }
+    return used;
 }
 
-void FN(frnn_backward)(const frnn_cell *cell, const frnn_backward_args *args, int threads, void *workspace) {
-    FN(backward_run) run = FN(backward_new)(cell, args);
-    FN(backward_layout)(&run, workspace);
-    const frnn_split_plan plan = frnn_choose_threads(cell, &args->steps, FRNN_BACKWARD, 1, (int)FN(lanes)(), threads);
-    run.by_units = plan.by_units;
-    threads = cell->packed ? plan.threads : frnn_gemm_begin(plan.threads);
-    frnn_team_run(threads, plan.alone, FN(backward_work), &run);
-    if (!cell->packed) frnn_gemm_end();
+int64_t FN(frnn_backward_workspace)(int count, const frnn_cell *const *cells, const frnn_backward_args *args,
+                                    int threads) {
+    const frnn_split_plan plan =
+        frnn_choose_threads(cells[0], &args->steps, FRNN_BACKWARD, count, (int)FN(lanes)(), threads);
+    FN(backward_runs) all;
+    const size_t size = FN(backward_runs_new)(&all, count, cells, args, &plan, NULL);
+    for (int k = 0; k < count; k++)
+        if (!frnn_fits(cells[k], &args->steps, &all.runs[k].plan)) return -1;
+    return (int64_t)size;
+}
+
+/* dx += the second direction's. */
+static void FN(join_dx)(const FN(backward_runs) *all, const frnn_team *team) {
+    const frnn_steps *steps = &all->apart.steps;
+    const int64_t I = all->runs[1].cell->I;
+    for (int64_t t = team->index; t < steps->T; t += team->size) {
+        const int64_t active = frnn_active(steps, 0, steps->B, t);
+        for (int64_t j = 0; j < active; j++) {
+            const int64_t b = frnn_row(steps, j);
+            REAL *to = FN(series_at)(steps, &all->runs[1].args->dx, t, b);
+            const REAL *from = FN(series_at)(steps, &all->apart.dx, t, b);
+            for (int64_t k = 0; k < I; k++) to[k] += from[k];
+        }
+    }
+}
+
+static void FN(backward_team)(void *context, const frnn_team *team) {
+    const FN(backward_runs) *all = context;
+    if (!all->at_once || team->size == 1) {
+        for (int k = 0; k < all->count; k++) FN(backward_work)(&all->runs[k], team);
+        return;
+    }
+    int which;
+    const frnn_team half = frnn_team_half(team, &which);
+    FN(backward_run) run = all->runs[which];
+    if (which == 1) run.args = &all->apart;
+    FN(backward_work)(&run, &half);
+    if (!all->apart.dx.data) return;
+    frnn_team_barrier(team);
+    FN(join_dx)(all, team);
+}
+
+void FN(frnn_backward)(int count, const frnn_cell *const *cells, const frnn_backward_args *args, int threads,
+                       void *workspace) {
+    const frnn_split_plan plan =
+        frnn_choose_threads(cells[0], &args->steps, FRNN_BACKWARD, count, (int)FN(lanes)(), threads);
+    FN(backward_runs) all;
+    FN(backward_runs_new)(&all, count, cells, args, &plan, workspace);
+    threads = cells[0]->packed ? plan.threads : frnn_gemm_begin(plan.threads);
+    frnn_team_run(threads, plan.alone, FN(backward_team), &all);
+    if (!cells[0]->packed) frnn_gemm_end();
 }

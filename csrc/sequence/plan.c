@@ -16,7 +16,7 @@
 #define CHUNK_BYTES (1 << 20)
 /* Weight gradients are read and written once a chunk, so a chunk has this many rows at least, and more while it stays
  * in cache; but it is bounded. */
-#define GRADIENT_ROWS 512
+#define GRADIENT_ROWS 1024
 #define GRADIENT_BYTES (8 << 20)
 
 static frnn_plan plan(const frnn_steps *s, int64_t row_bytes, int64_t step_limit, int64_t chunk_limit) {

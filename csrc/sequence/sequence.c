@@ -7,19 +7,20 @@ void frnn_pack_f32(const frnn_cell *, frnn_pass, int, void *);
 void frnn_pack_f64(const frnn_cell *, frnn_pass, int, void *);
 int64_t frnn_forward_workspace_f32(const frnn_cell *, const frnn_forward_args *);
 int64_t frnn_forward_workspace_f64(const frnn_cell *, const frnn_forward_args *);
-int64_t frnn_backward_workspace_f32(const frnn_cell *, const frnn_backward_args *);
-int64_t frnn_backward_workspace_f64(const frnn_cell *, const frnn_backward_args *);
+int64_t frnn_backward_workspace_f32(int, const frnn_cell *const *, const frnn_backward_args *, int);
+int64_t frnn_backward_workspace_f64(int, const frnn_cell *const *, const frnn_backward_args *, int);
 void frnn_forward_f32(int, const frnn_cell *const *, const frnn_forward_args *, int, void *);
 void frnn_forward_f64(int, const frnn_cell *const *, const frnn_forward_args *, int, void *);
-void frnn_backward_f32(const frnn_cell *, const frnn_backward_args *, int, void *);
-void frnn_backward_f64(const frnn_cell *, const frnn_backward_args *, int, void *);
+void frnn_backward_f32(int, const frnn_cell *const *, const frnn_backward_args *, int, void *);
+void frnn_backward_f64(int, const frnn_cell *const *, const frnn_backward_args *, int, void *);
 
 int64_t frnn_forward_workspace(const frnn_cell *cell, const frnn_forward_args *args) {
     return (cell->dtype == FRNN_F32 ? frnn_forward_workspace_f32 : frnn_forward_workspace_f64)(cell, args);
 }
 
-int64_t frnn_backward_workspace(const frnn_cell *cell, const frnn_backward_args *args) {
-    return (cell->dtype == FRNN_F32 ? frnn_backward_workspace_f32 : frnn_backward_workspace_f64)(cell, args);
+int64_t frnn_backward_workspace(int count, const frnn_cell *const *cells, const frnn_backward_args *args, int threads) {
+    return (cells[0]->dtype == FRNN_F32 ? frnn_backward_workspace_f32 : frnn_backward_workspace_f64)(count, cells, args,
+                                                                                                     threads);
 }
 
 void frnn_forward(int count, const frnn_cell *const *cells, const frnn_forward_args *args, int threads,
@@ -27,8 +28,9 @@ void frnn_forward(int count, const frnn_cell *const *cells, const frnn_forward_a
     (cells[0]->dtype == FRNN_F32 ? frnn_forward_f32 : frnn_forward_f64)(count, cells, args, threads, workspace);
 }
 
-void frnn_backward(const frnn_cell *cell, const frnn_backward_args *args, int threads, void *workspace) {
-    (cell->dtype == FRNN_F32 ? frnn_backward_f32 : frnn_backward_f64)(cell, args, threads, workspace);
+void frnn_backward(int count, const frnn_cell *const *cells, const frnn_backward_args *args, int threads,
+                   void *workspace) {
+    (cells[0]->dtype == FRNN_F32 ? frnn_backward_f32 : frnn_backward_f64)(count, cells, args, threads, workspace);
 }
 
 int64_t frnn_pack_bytes(const frnn_cell *cell, frnn_pass pass) {

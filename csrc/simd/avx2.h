@@ -1,4 +1,4 @@
-/* What AVX2 has and vector extensions cannot say; vector.h uses it where HAS_MASKS is defined. */
+/* What AVX2 has and vector extensions cannot say; who uses it asks whether it is defined. */
 #include <immintrin.h>
 
 #define HAS_MASKS
@@ -18,3 +18,9 @@ static ALWAYS_INLINE void store_some_f64(double *p, __m256d v, int64_t lanes) {
     _mm256_maskstore_pd(p, MASK(f64, lanes, 4), v);
 }
 #undef MASK
+
+#define MULTIPLY_WORDS(a, b) _mm256_mul_epu32((__m256i)(a), _mm256_set1_epi64x(b))
+#define ROOT_F32(a) _mm256_sqrt_ps(a)
+#define ROOT_F64(a) _mm256_sqrt_pd(a)
+#define FUSED_F32(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define FUSED_F64(a, b, c) _mm256_fmadd_pd(a, b, c)

@@ -1,4 +1,4 @@
-/* What AVX-512 has and vector extensions cannot say; vector.h uses it where HAS_MASKS and ESTIMATE_* are defined. */
+/* What AVX-512 has and vector extensions cannot say; who uses it asks whether it is defined. */
 #include <immintrin.h>
 
 #define HAS_MASKS
@@ -17,3 +17,9 @@ static ALWAYS_INLINE void store_some_f64(double *p, __m512d v, int64_t lanes) {
 
 #define ESTIMATE_F32(b) _mm512_rcp14_ps(b)
 #define ESTIMATE_F64(b) _mm512_rcp14_pd(b)
+
+#define MULTIPLY_WORDS(a, b) _mm512_mul_epu32((__m512i)(a), _mm512_set1_epi64(b))
+#define ROOT_F32(a) _mm512_sqrt_ps(a)
+#define ROOT_F64(a) _mm512_sqrt_pd(a)
+#define FUSED_F32(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define FUSED_F64(a, b, c) _mm512_fmadd_pd(a, b, c)

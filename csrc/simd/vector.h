@@ -166,6 +166,29 @@ static ALWAYS_INLINE vec FN(quotient)(vec a, vec b) {
 #endif
 }
 
+/* a*b + c, rounded once where the instruction set can: for c that is a product itself, of which a compiler may contract
+ * the one or the other, in the last vector of a row otherwise than in the rest. */
+static ALWAYS_INLINE vec FN(multiply_add)(vec a, vec b, vec c) {
+#if REAL_BITS == 32 && defined(FUSED_F32)
+    return (vec)FUSED_F32(a, b, c);
+#elif REAL_BITS == 64 && defined(FUSED_F64)
+    return (vec)FUSED_F64(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
+/* The square root, correctly rounded as IEEE 754 wants it. */
+static ALWAYS_INLINE vec FN(square_root)(vec a) {
+#if REAL_BITS == 32 && defined(ROOT_F32)
+    return (vec)ROOT_F32(a);
+#elif REAL_BITS == 64 && defined(ROOT_F64)
+    return (vec)ROOT_F64(a);
+#else
+    return (REAL)sqrt(a); /* of a float it rounds as sqrtf */
+#endif
+}
+
 #define load FN(load)
 #define store FN(store)
 #define splat FN(splat)
@@ -174,3 +197,5 @@ static ALWAYS_INLINE vec FN(quotient)(vec a, vec b) {
 #define transpose FN(transpose)
 #define where_less FN(where_less)
 #define quotient FN(quotient)
+#define multiply_add FN(multiply_add)
+#define square_root FN(square_root)

@@ -146,11 +146,10 @@ static void FN(linear_backward_work)(void *context, const frnn_team *team) {
         const int64_t o = task / parts * TASK_ROWS, count = FRNN_MIN(TASK_ROWS, O - o), part = task % parts;
         const frnn_range inputs = frnn_share(I, TASK_COLUMNS, (int)part, (int)parts);
         product p = {.rows = count, .columns = inputs.end - inputs.first, .K = N, .A = columns, .a_vector = stride};
-        p.R = run->packed_x + inputs.first / lanes * stride, p.stride = stride, p.beta = 1;
+        p.R = run->packed_x + inputs.first / lanes * stride, p.stride = stride;
         p.C = run->dweight + o * I + inputs.first, p.ldc = I, p.c_vector = lanes;
         packing->pack(0, N, count, run->dy + o, O, columns, stride);
-        for (int64_t row = 0; row < count; row++) memset(p.C + row * I, 0, (size_t)p.columns * sizeof(REAL));
-        if (p.columns) kernels->add_gradient(&p);
+        kernels->add_gradient(&p);
         if (!run->dbias || part > 0) continue;
         memset(run->dbias + o, 0, (size_t)count * sizeof(REAL));
         kernels->add_columns(N, count, columns, stride, run->dbias + o);

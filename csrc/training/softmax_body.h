@@ -130,13 +130,13 @@ static void FN(input_gradients)(const FN(entropy_run) *run, int64_t first, int64
     const frnn_range mine = frnn_share(count, lanes, team->index, team->size);
     const REAL *weight = run->args->weight;
     REAL *dx = (REAL *)run->args->dx + (first + mine.first) * I;
-    memset(dx, 0, (size_t)((mine.end - mine.first) * I) * sizeof(REAL));
     for (int64_t v = 0, piece = 0; v - WEIGHT_ROWS < V; v += WEIGHT_ROWS, piece++) {
         if (v < V) FN(pack_share)(0, FRNN_MIN(WEIGHT_ROWS, V - v), I, weight + v * I, I, run->weights[piece % 2], team);
         const int64_t from = v - WEIGHT_ROWS;
         if (from >= 0 && mine.first < mine.end) {
             const FN(matrix) g = FN(at)(run->logits, from, mine.first), R = run->weights[(piece + 1) % 2];
-            product p = {.rows = mine.end - mine.first, .columns = I, .K = FRNN_MIN(WEIGHT_ROWS, V - from), .beta = 1};
+            product p = {
+                .rows = mine.end - mine.first, .columns = I, .K = FRNN_MIN(WEIGHT_ROWS, V - from), .beta = from > 0};
             p.A = g.data, p.a_vector = g.vector, p.R = R.data, p.stride = R.vector;
             p.C = dx, p.ldc = I, p.c_vector = lanes;
             frnn_kernels()->KERNELS_OF.add_gradient(&p);

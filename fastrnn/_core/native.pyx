@@ -266,12 +266,7 @@ def forward(list runs):
         frnn_forward(count, cells, args, threads, workspace.data)
 
 
-def backward(run):
-    """`fastrnn.engines.Engine.backward`: run is BackwardArgs, prepared as a NativeCell."""
-    cdef frnn_backward_args args
-    cdef Workspace workspace = Workspace()
-    cdef int threads = allowed_threads()
-    cdef NativeCell cell = run.prepared
+cdef int unpack_backward(object run, frnn_backward_args *args) except -1:
     cdef cnp.ndarray x = run.x
     record, dweights = run.record, run.dweights
     args.steps = unpack_steps(run.steps, x)
@@ -284,9 +279,22 @@ def backward(run):
     args.dcell.w_ih, args.dcell.w_hh = address(dweights.weight_ih), address(dweights.weight_hh)
     args.dcell.b_ih, args.dcell.b_hh = address(dweights.bias_ih), address(dweights.bias_hh)
     args.dcell.w_hr, args.dcell.peephole = address(dweights.weight_hr), address(dweights.peephole)
-    workspace.reserve(frnn_backward_workspace(&cell.c, &args))
+    return 0
+
+
+def backward(list runs):
+    """`fastrnn.engines.Engine.backward`: runs are one or two BackwardArgs, prepared as NativeCells."""
+    cdef frnn_backward_args args[2]
+    cdef const frnn_cell *cells[2]
+    cdef Workspace workspace = Workspace()
+    cdef int count = 0, threads = allowed_threads()
+    for run in runs:
+        cells[count] = &(<NativeCell?> run.prepared).c
+        unpack_backward(run, &args[count])
+        count += 1
+    workspace.reserve(frnn_backward_workspace(count, cells, args, threads))
     with nogil:
-        frnn_backward(&cell.c, &args, threads, workspace.data)
+        frnn_backward(count, cells, args, threads, workspace.data)
 
 
 cdef class NativeStepper:
@@ -555,3 +563,6 @@ cdef class StepCheck:
 include "products.pxi"
 include "attention.pxi"
 include "search.pxi"
+include "dropout.pxi"
+include "optimizers.pxi"
+include "rows.pxi"

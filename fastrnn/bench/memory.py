@@ -14,7 +14,6 @@ import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,6 +23,7 @@ from fastrnn import engines
 from fastrnn.bench.problems import Problem, to_layer
 from fastrnn.bench.processes import python_path
 from fastrnn.bench.tasks import CASES, KINDS, Sizes, Task
+from fastrnn.bench.worker import MEASURES_MEMORY, memory_size, reset_memory_peak
 from fastrnn.engines.threads import num_threads
 
 __all__ = ["SCRATCH_LIMIT", "Usage", "available", "long_task", "run", "summary", "tape_limit"]
@@ -91,7 +91,7 @@ def long_task(task: Task) -> Task:
 
 def available() -> bool:
     """Whether the system reports the peak size of a process and allows it to be reset."""
-    return os.access("/proc/self/clear_refs", os.W_OK)
+    return MEASURES_MEMORY
 
 
 def run(selected: Iterable[Task], engine: str) -> Iterator[Usage]:
@@ -171,16 +171,10 @@ Returned = TypeVar("Returned")
 def grows(call: Callable[[], Returned]) -> tuple[Returned, int]:
     """Return what a call returns, and by how many bytes the peak resident size exceeds the size before the call."""
     gc.collect()
-    before = status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    before = memory_size("VmRSS")
+    reset_memory_peak()
     returned = call()
-    return returned, max(0, status("VmHWM") - before)
-
-
-def status(field: str) -> int:
-    """Return a size of this process in bytes, from a field of /proc/self/status."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{field}:"))
+    return returned, max(0, memory_size("VmHWM") - before)
 
 
 def arrays_in(root: Any) -> list[NDArray]:

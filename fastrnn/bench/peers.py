@@ -8,31 +8,21 @@ fastrnn's stream keeps its state; no state is passed to the peers or read from t
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
-from typing import IO, Any
 
-import numpy as np
-
+from fastrnn.bench import processes
 from fastrnn.bench.contenders import REFERENCE, EngineRunner
 from fastrnn.bench.measuring import Outcome, Result, in_turn, paced
 from fastrnn.bench.problems import Problem, Results
-from fastrnn.bench.processes import python_path
+from fastrnn.bench.processes import ContenderError, WorkerProcess, python_path
 from fastrnn.bench.tasks import DTYPES, KINDS, Task
 from fastrnn.bench.verification import verified_task, verify
 
-__all__ = ["PEERS", "ContenderError", "Peer", "ProcessContender", "find", "own_contender", "run", "summary"]
-
-WORKER = Path(__file__).resolve().with_name("worker.py")
+__all__ = ["PEERS", "Peer", "ProcessContender", "find", "own_contender", "run", "summary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,132 +50,33 @@ PEERS = {
 OWN = "fastrnn"
 
 
-class ContenderError(Exception):
-    """A contender's process could not carry out a command."""
+class ProcessContender(WorkerProcess):
+    """A contender in a process of its own."""
 
-
-class ProcessContender:
-    """A contender in a process of its own, which `close` ends.
-
-    Parameters
-    ----------
-    name : str
-        One of `worker.LOADERS`.
-    python : str
-        The interpreter that runs it.
-    environment : dict of str to str, optional
-        Additional environment variables.
-    """
-
-    def __init__(self, name: str, python: str, environment: dict[str, str] | None = None) -> None:
-        self.name, self.python, self.version = name, python, ""
-        self._environment = environment or {}
-        self._threads = 0
-        self._task: Task | None = None
-        self._process: subprocess.Popen[str] | None = None
-        self._errors: IO[str] | None = None  # what the process writes to stderr
+    _threads = 0
+    _task: Task | None = None  # the one that is loaded
 
     def start(self, threads: int) -> None:
-        """Start the process with this number of threads; end the one before, if there is one.
-
-        Raises
-        ------
-        ContenderError
-            If the interpreter cannot be run, or cannot import the library.
-        """
-        self.close()
-        try:
-            self._start(threads)
-        except ContenderError:
-            self.close()
-            raise
-
-    def _start(self, threads: int) -> None:
-        count = str(threads)
-        environment = {
-            **os.environ, "OMP_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count, "FASTRNN_NUM_THREADS": count,
-            "PJRT_NPROC": count,  # JAX's
-            **self._environment,
-        }  # fmt: skip
+        """See `WorkerProcess.start`."""
+        super().start(threads)
         self._threads = threads
-        self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
-        try:
-            self._process = subprocess.Popen(
-                [self.python, str(WORKER), self.name, count], env=environment, encoding="utf-8",
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
-            )  # fmt: skip
-        except OSError as error:
-            raise ContenderError(f"{self.python}: {error.strerror or error}") from None
-        self.version = self._answer()["version"]
 
-    def load(self, task: Task) -> ProcessRunner:
+    def load(self, task: Task) -> ProcessContender:
         """See `Contender.load`. A task that is loaded already is not loaded again."""
-        if self._process is None or self._threads != task.threads:
+        if not self.running or self._threads != task.threads:
             self.start(task.threads)
         if task != self._task:
             self._task = None
             problem = Problem.draw(task)
-            with tempfile.TemporaryDirectory() as folder:
-                path = os.path.join(folder, "problem.npz")
-                np.savez(path, x=problem.x, dy=problem.dy, **problem.layer.params)
-                self.ask("load", path=path, cell=task.cell, kind=task.kind)
+            arrays = {"x": problem.x, "dy": problem.dy, **problem.layer.params}
+            self.send("load", arrays, cell=task.cell, kind=task.kind)
             self._task = task
-        return ProcessRunner(self)
-
-    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
-        """Send the process a command, a method of `worker.Worker`, and return its answer."""
-        assert self._process is not None
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # the process has ended; `_answer` reports it
-            self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
-            self._process.stdin.flush()
-        return self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            status = self._process.wait()
-            assert self._errors is not None
-            self._errors.seek(0)
-            last = (self._errors.read().strip().splitlines() or ["nothing on stderr"])[-1]
-            self.close()
-            raise ContenderError(f"its process ended with status {status}: {last}")
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise ContenderError(answer["error"])
-        return answer
+        return self
 
     def close(self) -> None:
-        """End the process."""
+        """See `WorkerProcess.close`."""
         self._task = None
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
-        if self._errors is not None:
-            self._errors.close()
-            self._errors = None
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessRunner:
-    """Runs the task that the process of a contender has loaded."""
-
-    contender: ProcessContender
-
-    def results(self) -> Results:
-        """See `Runner.results`."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = os.path.join(folder, "results.npz")
-            self.contender.ask("results", path=path)
-            with np.load(path) as file:
-                return {name: file[name] for name in file.files}
-
-    def measure(self, seconds: float) -> float:
-        """See `Runner.measure`."""
-        return float(self.contender.ask("measure", seconds=seconds)["seconds"])
+        super().close()
 
 
 def own_contender(engine: str) -> ProcessContender:
@@ -194,37 +85,8 @@ def own_contender(engine: str) -> ProcessContender:
 
 
 def find(pythons: Sequence[str], threads: int) -> tuple[list[ProcessContender], dict[str, str]]:
-    """Start the peers that can be imported.
-
-    Parameters
-    ----------
-    pythons : sequence of str
-        Interpreters. A peer runs in the first one that can import it.
-    threads : int
-        The number of threads to start them with.
-
-    Returns
-    -------
-    list of ProcessContender
-        The peers that were found.
-    dict of str to str
-        For the name of each other peer, why it was not.
-    """
-    found, missing = [], {}
-    for name in PEERS:
-        reasons = []
-        for python in pythons:
-            contender = ProcessContender(name, python)
-            try:
-                contender.start(threads)
-            except ContenderError as error:
-                reasons.append(f"{python}: {error}")
-            else:
-                found.append(contender)
-                break
-        else:
-            missing[name] = "; ".join(reasons)
-    return found, missing
+    """Start the peers that can be imported; see `processes.find`."""
+    return processes.find(PEERS, ProcessContender, pythons, threads)
 
 
 def run(

@@ -1,4 +1,4 @@
-"""A contender in a process of its own: it loads problems, returns results and measures times for `peers.py`.
+"""A contender in a process of its own: it loads problems or whole models, returns results and measures times.
 
 This script also runs in interpreters that have no fastrnn: NumPy and the contender's library are enough. Only the
 contender "fastrnn" imports fastrnn. Commands are lines of JSON on stdin, and each is answered by one line; arrays are
@@ -10,12 +10,14 @@ Usage: python worker.py CONTENDER THREADS
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import sys
 import time
 import timeit
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +27,7 @@ if os.path.dirname(os.path.realpath(__file__)) in sys.path:  # fastrnn/bench mus
 
 import numpy as np
 
-__all__ = ["median_seconds", "wait_until_idle"]
+__all__ = ["MEASURES_MEMORY", "median_seconds", "memory_size", "reset_memory_peak", "wait_until_idle"]
 
 # What is timed, and what collects the results of one such run under the names of `contenders.Runner.results`.
 Solution = tuple[Callable[[], Any], Callable[[], dict[str, Any]]]
@@ -63,6 +65,23 @@ def wait_until_idle(at_most: float = 0.5, step: float = 0.005) -> None:
         time.sleep(step)
         if time.process_time() - busy < 0.1 * (time.perf_counter() - begin):
             return
+
+
+# ---- How much memory the process takes -----------------------------------------------------------------------------
+
+
+MEASURES_MEMORY = os.access("/proc/self/clear_refs", os.W_OK)  # on Linux
+
+
+def memory_size(field: str) -> int:
+    """Return a size of this process in bytes: "VmRSS" in memory now, "VmHWM" at the peak."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{field}:"))
+
+
+def reset_memory_peak() -> None:
+    """Let the peak be the size of now."""
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 # ---- Contenders: each prepares a problem ---------------------------------------------------------------------------
@@ -232,6 +251,16 @@ LOADERS: dict[str, tuple[tuple[str, ...], Callable[[Any], Solution]]] = {
     "jax": (("jax",), load_jax),
 }
 
+# For each contender with whole models the modules that it must import, and the file of models/ that has its models.
+MODELS: dict[str, tuple[tuple[str, ...], str]] = {
+    "kit": (("fastrnn",), "kit"),
+    "torch": (("torch",), "torch"),
+    "accelerate": (("torch", "fastrnn.torch"), "torch"),
+    "jax": (("jax",), "jax"),
+}
+# What a batch of a whole model has, unless the file says otherwise.
+NO_BATCH = {"x": None, "y": None, "x_lengths": None, "y_lengths": None, "follows": False}
+
 # ---- Commands ------------------------------------------------------------------------------------------------------
 
 
@@ -239,9 +268,9 @@ class Worker:
     """Carries out commands: each public method is one, and returns the fields of the answer."""
 
     def __init__(self, contender: str, threads: int) -> None:
-        modules, self._load = LOADERS[contender]
-        self._threads = threads
+        self._contender, self._threads = contender, threads
         self._solution: Solution | None = None
+        modules = LOADERS[contender][0] if contender in LOADERS else MODELS[contender][0]
         library, *_ = [importlib.import_module(name) for name in modules]
         self.version = library.__version__
 
@@ -252,10 +281,57 @@ class Worker:
         x, dy = arrays.pop("x"), arrays.pop("dy")
         self._solution = None  # frees the one before
         problem = SimpleNamespace(cell=cell, kind=kind, threads=self._threads, x=x, dy=dy, params=arrays)
-        self._solution = call, _ = self._load(problem)
+        self._solution = call, _ = LOADERS[self._contender][1](problem)
         call()
         call()
         return {}
+
+    def build(
+        self, path: str, model: str, sizes: dict[str, Any], kind: str, steps: int | None = None
+    ) -> dict[str, Any]:  # fmt: skip
+        """Build a whole model, with the parameters and the batches of a file.
+
+        The names of their arrays are "param <name>", "batch <number> <field>" and "valid <number> <field>". A call goes
+        through all batches, or takes so many steps; with valid batches, results are those of their loss.
+        """
+        self._before = memory_size("VmRSS") if MEASURES_MEMORY else 0
+        file = Path(__file__).resolve().parent / "models" / f"{MODELS[self._contender][1]}.py"
+        spec = importlib.util.spec_from_file_location(f"{self._contender}_models", file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        params: dict[str, Any] = {}
+        batches: dict[str, dict[str, Any]] = {"batch": {}, "valid": {}}
+        with np.load(path) as arrays:
+            for name in arrays.files:
+                what, _, rest = name.partition(" ")
+                if what == "param":
+                    params[rest] = arrays[name]
+                else:
+                    number, _, field = rest.partition(" ")
+                    batches[what].setdefault(number, SimpleNamespace(**NO_BATCH)).__dict__[field] = arrays[name]
+        given, valid = (list(found.values()) for found in batches.values())
+        self._solution = module.load(
+            SimpleNamespace(
+                model=model, sizes=SimpleNamespace(**sizes), kind=kind, threads=self._threads, params=params,
+                batches=given, valid=valid, steps=steps or len(given), accelerated=self._contender == "accelerate",
+            )
+        )  # fmt: skip
+        return {}
+
+    def once(self) -> dict[str, Any]:
+        """Call once, and return the seconds."""
+        assert self._solution is not None
+        return {"seconds": timeit.Timer(self._solution[0]).timeit(1)}
+
+    def memory(self) -> dict[str, Any]:
+        """Return in bytes the process's peak size since the last such call, and its size before the model was built."""
+        if not MEASURES_MEMORY:
+            return {"peak": 0, "before": 0}
+        peak = memory_size("VmHWM")
+        reset_memory_peak()
+        return {"peak": peak, "before": self._before}
 
     def results(self, path: str) -> dict[str, Any]:
         """Write the results of a run to a file."""

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fastrnn.engines.compiled import BlasEngine, PackedEngine
+from fastrnn.engines.operations import Operations
 from fastrnn.engines.reference import ReferenceEngine
 from fastrnn.engines.seam import Engine
 
-__all__ = ["Engine", "available", "current", "named", "use"]
+__all__ = ["Engine", "Operations", "available", "current", "named", "use"]
 
 
 def available() -> tuple[str, ...]:

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from fastrnn._core import native
 from fastrnn.engines import blas
 from fastrnn.engines.cell import Cell
-from fastrnn.engines.operations import CompiledOperations, Operations
+from fastrnn.engines.compiled_operations import CompiledOperations
+from fastrnn.engines.operations import Operations
 from fastrnn.engines.seam import BackwardArgs, ForwardArgs, Weights
 
 __all__ = ["BlasEngine", "PackedEngine"]
@@ -30,9 +31,9 @@ class BlasEngine:
         """See `fastrnn.engines.Engine.forward`."""
         native.forward(runs)
 
-    def backward(self, run: BackwardArgs) -> None:
+    def backward(self, runs: list[BackwardArgs]) -> None:
         """See `fastrnn.engines.Engine.backward`."""
-        native.backward(run)
+        native.backward(runs)
 
     def stepper(self, prepared: list[native.NativeCell], h: NDArray, c: NDArray | None) -> native.NativeStepper:
         """See `fastrnn.engines.Engine.stepper`."""

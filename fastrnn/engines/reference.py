@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn.engines.cell import Cell, GRUCell, LSTMCell, RNNCell
-from fastrnn.engines.operations import Operations, ReferenceOperations
+from fastrnn.engines.operations import Operations
+from fastrnn.engines.reference_operations import ReferenceOperations
 from fastrnn.engines.seam import BackwardArgs, ForwardArgs, Steps, Weights
 
 __all__ = ["ReferenceEngine"]
@@ -257,9 +258,10 @@ class ReferenceEngine:
         for run in runs:
             forward(run)
 
-    def backward(self, run: BackwardArgs) -> None:
+    def backward(self, runs: list[BackwardArgs]) -> None:
         """See `fastrnn.engines.Engine.backward`."""
-        backward(run)
+        for run in runs:
+            backward(run)
 
     def stepper(self, prepared: list[Prepared], h: NDArray, c: NDArray | None) -> Callable[[NDArray, NDArray], None]:
         """See `fastrnn.engines.Engine.stepper`."""
@@ -305,6 +307,9 @@ def backward(run: BackwardArgs) -> None:
     (cell, weights), steps, x, y, h0, c0, record, dy, dh_n, dc_n, dx, adds_to_dx, dh0, dc0, dweights = run
     step_backward = STEP_BACKWARD[cell.native]
     dh, dc = dh_n.copy(), None if dc_n is None else dc_n.copy()
+    for dweight in dweights:
+        if dweight is not None:
+            dweight[...] = 0
     if dx is not None and not adds_to_dx:
         dx[...] = 0
     with np.errstate(all="ignore"):

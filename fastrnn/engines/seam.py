@@ -77,7 +77,7 @@ class BackwardArgs(NamedTuple):
     adds_to_dx: bool  # in   whether dx is added to
     dh0: NDArray  # out  (B, O)
     dc0: NDArray | None  # out  (B, H)
-    dweights: Weights  # added to
+    dweights: Weights  # out
 
 
 class Engine(Protocol):
@@ -99,8 +99,8 @@ class Engine(Protocol):
     def forward(self, runs: list[ForwardArgs]) -> None:
         """Run the one or two directions of a layer, at once where there are threads for it."""
 
-    def backward(self, run: BackwardArgs) -> None:
-        """Differentiate a run of `forward`."""
+    def backward(self, runs: list[BackwardArgs]) -> None:
+        """Differentiate what one call of `forward` ran. Two directions have one dx, to which the second adds."""
 
     def stepper(self, prepared: list[Any], h: NDArray, c: NDArray | None) -> Stepper:
         """Return a function that advances a stack of unidirectional cells by one step.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fastrnn import validate
 
-__all__ = ["as_rows", "integers", "same_shape", "within"]
+__all__ = ["as_rows", "contiguous", "floats", "integers", "same_shape", "within"]
 
 
 def as_rows(a: NDArray) -> NDArray:
@@ -18,8 +18,20 @@ def as_rows(a: NDArray) -> NDArray:
 
     reshape(-1, ...) would fail for an empty array, whose number of rows it cannot compute.
     """
-    rows = a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
-    return rows if rows.flags.c_contiguous and rows.flags.aligned else rows.copy()
+    return contiguous(a.reshape(math.prod(a.shape[:-1]), a.shape[-1]))
+
+
+def contiguous(a: NDArray) -> NDArray:
+    """Return `a` as engines take it: itself, or a copy in C order."""
+    return a if a.flags.c_contiguous and a.flags.aligned else np.require(a, requirements=("C", "A"))
+
+
+def floats(name: str, value: Any) -> NDArray:
+    """Return `value` as an array; an error unless it is float32 or float64."""
+    a = validate.as_ndarray(name, value)
+    if a.dtype not in validate.DTYPES:
+        raise TypeError(f"{name}: expected float32 or float64, got {a.dtype}; convert it with {name}.astype()")
+    return a
 
 
 def integers(name: str, value: Any) -> NDArray:

@@ -12,7 +12,7 @@ from fastrnn import validate
 from fastrnn.data import UNK
 from fastrnn.layers import Recurrent
 from fastrnn.nn.checks import as_rows, integers
-from fastrnn.nn.layers import Dropout, Embedding, add_rows
+from fastrnn.nn.layers import Dropout, Embedding, sum_rows
 from fastrnn.nn.module import Module, parameters
 from fastrnn.nn.states import checked, d_final, final
 from fastrnn.params import Gradients
@@ -131,8 +131,7 @@ class WordEncoder(Module):
 
     def backward(self, tape: WordTape, dy: NDArray) -> Gradients:
         """Differentiate `forward`. Pure. `dy` has y's shape; of the result, only `params` is not None."""
-        count = len(final(self.rnn, tape.state))
-        d = add_rows(tape.which, dy.reshape(tape.which.size, self.output_size), count)
+        _, d = sum_rows(tape.which, dy.reshape(tape.which.size, self.output_size))  # every distinct word occurs
         own = self.output_size - self.rnn.output_size
         rnn = self.rnn.backward(tape.rnn, None, d_final(self.rnn, tape.state, np.ascontiguousarray(d[:, own:])))
         dx = self._dropout.backward(tape.dropout, rnn.x).x

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import engines, validate
-from fastrnn.nn.checks import as_rows, integers, same_shape, within
+from fastrnn.nn.checks import as_rows, floats, integers, same_shape, within
 from fastrnn.nn.layers import Linear
 from fastrnn.params import Gradients
 
@@ -186,7 +186,7 @@ class SoftmaxCrossEntropy(Criterion):
         IndexError
             If a target is neither in 0..V-1 nor `ignore_index`.
         """
-        logits = _floats("logits", logits)
+        logits = floats("logits", logits)
         if logits.ndim == 0 or logits.shape[-1] == 0:
             raise ValueError(f"logits: expected (..., V) with V >= 1, got {logits.shape}")
         targets, shares = self._shared(targets, weights, logits.shape)
@@ -302,7 +302,7 @@ class MeanSquaredError(Criterion):
         ValueError
             If shapes do not fit, or a weight is negative or not finite.
         """
-        predictions = _floats("predictions", predictions)
+        predictions = floats("predictions", predictions)
         targets = validate.array("targets", targets, predictions.dtype)
         same_shape("targets", targets, predictions.shape)
         shares = _loss_weights(weights, targets.shape)
@@ -331,13 +331,6 @@ class MeanSquaredError(Criterion):
             `x`, of the predictions; no `params`.
         """
         return Gradients(tape.gradient * tape.gradient.dtype.type(dy), None, {})
-
-
-def _floats(name: str, value: Any) -> NDArray:
-    a = validate.as_ndarray(name, value)
-    if a.dtype not in validate.DTYPES:
-        raise TypeError(f"{name}: expected float32 or float64, got {a.dtype}; convert it with {name}.astype()")
-    return a
 
 
 def _below_top(logits: Any, axis: int) -> NDArray:

@@ -29,7 +29,7 @@ class Loss(NamedTuple):
     ----------
     value : float
         The mean over targets.
-    grads : dict of str to ndarray
+    grads : dict of str to ndarray or RowGradient
         Gradients of the model's parameters, under their names; empty if none were asked for.
     targets : int
         The number of targets.
@@ -38,7 +38,7 @@ class Loss(NamedTuple):
     """
 
     value: float
-    grads: dict[str, NDArray]
+    grads: dict[str, Any]
     targets: int = 1
     state: Any = None
 

@@ -73,7 +73,7 @@ def _to_arrays(stack: Stack, tensors: Sequence[Any]) -> walk.Kept:
     arrays: list[Any] = [None if t is None else array(t) for t in tensors]
     L, LD = stack.num_layers, len(stack.cells)
     records = list(map(Record, arrays[-2 * LD : -LD], arrays[-LD:]))
-    return walk.Kept(arrays[:L], arrays[L : -2 * LD], [], records)
+    return walk.Kept(arrays[:L], arrays[L : -2 * LD], records)
 
 
 class _ThreadsFor:
@@ -187,8 +187,6 @@ def _tensors(arrays: Sequence[NDArray | None]) -> list[Tensor | None]:
 
 class _Dropout:
     """Dropout between layers: PyTorch's own numbers, in the order in which its layers draw them."""
-
-    keeps = False
 
     def __init__(self, probability: float) -> None:
         self._probability = probability

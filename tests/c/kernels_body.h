@@ -188,7 +188,7 @@ static void FN(check_product)(int64_t rows, int64_t columns, int64_t K, int vari
             for (int64_t k = 0; k < columns; k++) c[m * ldc + k] = (REAL)NAN; /* not to be read */
     int64_t a_stride, stride;
     const REAL *A = a_packed ? FN(packed)(a, rows, K, 0, &a_stride) : a;
-    FN(frnn_product) p;
+    FN(frnn_product) p = {.c_vector = lanes};
     p.rows = rows, p.columns = columns, p.K = K, p.beta = beta, p.C = c, p.ldc = ldc, p.A = A;
     p.a_row = a_packed ? lanes : K, p.a_vector = a_packed ? a_stride : lanes;
     p.descending = descending;
@@ -209,13 +209,16 @@ static void FN(check_gradient)(int64_t rows, int64_t columns, int64_t K, int var
     REAL *c = FN(numbers)((rows - 1) * ldc + columns, -1, 1), *c0 = FN(copied)(c, (rows - 1) * ldc + columns);
     REAL *total = FN(numbers)(columns, -1, 1), *total0 = FN(copied)(total, columns);
     int64_t a_vector, stride;
-    FN(frnn_product) p = {.rows = rows, .columns = columns, .K = K, .C = c, .ldc = ldc};
+    const int beta = variant % 2;
+    for (int64_t m = 0; !beta && m < rows; m++)
+        for (int64_t k = 0; k < columns; k++) c[m * ldc + k] = (REAL)NAN; /* not to be read */
+    FN(frnn_product) p = {.rows = rows, .columns = columns, .K = K, .beta = beta, .C = c, .ldc = ldc};
     p.A = FN(packed)(a, K, rows, 0, &a_vector), p.R = FN(packed)(r, K, columns, 0, &stride);
     p.a_vector = a_vector, p.stride = stride;
     KERNELS.add_gradient(&p);
     for (int64_t m = 0; m < rows; m++)
         for (int64_t k = 0; k < ldc && (k < columns || m + 1 < rows); k++) {
-            double sum = c0[m * ldc + k];
+            double sum = beta || k >= columns ? c0[m * ldc + k] : 0;
             for (int64_t i = 0; k < columns && i < K; i++) sum += (double)a[i * rows + m] * r[i * columns + k];
             SAME_SUM("add_gradient", m * ldc + k, c[m * ldc + k], sum);
         }
@@ -250,13 +253,80 @@ static void FN(check_activations)(int64_t n) {
     free_arrays();
 }
 
+/* ---- Dropout ---- */
+
+/* Of n values, the first of which is element `begin` of an array. */
+static void FN(check_dropout)(int64_t begin, int64_t n, int in_place) {
+    const REAL *x = FN(numbers)(n, -3, 3);
+    REAL *y = in_place ? FN(copied)(x, n) : FN(room)(n);
+    const REAL *read = in_place ? y : x;
+    const uintptr_t before = (uintptr_t)begin * sizeof(REAL);
+    FN(frnn_dropout) run = {.key = next_random(), .threshold = (uint32_t)next_random(), .scale = 3};
+    run.x = (const REAL *)((uintptr_t)read - before), run.y = (REAL *)((uintptr_t)y - before);
+    KERNELS.dropout(&run, begin, begin + n);
+    for (int64_t k = 0; k < n; k++) {
+        const uint64_t block = (uint64_t)((begin + k) / 64 * 16 + k % 16);
+        uint32_t words[4] = {(uint32_t)block, (uint32_t)(block >> 32), 0, 0};
+        philox(words, (uint32_t)run.key, (uint32_t)(run.key >> 32));
+        SAME("dropout", k, y[k], words[k % 64 / 16] >= run.threshold ? 3 * (double)x[k] : 0);
+    }
+    free_arrays();
+}
+
+/* ---- Optimisers ---- */
+
+static void FN(check_optimizers)(int64_t n, int variant) {
+    const int weight_decay = variant % 2, nesterov = variant / 2 % 2, has_g = variant / 4 % 2;
+    const frnn_sgd sgd = {0.5, 0.1, 0.9, weight_decay ? 0.2 : 0, nesterov};
+    const frnn_adam adam = {0.5, 0.1, 0.9, 0.99, 1e-3, weight_decay ? 0.98 : 1};
+    const REAL *p0 = FN(numbers)(n, -1, 1), *g = FN(numbers)(n, -1, 1), *m0 = FN(numbers)(n, -1, 1);
+    const REAL *v0 = FN(numbers)(n, 0, 1);
+    REAL *p = FN(copied)(p0, n), *b = FN(copied)(m0, n);
+    KERNELS.sgd(&sgd, n, p, has_g ? g : NULL, b, NULL);
+    for (int64_t u = 0; u < n; u++) {
+        const double step = (has_g ? 0.5 * g[u] : 0) + sgd.weight_decay * p0[u], moment = 0.9 * m0[u] + step;
+        SAME("momentum", u, b[u], moment);
+        SAME("sgd with momentum", u, p[u], p0[u] - 0.1 * (nesterov ? step + 0.9 * moment : moment));
+    }
+    p = FN(copied)(p0, n);
+    KERNELS.sgd(&sgd, n, p, has_g ? g : NULL, NULL, NULL);
+    for (int64_t u = 0; u < n; u++)
+        SAME("sgd", u, p[u], p0[u] - 0.1 * ((has_g ? 0.5 * g[u] : 0) + sgd.weight_decay * p0[u]));
+
+    p = FN(copied)(p0, n);
+    REAL *m = FN(copied)(m0, n), *v = FN(copied)(v0, n);
+    KERNELS.adam(&adam, n, p, has_g ? g : NULL, m, v);
+    for (int64_t u = 0; u < n; u++) {
+        const double gradient = has_g ? 0.5 * g[u] : 0, mean = 0.9 * m0[u] + 0.1 * gradient;
+        const double square = 0.99 * v0[u] + 0.01 * gradient * gradient;
+        SAME("adam m", u, m[u], mean);
+        SAME("adam v", u, v[u], square);
+        SAME("adam", u, p[u], adam.keep * p0[u] - 0.1 * mean / (sqrt(square) + 1e-3));
+    }
+
+    /* square roots are exact: p = 1/sqrt(v) */
+    const frnn_adam roots = {0, -1, 1, 1, 0, 0};
+    for (int64_t u = 0; u < n; u++) m[u] = 1;
+    KERNELS.adam(&roots, n, p, NULL, m, v);
+    for (int64_t u = 0; u < n; u++) compare(set, "square root", n, u, p[u], 1 / (REAL)sqrt(v[u]), 0);
+
+    double sum = 0;
+    for (int64_t u = 0; u < n; u++) sum += (double)g[u] * g[u];
+    compare(set, "squares", n, 0, KERNELS.squares(n, g), sum, 1e-13);
+    free_arrays();
+}
+
 static void FN(check)(void) {
+    for (int64_t n = 1; n < 100; n++)
+        for (int variant = 0; variant < 8; variant++) FN(check_optimizers)(n, variant);
     for (int64_t n = 1; n < 40; n++)
         for (int variant = 0; variant < 8; variant++) {
             FN(check_forward)(n, variant);
             FN(check_backward)(n, variant);
         }
     for (int64_t n = 1; n < 100; n++) FN(check_activations)(n);
+    for (int64_t n = 1; n < 200; n++) /* also at places that do not fit 32 bits */
+        FN(check_dropout)(64 * (n % 3 ? n % 3 - 1 : ((int64_t)1 << 34) - 1), n, n % 2);
     for (int variant = 0; variant < 240; variant++) { /* every height of a tile, alone and followed by others */
         FN(check_product)(variant % 20 + 1, integer(1, 130), integer(1, 40), variant);
         FN(check_gradient)(integer(1, 70), integer(1, 130), integer(1, 40), variant);

@@ -121,7 +121,8 @@ static results run(problem p, int threads) {
                                          .dh0 = r.data[6],
                                          .dc0 = r.data[7],
                                          .dcell = dcell};
-    frnn_backward(&p.cell, &backward, threads, guarded((size_t)frnn_backward_workspace(&p.cell, &backward), 0));
+    const int64_t size = frnn_backward_workspace(1, cells, &backward, threads);
+    frnn_backward(1, cells, &backward, threads, guarded((size_t)size, 0));
     return r;
 }
 

@@ -14,7 +14,8 @@ from tolerances import assert_close
 
 import fastrnn
 from fastrnn._core import native
-from fastrnn.engines.operations import CompiledOperations, ReferenceOperations
+from fastrnn.engines.compiled_operations import CompiledOperations
+from fastrnn.engines.reference_operations import ReferenceOperations
 
 pytestmark = pytest.mark.usefixtures("isa")
 COMPILED, REFERENCE = CompiledOperations(), ReferenceOperations()

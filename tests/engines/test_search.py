@@ -13,7 +13,8 @@ from running import output_of
 
 import fastrnn
 from fastrnn._core import native
-from fastrnn.engines.operations import CompiledOperations, ReferenceOperations
+from fastrnn.engines.compiled_operations import CompiledOperations
+from fastrnn.engines.reference_operations import ReferenceOperations
 
 pytestmark = pytest.mark.usefixtures("isa")
 COMPILED, REFERENCE = CompiledOperations(), ReferenceOperations()

@@ -24,12 +24,12 @@ def run(cell: Any, w: Weights, steps: Steps, arrays: list[NDArray], first: NDArr
     h_n, c_n, dh0, dc0 = (np.full_like(a, np.nan) for a in (h0, c0, h0, c0))
     c = (c0, c_n, dc, dc0) if cell.has_c else (None,) * 4
     record = memory.new_record(cell, *x.shape[:2], zeroed=True)
-    dw = Weights._make(None if a is None else np.zeros_like(a) for a in w)
+    dw = Weights._make(None if a is None else np.full_like(a, np.nan) for a in w)
     engine.forward([ForwardArgs(engine.prepare(cell, w), steps, x, h0, c[0], y, h_n, c[1], record)])
-    engine.backward(BackwardArgs(
+    engine.backward([BackwardArgs(
         engine.prepare(cell, w, backward=True), steps, x, y, h0, c[0], record, dy, dh, c[2], dx, first is not None, dh0,
         c[3], dw,
-    ))  # fmt: skip
+    )])  # fmt: skip
     found = {"y": y, "dx": dx, "h_n": h_n, "dh0": dh0, "record": record, **dw._asdict()}
     return found | ({"c_n": c_n, "dc0": dc0} if cell.has_c else {})
 

@@ -1,6 +1,7 @@
 """fastrnn.data: vocabularies, padding, batches and chunks hold what they were given, each once, in a known order."""
 
 import gzip
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -115,6 +116,18 @@ def test_padding_of_features_and_windows():
     assert np.shares_memory(windows[1], series)
     with pytest.raises(ValueError, match="starts, lengths: expected pieces of 10 values"):
         Ragged.windows(series, 4, [7])
+
+
+@pytest.mark.parametrize("series", [np.zeros((500_000, 2)), np.zeros((2, 500_000)).T], ids=["contiguous", "columns"])
+def test_a_batch_of_a_long_series_copies_its_windows_only(series):
+    """Also where the series is not contiguous, as a table that is kept by columns."""
+    windows = Ragged.windows(series, 4, np.arange(1000))
+    tracemalloc.start()
+    padded, _ = windows.pad([3, 4])
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert padded.shape == (4, 2, 2)
+    assert most < 64 * 1024 < series.nbytes
 
 
 @given(SEQUENCES, st.integers(1, 5), st.integers(1, 3), st.integers(0, 9))

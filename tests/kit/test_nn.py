@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from fastrnn import nn
 from fastrnn.data import UNK
+from fastrnn.engines import philox
 
 RNG = np.random.default_rng(7)
 
@@ -152,7 +153,7 @@ def test_ids_that_drop_out_are_read_as_unknown():
     hidden = (y == embedding(UNK)).all(axis=-1)
     assert 400 < hidden.sum() < 600
     np.testing.assert_array_equal(y, embedding(np.where(hidden, UNK, 5)))  # inference: none drops out
-    counts = embedding.backward(tape, np.ones_like(y)).params["weight"][:, 0]
+    counts = embedding.backward(tape, np.ones_like(y)).params["weight"].dense()[:, 0]
     assert counts[UNK] == hidden.sum() == 1000 - counts[5]
     assert nn.Embedding.from_arrays(embedding.params, **embedding.options).word_dropout == 0.5
 
@@ -174,6 +175,53 @@ def test_embedding_joins_the_vectors_of_several_ids(shape):
     np.testing.assert_array_equal(layer.backward(tape, dy).params["weight"], expected)
     again = nn.Embedding.from_arrays(layer.params, **layer.options)
     np.testing.assert_array_equal(again(ids), y)
+
+
+# ---- dropout ---------------------------------------------------------------------------------------------------------
+
+
+LAYOUTS = {
+    "C": lambda a: a,
+    "transposed": lambda a: a.T.copy().T,
+    "every other": lambda a: np.repeat(a, 2, axis=-1)[..., ::2] if a.ndim else a,
+    "backwards": lambda a: np.flip(np.flip(a).copy()),
+}
+
+
+@given(
+    shape=hnp.array_shapes(min_dims=0, max_dims=6, min_side=0, max_side=5),
+    layout=st.sampled_from(sorted(LAYOUTS)),
+    dtype=st.sampled_from([np.float32, np.float64]),
+    probability=st.floats(0.01, 0.99),
+)
+def test_dropout_multiplies_by_the_same_mask_both_ways(engine, shape, layout, dtype, probability):
+    rng = np.random.default_rng(0)
+    x, dy = (LAYOUTS[layout](rng.standard_normal(shape).astype(dtype)) for _ in range(2))
+    before = x.copy()
+    layer = nn.Dropout(probability)
+    y, tape = layer.forward(x, rng=7)
+    mask = philox.words(tape.key, x.size).reshape(shape) >= int(probability * 2**32)
+    scale = dtype(1 / (1 - probability))
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(y, np.where(mask, x * scale, 0))
+    layer.probability = 0.5  # a tape keeps what it was made with
+    for _ in range(2):
+        dx = layer.backward(tape, dy).x
+        np.testing.assert_array_equal(dx, np.where(mask, dy * scale, 0))
+    np.testing.assert_array_equal(x, before)
+    assert not np.shares_memory(x, y)
+    assert not np.shares_memory(dy, dx)
+
+
+def test_dropout_keeps_a_key_and_no_mask():
+    layer, x = nn.Dropout(0.5), np.ones((300, 100), np.float32)
+    generator = np.random.default_rng(3)
+    (first, tape), (second, _) = (layer.forward(x, rng=generator) for _ in range(2))
+    assert (first != second).any()
+    assert (tape.probability, tape.shape) == (0.5, x.shape)
+    assert 0 <= tape.key < 2**64
+    np.testing.assert_array_equal(layer.forward(x, rng=3)[0], first)
+    assert (layer.forward(x)[0] != layer.forward(x)[0]).any()  # without a source, another choice each time
 
 
 # ---- cross-entropy ---------------------------------------------------------------------------------------------------
@@ -333,6 +381,7 @@ def test_state_dict_is_a_copy_that_loads_back():
 
 LINEAR = nn.Linear(3, 2, rng=0)
 EMBEDDING = nn.Embedding(5, 4, rng=0)
+DROPOUT = nn.Dropout(0.5)
 LOSS = nn.SoftmaxCrossEntropy()
 LOGITS = np.zeros((2, 3), np.float32)
 
@@ -353,6 +402,14 @@ LOGITS = np.zeros((2, 3), np.float32)
         (lambda: EMBEDDING([0, 5]), IndexError, r"ids: expected integers in 0\.\.4, got 5"),
         (lambda: EMBEDDING([-1, 0]), IndexError, r"ids: expected integers in 0\.\.4, got -1"),
         (lambda: EMBEDDING.backward(EMBEDDING.forward([1])[1], LOGITS), ValueError, r"dy: expected \(1, 4\)"),
+        (lambda: DROPOUT.forward([1, 2]), TypeError, r"x: expected float32 or float64, got int64"),
+        (lambda: DROPOUT.forward("text"), TypeError, r"x: expected float32 or float64, got"),
+        (
+            lambda: DROPOUT.backward(DROPOUT.forward(LOGITS)[1], LOGITS.T),
+            ValueError,
+            r"dy: expected \(2, 3\), got \(3, 2\)",
+        ),
+        (lambda: DROPOUT.backward(DROPOUT.forward(LOGITS)[1], None), TypeError, r"dy: expected an array of numbers"),
         (lambda: LOSS(LOGITS, [0, 3]), IndexError, r"targets: expected integers in 0\.\.2, got 3"),
         (lambda: LOSS(LOGITS, [0, -1]), IndexError, r"targets: .* got -1"),
         (lambda: LOSS(LOGITS, [0.0, 1.0]), TypeError, r"targets: expected integers"),

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import fastrnn
 from fastrnn import optim
+from fastrnn._core import native
 
-SHAPES = {"weight": (5, 3), "bias": (4,), "long": (optim.BLOCK * 2 + 7,), "empty": (0, 3)}
+SHAPES = {"weight": (5, 3), "bias": (4,), "long": (70_007,), "empty": (0, 3)}
 TOLERANCE = {np.float32: 2e-6, np.float64: 1e-13}
 
 
@@ -59,7 +61,7 @@ CASES = [
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("kind", "formula", "options"), CASES)
-def test_five_steps_are_the_formula(kind, formula, options, dtype):
+def test_five_steps_are_the_formula(engine, kind, formula, options, dtype):
     params, grads = arrays(dtype, 0), [arrays(dtype, seed) for seed in range(1, 6)]
     start = {name: p.astype(np.float64) for name, p in params.items()}
     optimizer = kind(params, **options)
@@ -70,6 +72,45 @@ def test_five_steps_are_the_formula(kind, formula, options, dtype):
     for name, p in params.items():
         expected = formula(start[name], [g[name].astype(np.float64) for g in grads], **options)
         np.testing.assert_allclose(p, expected, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize(("kind", "formula", "options"), CASES)
+def test_steps_in_c_are_those_of_the_reference_on_every_instruction_set(isa, kind, formula, options):
+    results = []
+    for engine in ("packed", "reference"):
+        params = {str(n): arrays(np.float64, n)["long"][:n].astype(np.float32) for n in range(70)}
+        optimizer = kind(params, **options)
+        with fastrnn.engines.use(engine):
+            for seed in range(3):
+                optimizer.step({str(n): arrays(np.float32, seed)["long"][:n] for n in range(70)}, 3.0)
+        results.append({**params, **optimizer.state_dict()})
+    for name, value in results[0].items():
+        np.testing.assert_allclose(value, results[1][name], rtol=2e-6, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize(("kind", "formula", "options"), CASES)
+def test_bits_are_the_same_for_any_number_of_threads(compiled, kind, formula, options):
+    tied = np.ones(50_000, np.float32)  # under two names: the one steps after the other
+
+    def run(threads):
+        params = {**arrays(np.float32, 0), "tied": tied.copy()}
+        params["again"] = params["tied"]
+        optimizer = kind(params, **options)
+        native.insist_on_teams("rows")
+        try:
+            with fastrnn.num_threads(threads):
+                for seed in range(3):
+                    grads = arrays(np.float32, seed)
+                    grads |= {"tied": grads["long"][:50_000], "again": grads["long"][-50_000:]}
+                    norm = optimizer.step(grads, 1.0)
+        finally:
+            native.insist_on_teams(None)
+        return {**params, **optimizer.state_dict(), "norm": norm}
+
+    expected = run(1)
+    for threads in (2, 3, 7):
+        for name, value in run(threads).items():
+            np.testing.assert_array_equal(value, expected[name], err_msg=name)
 
 
 @pytest.mark.parametrize(("kind", "formula", "options"), CASES)
@@ -106,6 +147,44 @@ def test_resuming_goes_on_with_the_same_bits(kind, formula, options):
         np.testing.assert_array_equal(p, copies[name])
 
 
+@pytest.mark.parametrize("max_norm", [0.0, 0.7, 1e9, math.inf])
+@pytest.mark.parametrize(("kind", "formula", "options"), CASES)
+def test_a_step_that_clips_is_clipping_and_a_step(engine, kind, formula, options, max_norm):
+    params, copies, grads = arrays(np.float64, 0), arrays(np.float64, 0), arrays(np.float64, 1)
+    before = {name: g.copy() for name, g in grads.items()}
+    assert kind(copies, **options).step(grads) is None
+    copies = arrays(np.float64, 0)
+    norm = kind(params, **options).step(grads, max_norm)
+    for name, g in grads.items():
+        np.testing.assert_array_equal(g, before[name])
+    assert norm == optim.clip_grad_norm(grads, max_norm)
+    kind(copies, **options).step(grads)
+    for name, p in params.items():
+        np.testing.assert_allclose(p, copies[name], rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+def test_a_step_whose_norm_is_not_finite_does_nothing(engine, bad):
+    params = {"p": np.ones(3), "q": np.ones(2)}
+    optimizer = optim.AdamW(params)
+    norm = optimizer.step({"p": np.array([1, bad, 1]), "q": np.ones(2)}, 1.0)
+    assert norm == math.inf or math.isnan(norm)
+    assert (params["p"] == 1).all()
+    assert (params["q"] == 1).all()
+    assert optimizer.state_dict()["step"] == 0
+    assert not optimizer.state_dict()["m.q"].any()
+
+
+def test_moments_that_fade_away_become_zero(compiled):
+    params = {"p": np.ones(4, np.float32)}
+    optimizer = optim.Adam(params, betas=(0.1, 0.1))
+    optimizer.step({"p": np.ones(4, np.float32)})
+    for _ in range(60):  # 0.1^60 is below the least normal float32
+        optimizer.step({"p": np.zeros(4, np.float32)})
+    assert not optimizer.state_dict()["m.p"].any()
+    assert np.isfinite(params["p"]).all()
+
+
 def test_lr_may_change_between_steps():
     p = {"p": np.ones(1)}
     optimizer = optim.SGD(p, lr=0.1)
@@ -135,7 +214,7 @@ def test_a_step_allocates_nothing_that_grows_with_the_parameters():
 
 
 @given(st.lists(st.integers(0, 30), max_size=4), st.floats(0.01, 100))
-def test_clipping_is_the_formula(sizes, max_norm):
+def test_clipping_is_the_formula(engine, sizes, max_norm):
     rng = np.random.default_rng(len(sizes))
     grads = {str(k): rng.standard_normal(n).astype(np.float32) for k, n in enumerate(sizes)}
     before = {name: g.copy() for name, g in grads.items()}
@@ -180,6 +259,7 @@ def test_clipping_is_torchs():
 P = {"a": np.ones(2), "b": np.ones((2, 3), np.float32)}
 FROZEN = np.ones(2)
 FROZEN.flags.writeable = False
+UNALIGNED = np.zeros(17, np.uint8)[1:].view(np.float64)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +271,9 @@ FROZEN.flags.writeable = False
         (lambda: optim.Adam({"a": np.ones(2, int)}), TypeError, r"params\['a'\]: .* got int64"),
         (lambda: optim.Adam({"a": np.ones((2, 3)).T}), ValueError, r"params\['a'\]: .*contiguous"),
         (lambda: optim.Adam({"a": FROZEN}), ValueError, r"params\['a'\]: .*writeable"),
+        (lambda: optim.Adam({"a": UNALIGNED}), ValueError, r"params\['a'\]: .*aligned"),
+        (lambda: optim.Adam(P, lazy=1), TypeError, "lazy: expected True or False"),
+        (lambda: optim.Adam(P).step(P, -1), ValueError, "max_norm: .* got -1"),
         (lambda: optim.Adam(P, lr=-1), ValueError, "lr: .* got -1"),
         (lambda: optim.Adam(P, lr=math.nan), ValueError, "lr: .* got nan"),
         (lambda: optim.Adam(P, betas=(0.9, 1.0)), ValueError, r"betas\[1\]: .* got 1.0"),

@@ -34,9 +34,25 @@ def example(name):
 def test_ngrams_of_language_model():
     module = example("language_model")
     train = np.array([0, 1, 0, 1, 0, 2])
-    # Alone: 0 three times, 1 twice and 2 once, three kinds in six.
-    both = (3 + 3 / 3) / (6 + 3) * (2 + 3 / 3) / (6 + 3)
+    # Counts 3, 2 and 1, one of each: the share is 1/3. So they give up 1 - 2/3, 2 - 3/3 and 3 - 4/3, of 6 in all.
+    gave = 1 / 3 + 1 + 5 / 3
+    both = (3 - 5 / 3 + gave / 3) / 6 * (2 - 1 + gave / 3) / 6
     assert np.isclose(module.ngram_loss(train, np.array([0, 1]), 3, order=1), -np.log(both) / 2)
-    # Of those with a context, five, 1 is two; after 0 come two kinds in three, 1 twice.
-    alone = (2 + 3 / 3) / (5 + 3)
-    assert np.isclose(module.ngram_loss(train, np.array([0, 1]), 3, order=2), -np.log((2 + 2 * alone) / (3 + 2)))
+    # Each id follows one other, so all are as likely without a context. Of the pairs 01 and 10 occur twice, 02 once:
+    # the share is 1/5, and they give up 1 - 4/5 and 2 - 3/10.
+    after = (2 - 17 / 10 + (17 / 10 + 1 / 5) / 3) / 3
+    assert np.isclose(module.ngram_loss(train, np.array([0, 1]), 3, order=2), -np.log(after))
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_chances_of_ngrams_add_up_to_one(order, rng):
+    module, (train, context) = example("language_model"), (rng.integers(4, size=n) for n in (60, order - 1))
+    chances = [np.exp(-module.ngram_loss(train, np.append(context, k), 4, order)) for k in range(4)]
+    assert np.isclose(sum(chances), 1)
+
+
+def test_words_of_language_model():
+    vocabulary, train, held_out = example("language_model").encode("Ay, sir's!\n" * 9 + "He, sir's sir.", words=True)
+    assert set(vocabulary.tokens) == {"<unk>", "\n", "!", ",", "ay", "sir's", "he"}
+    assert vocabulary.decode(train[:5]) == ["ay", ",", "sir's", "!", "\n"]
+    assert vocabulary.decode(held_out)[-2:] == ["<unk>", "<unk>"]

@@ -218,6 +218,44 @@ def test_the_schedule_is_followed_and_bad_gradients_are_left_out():
     np.testing.assert_array_equal(model.params["p"], 1 - 0.25 - 0.25)
 
 
+class Descent:
+    """An optimiser of somebody else."""
+
+    def __init__(self, params, lr):
+        self.params, self.lr = params, lr
+
+    def step(self, grads):
+        for name, p in self.params.items():
+            p -= self.lr * grads[name].reshape(p.shape)  # plain arrays, an embedding's, too
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+class OwnSGD(optim.SGD):
+    """A subclass whose step takes nothing but gradients."""
+
+    def step(self, grads):
+        super().step(grads)
+
+
+@pytest.mark.parametrize("kind", [Descent, OwnSGD])
+def test_an_optimizer_that_does_not_clip(kind):
+    models, losses = [], []
+    for optimizer in (kind, optim.SGD):
+        rng = np.random.default_rng(0)
+        models.append(nn.ManyToMany(fastrnn.GRU(3, 4, rng=rng), nn.Linear(4, 5, rng=rng), nn.Embedding(5, 3, rng=rng)))
+        chunks = Chunks(np.random.default_rng(0).integers(0, 5, 300), 3, 10)
+        trainer = Trainer(models[-1], optimizer(models[-1].params, 0.5), chunks, steps=8, max_norm=0.1)
+        losses.append([report.loss for report in trainer])
+    np.testing.assert_allclose(*losses, rtol=1e-6)
+    for name, p in models[0].params.items():
+        np.testing.assert_allclose(p, models[1].params[name], rtol=1e-5, atol=1e-6)
+
+
 def test_a_loss_that_is_not_finite_shows_once_and_stays_out_of_the_mean():
     class Odd:
         params = {"p": np.ones(1)}  # noqa: RUF012

@@ -413,7 +413,7 @@ def test_an_interrupt_leaves_what_there_is(run, monkeypatch, tmp_path):
         (["--memory", "--plot", "chart.png"], "--plot: expected times to draw, got --memory"),
         (["--peers-python", "no/python", "--peers"], "--peers-python': expected a Python interpreter, got 'no/python'"),
         (["--peers", "--memory"], "--peers, --memory: expected at most one of them, got 2"),
-        (["--peers-python", sys.executable], "--peers-python: expected --peers with it"),
+        (["--peers-python", sys.executable], "--peers-python: expected --peers or --models with it"),
         (["--peers", "--engines", "packed,blas"], "--engines: expected one with --peers, got packed, blas"),
         (["--scaling", "--threads", "2"], "--scaling: expected several numbers in --threads, got 2"),
         (["--situations", "idle,noon"], "--situations': expected one or more of idle, busy, openblas, onnxruntime"),
@@ -423,8 +423,8 @@ def test_an_interrupt_leaves_what_there_is(run, monkeypatch, tmp_path):
         (["--situations", "idle", "--threads", "2,3"], "of at least 2 with --situations, got 2, 3"),
         (["--situations", "idle", "--cells", "gru"], "--cells, --dtypes: expected none with --situations"),
         (["--situations", "idle", "--plot", "chart.png"], "--plot: expected a mode with a chart, got --situations"),
-        (["--situations", "idle", "--cases", "step64"], "selection without any task"),
-        (["--cases", "lat64,bi512"], "without --situations, got lat64, bi512"),
+        (["--situations", "idle", "--cases", "step64"], "b256h64, b8h256, lat256, bi512 with --situations, got step64"),
+        (["--cases", "lat64,bi512"], "without a mode, got lat64, bi512"),
     ],
 )
 def test_options_that_make_no_sense(run, monkeypatch, tmp_path, arguments, message):

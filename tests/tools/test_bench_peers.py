@@ -9,10 +9,11 @@ import pytest
 
 import fastrnn
 from fastrnn import bench
-from fastrnn.bench import CASES, KINDS, Outcome, Result, Task, Verification, charts, peers, verify
+from fastrnn.bench import CASES, KINDS, Outcome, Result, Task, Verification, charts, peers, processes, verify
 from fastrnn.bench.contenders import EngineRunner
-from fastrnn.bench.peers import ContenderError, Peer, ProcessContender
+from fastrnn.bench.peers import Peer, ProcessContender
 from fastrnn.bench.problems import Problem
+from fastrnn.bench.processes import ContenderError
 from fastrnn.bench.verification import verified_task
 
 pytestmark = pytest.mark.usefixtures("small_cases")
@@ -22,7 +23,7 @@ TINY = ["--cases", "tiny", "--cells", "lstm", "--threads", "1", "--rounds", "2",
 # The real worker, with contenders that are fastrnn behind a mask.
 MASKS = f"""
 import importlib.util, os, sys
-spec = importlib.util.spec_from_file_location("worker", {str(peers.WORKER)!r})
+spec = importlib.util.spec_from_file_location("worker", {str(processes.WORKER)!r})
 worker = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(worker)
 
@@ -52,7 +53,7 @@ def masks(monkeypatch, tmp_path):
     """Lets contenders be those of MASKS; sets which of them are the peers."""
     worker = tmp_path / "worker.py"
     worker.write_text(MASKS)
-    monkeypatch.setattr(peers, "WORKER", worker)
+    monkeypatch.setattr(processes, "WORKER", worker)
     monkeypatch.setenv("PYTHONPATH", str(Path(fastrnn.__file__).parents[1]))
 
     def choose(**chosen):

@@ -1,4 +1,4 @@
-"""``fastrnn bench``: engines against NumPy, verified and then timed in turn; peers, limits, threads and memory."""
+"""``fastrnn bench``: engines against NumPy, verified and timed in turn; peers, models, limits, threads, memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from fastrnn import bench as measuring
 from fastrnn import get_num_threads
 from fastrnn._core import native
-from fastrnn.bench import CASES, CELLS, DTYPES, KINDS, situations
+from fastrnn.bench import CASES, CELLS, DTYPES, KINDS, models, situations
 from fastrnn.cli.bench.modes import MODES, Mode, Plan, rivals
 from fastrnn.cli.bench.options import check_plot, check_writable, interpreters, one_of, thread_counts
 from fastrnn.cli.errors import Failure
@@ -26,15 +26,26 @@ __all__ = ["bench"]
 QUICK_SECONDS = 45.0  # the budget of --quick: it then ends within a minute even on a busy machine
 WIDTH = 100  # of lines, if the output is not a terminal
 # What a mode has none of, and --plot needs.
-NOTHING_TO_DRAW = {"memory": "times to draw", "situations": "a mode with a chart"}
+NOTHING_TO_DRAW = {"memory": "times to draw", "situations": "a mode with a chart", "models": "a mode with a chart"}
+# Modes with cases of their own: all, and those of --quick.
+OWN_CASES: dict[str | None, tuple[Sequence[Any], Sequence[Any]]] = {
+    "situations": (situations.CASES, situations.QUICK_CASES),
+    "models": (models.ROWS, models.QUICK_ROWS),
+}
 
 
-def names_of_cases() -> list[str]:
-    return list(dict.fromkeys([*CASES, *(case.name for case in situations.CASES)]))
+def names_of_cases(mode: str | None = None) -> list[str]:
+    """Return the names of a mode's cases."""
+    return list(dict.fromkeys(case.name for case in OWN_CASES[mode][0])) if mode in OWN_CASES else list(CASES)
+
+
+def names_of_all_cases() -> list[str]:
+    return list(dict.fromkeys(name for mode in (None, *OWN_CASES) for name in names_of_cases(mode)))
 
 
 @click.command()
 @click.option("--peers", is_flag=True, help="Measure other libraries beside fastrnn.")
+@click.option("--models", is_flag=True, help="Measure whole models beside PyTorch and JAX.")
 @click.option("--roofline", is_flag=True, help="Measure engines against the machine's limits.")
 @click.option("--scaling", is_flag=True, help="Measure each of --threads against the first.")
 @click.option("--memory", is_flag=True, help="Measure scratch and tapes instead of time.")
@@ -48,7 +59,10 @@ def names_of_cases() -> list[str]:
 )  # fmt: skip
 @click.option("--cells", type=one_of(lambda: list(CELLS)), help="Of rnn, lstm, gru. [default: all]")
 @click.option("--kinds", type=one_of(lambda: KINDS), help="Of inference, training. [default: both]")
-@click.option("--cases", type=one_of(names_of_cases), help=f"Of {', '.join(CASES)}. [default: all]")
+@click.option(
+    "--cases", "--only", type=one_of(names_of_all_cases),
+    help=f"Of {', '.join(CASES)}; with --models of {', '.join(row.name for row in models.ROWS)}. [default: all]",
+)  # fmt: skip
 @click.option("--dtypes", type=one_of(lambda: DTYPES), help="Of float32, float64. [default: float32]")
 @click.option(
     "--engines", "names", type=one_of(rivals), help="[default: all but the reference; with a mode, the one in use]"
@@ -73,19 +87,21 @@ def bench(
     dtypes: list[str] | None, names: list[str] | None, threads: list[int] | None, pythons: list[str], rounds: int,
     seconds: float, quick: bool, json_path: str | None, plot_path: str | None, **modes: bool,
 ) -> None:  # fmt: skip
-    """Measure engines against the NumPy reference, or what one of the first six options says.
+    """Measure engines against the NumPy reference, or what one of the first seven options says.
 
     Each case is verified against the reference in float64, then engine and reference are timed in turn. "x" says how
     many times as fast as the reference the engine was: the median over the rounds.
 
     With --peers, fastrnn and PyTorch, ONNX Runtime, OpenVINO and JAX, where they can be imported, are verified and
-    timed in turn, each in a process of its own. With --roofline, "share" is the part of the machine's limits that an
+    timed in turn, each in a process of its own. With --models, the same is done with training steps of whole models,
+    and with greedy decoding. With --roofline, "share" is the part of the machine's limits that an
     engine reached; the limits are measured in turn with the engine.
 
     With --situations, a few calls of an LSTM are timed with all threads and with one, in turn, while others want the
     cores, too; --threading names the providers of threads.
 
-    The exit code is 1 if fastrnn computed something wrong, or took more memory than promised.
+    The exit code is 1 if fastrnn computed something wrong, or took more memory than promised; with --models, if any
+    library computed something else than the others.
     """
     modes["situations"] = names_of_situations is not None or providers is not None
     chosen = [name for name, given in modes.items() if given]
@@ -98,20 +114,22 @@ def bench(
         if mode in NOTHING_TO_DRAW:
             raise Failure(f"--plot: expected {NOTHING_TO_DRAW[mode]}, got --{mode}")
         check_plot(plot_path)
-    if pythons and mode != "peers":
-        raise Failure("--peers-python: expected --peers with it")
+    if pythons and mode not in ("peers", "models"):
+        raise Failure("--peers-python: expected --peers or --models with it")
     threads = threads or [get_num_threads()]
     selected: list[Any]
-    if mode == "situations":
+    if cases and not set(cases) <= set(names_of_cases(mode)):
+        expected = ", ".join(names_of_cases(mode))
+        where = f"with --{mode}" if mode else "without a mode"
+        raise Failure(f"--cases: expected some of {expected} {where}, got {', '.join(cases)}")
+    if mode in OWN_CASES:
         if cells or dtypes:
-            raise Failure("--cells, --dtypes: expected none with --situations, which has cases of its own")
+            raise Failure(f"--cells, --dtypes: expected none with --{mode}, which has cases of its own")
         selected = [
             case
-            for case in (situations.QUICK_CASES if quick else situations.CASES)
-            if case.kind in (kinds or KINDS) and case.name in (cases or names_of_cases())
+            for case in OWN_CASES[mode][quick]
+            if case.kind in (kinds or KINDS) and case.name in (cases or names_of_cases(mode))
         ]
-    elif cases and not set(cases) <= set(CASES):
-        raise Failure(f"--cases: expected some of {', '.join(CASES)} without --situations, got {', '.join(cases)}")
     elif quick:
         selected = [
             task

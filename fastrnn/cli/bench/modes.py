@@ -1,4 +1,4 @@
-"""What ``fastrnn bench`` can measure: engines, peers, the roofline, threads, situations, memory."""
+"""What ``fastrnn bench`` can measure: engines, peers, whole models, the roofline, threads, situations, memory."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from rich.console import Console
 
 from fastrnn import bench as measuring
 from fastrnn import engines
-from fastrnn.bench import Result, Task, charts, counted, memory, peers, reports, roofline, situations
+from fastrnn.bench import Result, Task, charts, counted, memory, models, peers, reports, roofline, situations
 from fastrnn.bench.contenders import REFERENCE, EngineContender
+from fastrnn.bench.processes import ContenderError, WorkerProcess
 from fastrnn.cli.bench import tables
 from fastrnn.cli.errors import Failure
 
-__all__ = ["MODES", "Engines", "Memory", "Mode", "Peers", "Plan", "Roofline", "Scaling", "Situations", "rivals"]
+__all__ = [
+    "MODES", "Engines", "Memory", "Mode", "Models", "Peers", "Plan", "Roofline", "Scaling", "Situations", "rivals",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Plan:
 
     Attributes
     ----------
-    selected : list of Task, or of `situations.Case`
+    selected : list of Task, of `situations.Case`, or of `models.Row`
     threads : list of int
         Their numbers of threads.
     names : list of str
@@ -52,10 +55,21 @@ class Plan:
     def timing(self) -> tuple[int, float, float]:
         return self.rounds, self.seconds, self.budget
 
+    def interpreters(self) -> list[str]:
+        """Where to look for other libraries: in those that the user named, then in this one."""
+        return list(dict.fromkeys([*self.pythons, sys.executable]))
+
     def names_or_current(self) -> list[str]:
         """The engines that the user named, or else the one in use."""
         current = engines.current().name
         return self.names or [current if current != REFERENCE else rivals()[0]]
+
+    def one_count(self, option: str, least: int = 1) -> int:
+        if len(self.threads) != 1 or self.threads[0] < least:
+            at_least = f" of at least {least}" if least > 1 else ""
+            got = ", ".join(map(str, self.threads))
+            raise Failure(f"--threads: expected one number{at_least} with {option}, got {got}")
+        return self.threads[0]
 
     def one_name(self, option: str) -> str:
         names = self.names_or_current()
@@ -112,9 +126,8 @@ class Timed:
         self, console: Console, results: Sequence[Result], table: Any, legend: str, lines: Sequence[str], took: str
     ) -> None:
         tables.print_tables(console, results, table)
-        done = sorted({len(result.base_seconds) for result in results})
-        rounds = f"Rounds: {done[0]}{f' to {done[-1]}' if len(done) > 1 else ''}."
-        console.print(f"\n{legend} {rounds} {took}", soft_wrap=True)
+        rounds = tables.rounds([result.base_seconds for result in results])
+        console.print(f"\n{legend} Rounds: {rounds}. {took}", soft_wrap=True)
         tables.print_notes(console, results, self.own)
         for line in lines:
             console.print(line, soft_wrap=True)
@@ -152,7 +165,7 @@ class Peers(Timed):
 
     def measure(self) -> Iterator[Result]:
         """See `Mode.measure`."""
-        pythons = list(dict.fromkeys([*self.plan.pythons, sys.executable]))
+        pythons = self.plan.interpreters()
         own = peers.own_contender(self._engine)
         self._found, self._missing = peers.find(pythons, self.tasks[0].threads)
         try:
@@ -163,7 +176,7 @@ class Peers(Timed):
                     "--peers-python names another interpreter"
                 )
             yield from peers.run(self.tasks, own, self._found, *self.plan.timing)
-        except peers.ContenderError as error:
+        except ContenderError as error:
             raise Failure(f"--peers: fastrnn's process: {error}") from error
         finally:
             for contender in (own, *self._found):
@@ -175,19 +188,12 @@ class Peers(Timed):
             f"ms: fastrnn ({self._engine}), median over rounds. Under each peer: its time / fastrnn's, "
             f"median over rounds in turn."
         )
-        for contender in self._found:
-            console.print(f"{contender.name} {contender.version}: {contender.python}", soft_wrap=True)
-        for name, reason in self._missing.items():
-            console.print(f"missing: {name} ({reason})", soft_wrap=True)
+        print_libraries(console, self._found, self._missing)
         self._report(console, results, tables.peers_table, legend, [*skipped(results), *peers.summary(results)], took)
 
     def content(self, results: Sequence[Result], described: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
         """See `Mode.content`."""
-        libraries = {
-            "engine": self._engine,
-            "found": {one.name: {"version": one.version, "python": one.python} for one in self._found},
-            "missing": self._missing,
-        }
+        libraries = libraries_as_json(self._engine, self._found, self._missing)
         content = measuring.as_json(results, described, settings, peers.summary(results), peers.OWN, "peers")
         return {"libraries": libraries, **content}
 
@@ -196,7 +202,19 @@ class Peers(Timed):
         charts.plot_peers(path, results, described)
 
 
-def skipped(results: Sequence[Result]) -> Iterator[str]:
+def print_libraries(console: Console, found: Sequence[WorkerProcess], missing: dict[str, str]) -> None:
+    for contender in found:
+        console.print(f"{contender.name} {contender.version}: {contender.python}", soft_wrap=True)
+    for name, reason in missing.items():
+        console.print(f"missing: {name} ({reason})", soft_wrap=True)
+
+
+def libraries_as_json(engine: str, found: Sequence[WorkerProcess], missing: dict[str, str]) -> dict[str, Any]:
+    there = {contender.name: {"version": contender.version, "python": contender.python} for contender in found}
+    return {"engine": engine, "found": there, "missing": missing}
+
+
+def skipped(results: Sequence[Result | models.Result]) -> Iterator[str]:
     """Yield lines that say which peers did not take part in how many tasks, and why."""
     counts: dict[tuple[str, str], int] = {}
     for result in results:
@@ -204,6 +222,78 @@ def skipped(results: Sequence[Result]) -> Iterator[str]:
             counts[key] = counts.get(key, 0) + 1
     for (name, reason), count in counts.items():
         yield f"not measured: {name} in {counted(count, 'task')}: {reason}"
+
+
+class Models:
+    """Whole models beside PyTorch and JAX."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.tasks = plan, plan.selected
+        self._threads, self._engine = plan.one_count("--models"), plan.one_name("--models")
+        self._found: list[WorkerProcess] = []
+        self._missing: dict[str, str] = {}
+
+    def measure(self) -> Iterator[models.Result]:
+        """See `Mode.measure`."""
+        try:
+            self._found, self._missing = models.find(self.plan.interpreters(), self._threads, self._engine)
+            yield from models.run(self.tasks, self._found, self._threads, *self.plan.timing)
+        except ContenderError as error:
+            raise Failure(f"--models: fastrnn's process: {error}") from error
+
+    def report(self, console: Console, results: Sequence[models.Result], took: str) -> None:
+        """See `Mode.report`."""
+        print_libraries(console, self._found, self._missing)
+        console.print(tables.models_table(results, f"targets per second, {counted(self._threads, 'thread')}"))
+        rounds = tables.rounds([outcome.seconds for result in results for outcome in result.outcomes[:1]])
+        console.print(
+            f"\nx: PyTorch's time / the contender's, median over rounds in turn. kit: fastrnn's ({self._engine}). "
+            "accelerate: PyTorch with fastrnn.torch.accelerate. ~: one round only, or rounds that differ by more than "
+            f"a factor of two. Rounds: {rounds}. {took}",
+            soft_wrap=True,
+        )
+        console.print(tables.models_memory_table(results, "peak memory of the process, MiB"))
+        console.print(
+            "\nmodel: above the size before the model was built; all: in total, with the library. x: the kit's / "
+            "PyTorch's, of the model.",
+            soft_wrap=True,
+        )
+        for line in (*skipped(results), *models.summary(results)):
+            console.print(line, soft_wrap=True)
+
+    def content(
+        self, results: Sequence[models.Result], described: dict[str, Any], settings: dict[str, Any]
+    ) -> dict[str, Any]:
+        """See `Mode.content`."""
+        entries = [
+            {
+                "row": row.name, "model": row.model, "kind": row.kind, "sizes": dict(row.sizes), "unit": row.unit,
+                "targets": result.targets, "threads": self._threads, "skipped": result.skipped,
+                "contenders": {
+                    outcome.name: {
+                        **reports.verification_as_json(outcome.verification), **reports.timing(outcome.seconds),
+                        **reports.spread(outcome.ratios),
+                        "per_second": result.speed(outcome) if outcome.seconds else None,
+                        "memory": asdict(result.memory[outcome.name]) if outcome.name in result.memory else None,
+                    }
+                    for outcome in result.outcomes
+                },
+            }
+            for result in results
+            for row in [result.task]
+        ]  # fmt: skip
+        return {
+            "libraries": libraries_as_json(self._engine, self._found, self._missing), "machine": described,
+            "settings": settings, "summary": models.summary(results), "results": entries,
+        }  # fmt: skip
+
+    def plot(self, path: str, results: Sequence[models.Result], described: dict[str, Any]) -> None:
+        """There is none: the command refuses before it measures."""
+        raise NotImplementedError
+
+    def failed(self, results: Sequence[models.Result]) -> bool:
+        """See `Mode.failed`."""
+        return any(result.wrong for result in results)
 
 
 class Roofline(Timed):
@@ -301,13 +391,11 @@ class Situations:
     """All threads against one, where others want the cores, too."""
 
     def __init__(self, plan: Plan) -> None:
-        if len(plan.threads) != 1 or plan.threads[0] < 2:
-            got = ", ".join(map(str, plan.threads))
-            raise Failure(f"--threads: expected one number of at least 2 with --situations, got {got}")
+        threads = plan.one_count("--situations", least=2)
         if not plan.providers:
             raise Failure("--situations: expected a build with threads, got one without")
         self._selected = plan.situations, plan.providers, plan.selected
-        self._conditions = situations.Conditions(plan.one_name("--situations"), plan.threads[0], *plan.timing)
+        self._conditions = situations.Conditions(plan.one_name("--situations"), threads, *plan.timing)
         self.tasks = situations.jobs(*self._selected)
 
     def measure(self) -> Iterator[situations.Timing]:
@@ -410,6 +498,7 @@ class Memory:
 MODES: dict[str | None, Callable[[Plan], Mode]] = {
     None: Engines,
     "peers": Peers,
+    "models": Models,
     "roofline": Roofline,
     "scaling": Scaling,
     "situations": Situations,

@@ -10,11 +10,15 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fastrnn.bench import Outcome, Result, Task, counted, peers, situations
+from fastrnn.bench import Outcome, Result, Task, counted, models, peers, situations
 from fastrnn.bench.measuring import uncertain
 from fastrnn.bench.memory import Usage, tape_limit
+from fastrnn.bench.models.comparison import BASE, OWN
 
-__all__ = ["RatioTable", "peers_table", "print_notes", "print_tables", "situations_table", "usage_table"]
+__all__ = [
+    "RatioTable", "models_memory_table", "models_table", "peers_table", "print_notes", "print_tables", "rounds",
+    "situations_table", "usage_table",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,54 @@ def peers_table(results: Sequence[Result], title: str) -> Table:
     return table
 
 
-def by_name(result: Result) -> dict[str, Outcome]:
+def models_table(results: Sequence[models.Result], title: str) -> Table:
+    """Return a table with a row for each row, and for each contender its speed and, beside PyTorch, its ratio."""
+    names = contenders_of(results)
+    headings = [heading for name in names for heading in ([name] if name == BASE else [name, "x"])]
+    table = new_table(title, ["targets"], headings, ["row"])
+    for result in results:
+        outcomes, cells = by_name(result), []
+        for name in names:
+            outcome = outcomes.get(name)
+            if outcome is None:
+                cells += ["", ""]
+            elif outcome.verification.wrong:
+                cells += ["[bold red]wrong[/]", ""]
+            else:
+                cells.append(f"{result.speed(outcome):,.0f}" if outcome.seconds else "")
+                cells.append(ratio_text(outcome) if outcome.ratios else "")
+            if name == BASE:
+                cells.pop()
+        table.add_row(str(result.task), result.task.unit, *cells)
+    return table
+
+
+def models_memory_table(results: Sequence[models.Result], title: str) -> Table:
+    """Return a table with a row for each row, and for each contender what its process took."""
+    names = contenders_of(results)
+    table = new_table(title, [], [*(f"{name}\n{what}" for name in names for what in ("model", "all")), "x"], ["row"])
+    for result in results:
+        cells = []
+        for name in names:
+            taken = result.memory.get(name)
+            cells += ["", ""] if not taken else [f"{size / 2**20:.0f}" for size in (taken.above, taken.peak)]
+        own, base = (result.memory.get(name) for name in (OWN, BASE))
+        share = f"{own.above / base.above:.2f}" if own and base and base.above > 0 else ""
+        table.add_row(str(result.task), *cells, share)
+    return table
+
+
+def contenders_of(results: Sequence[models.Result]) -> list[str]:
+    return [name for name in models.CONTENDERS if any(name in by_name(result) for result in results)]
+
+
+def rounds(seconds: Sequence[Sequence[float]]) -> str:
+    """Return how many rounds there were, from the times of each task."""
+    done = sorted({len(times) for times in seconds})
+    return f"{done[0]}{f' to {done[-1]}' if len(done) > 1 else ''}"
+
+
+def by_name(result: Result | models.Result) -> dict[str, Outcome]:
     return {outcome.name: outcome for outcome in result.outcomes}
 
 

@@ -1,0 +1,46 @@
+"""Random words that are functions of a key and a place: Philox4x32-10, in NumPy.
+
+A counter-based generator has no state: word k of a key can be computed by itself, in any order, and again. So dropout
+keeps a key instead of a mask. csrc/kernels/dropout_body.h computes the same words with vectors.
+
+J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["new_key", "philox", "threshold", "words"]
+
+LOW = 0xFFFFFFFF  # the bits of a word
+GROUP = 16  # blocks whose words are interleaved
+
+
+def new_key(rng: np.random.Generator) -> int:
+    """Draw a key, 64 bits."""
+    return int(rng.integers(1 << 64, dtype=np.uint64))
+
+
+def philox(counters: NDArray[np.uint64], key: int) -> NDArray[np.uint64]:
+    """Return the blocks of four words, (4, N), of counters of four words, (4, N), under a key of two words."""
+    x0, x1, x2, x3 = counters
+    k0, k1 = key & LOW, key >> 32
+    for _ in range(10):
+        a, b = 0xD2511F53 * x0, 0xCD9E8D57 * x2
+        x0, x1, x2, x3 = (b >> 32) ^ x1 ^ k0, b & LOW, (a >> 32) ^ x3 ^ k1, a & LOW
+        k0, k1 = (k0 + 0x9E3779B9) & LOW, (k1 + 0xBB67AE85) & LOW
+    return np.stack([x0, x1, x2, x3])
+
+
+def words(key: int, count: int) -> NDArray[np.uint64]:
+    """Return the first `count` words of a key. Word 64*g + 16*w + j is word w of block 16*g + j."""
+    blocks = np.arange(-(-count // (4 * GROUP)) * GROUP, dtype=np.uint64)
+    none = np.zeros_like(blocks)
+    found = philox(np.stack([blocks & LOW, blocks >> 32, none, none]), key)
+    return found.reshape(4, -1, GROUP).swapaxes(0, 1).reshape(-1)[:count]
+
+
+def threshold(probability: float) -> int:
+    """The least word of 32 bits with which a value stays."""
+    return int(probability * 2**32)
