@@ -124,7 +124,7 @@ GUARDED = """
     import numpy as np
     from guards import PLACES, guarded, guarded_results
     from fastrnn._core import native
-    from fastrnn.engines.operations import CompiledOperations
+    from fastrnn.engines.compiled_operations import CompiledOperations
 
     rng = np.random.default_rng(0)
     native.isa_select({isa!r})
