@@ -64,7 +64,7 @@ typedef struct {
     int64_t stride_t, stride_b;
 } frnn_series;
 
-/* What a tape holds; zero-filled by the caller where lengths leave gaps.
+/* What a tape holds; zero past a row's end.
  *   gates  (T, B, K, H)  what the cell's kernels record of each unit; null where that is nothing
  *   cells  (T, B, H)     c_t; null unless the cell has c */
 typedef struct {

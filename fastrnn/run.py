@@ -90,7 +90,6 @@ def forward(
     h_n, c_n = np.empty_like(args.h0), None if args.c0 is None else np.empty_like(args.c0)
     y = stack.empty(T, B, stack.output_size) if y is None else y
     below, kept = args.x, Kept([], [], [])
-    zeroed = args.lengths is not None and args.starts is None  # else there is nothing past a row's end
     for layer in range(stack.num_layers):
         last = layer == stack.num_layers - 1
         above = y if last else memory.empty((T, B, stack.output_size), stack.dtype)
@@ -98,7 +97,7 @@ def forward(
         for d, reverse in enumerate(stack.directions):
             k = layer * D + d
             cell = stack.cells[k]
-            kept.records.append(memory.new_record(cell, T, B, zeroed))
+            kept.records.append(memory.new_record(cell, T, B))
             runs.append(ForwardArgs(
                 engine.prepare(cell, weights[k]), args.steps(reverse), below, args.h0[k], at(args.c0, k),
                 direction_part(above, d, cell.output_size), h_n[k], at(c_n, k), kept.records[k],

@@ -230,6 +230,11 @@ static void FN(forward_work)(void *context, const frnn_team *team) {
         frnn_team_barrier(team); /* h and c are free for the next block */
     }
     FN(clear_past_ends)(steps, &run->args->y, cell->O, team);
+    const int64_t recorded = run->is->recorded * cell->H;
+    const frnn_series gates = {run->args->record.gates, steps->B * recorded, recorded};
+    const frnn_series cells = {run->args->record.cells, steps->B * cell->H, cell->H};
+    if (gates.data) FN(clear_past_ends)(steps, &gates, recorded, team);
+    if (cells.data) FN(clear_past_ends)(steps, &cells, cell->H, team);
 }
 
 static FN(forward_run) FN(forward_new)(const frnn_cell *cell, const frnn_forward_args *args) {

@@ -25,11 +25,11 @@ def kept_mib() -> int:
     return int(text)
 
 
-def new_record(cell: Cell, T: int, B: int, zeroed: bool) -> Record:
-    """Room for a tape of T steps of B rows; `zeroed` when some steps will not be run."""
-    K, H, make = len(cell.recorded), cell.hidden_size, zeros if zeroed else empty
-    gates = make((T, B, K, H), cell.dtype) if K else None
-    return Record(gates, make((T, B, H), cell.dtype) if cell.has_c else None)
+def new_record(cell: Cell, T: int, B: int) -> Record:
+    """Room for a tape of T steps of B rows."""
+    K, H = len(cell.recorded), cell.hidden_size
+    gates = empty((T, B, K, H), cell.dtype) if K else None
+    return Record(gates, empty((T, B, H), cell.dtype) if cell.has_c else None)
 
 
 native.keep_at_most(kept_mib() << 20)

@@ -283,7 +283,9 @@ def forward(run: ForwardArgs) -> None:
     step = STEP[cell.native]
     h, c = h0.copy(), None if c0 is None else c0.copy()
     if steps.lengths is not None:
-        y[...] = 0
+        for a in (y, *(record or ())):
+            if a is not None:
+                a[...] = 0
     with np.errstate(all="ignore"):  # infinities and NaN travel as IEEE says, silently
         for t, rows, cut in walk(x, steps):
             here = place(t, rows, steps)

@@ -57,7 +57,7 @@ class ForwardArgs(NamedTuple):
     y: NDArray  # out  (T, B, O), zero past a row's end
     h_n: NDArray  # out  (B, O); may be h0 itself
     c_n: NDArray | None  # out  (B, H); may be c0 itself
-    record: Record | None  # out  the valid steps; None: nothing is recorded
+    record: Record | None  # out  zero past a row's end; None: nothing is recorded
 
 
 class BackwardArgs(NamedTuple):

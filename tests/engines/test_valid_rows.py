@@ -23,7 +23,7 @@ def run(cell: Any, w: Weights, steps: Steps, arrays: list[NDArray], first: NDArr
     y, dx = np.full_like(dy, np.nan), np.full_like(x, np.nan) if first is None else first.copy()
     h_n, c_n, dh0, dc0 = (np.full_like(a, np.nan) for a in (h0, c0, h0, c0))
     c = (c0, c_n, dc, dc0) if cell.has_c else (None,) * 4
-    record = memory.new_record(cell, *x.shape[:2], zeroed=True)
+    record = Record._make(None if a is None else np.full_like(a, np.nan) for a in memory.new_record(cell, *x.shape[:2]))
     dw = Weights._make(None if a is None else np.full_like(a, np.nan) for a in w)
     engine.forward([ForwardArgs(engine.prepare(cell, w), steps, x, h0, c[0], y, h_n, c[1], record)])
     engine.backward([BackwardArgs(
