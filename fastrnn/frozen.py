@@ -156,6 +156,28 @@ class Stream(StackOwner):
         if self._c is not None:
             self._c[:, index] = 0
 
+    def select(self, rows: Any) -> None:
+        """Continue each row from another one's state, or from its own.
+
+        Parameters
+        ----------
+        rows : array_like of int
+            (B,): row b goes on from the state of rows[b].
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            If `rows` are not B integers, or name a row that is not there.
+        """
+        index = validate.rows("rows", rows, self.batch_size)
+        if index.dtype == np.bool_:
+            raise TypeError("rows: expected integers, got booleans")
+        if index.shape != (self.batch_size,):
+            raise ValueError(f"rows: expected ({self.batch_size},), got {index.shape}")
+        self._h[...] = self._h.take(index, axis=1)
+        if self._c is not None:
+            self._c[...] = self._c.take(index, axis=1)
+
     @property
     def state(self) -> State:
         """A copy of h (L, B, O), or of (h, c) with c (L, B, H) for an LSTM. Assign to set it; None means zeros."""

@@ -97,6 +97,19 @@ typedef void frnn_step(const void *rule, int64_t n, void *p, const void *g, void
         void (*multiply)(const frnn_product_##D *);                                                                    \
     } frnn_packing_##D;                                                                                                \
                                                                                                                        \
+    /* A product whose factors are row-major and read in place. `weigh`: element (m, k) of A is at A[m*a_row + k*a_k], */\
+    /* and B has K rows. `dots`: A has rows of K values, and so has B, whose rows are the columns of C. */             \
+    typedef struct {                                                                                                   \
+        int64_t rows, columns, K;                                                                                      \
+        const REAL *A;                                                                                                 \
+        int64_t a_row, a_k; /* a_k: `weigh` only */                                                                    \
+        const REAL *B;                                                                                                 \
+        int64_t b_row;                                                                                                 \
+        int beta; /* 0 or 1, `weigh` only; at 0 nothing is read from C */                                              \
+        REAL *C;                                                                                                       \
+        int64_t c_row;                                                                                                 \
+    } frnn_rows_product_##D;                                                                                           \
+                                                                                                                       \
     /* Dropout of an array: dropout_body.h. */                                                                         \
     typedef struct {                                                                                                   \
         uint64_t key;                                                                                                  \
@@ -119,6 +132,15 @@ typedef void frnn_step(const void *rule, int64_t n, void *p, const void *g, void
         void (*softmax_scale)(int64_t classes, const REAL *part, const REAL *top, const REAL *ratio,                   \
                               const REAL *silent, REAL *e);                                                            \
         void (*softmax_add)(int64_t classes, int64_t vectors, const REAL *e, int64_t stride, REAL *sum);               \
+        /* attention_body.h */                                                                                         \
+        void (*dots)(const frnn_rows_product_##D *);  /* C = A B^T */                                                  \
+        void (*weigh)(const frnn_rows_product_##D *); /* C = beta*C + A B */                                           \
+        void (*softmax)(int64_t n, REAL *x);                                                                           \
+        void (*softmax_backward)(int64_t n, const REAL *w, REAL *d);                                                   \
+        REAL (*largest)(int64_t n, const REAL *x);                                                                     \
+        /* search_body.h */                                                                                            \
+        REAL (*exponentials)(int64_t n, const REAL *x, REAL top, REAL scale, REAL *y);                                 \
+        void (*widen)(int64_t n, const REAL *x, double *y);                                                            \
         void (*tanh)(int64_t n, const REAL *x, REAL *y);                                                               \
         void (*sigmoid)(int64_t n, const REAL *x, REAL *y);                                                            \
         /* Of the elements begin..end-1; begin is a multiple of FRNN_DROPOUT_GROUP. */                                 \

@@ -65,6 +65,8 @@ static ALWAYS_INLINE void FN(store_da)(const backward_row *row, int k, vec da, i
 
 #include "gradient_body.h"
 #include "softmax_body.h"
+#include "attention_body.h"
+#include "search_body.h"
 #include "dropout_body.h"
 #include "optimizers_body.h"
 

@@ -1,5 +1,7 @@
 /* Entry points: choose the dtype. */
+#include "attention.h"
 #include "products.h"
+#include "search.h"
 #include "softmax.h"
 
 #define DECLARE(REAL, D)                                                                                               \
@@ -12,7 +14,14 @@
     void frnn_linear_backward_##D(int64_t, int64_t, int64_t, const REAL *, const REAL *, const REAL *, REAL *, REAL *, \
                                   REAL *, int, void *);                                                                \
     int64_t frnn_cross_entropy_workspace_##D(const frnn_cross_entropy_args *, int);                                    \
-    void frnn_cross_entropy_##D(const frnn_cross_entropy_args *, int, void *);
+    void frnn_cross_entropy_##D(const frnn_cross_entropy_args *, int, void *);                                         \
+    void frnn_attend_##D(const frnn_attention_args *, int);                                                            \
+    int64_t frnn_attend_backward_workspace_##D(const frnn_attention_args *, int);                                      \
+    void frnn_attend_backward_##D(const frnn_attention_args *, int, void *);                                           \
+    int64_t frnn_search_workspace_##D(const frnn_logits *, int);                                                       \
+    void frnn_greedy_##D(const frnn_logits *, int64_t *, int);                                                         \
+    void frnn_draw_##D(const frnn_logits *, double, const double *, int64_t *, int, void *);                           \
+    void frnn_beam_##D(const frnn_beam_args *, int, void *);
 DECLARE(float, f32)
 DECLARE(double, f64)
 
@@ -68,4 +77,34 @@ int64_t frnn_cross_entropy_workspace(const frnn_cross_entropy_args *args, int th
 
 void frnn_cross_entropy(const frnn_cross_entropy_args *args, int threads, void *workspace) {
     (args->dtype == FRNN_F32 ? frnn_cross_entropy_f32 : frnn_cross_entropy_f64)(args, threads, workspace);
+}
+
+void frnn_attend(const frnn_attention_args *args, int threads) {
+    (args->dtype == FRNN_F32 ? frnn_attend_f32 : frnn_attend_f64)(args, threads);
+}
+
+int64_t frnn_attend_backward_workspace(const frnn_attention_args *args, int threads) {
+    return (args->dtype == FRNN_F32 ? frnn_attend_backward_workspace_f32 : frnn_attend_backward_workspace_f64)(args,
+                                                                                                               threads);
+}
+
+void frnn_attend_backward(const frnn_attention_args *args, int threads, void *workspace) {
+    (args->dtype == FRNN_F32 ? frnn_attend_backward_f32 : frnn_attend_backward_f64)(args, threads, workspace);
+}
+
+int64_t frnn_search_workspace(const frnn_logits *logits, int threads) {
+    return (logits->dtype == FRNN_F32 ? frnn_search_workspace_f32 : frnn_search_workspace_f64)(logits, threads);
+}
+
+void frnn_greedy(const frnn_logits *logits, int64_t *ids, int threads) {
+    (logits->dtype == FRNN_F32 ? frnn_greedy_f32 : frnn_greedy_f64)(logits, ids, threads);
+}
+
+void frnn_draw(const frnn_logits *logits, double temperature, const double *uniforms, int64_t *ids, int threads,
+               void *workspace) {
+    (logits->dtype == FRNN_F32 ? frnn_draw_f32 : frnn_draw_f64)(logits, temperature, uniforms, ids, threads, workspace);
+}
+
+void frnn_beam(const frnn_beam_args *args, int threads, void *workspace) {
+    (args->logits.dtype == FRNN_F32 ? frnn_beam_f32 : frnn_beam_f64)(args, threads, workspace);
 }

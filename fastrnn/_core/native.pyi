@@ -83,6 +83,47 @@ class PackedLinear:
     def __init__(self, weight: NDArray, bias: NDArray | None) -> None: ...
     def __call__(self, x: NDArray, y: NDArray) -> None: ...
 
+# attention.pxi
+def attend(
+    queries: NDArray,
+    keys: NDArray,
+    values: NDArray,
+    lengths: NDArray[np.int64] | None,
+    joined: NDArray,
+    weights: NDArray,
+) -> None: ...
+def attend_backward(
+    queries: NDArray,
+    keys: NDArray,
+    values: NDArray,
+    lengths: NDArray[np.int64] | None,
+    weights: NDArray,
+    djoined: NDArray,
+    dqueries: NDArray,
+    dkeys: NDArray,
+    dvalues: NDArray,
+) -> None: ...
+
+# search.pxi
+def greedy(logits: NDArray, banned: NDArray[np.int64], ids: NDArray[np.int64]) -> None: ...
+def draw(
+    logits: NDArray,
+    temperature: float,
+    uniforms: NDArray[np.float64],
+    banned: NDArray[np.int64],
+    ids: NDArray[np.int64],
+) -> None: ...
+def beam(
+    logits: NDArray,
+    scores: NDArray[np.float64],
+    done: NDArray[np.bool_],
+    banned: NDArray[np.int64],
+    stop: int,
+    parents: NDArray[np.int64],
+    ids: NDArray[np.int64],
+    best: NDArray[np.float64],
+) -> None: ...
+
 # dropout.pxi: y is written to
 def dropout(x: NDArray, key: int, threshold: int, scale: float, y: NDArray) -> None: ...
 

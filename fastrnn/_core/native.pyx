@@ -561,6 +561,8 @@ cdef class StepCheck:
 
 
 include "products.pxi"
+include "attention.pxi"
+include "search.pxi"
 include "dropout.pxi"
 include "optimizers.pxi"
 include "rows.pxi"

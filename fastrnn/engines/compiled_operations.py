@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from fastrnn._core import native
 from fastrnn.engines import philox
-from fastrnn.engines.operations import LinearGradients, PackedLinear, Update
+from fastrnn.engines.operations import AttentionGradients, LinearGradients, PackedLinear, Update
 
 __all__ = ["CompiledOperations"]
 
@@ -49,6 +49,50 @@ class CompiledOperations:
         grads = _linear_gradients(x, weight, bias, True) if wants_grads else None
         native.cross_entropy(x, weight, bias, targets, shares, losses, *(grads or (None, None, None)))
         return losses, grads
+
+    def attend(
+        self, queries: NDArray, keys: NDArray, values: NDArray, lengths: NDArray[np.int64] | None
+    ) -> tuple[NDArray, NDArray]:
+        """See `Operations.attend`."""
+        (U, B, Q), (S, _, M) = queries.shape, values.shape
+        batch_first = queries.strides[0] < queries.strides[1]
+        joined = native.empty((B, U, M + Q) if batch_first else (U, B, M + Q), queries.dtype)
+        joined = joined.swapaxes(0, 1) if batch_first else joined
+        weights = native.empty((B, U, S), queries.dtype)
+        native.attend(queries, keys, values, lengths, joined, weights)
+        return joined, weights
+
+    def attend_backward(
+        self, queries: NDArray, keys: NDArray, values: NDArray, lengths: NDArray[np.int64] | None, weights: NDArray,
+        d: NDArray,
+    ) -> AttentionGradients:  # fmt: skip
+        """See `Operations.attend_backward`."""
+        grads = AttentionGradients._make(native.empty(a.shape, a.dtype) for a in (queries, keys, values))
+        native.attend_backward(queries, keys, values, lengths, weights, d, *grads)
+        return grads
+
+    def greedy(self, logits: NDArray, banned: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See `Operations.greedy`."""
+        ids = np.empty(len(logits), np.int64)
+        native.greedy(logits, banned, ids)
+        return ids
+
+    def draw(
+        self, logits: NDArray, temperature: float, uniforms: NDArray[np.float64], banned: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """See `Operations.draw`."""
+        ids = np.empty(len(logits), np.int64)
+        native.draw(logits, temperature, uniforms, banned, ids)
+        return ids
+
+    def beam(
+        self, logits: NDArray, scores: NDArray[np.float64], done: NDArray[np.bool_], banned: NDArray[np.int64],
+        stop: int,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:  # fmt: skip
+        """See `Operations.beam`."""
+        parents, ids, best = np.empty(scores.shape, np.int64), np.empty(scores.shape, np.int64), np.empty(scores.shape)
+        native.beam(logits, scores, done, banned, stop, parents, ids, best)
+        return parents, ids, best
 
     def dropout(self, x: NDArray, key: int, probability: float) -> NDArray:
         """See `Operations.dropout`."""

@@ -1,4 +1,4 @@
-"""What surrounds recurrent layers in a model, by engine: linear layers, losses, optimisers, dropout.
+"""What surrounds recurrent layers, by engine: linear layers, attention, searches, losses, optimisers, dropout.
 
 An engine's `operations` are there twice: in NumPy (reference_operations.py), which is the reference and reads like the
 equations, and in C (compiled_operations.py), on the same kernels and threads as the recurrent layers. Arguments are
@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LinearGradients", "Operations", "PackedLinear", "Update"]
+__all__ = ["AttentionGradients", "LinearGradients", "Operations", "PackedLinear", "Update"]
 
 
 class LinearGradients(NamedTuple):
@@ -21,6 +21,14 @@ class LinearGradients(NamedTuple):
     x: NDArray | None  # (N, I), if it was wanted
     weight: NDArray  # (O, I)
     bias: NDArray | None  # (O,), if there is one
+
+
+class AttentionGradients(NamedTuple):
+    """Gradients of `Operations.attend`."""
+
+    queries: NDArray  # (U, B, Q)
+    keys: NDArray  # (S, B, Q)
+    values: NDArray  # (S, B, M)
 
 
 class Update(NamedTuple):
@@ -54,6 +62,47 @@ class Operations(Protocol):
         """Return -log softmax(x W^T + b)[target] of each row, and the gradients of the sum of shares * these.
 
         targets (N,) are in 0..V-1. Where a share, (N,), is 0, a row counts for nothing, even if it is not finite.
+        """
+
+    def attend(
+        self, queries: NDArray, keys: NDArray, values: NDArray, lengths: NDArray[np.int64] | None
+    ) -> tuple[NDArray, NDArray]:
+        """Return what each query reads, joined with the query, (U, B, M + Q), and the weights (B, U, S).
+
+        These are softmax_s(q . k_s) over the steps before the end of a memory, zeros after it, and the query reads the
+        mean of the values that is weighted with them. queries (U, B, Q), keys (S, B, Q) and values (S, B, M) need only
+        have contiguous rows; the result lies like the queries, time or batch first. lengths (B,) are in 0..S.
+        """
+
+    def attend_backward(
+        self, queries: NDArray, keys: NDArray, values: NDArray, lengths: NDArray[np.int64] | None, weights: NDArray,
+        d: NDArray,
+    ) -> AttentionGradients:  # fmt: skip
+        """Differentiate `attend`, given its weights and d (U, B, M + Q)."""
+
+    def greedy(self, logits: NDArray, banned: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return each row's id with the largest of its logits (N, V), the first of equal ones; NaN is the largest.
+
+        banned, rising and different, are ids that are not taken; if all are, the result is 0.
+        """
+
+    def draw(
+        self, logits: NDArray, temperature: float, uniforms: NDArray[np.float64], banned: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Return an id drawn from softmax(logits / temperature) of each row, by its number (N,) in [0, 1).
+
+        The result is 0 where there are no probabilities: NaN or infinity among the logits, or all ids banned.
+        """
+
+    def beam(
+        self, logits: NDArray, scores: NDArray[np.float64], done: NDArray[np.bool_], banned: NDArray[np.int64],
+        stop: int,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:  # fmt: skip
+        """Return parents, ids and scores (B, W): of each group's sequences that are one id longer, the W best.
+
+        The score of a sequence is that of its parent, (B, W), and the log-softmax of its id, given logits (B*W, V).
+        After a parent that is `done`, (B, W), stands only the id `stop`, at no cost. Scores are falling; of equal ones
+        the first of the W * V stands first. NaN counts as -inf, which a place has, too, for which no sequence is left.
         """
 
     def dropout(self, x: NDArray, key: int, probability: float) -> NDArray:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn.engines import philox
-from fastrnn.engines.operations import LinearGradients, PackedLinear, Update
+from fastrnn.engines.operations import AttentionGradients, LinearGradients, PackedLinear, Update
 
 __all__ = ["ReferenceOperations"]
 
@@ -49,6 +49,70 @@ class ReferenceOperations:
         d[rows, targets] -= 1
         d = np.where(shares[:, None] == 0, 0, d * shares[:, None]).astype(x.dtype)
         return losses, self.linear_backward(x, weight, bias, d)
+
+    def attend(
+        self, queries: NDArray, keys: NDArray, values: NDArray, lengths: NDArray[np.int64] | None
+    ) -> tuple[NDArray, NDArray]:
+        """See `Operations.attend`."""
+        q, k, m = (a.swapaxes(0, 1) for a in (queries, keys, values))
+        scores = q @ k.swapaxes(1, 2)
+        if lengths is not None:
+            np.copyto(scores, -np.inf, where=np.arange(len(keys)) >= lengths[:, None, None])
+        exps = np.exp(scores - scores.max(axis=-1, keepdims=True, initial=np.finfo(scores.dtype).min))
+        sums = exps.sum(axis=-1, keepdims=True)
+        weights = exps / np.where(sums == 0, 1, sums)
+        return np.concatenate([weights @ m, q], axis=-1).swapaxes(0, 1), weights
+
+    def attend_backward(
+        self, queries: NDArray, keys: NDArray, values: NDArray, lengths: NDArray[np.int64] | None, weights: NDArray,
+        d: NDArray,
+    ) -> AttentionGradients:  # fmt: skip
+        """See `Operations.attend_backward`."""
+        q, k, m, d = (a.swapaxes(0, 1) for a in (queries, keys, values, d))
+        d_read, d_q = np.split(d, [m.shape[-1]], axis=-1)
+        d_weights = d_read @ m.swapaxes(1, 2)
+        d_scores = weights * (d_weights - (d_weights * weights).sum(axis=-1, keepdims=True, initial=0))
+        grads = d_q + d_scores @ k, d_scores.swapaxes(1, 2) @ q, weights.swapaxes(1, 2) @ d_read
+        return AttentionGradients(*(g.swapaxes(0, 1) for g in grads))
+
+    def greedy(self, logits: NDArray, banned: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See `Operations.greedy`."""
+        allowed = np.delete(np.arange(logits.shape[1]), banned)
+        if not allowed.size:
+            return np.zeros(len(logits), np.int64)
+        return allowed[logits[:, allowed].argmax(axis=1)]
+
+    def draw(
+        self, logits: NDArray, temperature: float, uniforms: NDArray[np.float64], banned: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """See `Operations.draw`."""
+        logits = logits.astype(np.float64)
+        logits[:, banned] = -np.inf
+        with np.errstate(over="ignore", invalid="ignore"):
+            logits -= logits.max(axis=1, keepdims=True)  # so the division can only overflow to -inf, which is right
+            sums = np.exp(logits / temperature).cumsum(axis=1)
+            places = uniforms[:, None] * sums[:, -1:]
+        return np.minimum((sums <= places).sum(axis=1), (sums < sums[:, -1:]).sum(axis=1))
+
+    def beam(
+        self, logits: NDArray, scores: NDArray[np.float64], done: NDArray[np.bool_], banned: NDArray[np.int64],
+        stop: int,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:  # fmt: skip
+        """See `Operations.beam`."""
+        B, W = scores.shape
+        V = logits.shape[1]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            gains = logits.astype(np.float64)
+            gains -= gains.max(axis=1, keepdims=True)
+            gains -= np.log(np.exp(gains).sum(axis=1, keepdims=True))
+            gains = gains.reshape(B, W, V)
+            gains[..., banned] += -np.inf
+            gains[done] = -np.inf
+            gains[done, stop] = 0
+            totals = (scores[:, :, None] + gains).reshape(B, W * V)
+        totals[np.isnan(totals)] = -np.inf
+        best = (-totals).argsort(axis=1, kind="stable")[:, :W]
+        return *np.divmod(best, V), np.take_along_axis(totals, best, 1)
 
     def dropout(self, x: NDArray, key: int, probability: float) -> NDArray:
         """See `Operations.dropout`."""

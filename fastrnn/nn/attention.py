@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from fastrnn import engines, validate
+from fastrnn.engines.operations import Operations
+from fastrnn.nn.checks import same_shape
 from fastrnn.nn.layers import Linear
-from fastrnn.nn.losses import softmax
 from fastrnn.nn.module import Module, parameters
 from fastrnn.params import Gradients
 
@@ -17,11 +20,11 @@ __all__ = ["Attention"]
 
 
 class Memory(NamedTuple):
-    """Encoder outputs as attention reads them: views (B, S, .), and a mask (B, 1, S) of the steps after an end."""
+    """Encoder outputs (S, B, M) as attention reads them, their keys (S, B, Q), and their lengths (B,)."""
 
     values: NDArray
     keys: NDArray
-    past: NDArray | None
+    lengths: NDArray[np.int64] | None
     tape: Any
 
 
@@ -32,7 +35,8 @@ class AttentionTape:
     Attributes
     ----------
     weights : ndarray
-        (B, U, S): how much each query step reads of each memory step. The weights of a query step add up to 1.
+        (B, U, S): how much each query step reads of each memory step. The weights of a query step add up to 1, or
+        are zeros if the memory has no steps.
     """
 
     memory: Memory
@@ -90,12 +94,13 @@ class Attention(Module):
         return self.combine.out_features
 
     def remember(self, memory: NDArray, lengths: NDArray | None = None) -> Memory:
-        """Return encoder outputs (S, B, M), zero after their `lengths` (B,), in the form that `forward` reads."""
+        """Return encoder outputs (S, B, M) in the form that `forward` reads, of each the first `lengths` (B,) steps."""
         keys, tape = self.keys.forward(memory)
-        past = None
         if lengths is not None:
-            past = (np.arange(len(memory)) >= np.asarray(lengths)[:, None])[:, None, :]
-        return Memory(memory.swapaxes(0, 1), keys.swapaxes(0, 1), past, tape)
+            lengths = np.asarray(lengths)
+            same_shape("lengths", lengths, tape.x.shape[1:2])
+            lengths = np.clip(lengths, 0, len(keys)).astype(np.int64)
+        return Memory(_in_rows(tape.x), keys, lengths, tape)
 
     def forward(self, queries: NDArray, memory: Memory) -> tuple[NDArray, AttentionTape]:
         """Read the memory at each query step.
@@ -114,16 +119,30 @@ class Attention(Module):
         tape : AttentionTape
             What `backward` needs. Its `weights` show what was read.
         """
-        q = queries.swapaxes(0, 1)
-        scores = q @ memory.keys.swapaxes(1, 2)
-        if memory.past is not None:
-            # A finite number, so that the mean over a memory without steps is 0 instead of NaN.
-            np.copyto(scores, np.finfo(scores.dtype).min / 2, where=memory.past)
-        weights = softmax(scores)
-        joined = np.concatenate([weights @ memory.values, q], axis=-1)
+        queries = _in_rows(validate.array("queries", queries, memory.keys.dtype))
+        same_shape("queries", queries, (*queries.shape[:1], *memory.keys.shape[1:]))
+        joined, weights = _operations().attend(queries, memory.keys, memory.values, memory.lengths)
         combined, tape = self.combine.forward(joined)
-        y = np.tanh(combined, out=combined).swapaxes(0, 1)
-        return y, AttentionTape(memory, q, weights, tape, y)
+        y = np.tanh(combined, out=combined)
+        return y, AttentionTape(memory, queries, weights, tape, y)
+
+    def packed(self, memory: Memory) -> Callable[[NDArray], NDArray]:
+        """Return a function from rows (B * U, Q), U queries of each memory, to their y: for many calls with few rows.
+
+        Later changes of parameters do not affect it.
+        """
+        B = memory.keys.shape[1]
+        # The steps of a memory lie side by side here, because they are read together.
+        values, keys = (np.ascontiguousarray(a.swapaxes(0, 1)).swapaxes(0, 1) for a in (memory.values, memory.keys))
+        combine = self.combine.packed()
+
+        def run(rows: NDArray) -> NDArray:
+            queries = rows.reshape(B, -1, self.output_size).swapaxes(0, 1)
+            joined, _ = _operations().attend(queries, keys, values, memory.lengths)
+            y = combine(joined.swapaxes(0, 1).reshape(len(rows), -1))
+            return np.tanh(y, out=y)
+
+        return run
 
     def backward(self, tape: AttentionTape, dy: NDArray) -> tuple[NDArray, NDArray, Gradients]:
         """Differentiate `forward` and `remember`. Pure.
@@ -137,15 +156,20 @@ class Attention(Module):
         grads : Gradients
             `params`; the rest is None.
         """
-        memory, weights = tape.memory, tape.weights
-        combine = self.combine.backward(tape.combined, (dy * (1 - tape.y * tape.y)).swapaxes(0, 1))
-        M = memory.values.shape[-1]
-        d_read, d_q = combine.x[..., :M], combine.x[..., M:]
-        d_weights = d_read @ memory.values.swapaxes(1, 2)
-        d_scores = weights * (d_weights - (d_weights * weights).sum(axis=-1, keepdims=True))
-        if memory.past is not None:
-            np.copyto(d_scores, 0, where=memory.past)
-        d_q = d_q + d_scores @ memory.keys
-        keys = self.keys.backward(memory.tape, (d_scores.swapaxes(1, 2) @ tape.queries).swapaxes(0, 1))
-        d_memory = (weights.swapaxes(1, 2) @ d_read).swapaxes(0, 1) + keys.x
-        return d_q.swapaxes(0, 1), d_memory, Gradients(None, None, parameters({"keys": keys, "combine": combine}))
+        memory = tape.memory
+        combine = self.combine.backward(tape.combined, dy * (1 - tape.y * tape.y))
+        grads = _operations().attend_backward(
+            tape.queries, memory.keys, memory.values, memory.lengths, tape.weights, combine.x
+        )
+        keys = self.keys.backward(memory.tape, grads.keys)
+        params = parameters({"keys": keys, "combine": combine})
+        return grads.queries, grads.values + keys.x, Gradients(None, None, params)
+
+
+def _operations() -> Operations:
+    return engines.current().operations
+
+
+def _in_rows(a: NDArray) -> NDArray:
+    """Return `a`, or a copy if its last axis is not contiguous or it is not aligned."""
+    return a if a.strides[-1] == a.itemsize and a.flags.aligned else a.copy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from fastrnn.data import BOS, EOS
 from fastrnn.layers import Recurrent
-from fastrnn.nn.attention import Attention, Memory
+from fastrnn.nn.attention import Attention
 from fastrnn.nn.layers import Dropout, Embedding, Linear
 from fastrnn.nn.losses import SoftmaxCrossEntropy
 from fastrnn.nn.module import Module, parameters
@@ -201,31 +202,29 @@ class DecoderSteps:
         self, decoder: Decoder, vector: NDArray, memory: NDArray | None, memory_lengths: NDArray | None, width: int
     ) -> None:
         self.batch, self.width, self._decoder = len(vector), width, decoder
-        self._vector = np.repeat(vector, width, axis=0)
-        self._memory: Memory | None = None
+        vector = np.repeat(vector, width, axis=0)
+        self._attend: Callable[[NDArray], NDArray] | None = None
         if decoder.attention is not None:
-            self._memory = decoder.attention.remember(_given(memory), memory_lengths)
+            self._attend = decoder.attention.packed(decoder.attention.remember(_given(memory), memory_lengths))
         self._output = decoder.output.packed() if type(decoder.output) is Linear else decoder.output
-        self._stream = decoder.rnn.freeze().stream(self.batch * width)
-        self._stream.state = split_state(decoder.rnn, np.tanh(decoder.bridge(self._vector)))
+        self._stream = decoder.rnn.freeze().stream(len(vector))
+        self._stream.state = split_state(decoder.rnn, np.tanh(decoder.bridge(vector)))
+        self._x = decoder._fed(np.zeros((len(vector), decoder.embedding.output_size), decoder.rnn.dtype), vector)
+        self._y = np.empty((len(vector), decoder.rnn.output_size), decoder.rnn.dtype)
 
     def step(self, ids: NDArray) -> NDArray:
         """Take an id of each row, (batch * width,); return the logits of the next, (batch * width, V)."""
-        decoder = self._decoder
-        y = self._stream.step(decoder._fed(decoder.embedding(ids), self._vector))
-        if decoder.attention is not None and self._memory is not None:
-            # The rows of a group read the same memory, so they are passed as query steps.
-            queries = y.reshape(self.batch, self.width, -1).swapaxes(0, 1)
-            y = decoder.attention.forward(queries, self._memory)[0].swapaxes(0, 1).reshape(len(y), -1)
-        return self._output(y)
+        x = self._decoder.embedding(ids)
+        if self._decoder.feed:
+            self._x[:, : x.shape[1]] = x
+            x = self._x
+        y = self._stream.step(x, self._y)
+        return self._output(y if self._attend is None else self._attend(y))
 
     def select(self, parents: NDArray) -> None:
         """Continue each row from a row of its group: parents (batch, width), each in 0..width-1."""
-        if self.width == 1:
-            return
-        rows = (parents + self.width * np.arange(self.batch)[:, None]).reshape(-1)
-        state = self._stream.state
-        self._stream.state = tuple(s[:, rows] for s in state) if isinstance(state, tuple) else state[:, rows]
+        if self.width > 1:
+            self._stream.select((parents + self.width * np.arange(self.batch)[:, None]).reshape(-1))
 
 
 def _shifted(ids: NDArray, lengths: NDArray | None) -> tuple[NDArray, NDArray, NDArray | None]:

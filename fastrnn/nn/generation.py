@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn import validate
+from fastrnn import engines, validate
 from fastrnn.data import BOS, EOS, PAD
 from fastrnn.nn.losses import log_softmax, softmax
 
@@ -55,7 +55,8 @@ def draw(logits: NDArray, temperature: float = 1.0, rng: Any = None, banned: Seq
     logits : ndarray
         (B, V).
     temperature : float, default 1.0
-        Logits are divided by it. Below 1, likely ids are drawn more often; with 0, always the likeliest.
+        Logits are divided by it. Below 1, likely ids are drawn more often; with 0, always the likeliest, and the first
+        of several. NaN counts as the likeliest.
     rng : seed or numpy.random.Generator, optional
         Source of the draws.
     banned : sequence of int, optional
@@ -64,23 +65,22 @@ def draw(logits: NDArray, temperature: float = 1.0, rng: Any = None, banned: Seq
     Returns
     -------
     ndarray
-        (B,).
+        (B,). 0 where there are no probabilities to draw from: some logits are NaN or infinite, or all ids are banned.
 
     Raises
     ------
     TypeError, ValueError
-        If the temperature is not a finite number of at least 0.
+        If the temperature is not a finite number of at least 0, or `logits` has not two axes or no ids.
+    IndexError
+        If a banned id is not among the V.
     """
     temperature = validate.at_least_zero("temperature", temperature)
-    logits = logits.astype(np.float64)
-    logits[:, list(banned)] = -np.inf
+    logits = _logits(logits)
+    ruled_out, operations = _ruled_out(banned, logits), engines.current().operations
     if temperature == 0:
-        return logits.argmax(axis=1)
-    logits -= logits.max(axis=1, keepdims=True)  # so the division can only overflow to -inf, which is right
-    with np.errstate(over="ignore"):
-        chances = softmax(logits / temperature).cumsum(axis=1)
-    places = np.random.default_rng(rng).random((len(logits), 1)) * chances[:, -1:]
-    return (chances <= places).sum(axis=1)
+        return operations.greedy(logits, ruled_out)
+    uniforms = np.random.default_rng(rng).random(len(logits))
+    return operations.draw(logits, temperature, uniforms, ruled_out)
 
 
 def sample(
@@ -109,8 +109,8 @@ def sample(
     while len(drawn) < max_length and not done.all():
         ids = draw(steps.step(ids), temperature, rng, banned)
         done |= ids == EOS
-        drawn.append(np.where(done, EOS, ids))
-    return [row[: _end(row)] for row in (np.stack(drawn, axis=1) if drawn else np.zeros((ids.size, 0), np.intp))]
+        drawn.append(ids)
+    return _cut(np.stack(drawn, axis=1) if drawn else np.empty((ids.size, 0), np.intp))
 
 
 def beam_search(
@@ -136,33 +136,32 @@ def beam_search(
         `steps.batch` sequences of ids, without BOS and EOS.
     """
     B, W = steps.batch, steps.width
+    if W == 1:
+        return sample(steps, max_length, 0.0, None, banned)
     scores = np.full((B, W), -np.inf)
     scores[:, 0] = 0  # the rows of a group are equal at the start, so the first is enough
-    history = np.zeros((max_length, B, W), np.intp)
     lengths = np.zeros((B, W))
     done = np.zeros((B, W), bool)
     last = np.full((B, W), BOS)
-    for t in range(max_length):
-        gains = log_softmax(steps.step(last.reshape(-1)).astype(np.float64)).reshape(B, W, -1)
-        gains[..., list(banned)] = -np.inf
-        gains[done] = -np.inf
-        gains[done, EOS] = 0  # a sequence that has ended is not changed
-        V = gains.shape[-1]
-        totals = (scores[:, :, None] + gains).reshape(B, W * V)
-        best = np.argpartition(-totals, W - 1, axis=1)[:, :W]
-        parents, last = np.divmod(best, V)
-        scores = np.take_along_axis(totals, best, 1)
-        history[:t] = np.take_along_axis(history[:t], parents[None], 2)
-        history[t] = last
+    taken: list[tuple[NDArray, NDArray]] = []
+    for _ in range(max_length):
+        logits = _logits(steps.step(last.reshape(-1)), B * W)
+        stop = min(EOS, logits.shape[1] - 1)
+        ruled_out = _ruled_out(banned, logits)
+        parents, last, scores = engines.current().operations.beam(logits, scores, done, ruled_out, stop)
+        taken.append((parents, last))
         ended = np.take_along_axis(done, parents, 1)
         lengths = np.take_along_axis(lengths, parents, 1) + ~ended
         done = ended | (last == EOS)
         if done.all():
             break
         steps.select(parents)
-    chosen = (scores / np.maximum(lengths, 1) ** length_penalty).argmax(axis=1)
-    rows = history[:, np.arange(B), chosen].T
-    return [row[: min(_end(row), int(length))] for row, length in zip(rows, lengths[np.arange(B), chosen], strict=True)]
+    place = (scores / np.maximum(lengths, 1) ** length_penalty).argmax(axis=1)
+    groups, best = np.arange(B), np.empty((B, len(taken)), np.intp)
+    for t in reversed(range(len(taken))):  # back from the best sequence's last id to its first
+        parents, last = taken[t]
+        best[:, t], place = last[groups, place], parents[groups, place]
+    return _cut(best)
 
 
 def consensus(
@@ -197,10 +196,23 @@ def consensus(
     return max(candidates, key=lambda candidate: score([candidate] * len(truths), truths))
 
 
-def _end(row: NDArray) -> int:
-    """Return the length of a sequence: up to the first EOS, if there is one."""
-    ends = np.flatnonzero(row == EOS)
-    return int(ends[0]) if ends.size else len(row)
+def _logits(logits: NDArray, rows: int | None = None) -> NDArray:
+    """Return the logits of a step as operations take them, after checking that they are (rows, V)."""
+    if logits.ndim != 2 or not logits.shape[1] or rows not in (None, len(logits)):
+        raise ValueError(f"logits: expected ({'B' if rows is None else rows}, V), V at least 1, got {logits.shape}")
+    dtype = logits.dtype if logits.dtype in (np.float32, np.float64) else np.float64
+    return np.require(logits, dtype, ("C", "A"))
+
+
+def _ruled_out(banned: Sequence[int], logits: NDArray) -> NDArray[np.int64]:
+    """Return the banned ids as operations take them; negative ones count from the end."""
+    return np.unique(np.arange(logits.shape[1], dtype=np.int64)[list(banned)])
+
+
+def _cut(ids: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+    """Return each row of ids (N, T), up to its first EOS if there is one."""
+    ends = np.where((ids == EOS).any(axis=1), (ids == EOS).argmax(axis=1) if ids.size else 0, ids.shape[1])
+    return [row[:end] for row, end in zip(ids, ends, strict=True)]
 
 
 def fill(model: Any, x: Any, ids: Any, column: int, allowed: Any = None) -> NDArray[np.intp]:

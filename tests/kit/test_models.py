@@ -305,6 +305,60 @@ def test_draws_at_extremes():
         nn.draw(np.zeros((1, 2)), -1)
 
 
+def test_draws_check_their_logits():
+    for logits in (np.zeros(3), np.zeros((2, 0))):
+        with pytest.raises(ValueError, match=r"logits: expected \(B, V\), V at least 1, got"):
+            nn.draw(logits)
+    with pytest.raises(IndexError):
+        nn.draw(np.zeros((2, 3)), banned=[3])
+    assert nn.draw(np.zeros((2, 3), np.float16)[:, ::-1], 0, banned=[0, -2]).tolist() == [2, 2]
+
+
+class Table:
+    """`Steps` whose logits, (V, V), are those of the id before."""
+
+    def __init__(self, logits, batch, width):
+        self.logits, self.batch, self.width = logits, batch, width
+
+    def step(self, ids):
+        return self.logits[ids]
+
+    def select(self, parents):
+        pass  # the ids say it all
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_searches_end_whatever_the_logits_are(engine, bad):
+    logits = np.random.default_rng(0).standard_normal((9, 9))
+    whole = np.full((9, 9), bad)
+    for table in (np.where(logits > 0.5, bad, logits), whole):
+        for width in (1, 3, 12):
+            steps = Table(table, 2, width)
+            for found in (nn.beam_search(steps, 5), nn.sample(steps, 5, rng=0), nn.sample(steps, 5, 0)):
+                assert all(len(ids) <= 5 and ((ids >= 0) & (ids < 9)).all() for ids in found)
+
+
+def test_beam_search_finds_the_best_of_all(engine):
+    """With as many beams as there are sequences."""
+    table = np.random.default_rng(1).standard_normal((6, 6)).astype(np.float32)
+    gains = nn.log_softmax(table.astype(np.float64))
+    scores = {}
+    for ids in itertools.product(range(6), repeat=3):
+        if not {PAD, BOS}.isdisjoint(ids):
+            continue
+        ids = ids[: ids.index(EOS) + 1] if EOS in ids else ids
+        scores[ids] = sum(gains[a, b] for a, b in itertools.pairwise((BOS, *ids))) / len(ids)
+    best = max(scores, key=scores.get)
+    for found in nn.beam_search(Table(table, 2, 80), 3):
+        assert found.tolist() == [k for k in best if k != EOS]
+    (greedy,) = nn.beam_search(Table(table, 1, 1), 3)
+    last = BOS
+    for k in greedy:
+        table[last, [PAD, BOS]] = -np.inf
+        assert k == table[last].argmax()
+        last = k
+
+
 def test_a_language_model_goes_on_with_a_prompt():
     model = nn.ManyToMany(fastrnn.LSTM(4, 5, **F8), nn.Linear(5, 9, **F8), nn.Embedding(9, 4, **F8))
     prompt = [3, 1, 2]

@@ -213,6 +213,26 @@ class TestStream:
         assert_close(stream.step(call.x[1]), expected[1])
         assert_close(stream.step(call.x[2]), expected[2])
 
+    def test_select(self, engine: str, build: Callable, rng: np.random.Generator) -> None:
+        layer = build(3, 5, num_layers=2)
+        call = random_call(layer, 3, 4, rng)
+        stream = layer.freeze().stream(4)
+        stream.state = call.state
+        stream.step(call.x[0])
+        before = parts(stream.state)
+        rows = [2, 0, 0, 3]
+        assert stream.select(rows) is None
+        for a, b in zip(parts(stream.state), before, strict=True):
+            np.testing.assert_array_equal(a, b[:, rows])
+        for bad, error, message in (
+            ([0, 1], ValueError, r"rows: expected \(4,\), got \(2,\)"),
+            ([0, 1, 2, 4], IndexError, "rows: expected rows in 0..3, got 4"),
+            ([True] * 4, TypeError, "rows: expected integers, got booleans"),
+            ([0.0] * 4, TypeError, "rows: expected integers"),
+        ):
+            with pytest.raises(error, match=message):
+                stream.select(bad)
+
     def test_out_is_written_and_returned(self, engine: str, build: Callable, rng: np.random.Generator) -> None:
         layer = build(3, 5, num_layers=2)
         x = rng.standard_normal((6, 2, 3), np.float32)
