@@ -14,6 +14,7 @@ from fastrnn.engines.operations import Operations
 from fastrnn.nn.checks import same_shape
 from fastrnn.nn.layers import Linear
 from fastrnn.nn.module import Module, parameters
+from fastrnn.nn.states import pack, unpack
 from fastrnn.params import Gradients
 
 __all__ = ["Attention"]
@@ -41,9 +42,10 @@ class AttentionTape:
 
     memory: Memory
     queries: NDArray
+    lengths: NDArray[np.int64] | None
     weights: NDArray
     combined: Any
-    y: NDArray
+    rows: NDArray  # of y, those that count
 
 
 class Attention(Module):
@@ -95,14 +97,14 @@ class Attention(Module):
 
     def remember(self, memory: NDArray, lengths: NDArray | None = None) -> Memory:
         """Return encoder outputs (S, B, M) in the form that `forward` reads, of each the first `lengths` (B,) steps."""
-        keys, tape = self.keys.forward(memory)
-        if lengths is not None:
-            lengths = np.asarray(lengths)
-            same_shape("lengths", lengths, tape.x.shape[1:2])
-            lengths = np.clip(lengths, 0, len(keys)).astype(np.int64)
-        return Memory(_in_rows(tape.x), keys, lengths, tape)
+        memory = _in_rows(validate.array("memory", memory, self.keys.dtype))
+        lengths = _lengths(lengths, memory)
+        rows, tape = self.keys.forward(pack(memory, lengths))
+        return Memory(memory, unpack(rows, memory, lengths), lengths, tape)
 
-    def forward(self, queries: NDArray, memory: Memory) -> tuple[NDArray, AttentionTape]:
+    def forward(
+        self, queries: NDArray, memory: Memory, lengths: NDArray | None = None
+    ) -> tuple[NDArray, AttentionTape]:
         """Read the memory at each query step.
 
         Parameters
@@ -111,6 +113,8 @@ class Attention(Module):
             (U, B, Q).
         memory : Memory
             From `remember`.
+        lengths : ndarray of int, optional
+            (B,), how many of the queries of each row count; y is 0 after them. Default: all.
 
         Returns
         -------
@@ -121,10 +125,11 @@ class Attention(Module):
         """
         queries = _in_rows(validate.array("queries", queries, memory.keys.dtype))
         same_shape("queries", queries, (*queries.shape[:1], *memory.keys.shape[1:]))
+        lengths = _lengths(lengths, queries)
         joined, weights = _operations().attend(queries, memory.keys, memory.values, memory.lengths)
-        combined, tape = self.combine.forward(joined)
-        y = np.tanh(combined, out=combined)
-        return y, AttentionTape(memory, queries, weights, tape, y)
+        combined, tape = self.combine.forward(pack(joined, lengths))
+        rows = np.tanh(combined, out=combined)
+        return unpack(rows, queries, lengths), AttentionTape(memory, queries, lengths, weights, tape, rows)
 
     def packed(self, memory: Memory) -> Callable[[NDArray], NDArray]:
         """Return a function from rows (B * U, Q), U queries of each memory, to their y: for many calls with few rows.
@@ -157,17 +162,27 @@ class Attention(Module):
             `params`; the rest is None.
         """
         memory = tape.memory
-        combine = self.combine.backward(tape.combined, dy * (1 - tape.y * tape.y))
+        combine = self.combine.backward(tape.combined, pack(dy, tape.lengths) * (1 - tape.rows * tape.rows))
         grads = _operations().attend_backward(
-            tape.queries, memory.keys, memory.values, memory.lengths, tape.weights, combine.x
-        )
-        keys = self.keys.backward(memory.tape, grads.keys)
-        params = parameters({"keys": keys, "combine": combine})
-        return grads.queries, grads.values + keys.x, Gradients(None, None, params)
+            tape.queries, memory.keys, memory.values, memory.lengths, tape.weights,
+            unpack(combine.x, tape.queries, tape.lengths),
+        )  # fmt: skip
+        keys = self.keys.backward(memory.tape, pack(grads.keys, memory.lengths))
+        d_memory = grads.values + unpack(keys.x, memory.values, memory.lengths)
+        return grads.queries, d_memory, Gradients(None, None, parameters({"keys": keys, "combine": combine}))
 
 
 def _operations() -> Operations:
     return engines.current().operations
+
+
+def _lengths(lengths: Any, of: NDArray) -> NDArray[np.int64] | None:
+    """Return the lengths (B,) of a series (T, B, .), each in 0..T."""
+    if lengths is None:
+        return None
+    lengths = np.asarray(lengths)
+    same_shape("lengths", lengths, of.shape[1:2])
+    return np.clip(lengths, 0, len(of)).astype(np.int64)
 
 
 def _in_rows(a: NDArray) -> NDArray:

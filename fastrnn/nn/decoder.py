@@ -100,7 +100,7 @@ class Decoder(Module):
         state = split_state(self.rnn, np.tanh(self.bridge(vector)))
         y, _ = self.rnn(self._fed(self.embedding(inputs), vector), state, lengths=lengths)
         if self.attention is not None:
-            y, _ = self.attention.forward(y, self.attention.remember(_given(memory), memory_lengths))
+            y, _ = self.attention.forward(y, self.attention.remember(_given(memory), memory_lengths), lengths)
         loss = self._criterion.of_output(self.output, pack(y, lengths), pack(targets, lengths), grads=False)
         return loss.value, loss.targets
 
@@ -142,7 +142,7 @@ class Decoder(Module):
         attention_tape = None
         if self.attention is not None:
             memory_form = self.attention.remember(_given(memory), memory_lengths)
-            y, attention_tape = self.attention.forward(y, memory_form)
+            y, attention_tape = self.attention.forward(y, memory_form, lengths)
         rows, dropped_out = self._dropout.forward(pack(y, lengths), rng=rng)
         loss = self._criterion.of_output(self.output, rows, pack(targets, lengths), rng=rng)
         return loss.value, DecoderTape(
