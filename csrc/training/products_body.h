@@ -22,6 +22,7 @@ typedef struct {
     int transposed;
     REAL *C;
     REAL *pieces; /* a member's each */
+    frnn_tasks *tasks;
 } FN(matrix_product);
 
 static int64_t FN(piece_room)(int64_t K) { return FN(packed_room)(FRNN_MIN(K, PIECE_K), TASK_COLUMNS); }
@@ -53,12 +54,12 @@ static int64_t FN(parts)(int64_t n, int64_t grain, int64_t blocks, const frnn_te
     return FRNN_MAX(1, FRNN_MIN((n + grain - 1) / grain, (4 * team->size + blocks - 1) / blocks));
 }
 
-/* Columns are shared; where there are few of them, rows, too. */
-static void FN(product_share)(const FN(matrix_product) *run, const frnn_team *team) {
+/* Tasks are columns; where there are few of them, parts of their rows. */
+static void FN(product_share)(const FN(matrix_product) *run, frnn_round *round, const frnn_team *team) {
     const int64_t columns = (run->N + TASK_COLUMNS - 1) / TASK_COLUMNS;
     const int64_t parts = FN(parts)(run->M, TASK_ROWS, columns, team);
     REAL *piece = run->pieces + team->index * FN(piece_room)(run->K);
-    for (int64_t task = team->index; task < parts * columns; task += team->size) {
+    FRNN_FOR_TASKS(task, run->tasks, parts * columns, round, team) {
         const int64_t n = task / parts * TASK_COLUMNS;
         const frnn_range rows = frnn_share(run->M, 1, (int)(task % parts), (int)parts);
         if (rows.first < rows.end)
@@ -66,7 +67,10 @@ static void FN(product_share)(const FN(matrix_product) *run, const frnn_team *te
     }
 }
 
-static void FN(product_work)(void *context, const frnn_team *team) { FN(product_share)(context, team); }
+static void FN(product_work)(void *context, const frnn_team *team) {
+    frnn_round round = 0;
+    FN(product_share)(context, &round, team);
+}
 
 /* ---- Linear layers ---- */
 
@@ -77,7 +81,8 @@ int64_t FN(frnn_linear_workspace)(int64_t I, int threads) {
 void FN(frnn_linear)(int64_t N, int64_t I, int64_t O, const REAL *x, const REAL *weight, const REAL *bias, REAL *y,
                      int threads, void *workspace) {
     FN(matrix_product) run = {.M = N, .N = O, .K = I, .A = x, .B = weight, .transposed = 1, .bias = bias, .C = y};
-    run.pieces = workspace;
+    frnn_tasks tasks = {0};
+    run.pieces = workspace, run.tasks = &tasks;
     frnn_team_run(threads, FN(product_time)(2.0 * (double)N * (double)O * (double)I), FN(product_work), &run);
 }
 
@@ -107,6 +112,8 @@ void FN(frnn_linear_pack)(int64_t I, int64_t O, const REAL *weight, int threads,
 void FN(frnn_linear_packed)(int64_t N, int64_t I, int64_t O, const REAL *x, const REAL *packed, const REAL *bias,
                             REAL *y, int threads) {
     FN(matrix_product) run = {.M = N, .N = O, .K = I, .A = x, .packed = packed, .bias = bias, .C = y};
+    frnn_tasks tasks = {0};
+    run.tasks = &tasks;
     /* a few rows take as long as it takes to read the weights */
     const double operations = 2.0 * (double)FRNN_MAX(N, 6) * (double)O * (double)I;
     frnn_team_run(threads, FN(product_time)(operations), FN(product_work), &run);
@@ -138,11 +145,12 @@ static void FN(linear_backward_work)(void *context, const frnn_team *team) {
     if (mine.first < mine.end)
         packing->pack(0, N, mine.end - mine.first, run->x + mine.first, I, run->packed_x + mine.first / lanes * stride,
                       stride);
-    if (run->dx.C) FN(product_share)(&run->dx, team);
+    frnn_round round = 0;
+    if (run->dx.C) FN(product_share)(&run->dx, &round, team);
     frnn_team_barrier(team);
     REAL *columns = run->columns_of_dy + team->index * FN(packed_room)(N, TASK_ROWS);
     const int64_t blocks = (O + TASK_ROWS - 1) / TASK_ROWS, parts = FN(parts)(I, TASK_COLUMNS, blocks, team);
-    for (int64_t task = team->index; task < parts * blocks; task += team->size) {
+    FRNN_FOR_TASKS(task, run->dx.tasks, parts * blocks, &round, team) {
         const int64_t o = task / parts * TASK_ROWS, count = FRNN_MIN(TASK_ROWS, O - o), part = task % parts;
         const frnn_range inputs = frnn_share(I, TASK_COLUMNS, (int)part, (int)parts);
         product p = {.rows = count, .columns = inputs.end - inputs.first, .K = N, .A = columns, .a_vector = stride};
@@ -170,7 +178,8 @@ void FN(frnn_linear_backward)(int64_t N, int64_t I, int64_t O, const REAL *x, co
     FN(linear_backward_run) run = FN(linear_backward_new)(N, I, O);
     FN(linear_backward_layout)(&run, threads, workspace);
     run.x = x, run.dy = dy, run.dweight = dweight, run.dbias = dbias;
-    run.dx.A = dy, run.dx.B = weight, run.dx.C = dx;
+    frnn_tasks tasks = {0};
+    run.dx.A = dy, run.dx.B = weight, run.dx.C = dx, run.dx.tasks = &tasks;
     frnn_team_run(threads, FN(product_time)(4.0 * (double)N * (double)O * (double)I), FN(linear_backward_work), &run);
 }
 

@@ -17,11 +17,12 @@
 #define ROWS 256                /* of a task in 1 and 3 */
 #define INPUTS 64               /* of a task in 4 */
 #define WEIGHT_ROWS 512         /* of W that are packed at a time in 5 */
-#define LOGITS_BYTES (64 << 20) /* held at a time, unless a few rows have more */
-#define FEWEST_ROWS 64
+#define LOGITS_BYTES (16 << 20) /* held at a time, unless a few rows have more */
+#define FEWEST_ROWS 128
 
 typedef struct {
     const frnn_cross_entropy_args *args;
+    frnn_tasks *tasks;
     int64_t N, I, V, rows, blocks; /* rows at a time, and filled up to whole vectors; blocks of classes */
     int64_t wide;
     FN(matrix) x_columns;  /* packed (I, rows): x^T */
@@ -149,6 +150,7 @@ static void FN(entropy_work)(void *context, const frnn_team *team) {
     const FN(entropy_run) *run = context;
     const frnn_cross_entropy_args *args = run->args;
     const int wants = args->dx != NULL;
+    frnn_round round = 0;
     for (int64_t first = 0; first < run->N; first += run->rows) {
         const int64_t count = FRNN_MIN(run->rows, run->N - first), I = run->I;
         const int64_t parts = (count + ROWS - 1) / ROWS, panels = (I + INPUTS - 1) / INPUTS;
@@ -156,7 +158,7 @@ static void FN(entropy_work)(void *context, const frnn_team *team) {
         FN(pack_share)(1, I, count, x, I, run->x_columns, team);
         if (wants) FN(pack_share)(0, count, I, x, I, run->x_rows, team);
         frnn_team_barrier(team);
-        for (int64_t task = team->index; task < run->blocks * parts; task += team->size) {
+        FRNN_FOR_TASKS(task, run->tasks, run->blocks * parts, &round, team) {
             const int64_t block = task / parts, n0 = task % parts * ROWS;
             const int64_t at = wants ? block * CLASSES : team->index * (CLASSES + 1);
             FN(exponentials)(run, block, first, n0, count, FN(at)(run->logits, at, wants ? n0 : 0));
@@ -169,11 +171,11 @@ static void FN(entropy_work)(void *context, const frnn_team *team) {
                 run->top[n] = run->ratio[n] = 0, run->silent[n] = 1;
         frnn_team_barrier(team);
         if (!wants) continue;
-        for (int64_t task = team->index; task < run->blocks * parts; task += team->size)
-            FN(gradients)(run, task / parts, first, task % parts * ROWS, count);
+        FRNN_FOR_TASKS(task, run->tasks, run->blocks * parts, &round, team)
+        FN(gradients)(run, task / parts, first, task % parts * ROWS, count);
         frnn_team_barrier(team);
-        for (int64_t task = team->index; task < run->blocks * panels; task += team->size)
-            FN(weight_gradients)(run, task / panels, task % panels * INPUTS, count, first == 0);
+        FRNN_FOR_TASKS(task, run->tasks, run->blocks * panels, &round, team)
+        FN(weight_gradients)(run, task / panels, task % panels * INPUTS, count, first == 0);
         FN(input_gradients)(run, first, count, team);
     }
 }
@@ -193,7 +195,9 @@ int64_t FN(frnn_cross_entropy_workspace)(const frnn_cross_entropy_args *args, in
 }
 
 void FN(frnn_cross_entropy)(const frnn_cross_entropy_args *args, int threads, void *workspace) {
+    frnn_tasks tasks = {0};
     FN(entropy_run) run = FN(entropy_new)(args);
+    run.tasks = &tasks;
     FN(entropy_layout)(&run, threads, workspace);
     const double operations = (args->dx ? 6.0 : 2.0) * (double)args->N * (double)args->I * (double)args->V;
     frnn_team_run(threads, FN(product_time)(operations), FN(entropy_work), &run);

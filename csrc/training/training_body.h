@@ -10,6 +10,7 @@
 #include "products.h"
 #include "search.h"
 #include "softmax.h"
+#include "tasks.h"
 
 #include "../sequence/common_body.h"
 #include "products_body.h"
