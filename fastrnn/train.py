@@ -17,19 +17,18 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn import engines, optim, serialization, validate
+from fastrnn import optim, serialization, validate
 from fastrnn.data import Batch
-from fastrnn.engines import blas
 from fastrnn.params import copy_in
 
-__all__ = ["Report", "Source", "Trainable", "Trainer", "evaluate", "own_threads_only"]
+__all__ = ["Report", "Source", "Trainable", "Trainer", "evaluate"]
 
 FORMAT = "fastrnn.checkpoint 1"
 MEAN_OVER = 50  # the running mean of the loss is over about this many steps
@@ -226,28 +225,27 @@ class Trainer:
     def __iter__(self) -> Iterator[Report]:
         """Train until the end; yield a report after each step. The best parameters are in `best_params`."""
         at = self._at
-        with own_threads_only():
-            before = time.perf_counter() - at.seconds
-            while not at.finished:
-                rng, none_yet = np.random.default_rng([self.seed, 1, at.epoch]), True
-                for batch in itertools.islice(self.batches(rng), at.position, None):
-                    none_yet = False
-                    self.optimizer.lr = self.lr * self.schedule(self._fraction(at.step + 1))
-                    loss = self._averaged(self.learn(batch))
-                    at.step, at.position = at.step + 1, at.position + 1
-                    at.seconds = time.perf_counter() - before
-                    score = self._evaluate_when_due()
-                    at.seconds = time.perf_counter() - before
-                    at.finished |= self._fraction(at.step) >= 1
-                    due = at.finished or score is not None or (self.every is not None and at.step % self.every == 0)
-                    if due and self.checkpoint is not None:
-                        self.save()
-                    yield self._report(loss, score)
-                    if at.finished:
-                        return
-                if none_yet and not at.position:
-                    raise ValueError("batches: expected at least one batch in a pass, got none")
-                at.epoch, at.position = at.epoch + 1, 0
+        before = time.perf_counter() - at.seconds
+        while not at.finished:
+            rng, none_yet = np.random.default_rng([self.seed, 1, at.epoch]), True
+            for batch in itertools.islice(self.batches(rng), at.position, None):
+                none_yet = False
+                self.optimizer.lr = self.lr * self.schedule(self._fraction(at.step + 1))
+                loss = self._averaged(self.learn(batch))
+                at.step, at.position = at.step + 1, at.position + 1
+                at.seconds = time.perf_counter() - before
+                score = self._evaluate_when_due()
+                at.seconds = time.perf_counter() - before
+                at.finished |= self._fraction(at.step) >= 1
+                due = at.finished or score is not None or (self.every is not None and at.step % self.every == 0)
+                if due and self.checkpoint is not None:
+                    self.save()
+                yield self._report(loss, score)
+                if at.finished:
+                    return
+            if none_yet and not at.position:
+                raise ValueError("batches: expected at least one batch in a pass, got none")
+            at.epoch, at.position = at.epoch + 1, 0
 
     def learn(self, batch: Any) -> float:
         """Take one training step, at the optimizer's learning rate, and return the loss."""
@@ -391,15 +389,6 @@ def evaluate(model: Any, batches: Iterable[Batch]) -> float:
         loss = model.loss(batch)
         total, count, state = total + loss.value * loss.targets, count + loss.targets, loss.state
     return total / count if count else math.nan
-
-
-def own_threads_only(engine: str | None = None) -> AbstractContextManager[None]:
-    """Hold NumPy's BLAS to one thread, unless it is the engine's own; default: the current engine.
-
-    In training, it only multiplies matrices of linear layers. After that its threads would spin for 0.1 s and halve the
-    speed of the recurrent layers, which have threads of their own.
-    """
-    return nullcontext() if (engine or engines.current().name) == "reference" else blas.numpy_threads(1)
 
 
 def _takes(function: Callable[..., Any], argument: str) -> bool:

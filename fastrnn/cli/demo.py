@@ -21,7 +21,7 @@ from fastrnn.cli.sample import CHARACTERS, print_sample, sample_options
 from fastrnn.data import Chunks, Vocabulary
 from fastrnn.engines.cell import CELLS
 from fastrnn.layers import LAYERS
-from fastrnn.train import Trainer, own_threads_only
+from fastrnn.train import Trainer
 
 __all__ = ["demo"]
 
@@ -132,7 +132,7 @@ def compare_engines(trainer: Trainer, repeats: int = 3) -> None:
     for repeat in range(repeats + 1):
         for name, times in seconds.items():
             wait_until_idle()
-            with engines.use(name), own_threads_only(name):
+            with engines.use(name):
                 begin = time.perf_counter()
                 trainer.learn(batch)
                 if repeat:  # the first round only warms up

@@ -199,7 +199,7 @@ class SoftmaxCrossEntropy(Criterion):
         losses = np.log(sums, dtype=np.float64)
         losses -= np.subtract(rows[np.arange(targets.size), targets], top, dtype=np.float64)
         counts = shares > 0
-        loss = float(losses[counts] @ shares[counts])
+        loss = float((losses[counts] * shares[counts]).sum())
         return loss, CrossEntropyTape(logits.shape, exps, sums, targets, shares, int(counts.sum()))
 
     def of_output(
@@ -212,7 +212,7 @@ class SoftmaxCrossEntropy(Criterion):
         targets, shares = self._shared(targets, weights, (*x.shape[:-1], output.out_features))
         losses, found = engines.current().operations.cross_entropy(as_rows(x), weight, bias, targets, shares, grads)
         counts = shares > 0
-        loss = float(losses[counts] @ shares[counts])
+        loss = float((losses[counts] * shares[counts]).sum())
         return OutputLoss(loss, int(counts.sum()), None if found is None else output.gradients(found, x.shape))
 
     def _shared(

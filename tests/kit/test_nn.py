@@ -448,3 +448,27 @@ def test_a_replaced_parameter_is_checked():
     layer.params["weight"] = np.zeros((2, 3))
     with pytest.raises(TypeError, match=r"weight: expected .*float32"):
         layer(LOGITS)
+
+
+# ---- Attention -------------------------------------------------------------------------------------------------------
+
+
+def test_attention_leaves_out_what_does_not_count():
+    """Queries after the end of their sequence have no output and no part in gradients; the others are as alone."""
+    attention = nn.Attention(5, 4, dtype=np.float64, rng=0)
+    memory, queries = RNG.standard_normal((7, 3, 4)), RNG.standard_normal((6, 3, 5))
+    memory_lengths, lengths = np.array([7, 2, 0]), np.array([6, 0, 3])
+    past = np.arange(6)[:, None] >= lengths
+    memory[np.arange(7)[:, None] >= memory_lengths] = 0
+    y, tape = attention.forward(queries, attention.remember(memory, memory_lengths), lengths)
+    whole, whole_tape = attention.forward(queries, attention.remember(memory, memory_lengths))
+    close(y, np.where(past[..., None], 0, whole))
+
+    dy = np.where(past[..., None], 0, RNG.standard_normal(y.shape))
+    found, expected = attention.backward(tape, dy + past[..., None]), attention.backward(whole_tape, dy)
+    for a, b in zip(found[:2], expected[:2], strict=True):
+        close(a, b)
+    for name, value in expected[2].params.items():
+        close(found[2].params[name], value)
+    with pytest.raises(ValueError, match="lengths: expected"):
+        attention.forward(queries, attention.remember(memory), lengths[:2])

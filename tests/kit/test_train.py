@@ -17,8 +17,7 @@ from running import output_of, run_python
 import fastrnn
 from fastrnn import nn, optim, serialization
 from fastrnn.data import Batches, Chunks, Dataset
-from fastrnn.engines import blas
-from fastrnn.train import Trainer, evaluate, own_threads_only
+from fastrnn.train import Trainer, evaluate
 
 RUN = """
     import os, sys
@@ -289,17 +288,36 @@ def test_evaluation_is_the_mean_over_targets_with_the_state_carried():
     assert math.isnan(evaluate(model, []))
 
 
-def test_numpys_blas_has_one_thread_in_training():
-    control = blas.numpy_control()
-    if control is None:
-        pytest.skip("NumPy's BLAS does not tell")
-    _, get_threads = control
-    before = get_threads()
-    for _ in small_trainer(steps=1):
-        assert get_threads() == 1
-    assert get_threads() == before
-    with own_threads_only("reference"):
-        assert get_threads() == before
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="this system does not show the time of each thread")
+def test_training_leaves_numpys_blas_alone():
+    """Its threads would spin after a product, and take cores from ours. Here ours are one, so no other may compute."""
+    code = """
+        from pathlib import Path
+        import numpy as np, fastrnn
+        from fastrnn import nn, optim
+        from fastrnn.data import Batch
+        from fastrnn.train import Trainer
+
+        fastrnn.set_num_threads(1)
+        encoder, rnn = fastrnn.GRU(32, 64, bidirectional=True, rng=0), fastrnn.LSTM(32, 96, rng=0)
+        decoder = nn.Decoder(nn.Embedding(900, 32), rnn, nn.Linear(96, 900), nn.Linear(128, nn.state_size(rnn)),
+                             nn.Attention(96, 128), dropout=0.2)
+        model = nn.EncoderDecoder(encoder, decoder, nn.Embedding(900, 32))
+        ids = np.random.default_rng(0).integers(4, 900, (40, 64))
+        trainer = Trainer(model, optim.AdamW(model.params), lambda rng: [Batch(ids, ids)] * 9, steps=8)
+
+        def others():
+            ticks = [task.joinpath("stat").read_text().rpartition(")")[2].split() for task in tasks]
+            return sum(int(fields[11]) + int(fields[12]) for fields in ticks)
+
+        tasks = sorted(Path("/proc/self/task").iterdir(), key=lambda task: int(task.name))[1:]
+        before = others()
+        trainer.fit(progress=False)
+        model.predict_batch(Batch(ids[:5]), max_length=5)
+        print(len(tasks), others() - before)
+        """
+    others, ticks = output_of(code).split()
+    assert int(ticks) <= 1, f"{others} other threads took {ticks} ticks"
 
 
 # ---- what is shown, Ctrl-C, errors -----------------------------------------------------------------------------------
