@@ -18,6 +18,7 @@ from fastrnn.engines import Engine, threads
 from fastrnn.engines.seam import Record, Weights
 from fastrnn.stack import Stack, state_to_caller
 from fastrnn.torch.calls import Call, as_usual
+from fastrnn.torch.heap import keep_freed_memory
 from fastrnn.torch.kept import Ready, by_direction
 from fastrnn.torch.openmp import make_room
 from fastrnn.torch.tensors import DTYPES, array, plain
@@ -51,6 +52,7 @@ class Recurrence(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
+        keep_freed_memory()
         ctx.call, ctx.engine, ctx.count = call, _engine_for(call), len(tensors)
         with _ThreadsFor(call):
             results, kept = _forward(ctx.engine, call, tensors)
@@ -232,12 +234,14 @@ def _tensors(arrays: Sequence[NDArray | None]) -> list[Tensor | None]:
 class _Dropout:
     """Dropout between layers: PyTorch's own numbers, in the order in which its layers draw them."""
 
-    def __init__(self, probability: float) -> None:
-        self._probability = probability
+    def __init__(self, call: Call) -> None:
+        self._call = call
 
     def draw(self, y: NDArray) -> NDArray:
         """The factors of y's values."""
-        return array(torch.nn.functional.dropout(torch.from_numpy(np.ones(y.shape, y.dtype)), self._probability))
+        drawn = torch.nn.functional.dropout(torch.from_numpy(np.ones(y.shape, y.dtype)), self._call.dropout)
+        make_room(self._call.operations, native.get_threads())  # this was an operation of PyTorch
+        return array(drawn)
 
     def apply(self, a: NDArray, drawn: NDArray) -> NDArray:
         """Multiply by them."""
@@ -245,7 +249,7 @@ class _Dropout:
 
 
 def _dropout(call: Call) -> _Dropout | None:
-    return _Dropout(call.dropout) if call.dropout else None
+    return _Dropout(call) if call.dropout else None
 
 
 # ---- By PyTorch ---------------------------------------------------------------------------------------------------
