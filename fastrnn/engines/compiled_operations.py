@@ -31,7 +31,7 @@ class CompiledOperations:
 
     def packed_linear(self, weight: NDArray, bias: NDArray | None) -> PackedLinear:
         """See `Operations.packed_linear`."""
-        packed = native.PackedLinear(weight, None if bias is None else bias.copy())
+        packed = native.PackedLinear(weight, bias)
 
         def run(x: NDArray) -> NDArray:
             y = native.empty((len(x), len(weight)), x.dtype)

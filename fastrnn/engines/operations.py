@@ -53,7 +53,7 @@ class Operations(Protocol):
         """Differentiate `linear`, given dy (N, O)."""
 
     def packed_linear(self, weight: NDArray, bias: NDArray | None) -> PackedLinear:
-        """Return a function from x to `linear`, with copies of the parameters that are made for many calls."""
+        """Return a function from x to `linear`, made for many calls. The parameters must not change meanwhile."""
 
     def cross_entropy(
         self, x: NDArray, weight: NDArray, bias: NDArray | None, targets: NDArray[np.int64],

@@ -139,7 +139,7 @@ class Attention(Module):
         B = memory.keys.shape[1]
         # The steps of a memory lie side by side here, because they are read together.
         values, keys = (np.ascontiguousarray(a.swapaxes(0, 1)).swapaxes(0, 1) for a in (memory.values, memory.keys))
-        combine = self.combine.packed()
+        combine = self.combine.freeze()
 
         def run(rows: NDArray) -> NDArray:
             queries = rows.reshape(B, -1, self.output_size).swapaxes(0, 1)

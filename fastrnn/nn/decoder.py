@@ -206,7 +206,7 @@ class DecoderSteps:
         self._attend: Callable[[NDArray], NDArray] | None = None
         if decoder.attention is not None:
             self._attend = decoder.attention.packed(decoder.attention.remember(_given(memory), memory_lengths))
-        self._output = decoder.output.packed() if type(decoder.output) is Linear else decoder.output
+        self._output = decoder.output.freeze() if type(decoder.output) is Linear else decoder.output
         self._stream = decoder.rnn.freeze().stream(len(vector))
         self._stream.state = split_state(decoder.rnn, np.tanh(decoder.bridge(vector)))
         self._x = decoder._fed(np.zeros((len(vector), decoder.embedding.output_size), decoder.rnn.dtype), vector)

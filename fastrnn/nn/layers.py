@@ -7,7 +7,7 @@ source of random numbers, so that layers can replace each other; only dropout an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -284,14 +284,10 @@ class Linear(Layer):
         y = engines.current().operations.linear(as_rows(x), weight, bias)
         return y.reshape(*x.shape[:-1], self.out_features), LinearTape(x, weight)
 
-    def packed(self) -> Callable[[NDArray], NDArray]:
-        """Return a function from x (N, I), of the layer's dtype, to y: for many calls with few rows.
-
-        Later changes of parameters do not affect it.
-        """
-        bias = self._param("bias") if self.bias else None
-        run = engines.current().operations.packed_linear(self._param("weight"), bias)
-        return lambda x: run(as_rows(x))
+    def freeze(self) -> FrozenLinear:
+        """Return the layer for inference, with copies of the parameters as they are now."""
+        bias = self._param("bias").copy() if self.bias else None
+        return FrozenLinear(self._param("weight").copy(), bias)
 
     def checked(self, x: Any) -> tuple[NDArray, NDArray, NDArray | None]:
         """Return x, the weight and the bias as operations take them, or raise what `forward` raises."""
@@ -332,6 +328,24 @@ class Linear(Layer):
         if grads.bias is not None:
             params["bias"] = grads.bias
         return Gradients(None if grads.x is None else grads.x.reshape(shape), None, params)
+
+
+class FrozenLinear:
+    """A `Linear` for inference, made by its `freeze`. Its weight is packed once: for many calls with few rows."""
+
+    def __init__(self, weight: NDArray, bias: NDArray | None) -> None:
+        self._parameters = weight, bias
+        self._run = engines.current().operations.packed_linear(weight, bias)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._parameters
+
+    def __call__(self, x: NDArray) -> NDArray:
+        """Return y (N, O) for x (N, I), of the layer's dtype."""
+        weight, _ = self._parameters
+        if x.ndim != 2 or x.shape[1] != weight.shape[1] or x.dtype != weight.dtype:
+            raise ValueError(f"x: expected {weight.dtype} (N, {weight.shape[1]}), got {x.dtype} {x.shape}")
+        return self._run(as_rows(x))
 
 
 class Activation:

@@ -249,7 +249,7 @@ class ModelStream:
 
     def __init__(self, model: _Reader, batch_size: int, pooling: str) -> None:
         self._model, self._pooling = model, pooling
-        self._output = model.output.packed() if type(model.output) is Linear else model.output
+        self._output = model.output.freeze() if type(model.output) is Linear else model.output
         self._rnn = model.rnn.freeze().stream(batch_size)
         self._pooled: Any = None
         self._counts = np.zeros((batch_size, 1), model.rnn.dtype)

@@ -1,9 +1,11 @@
 """The patterns: gradients against differences, padding that does not matter, streams, generation, files."""
 
+import copy
 import dataclasses
 import itertools
 import json
 import operator
+import pickle
 
 import numpy as np
 import pytest
@@ -198,6 +200,18 @@ def test_a_stream_gives_what_the_whole_gives(name, cell):
     outputs = stream.step(batch.x[1])
     whole = model(batch.x[1:2, 1:2])
     np.testing.assert_allclose(outputs[1], (whole[0][-1] if isinstance(whole, tuple) else whole)[0], atol=1e-12)
+
+
+def test_a_stream_is_copied_with_its_state_and_parameters():
+    model, batch = build_model("tagger")
+    stream = model.stream(4)
+    stream.step(batch.x[0])
+    copies = [copy.deepcopy(stream), pickle.loads(pickle.dumps(stream))]
+    expected = stream.step(batch.x[1])
+    for value in model.parts["output"].params.values():
+        value += 1
+    for each in copies:
+        np.testing.assert_array_equal(each.step(batch.x[1]), expected)
 
 
 def test_a_bidirectional_model_has_no_stream():

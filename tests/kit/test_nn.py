@@ -1,6 +1,8 @@
 """fastrnn.nn: results against formulas, gradients against central differences, purity, and errors before any work."""
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -78,6 +80,20 @@ def test_initial_values_are_torchs():
     assert abs(weight.std() - 1) < 0.02
     np.testing.assert_array_equal(weight, nn.Embedding(500, 40, rng=np.random.default_rng(0)).params["weight"])
     np.testing.assert_array_equal(nn.Embedding(500, 40, scale=0.5, rng=0).params["weight"], weight / 2)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_frozen_linear_layer_keeps_the_parameters_of_its_time(bias):
+    layer = nn.Linear(6, 40, bias, rng=0)
+    x = RNG.standard_normal((5, 6)).astype(np.float32)
+    frozen, expected = layer.freeze(), layer(x)
+    for value in layer.params.values():
+        value += 1
+    for each in (frozen, copy.deepcopy(frozen), pickle.loads(pickle.dumps(frozen))):
+        close(each(x), expected, 1e-6)
+    for wrong in (x[:, :5], x[0], x.astype(np.float64)):
+        with pytest.raises(ValueError, match="x: expected"):
+            frozen(wrong)
 
 
 # ---- Losses of an output part ----------------------------------------------------------------------------------------
