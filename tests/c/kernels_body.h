@@ -273,6 +273,46 @@ static void FN(check_dropout)(int64_t begin, int64_t n, int in_place) {
     free_arrays();
 }
 
+/* ---- Softmax: a vector of rows, whose classes follow each other ---- */
+
+static void FN(check_softmax)(int64_t classes, int variant) {
+    const int64_t lanes = KERNELS.lanes, n = classes, vectors = variant % 3 + 1, K = vectors * lanes + classes;
+    const int64_t stride = (classes + 1) * lanes;
+    const REAL *logits = FN(numbers)(vectors * stride, -30, 30), *bias = FN(numbers)(classes, -1, 1);
+    REAL *e = FN(copied)(logits, vectors * stride), *part = FN(room)(lanes), *sums = FN(room)(lanes);
+    const REAL *top = FN(numbers)(lanes, 31, 40), *ratio = FN(numbers)(lanes, 0, 1);
+    REAL *silent = FN(room)(lanes), *total = FN(numbers)(classes, -1, 1), *total0 = FN(copied)(total, classes);
+    for (int64_t lane = 0; lane < lanes; lane++) silent[lane] = lane % 3 == 1;
+    KERNELS.softmax_exp(classes, variant % 2 ? bias : NULL, e, part, sums);
+    for (int64_t lane = 0; lane < lanes; lane++) {
+        double most = -1000, sum = 0;
+        for (int64_t v = 0; v < classes; v++)
+            most = fmax(most, (double)(REAL)(logits[v * lanes + lane] + (variant % 2 ? bias[v] : 0)));
+        SAME("top", lane, part[lane], most);
+        for (int64_t v = 0; v < classes; v++) {
+            const double y = exp((double)(REAL)(logits[v * lanes + lane] + (variant % 2 ? bias[v] : 0)) - most);
+            SAME("exp", v * lanes + lane, e[v * lanes + lane], y);
+            sum += y;
+        }
+        SAME_SUM("sum of exp", lane, sums[lane], sum);
+    }
+    const REAL *before = FN(copied)(e, vectors * stride);
+    KERNELS.softmax_scale(classes, part, top, ratio, silent, e);
+    for (int64_t v = 0; v < classes; v++)
+        for (int64_t lane = 0; lane < lanes; lane++) {
+            const double factor = exp((double)part[lane] - top[lane]) * ratio[lane];
+            SAME("scale", v * lanes + lane, e[v * lanes + lane],
+                 silent[lane] > 0.5 ? 0 : before[v * lanes + lane] * factor);
+        }
+    KERNELS.softmax_add(classes, vectors, e, stride, total);
+    for (int64_t v = 0; v < classes; v++) {
+        double sum = total0[v];
+        for (int64_t i = 0; i < vectors * lanes; i++) sum += e[i / lanes * stride + v * lanes + i % lanes];
+        SAME_SUM("sums of classes", v, total[v], sum);
+    }
+    free_arrays();
+}
+
 /* ---- Optimisers ---- */
 
 static void FN(check_optimizers)(int64_t n, int variant) {
@@ -325,6 +365,7 @@ static void FN(check)(void) {
             FN(check_backward)(n, variant);
         }
     for (int64_t n = 1; n < 100; n++) FN(check_activations)(n);
+    for (int variant = 0; variant < 30; variant++) FN(check_softmax)(integer(1, 100), variant);
     for (int64_t n = 1; n < 200; n++) /* also at places that do not fit 32 bits */
         FN(check_dropout)(64 * (n % 3 ? n % 3 - 1 : ((int64_t)1 << 34) - 1), n, n % 2);
     for (int variant = 0; variant < 240; variant++) { /* every height of a tile, alone and followed by others */
