@@ -56,7 +56,7 @@ def run(times):
     gc.collect()
     return status("VmRSS")
 
-warm = run(600)
+warm = run(3000)  # until malloc has settled
 print(run(2000) - warm)
 """
 )

@@ -35,10 +35,11 @@ class Wrong(BlasEngine):
             if self.mistake == "nan":
                 run.y[0, 0, 0] = np.nan
 
-    def backward(self, run):
-        super().backward(run)
-        if self.mistake == "grad":
-            run.dweights.weight_hh[...] *= 1.001
+    def backward(self, runs):
+        super().backward(runs)
+        for run in runs:
+            if self.mistake == "grad":
+                run.dweights.weight_hh[...] *= 1.001
 
     def stepper(self, prepared, h, c):
         def step(x, out):
