@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import fastrnn
 
-__all__ = ["in_threads", "output_of", "run_python"]
+__all__ = ["ended", "in_threads", "output_of", "run_python"]
 
 # Variables that a developer may have set, and that must not change what a test does.
 _OURS = ("FASTRNN_", "OMP_", "OPENBLAS_", "MKL_", "GOMP_", "KMP_")
@@ -57,3 +58,15 @@ def output_of(code: str, *, timeout: float = 120, **environment: str) -> str:
     done = run_python(code, timeout=timeout, **environment)
     assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def ended(child: int) -> int:
+    """The status of a child that ends within 20 seconds."""
+    for _ in range(2000):
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return status
+        time.sleep(0.01)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    raise AssertionError("the child hangs")

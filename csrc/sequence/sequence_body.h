@@ -1,5 +1,4 @@
-/* A cell over a sequence, for one dtype. The file that includes this one defines REAL, its suffix as FN(name), KERNELS,
- * CELL_KERNELS and PACKING (types), KERNELS_OF (a member of a kernel set) and GEMM. */
+/* A cell over a sequence, for one dtype. The file that includes this one has included f32.h or f64.h. */
 #include "../blas/gemm.h"
 #include "../kernels/kernels.h"
 #include "../threads/team.h"

@@ -1,5 +1,5 @@
-/* What surrounds recurrent layers in training, for one dtype. The file that includes this one defines what
- * sequence_f32.c does, and STORED_AS_IS: the storage type of values as they are computed with. */
+/* What surrounds recurrent layers in training, for one dtype. The file that includes this one has included
+ * f32.h or f64.h. */
 #include <float.h>
 #include <math.h>
 

@@ -1,8 +1,3 @@
-#define REAL float
-#define FN(name) name##_f32
-#define KERNELS frnn_kernels_f32
-#define CELL_KERNELS frnn_cell_kernels_f32
-#define PACKING frnn_packing_f32
-#define KERNELS_OF f32
-#define STORED_AS_IS FRNN_STORED_F32
+#include "../f32.h"
+
 #include "training_body.h"

@@ -5,7 +5,6 @@ import gc
 import os
 import pickle
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: fastrnn.torch has nothing to accelerate")
 
+from running import ended  # noqa: E402
 from torch.nn.utils import parametrizations, parametrize, vector_to_parameters  # noqa: E402
 from twins import CELLS, assert_close, parts, twins  # noqa: E402
 
@@ -377,18 +377,6 @@ def test_forked_children(case: tuple[Any, Any, Any]) -> None:
             os._exit(status)
     assert os.waitstatus_to_exitcode(ended(child)) == 7
     assert_same(own, fast, x)
-
-
-def ended(child: int) -> int:
-    """The status of a child that ends within 20 seconds."""
-    for _ in range(2000):
-        found, status = os.waitpid(child, os.WNOHANG)
-        if found:
-            return status
-        time.sleep(0.01)
-    os.kill(child, 9)
-    os.waitpid(child, 0)
-    raise AssertionError("the child hangs")
 
 
 # ---- What is PyTorch's because of its size -------------------------------------------------------------------------

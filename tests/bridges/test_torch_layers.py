@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ from hypothesis import given
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: fastrnn.torch has nothing to accelerate")
 
+from running import ended  # noqa: E402
 from twins import CELLS, Trial, assert_close, parts, run, trials, twins  # noqa: E402
 
 import fastrnn  # noqa: E402
@@ -354,16 +354,4 @@ def test_a_forked_child_does_not_wait_for_its_parents_threads(large: Any) -> Non
         # Only what fastrnn does: PyTorch itself hangs in a forked child that runs its threads.
         openmp.make_room(10**12, 2)
         os._exit(7)
-    assert os.waitstatus_to_exitcode(wait(child)) == 7
-
-
-def wait(child: int) -> int:
-    """The status of a child that ends within 20 seconds."""
-    for _ in range(2000):
-        found, status = os.waitpid(child, os.WNOHANG)
-        if found:
-            return status
-        time.sleep(0.01)
-    os.kill(child, 9)
-    os.waitpid(child, 0)
-    raise AssertionError("the child hangs")
+    assert os.waitstatus_to_exitcode(ended(child)) == 7
