@@ -124,6 +124,14 @@ void frnn_pack(const frnn_cell *cell, frnn_pass pass, int threads, void *packed)
 void frnn_blas_install(void *sgemm, void *dgemm, void *sgemv, void *dgemv, int integer_bytes, void *set_threads,
                        void *get_threads);
 
+/* ---- Stopping a long call ---- */
+
+/* Whether a call that runs is to stop; called on the thread that made the call, about every tenth of a second. If the
+ * process was forked meanwhile, a child gets FRNN_ORPHANED: it has none of the threads that share the call's work. What
+ * a call writes that was stopped is incomplete. */
+typedef enum { FRNN_GO_ON, FRNN_STOP, FRNN_ORPHANED } frnn_verdict;
+void frnn_stop_install(frnn_verdict (*hook)(void));
+
 /* ---- Instruction sets and threads ---- */
 
 /* Names of the instruction sets that are compiled in and run on this machine, best first; null beyond the last. */

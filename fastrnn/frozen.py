@@ -75,7 +75,8 @@ def _frozen(stack: Stack, engine: str, weights: list[Weights]) -> Frozen:
 class Stream(StackOwner):
     """Sequences that arrive one step at a time; T steps equal one call over T steps.
 
-    One thread at a time may use a stream; any number of streams may run at once on one frozen layer.
+    One thread at a time may use a stream: a step while another thread's step runs is a RuntimeError. Any number of
+    streams may run at once on one frozen layer.
     """
 
     __slots__ = ("_c", "_check", "_frozen", "_h", "_shapes", "_stack", "_stepper")
@@ -119,6 +120,8 @@ class Stream(StackOwner):
         ------
         TypeError, ValueError
             If an argument has a wrong type, dtype or shape, or `out` cannot be written; before any work.
+        RuntimeError
+            If another thread's step of this stream has not ended.
         """
         if out is not None and self._check(x, out):  # nothing to convert, to copy or to say: most steps of most streams
             self._stepper(x, out)

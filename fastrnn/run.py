@@ -103,7 +103,7 @@ def forward(
                 direction_part(above, d, cell.output_size), h_n[k], at(c_n, k), kept.records[k],
             ))  # fmt: skip
         engine.forward(runs)
-        kept.outputs.append(above)
+        kept.outputs.append(above[:])  # the caller may assign to the shape of y itself
         below = above
         if dropout is not None and not last:
             kept.drawn.append(dropout.draw(above))
@@ -118,7 +118,9 @@ def backward(
     """Differentiate a run of `forward`; return dx, if it is wanted, dh0, dc0, and the gradients in the weights."""
     (T, B), D, dtype = args.x.shape[:2], len(stack.directions), stack.dtype
     dh0, dc0 = np.empty_like(args.h0), None if args.c0 is None else np.empty_like(args.c0)
-    dweights = [Weights._make([None if a is None else memory.empty(a.shape, dtype) for a in w]) for w in weights]
+    dweights = [
+        Weights(**{f: memory.empty(shape, dtype) for f, shape in cell.shapes().items()}) for cell in stack.cells
+    ]
     dx: NDArray | None = None
     for layer in reversed(range(stack.num_layers)):
         below, dx, size = args.x, None, stack.cells[layer * D].input_size

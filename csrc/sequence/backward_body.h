@@ -338,7 +338,10 @@ static void FN(backward_work)(const FN(backward_run) *run, const frnn_team *team
             frnn_team_barrier(team);
             FN(large_products)(run, &chunk, j0, beta, team);
             beta = 1;
-            frnn_team_barrier(team);
+            if (s0 == 0 && j1 == steps->B)
+                frnn_team_barrier(team);
+            else if (frnn_team_agree_to_stop(team))
+                return;
             if (run->dx) FN(give_dx)(run, &chunk, j0, team);
             /* No barrier: the next to write dx comes after the next one, and nothing else that is read here changes. */
         }

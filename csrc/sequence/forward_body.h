@@ -196,8 +196,7 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
     if (part->by_units) frnn_team_barrier(team); /* the next step reads all of h */
 }
 
-static void FN(forward_work)(void *context, const frnn_team *team) {
-    const FN(forward_run) *run = context;
+static void FN(forward_work)(const FN(forward_run) *run, const frnn_team *team) {
     const frnn_cell *cell = run->cell;
     const frnn_steps *steps = &run->args->steps;
     frnn_chunk chunk;
@@ -223,7 +222,11 @@ static void FN(forward_work)(void *context, const frnn_team *team) {
                 FN(forward_step)(run, &part, j0, s, t, chunk.offset[t - chunk.low + 1] - at,
                                  run->a + at * run->blocks * run->plane, team);
             }
-            frnn_team_barrier(team); /* a is free for the next chunk */
+            /* a step alone is never stopped: a stream would be left with half of it */
+            if ((s1 == longest && j1 == steps->B) || steps->T == 1)
+                frnn_team_barrier(team);
+            else if (frnn_team_agree_to_stop(team)) /* a barrier, too: a is free for the next chunk */
+                return;
         }
         frnn_team_barrier(team);
         FN(finish_states)(run, j0, j1, longest, team);

@@ -11,6 +11,7 @@ frnn_progress *frnn_own_progress(const frnn_team *team) {
  * each core to the other. */
 void frnn_team_barrier(const frnn_team *team) {
     struct frnn_barrier *barrier = team->barrier;
+    if (atomic_load_explicit(&team->stop->verdict, memory_order_relaxed) == FRNN_ORPHANED) return; /* all are gone */
     const int self = team->first + team->index;
     for (int distance = 1; distance < team->size; distance *= 2) {
         const int other = team->first + (team->index + team->size - distance) % team->size;

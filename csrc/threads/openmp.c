@@ -23,7 +23,7 @@ static void run(frnn_call *call, int threads) {
     {
         frnn_progress own;
         own.given = (frnn_word){0}, own.slept = 0;
-        const frnn_team team = {omp_get_thread_num(), omp_get_num_threads(), 0, &barrier};
+        const frnn_team team = {omp_get_thread_num(), omp_get_num_threads(), 0, &barrier, call->stop};
         barrier.members[team.index] = &own, barrier.given[team.index] = 0;
 #pragma omp barrier
         frnn_run_member(call, &team);

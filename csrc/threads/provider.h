@@ -13,6 +13,7 @@ typedef struct {
     int64_t alone;     /* about how many nanoseconds the work takes one thread */
     int measured;      /* members measure the time that they lost */
     atomic_llong lost; /* the most nanoseconds for which a member was ready to compute, but had no core */
+    frnn_stop *stop;
 } frnn_call;
 
 typedef struct {

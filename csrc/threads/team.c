@@ -44,6 +44,39 @@ static float_mode flush_denormals(void) { return 0; }
 static void restore_denormals(float_mode before) { (void)before; }
 #endif
 
+/* ---- Stopping ---- */
+
+#define ASK_NANOSECONDS 100000000 /* from one question to the next */
+
+static frnn_verdict (*_Atomic hook)(void);
+
+void frnn_stop_install(frnn_verdict (*new_hook)(void)) { atomic_store(&hook, new_hook); }
+
+/* On the caller's thread. The first question is for the time only, which a short call does not need to read. */
+static void ask(frnn_stop *stop) {
+    const int64_t now = frnn_nanoseconds();
+    if (now < stop->next || atomic_load(&stop->verdict) != FRNN_GO_ON) return;
+    frnn_verdict (*const asked)(void) = atomic_load(&hook);
+    if (stop->next > 0 && asked) {
+        restore_denormals((float_mode)stop->float_mode);
+        atomic_store(&stop->verdict, (int)asked());
+        flush_denormals();
+    }
+    stop->next = frnn_nanoseconds() + ASK_NANOSECONDS;
+}
+
+int frnn_team_stopping(const frnn_team *team) {
+    if (team->first + team->index == 0) ask(team->stop);
+    return atomic_load_explicit(&team->stop->verdict, memory_order_relaxed) != FRNN_GO_ON;
+}
+
+int frnn_team_agree_to_stop(const frnn_team *team) {
+    int *const agreed = &team->stop->agreed[team->first > 0];
+    if (team->index == 0) *agreed = frnn_team_stopping(team);
+    frnn_team_barrier(team);
+    return *agreed;
+}
+
 /* ---- Insisting, halves ---- */
 
 static atomic_int insisted;
@@ -56,12 +89,13 @@ frnn_team frnn_team_half(const frnn_team *team, int *half) {
     const int middle = team->size / 2;
     *half = team->index >= middle;
     return (frnn_team){team->index - (*half ? middle : 0), *half ? team->size - middle : middle,
-                       team->first + (*half ? middle : 0), team->barrier};
+                       team->first + (*half ? middle : 0), team->barrier, team->stop};
 }
 
-static void run_alone(frnn_work *work, void *context) {
+static void run_alone(frnn_work *work, void *context, frnn_stop *stop) {
     const float_mode before = flush_denormals();
-    work(context, &(frnn_team){0, 1, 0, NULL});
+    stop->float_mode = before;
+    work(context, &(frnn_team){0, 1, 0, NULL, stop});
     restore_denormals(before);
 }
 
@@ -141,6 +175,7 @@ static void judge(frnn_call *call, int64_t nanoseconds) {
 void frnn_run_member(frnn_call *call, const frnn_team *team) {
     const float_mode before = flush_denormals();
     frnn_progress *own = frnn_own_progress(team);
+    if (team->index == 0) call->stop->float_mode = before;
     own->slept = 0;
     if (call->measured) {
         const int64_t begin = frnn_nanoseconds(), computed = frnn_thread_nanoseconds();
@@ -157,8 +192,9 @@ void frnn_run_member(frnn_call *call, const frnn_team *team) {
 }
 
 void frnn_team_run(int threads, int64_t alone, frnn_work *work, void *context) {
+    frnn_stop stop = {0};
     if (threads < 2) {
-        run_alone(work, context);
+        run_alone(work, context, &stop);
         return;
     }
     static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -166,14 +202,14 @@ void frnn_team_run(int threads, int64_t alone, frnn_work *work, void *context) {
     const int others = atomic_fetch_add(&callers, 1);
     if (!frnn_team_insisted()) threads /= others + 1;
     if (threads > 1 && worth_asking(alone)) {
-        frnn_call call = {work, context, alone, alone >= SHORT_NANOSECONDS && !frnn_team_insisted(), 0};
+        frnn_call call = {work, context, alone, alone >= SHORT_NANOSECONDS && !frnn_team_insisted(), 0, &stop};
         const int64_t begin = frnn_nanoseconds();
         atomic_load(&selected)->run(&call, FRNN_MIN(threads, FRNN_MOST_THREADS));
         if (call.measured) judge(&call, frnn_nanoseconds() - begin);
     } else {
-        run_alone(work, context);
+        run_alone(work, context, &stop);
     }
-    atomic_fetch_sub(&callers, 1);
+    if (atomic_load(&stop.verdict) != FRNN_ORPHANED) atomic_fetch_sub(&callers, 1); /* a child has none already */
     atomic_store_explicit(&last_end, frnn_nanoseconds(), memory_order_relaxed);
 }
 
@@ -183,7 +219,8 @@ int frnn_has_threads(void) { return 1; }
 
 void frnn_team_run(int threads, int64_t alone, frnn_work *work, void *context) {
     (void)threads, (void)alone;
-    run_alone(work, context);
+    frnn_stop stop = {0};
+    run_alone(work, context, &stop);
 }
 
 int frnn_has_threads(void) { return 0; }

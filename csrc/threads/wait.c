@@ -88,4 +88,13 @@ int64_t frnn_nanoseconds(void) { return read_clock(CLOCK_MONOTONIC); }
 
 int64_t frnn_thread_nanoseconds(void) { return read_clock(CLOCK_THREAD_CPUTIME_ID); }
 
+#else
+#include <time.h>
+
+int64_t frnn_nanoseconds(void) {
+    struct timespec now;
+    timespec_get(&now, TIME_UTC);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
 #endif

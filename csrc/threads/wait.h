@@ -1,4 +1,4 @@
-/* Waiting for a word to change: spin first, then sleep. For systems with threads. */
+/* Time, and waiting for a word to change: spin first, then sleep. The latter for systems with threads. */
 #ifndef FRNN_WAIT_H
 #define FRNN_WAIT_H
 
@@ -6,6 +6,9 @@
 #include <stdint.h>
 
 #include "../compiler.h"
+
+/* Time that passes. */
+int64_t frnn_nanoseconds(void);
 
 #if FRNN_POSIX
 
@@ -42,8 +45,7 @@ void frnn_forget_sleepers(void);
 int frnn_current_core(void);
 void frnn_leave_core(int core);
 
-/* Time that passes, and time that the calling thread computes. */
-int64_t frnn_nanoseconds(void);
+/* Time that the calling thread computes. */
 int64_t frnn_thread_nanoseconds(void);
 
 #endif

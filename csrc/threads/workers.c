@@ -69,7 +69,8 @@ static void *worker_main(void *argument) {
         offer *const offer = self->offer;
         frnn_wait_while(&offer->size, 0, FRNN_WAIT_SPINS);
         frnn_leave_core(offer->barrier.caller_core);
-        const frnn_team team = {self->index, (int)atomic_load(&offer->size.value), 0, &offer->barrier};
+        const frnn_team team = {self->index, (int)atomic_load(&offer->size.value), 0, &offer->barrier,
+                                offer->call->stop};
         const int64_t begin = frnn_nanoseconds();
         frnn_run_member(offer->call, &team);
         spins = (int)FRNN_MAX(IDLE_SPINS, FRNN_MIN(LONG_IDLE_SPINS, (frnn_nanoseconds() - begin) / IDLE_SHARE));
@@ -165,10 +166,11 @@ static void run(frnn_call *call, int threads) {
         offer.barrier.members[k + 1] = &members[k].worker->progress;
         offer.barrier.given[k + 1] = atomic_load(&members[k].worker->progress.given.value);
     }
-    const frnn_team team = {0, joined + 1, 0, &offer.barrier};
+    const frnn_team team = {0, joined + 1, 0, &offer.barrier, call->stop};
     atomic_store(&offer.size.value, (unsigned)team.size);
     frnn_wake(&offer.size);
     frnn_run_member(call, &team);
+    if (atomic_load(&call->stop->verdict) == FRNN_ORPHANED) return; /* nobody is there to wait for */
     for (int k = 0; k < joined; k++) frnn_wait_while(&members[k].worker->state, members[k].state, FRNN_WAIT_SPINS);
 }
 

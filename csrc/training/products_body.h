@@ -5,6 +5,8 @@
 #define TASK_ROWS 48
 #define TASK_COLUMNS 64
 #define PIECE_K 512
+/* More rows or columns than this are more tasks than one. */
+#define TASK_MOST 8192
 
 /* About how many nanoseconds `operations` take one thread. */
 static int64_t FN(product_time)(double operations) { return (int64_t)(operations / (9.6 * (double)FN(lanes)())); }
@@ -48,10 +50,13 @@ static void FN(product_task)(const FN(matrix_product) *run, int64_t m0, int64_t 
     }
 }
 
-/* Into how many parts of at least `grain` each of `blocks` blocks of n is cut, so that all members have work. */
+/* Into how many parts of at least `grain` each of `blocks` blocks of n is cut, so that all members have work, and no
+ * task is so long that its caller cannot stop the call. */
 static int64_t FN(parts)(int64_t n, int64_t grain, int64_t blocks, const frnn_team *team) {
-    if (team->size == 1) return 1;
-    return FRNN_MAX(1, FRNN_MIN((n + grain - 1) / grain, (4 * team->size + blocks - 1) / blocks));
+    const int64_t short_enough = (n + TASK_MOST - 1) / TASK_MOST;
+    if (team->size == 1) return FRNN_MAX(1, short_enough);
+    const int64_t busy = FRNN_MIN((n + grain - 1) / grain, (4 * team->size + blocks - 1) / blocks);
+    return FRNN_MAX(FRNN_MAX(1, short_enough), busy);
 }
 
 /* Tasks are columns; where there are few of them, parts of their rows. */
@@ -186,3 +191,4 @@ void FN(frnn_linear_backward)(int64_t N, int64_t I, int64_t O, const REAL *x, co
 #undef TASK_ROWS
 #undef TASK_COLUMNS
 #undef PIECE_K
+#undef TASK_MOST

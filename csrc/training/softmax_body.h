@@ -134,7 +134,7 @@ static void FN(input_gradients)(const FN(entropy_run) *run, int64_t first, int64
     for (int64_t v = 0, piece = 0; v - WEIGHT_ROWS < V; v += WEIGHT_ROWS, piece++) {
         if (v < V) FN(pack_share)(0, FRNN_MIN(WEIGHT_ROWS, V - v), I, weight + v * I, I, run->weights[piece % 2], team);
         const int64_t from = v - WEIGHT_ROWS;
-        if (from >= 0 && mine.first < mine.end) {
+        if (from >= 0 && mine.first < mine.end && !frnn_team_stopping(team)) {
             const FN(matrix) g = FN(at)(run->logits, from, mine.first), R = run->weights[(piece + 1) % 2];
             product p = {
                 .rows = mine.end - mine.first, .columns = I, .K = FRNN_MIN(WEIGHT_ROWS, V - from), .beta = from > 0};

@@ -44,6 +44,12 @@ def attend_backward(
     cnp.ndarray dkeys not None, cnp.ndarray dvalues not None,
 ):
     """Write the gradients of queries, keys and values."""
+    cdef int64_t U = cnp.PyArray_DIM(djoined, 0), B = cnp.PyArray_DIM(djoined, 1), S = cnp.PyArray_DIM(dkeys, 0)
+    cdef int64_t Q = cnp.PyArray_DIM(dqueries, 2), M = cnp.PyArray_DIM(djoined, 2) - Q
+    expect(queries, djoined, 3, U, B, Q)
+    expect(keys, djoined, 3, S, B, Q)
+    expect(values, djoined, 3, S, B, M)
+    expect(weights, djoined, 3, B, U, S)
     cdef frnn_attention_args args = attention_args(queries, keys, values, lengths, djoined, weights)
     args.dqueries, args.dkeys, args.dvalues = series(dqueries), series(dkeys), series(dvalues)
     cdef int threads = allowed_threads()

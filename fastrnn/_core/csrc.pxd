@@ -91,6 +91,11 @@ cdef extern from "fastrnn.h" nogil:
     const char *frnn_isa_name(int index)
     int frnn_isa_select(const char *name)
     const char *frnn_isa_selected()
+    ctypedef enum frnn_verdict:
+        FRNN_GO_ON
+        FRNN_STOP
+        FRNN_ORPHANED
+    void frnn_stop_install(frnn_verdict (*hook)() noexcept nogil)
     int frnn_has_threads()
     const char *frnn_threading_name(int index)
     int frnn_threading_select(const char *name)

@@ -5,6 +5,7 @@ import numpy as np
 
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from cpython.exc cimport PyErr_Occurred
 from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
 from libc.stdint cimport int64_t, uint8_t, uintptr_t
 from libc.string cimport memcmp, memset
@@ -64,8 +65,55 @@ def set_own_threads(int n):
     return before
 
 
+# A handler of signals may raise while C runs: KeyboardInterrupt, if the user presses Ctrl-C. C asks for that from time to
+# time, leaves the rest of its work out, and then `raise_pending` is called.
+cdef extern from *:
+    """
+    #ifdef _WIN32
+    #define PROCESS() 0 /* no fork() */
+    #else
+    #include <unistd.h>
+    #define PROCESS() getpid()
+    #endif
+    """
+    long PROCESS()
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() noexcept  # an exception stays set
+    void PyErr_SetString(object kind, const char *message) noexcept
+
+
+cdef frnn_verdict check_signals() noexcept with gil:
+    cdef long process = PROCESS()
+    cdef bint raised = PyErr_CheckSignals() != 0
+    if PROCESS() == process:
+        return FRNN_STOP if raised else FRNN_GO_ON
+    if not raised:
+        PyErr_SetString(RuntimeError, "fastrnn: a signal's handler forked this process in the middle of a call, "
+                                      "whose threads it does not have: the call cannot go on here")
+    return FRNN_ORPHANED
+
+
+frnn_stop_install(<frnn_verdict (*)() noexcept nogil> check_signals)
+
+
+cdef inline int raise_pending() except -1:
+    return -1 if PyErr_Occurred() else 0
+
+
 cdef inline void *address(cnp.ndarray a) noexcept:
     return NULL if a is None else cnp.PyArray_DATA(a)
+
+
+cdef int expect(cnp.ndarray a, cnp.ndarray like, int axes, int64_t n0, int64_t n1, int64_t n2) except -1:
+    """An array of a tape may have been given another shape or dtype since it was checked."""
+    if (
+        cnp.PyArray_NDIM(a) != axes or cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(like)
+        or cnp.PyArray_DIM(a, 0) != n0 or cnp.PyArray_DIM(a, 1) != n1
+        or (axes == 3 and cnp.PyArray_DIM(a, 2) != n2)
+    ):
+        raise ValueError("tape: expected arrays as forward() left them, got one of another shape or dtype")
+    return 0
 
 
 cdef inline frnn_series series(cnp.ndarray a) noexcept:
@@ -264,6 +312,7 @@ def forward(list runs):
     workspace.reserve(size)
     with nogil:
         frnn_forward(count, cells, args, threads, workspace.data)
+    raise_pending()
 
 
 cdef int unpack_backward(object run, frnn_backward_args *args) except -1:
@@ -295,6 +344,19 @@ def backward(list runs):
     workspace.reserve(frnn_backward_workspace(count, cells, args, threads))
     with nogil:
         frnn_backward(count, cells, args, threads, workspace.data)
+    raise_pending()
+
+
+# Whether a thread is in a stream's step. An atomic exchange, for where there is no GIL.
+cdef extern from *:
+    """
+    #include <stdatomic.h>
+    static inline int claim(atomic_int *busy) { return !atomic_exchange_explicit(busy, 1, memory_order_acquire); }
+    static inline void unclaim(atomic_int *busy) { atomic_store_explicit(busy, 0, memory_order_release); }
+    """
+    ctypedef int atomic_int
+    bint claim(atomic_int *busy) noexcept
+    void unclaim(atomic_int *busy) noexcept
 
 
 cdef class NativeStepper:
@@ -303,6 +365,7 @@ cdef class NativeStepper:
     cdef list cells
     cdef list args  # of StepArgs, a layer each
     cdef Workspace workspace
+    cdef atomic_int busy
 
     def __init__(self, list cells, list outputs, cnp.ndarray h, cnp.ndarray c):
         """`outputs` are arrays (B, O) for what lies between the layers."""
@@ -328,6 +391,8 @@ cdef class NativeStepper:
         cdef const frnn_cell *pointer
         cdef StepArgs step
         cdef NativeCell cell
+        if not claim(&self.busy):
+            raise RuntimeError("stream: expected one thread at a time, got a step while another thread's step runs")
         for layer in range(last + 1):
             step, cell = self.args[layer], self.cells[layer]
             if layer == 0:
@@ -337,6 +402,7 @@ cdef class NativeStepper:
             pointer = &cell.c
             with nogil:
                 frnn_forward(1, &pointer, &step.a, threads, self.workspace.data)
+        unclaim(&self.busy)
 
 
 cdef class StepArgs:

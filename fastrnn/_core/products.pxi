@@ -43,6 +43,7 @@ def linear(cnp.ndarray x not None, cnp.ndarray weight not None, cnp.ndarray bias
     workspace.reserve(frnn_linear_workspace(dtype, N, I, O, threads))
     with nogil:
         frnn_linear(dtype, N, I, O, px, pw, pb, py, threads, workspace.data)
+    raise_pending()
 
 
 def linear_backward(
@@ -50,6 +51,8 @@ def linear_backward(
     cnp.ndarray dweight not None, cnp.ndarray dbias,
 ):
     """dx = dy W, unless it is None, dweight = dy^T x, and dbias, the sums over rows, unless it is None."""
+    expect(x, dy, 2, cnp.PyArray_DIM(dy, 0), cnp.PyArray_DIM(dweight, 1), 0)
+    expect(weight, dy, 2, cnp.PyArray_DIM(dy, 1), cnp.PyArray_DIM(dweight, 1), 0)
     cdef frnn_dtype dtype = dtype_of(x)
     cdef int64_t N = cnp.PyArray_DIM(x, 0), I = cnp.PyArray_DIM(weight, 1), O = cnp.PyArray_DIM(weight, 0)
     cdef void *px = cnp.PyArray_DATA(x)
@@ -63,6 +66,7 @@ def linear_backward(
     workspace.reserve(frnn_linear_backward_workspace(dtype, N, I, O, threads))
     with nogil:
         frnn_linear_backward(dtype, N, I, O, px, pw, pdy, pdx, pdw, pdb, threads, workspace.data)
+    raise_pending()
 
 
 def cross_entropy(
@@ -82,6 +86,7 @@ def cross_entropy(
     workspace.reserve(frnn_cross_entropy_workspace(&args, threads))
     with nogil:
         frnn_cross_entropy(&args, threads, workspace.data)
+    raise_pending()
 
 
 cdef class PackedLinear:
@@ -111,3 +116,4 @@ cdef class PackedLinear:
         cdef void *py = cnp.PyArray_DATA(y)
         with nogil:
             frnn_linear_packed(self.dtype, N, self.I, self.O, px, self.packed.data, pb, py, threads)
+        raise_pending()

@@ -15,6 +15,8 @@ from oracle import Call, infer, named_state, oracle, parts
 from running import in_threads
 from tolerances import assert_close, assert_results_close
 
+import fastrnn
+
 
 def run_stream(stream: Any, call: Call) -> dict[str, np.ndarray]:
     """A call, made step by step."""
@@ -253,6 +255,28 @@ class TestStream:
         outputs = [[stream.step(call.x[t]) for stream, call in zip(streams, calls, strict=True)] for t in range(6)]
         for k, call in enumerate(calls):
             assert_close(np.stack([row[k] for row in outputs]), infer(layer, call)["y"])
+
+    def test_many_threads_with_one_stream(self, compiled: str) -> None:
+        """A step while another one runs is an error; all the others go on."""
+        stream = fastrnn.LSTM(64, 256, rng=0).freeze().stream(16)
+        x = np.ones((16, 64), np.float32)
+
+        def steps() -> int:
+            refused = 0
+            for _ in range(200):
+                try:
+                    stream.step(x)
+                except RuntimeError:
+                    refused += 1
+            return refused
+
+        for _ in range(20):
+            if sum(in_threads(compiled, [steps] * 8)) > 0:
+                break
+        else:
+            raise AssertionError("no step was refused")
+        stream.step(x)
+        assert np.isfinite(stream.state[0]).all()
 
     def test_many_threads_with_a_stream_each(self, engine: str, build: Callable, rng: np.random.Generator) -> None:
         layer = build(17, 33, num_layers=2)

@@ -247,6 +247,38 @@ class TestBackward:
         for a, b in zip(flat(layer.backward(tape, call.dy, call.dstate)), expected, strict=True):
             np.testing.assert_array_equal(a, b)
 
+    @pytest.mark.parametrize("options", [{}, {"batch_first": True, "bidirectional": True, "num_layers": 2}])
+    def test_what_the_caller_does_to_array_objects_is_his(
+        self, engine: str, build: Callable, options: dict, rng: np.random.Generator
+    ) -> None:
+        """Another shape or dtype of y, x and the state, which are the same memory: the tape has arrays of its own."""
+        layer = build(3, 5, **options)
+        call = random_call(layer, 4, 2, rng)
+        dy = rng.standard_normal(layer(call.x)[0].shape).astype(layer.dtype)
+        expected = layer.backward(layer.forward(call.x, call.state)[2], dy)
+        x, state = call.x.copy(), call.state
+        y, _, tape = layer.forward(x, state)
+        for a in (y, x, *(state if isinstance(state, tuple) else (state,))):
+            a.shape = (-1,) if a.flags.c_contiguous else a.shape
+            a.dtype = np.uint8
+        actual = layer.backward(tape, dy)
+        np.testing.assert_array_equal(actual.x, expected.x)
+        for name, gradient in expected.params.items():
+            np.testing.assert_array_equal(actual.params[name], gradient)
+
+    def test_of_parameters_whose_shape_was_assigned(self, compiled: str, rng: np.random.Generator) -> None:
+        """The memory is the same, and so are the gradients."""
+        layer = fastrnn.LSTM(3, 5, rng=0)
+        x = rng.standard_normal((4, 2, 3), np.float32)
+        y, _, tape = layer.forward(x)
+        expected = layer.backward(tape, y)
+        for a in layer.params.values():
+            a.shape = (-1,)
+            a.dtype = np.complex64 if a.size % 2 == 0 else np.int32
+        actual = layer.backward(tape, y)
+        for name, gradient in expected.params.items():
+            np.testing.assert_array_equal(actual.params[name], gradient)
+
     def test_accumulates_nothing(self, engine: str, build: Callable, rng: np.random.Generator) -> None:
         """It is linear in the gradients that it is given."""
         layer = build(3, 5, num_layers=2, bidirectional=True, dtype=np.float64)
