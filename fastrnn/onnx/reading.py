@@ -5,6 +5,7 @@ Nothing in a file is executed, and no file is opened that does not lie in the mo
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import stat
@@ -74,8 +75,8 @@ class Model:
 def read(path: str | os.PathLike[str]) -> Model:
     """Read a model; its tensors in files of their own are read when they are asked for."""
     path = os.fsdecode(path)
-    if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe would wait for its writer
-        raise ValueError("expected a file, got something else of that name")
+    if stat.S_IFMT(os.stat(path).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):  # to open a pipe waits for its writer
+        raise OSError(errno.EINVAL, "expected a regular file", path)
     with open(path, "rb") as file:
         data = file.read()
     try:
