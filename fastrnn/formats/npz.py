@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import struct
 import zipfile
@@ -26,11 +27,12 @@ WORDS_AT_LEAST = 1 << 20  # bytes of words that any file may have; other limits 
 COMMENT = b"fastrnn sha256 "
 
 LOCAL_HEADER = struct.Struct("<26xHH")  # lengths of the name and of what follows it
+END = struct.Struct("<4s16xH")  # after the directory: a signature, and the length of the comment, which ends the file
 HAS_DESCRIPTOR = 1 << 3  # the flag of an entry whose sizes are written once more behind it, in so many bytes:
 DESCRIPTORS = (12, 16, 20, 24)
 
 # The header of an .npy file is a Python literal. No parser of Python sees it; blanks are taken out before.
-ITEM = r"'(descr|fortran_order|shape)':('[<>|=]?[biufcSU]\d{1,9}'|True|False|\((?:\d{1,19},?)*\))"
+ITEM = r"'(descr|fortran_order|shape)':('[<>|=]?[biufcSU]\d{1,9}'|True|False|\((?:\d{1,19}L?,)*(?:\d{1,19}L?)?\))"
 HEADER = re.compile(rf"\{{(?:{ITEM},?){{3}}\}}".replace("'", "['\"]"), re.ASCII)
 FIELD = re.compile(ITEM.replace("'", "['\"]"), re.ASCII)
 
@@ -70,7 +72,7 @@ def read(file: BinaryIO, budget: Budget) -> tuple[dict[str, NDArray], dict[str, 
 
 
 def _check_whole(file: BinaryIO, archive: zipfile.ZipFile) -> None:
-    """Raise if the entries that the directory names are not all that is before it."""
+    """Raise if the entries that the directory names are not all that is before it, or something is after it."""
     end = 0
     gaps: tuple[int, ...] = (0,)
     for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
@@ -80,6 +82,9 @@ def _check_whole(file: BinaryIO, archive: zipfile.ZipFile) -> None:
         end += info.compress_size
         gaps = DESCRIPTORS if info.flag_bits & HAS_DESCRIPTOR else (0,)
     _check_gap(archive.start_dir - end, gaps)
+    file.seek(-END.size - len(archive.comment), os.SEEK_END)
+    if END.unpack(file.read(END.size)) != (b"PK\5\6", len(archive.comment)):
+        raise ValueError("expected an archive that ends with its comment, got a part of it, or more")
 
 
 def _check_gap(gap: int, allowed: tuple[int, ...]) -> None:
