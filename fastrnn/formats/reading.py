@@ -36,14 +36,18 @@ class Budget:
         self._limit = max(TIMES * file_size, AT_LEAST) if max_bytes is None else max_bytes
         self._left = self._limit
 
-    def take(self, size: int) -> None:
+    def check(self, size: int) -> None:
         """Raise if contents of this size are more than is left."""
-        self._left -= size
-        if self._left < 0:
+        if size > self._left:
             raise ValueError(
                 f"expected contents of at most {self._limit} bytes, got more from a file of {self.file_size} bytes; "
                 "if you trust it, give max_bytes=..."
             )
+
+    def take(self, size: int) -> None:
+        """Count contents of this size, or raise if they are more than is left."""
+        self.check(size)
+        self._left -= size
 
 
 @contextmanager

@@ -12,7 +12,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-from fastrnn.onnx.reading import Budget, ModelTensors, is_onnx, text
+from fastrnn.formats.reading import Budget
+from fastrnn.onnx.reading import ModelTensors, is_onnx, text
 
 __all__ = ["Constants", "Unknown", "is_view"]
 
@@ -172,7 +173,7 @@ class Constants:
                 return Unknown(f"{what} gives no real numbers")
             self._budget.take(sum(a.nbytes for a in results if not is_view(a, inputs)))
         except Exception as error:  # whatever the library raises for a node that is not as the specification has it
-            return Unknown(f"{what} cannot be computed: {type(error).__name__} {error}")
+            return Unknown(f"{what} cannot be computed: {error if str(error) else type(error).__name__}")
         return [*results]
 
     def _evaluated(self, node: Any, inputs: Inputs) -> list[Any]:

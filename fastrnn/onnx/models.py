@@ -15,11 +15,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from fastrnn import engines
+from fastrnn import engines, validate
+from fastrnn.formats.reading import refusing
 from fastrnn.frozen import Frozen
 from fastrnn.onnx import kernels, reading, spec
 from fastrnn.onnx.constants import Constants, Unknown, is_view
-from fastrnn.onnx.reading import Budget, bodies, text
+from fastrnn.onnx.reading import bodies, text
 from fastrnn.onnx.stacks import Recurrent, next_in_stack
 from fastrnn.stack import Stack
 
@@ -73,12 +74,11 @@ def load(model: Any, *, max_bytes: int | None = None) -> dict[str, Frozen]:
     is_path = isinstance(model, (str, os.PathLike))
     if not is_path and not isinstance(model, onnx.ModelProto):
         raise TypeError(f"model: expected an onnx.ModelProto or a path, got {type(model).__name__}")
-    Budget(0, max_bytes)  # checks the argument, before any work
-    try:
-        opened = reading.read(model) if is_path else reading.Model(model, None)
+    if max_bytes is not None:
+        max_bytes = validate.size("max_bytes", max_bytes, minimum=0)
+    opened = reading.read(model) if is_path else reading.Model(model, None)
+    with refusing(model if is_path else "model"):
         return _Loading(opened, max_bytes).layers()
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{os.fsdecode(model) if is_path else 'model'}: {error}") from error
 
 
 class _NotServedError(Exception):
@@ -124,7 +124,7 @@ class _Loading:
     """One run of `load`."""
 
     def __init__(self, model: reading.Model, max_bytes: int | None) -> None:
-        self._budget = Budget(model.held, max_bytes)
+        self._budget = model.budget(max_bytes)
         self._graph = reading.inlined(model.proto, self._budget).graph
         opset = max((o.version for o in model.proto.opset_import if reading.is_onnx(o.domain)), default=1)
         self._constants = Constants(model.tensors, opset, self._budget)
@@ -179,7 +179,7 @@ class _Loading:
 
     def _joined(self, graph: Any, outer: Constants, found: list[tuple[str, list[_Layer]]]) -> list[_Layer]:
         """The layers with those as one that are a stack."""
-        by_y = {y: layers[0] for y, layers in found if y and layers}
+        by_y = {y: layers[0] for y, layers in reversed(found) if y and layers}  # of a name used twice the first
         kinds = {
             y: Recurrent(len(layer.stack.directions), layer.stack.batch_first, layer.stack.cells[0].hidden_size)
             for y, layer in by_y.items()
@@ -188,15 +188,17 @@ class _Loading:
         joined: list[_Layer] = []
         gone: set[str] = set()
         for y, layers in found:
-            if y in gone:
-                continue
-            below = y
-            while upper.get(y, below) not in {below, *gone} and (stack := layers[0].under(by_y[upper[y]])) is not None:
-                y, layers = upper[y], [stack]
+            if not layers or layers[0] is not by_y.get(y):  # a body, a node that is left out, or a name used twice
+                joined += layers
+            elif y not in gone:
                 gone.add(y)
-            if y != below:
-                log.info("%s are one layer", ", ".join(layers[0].names))
-            joined += layers
+                layer = layers[0]
+                while (top := upper.get(y, y)) not in gone and (stack := layer.under(by_y[top])) is not None:
+                    y, layer = top, stack
+                    gone.add(y)
+                if len(layer.names) > 1:
+                    log.info("%s are one layer", ", ".join(layer.names))
+                joined.append(layer)
         return joined
 
     # ---- Nodes ----

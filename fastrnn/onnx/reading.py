@@ -5,10 +5,8 @@ Nothing in a file is executed, and no file is opened that does not lie in the mo
 
 from __future__ import annotations
 
-import errno
 import math
 import os
-import stat
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,12 +16,9 @@ import onnx.inliner
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from fastrnn import validate
+from fastrnn.formats.reading import Budget, opened
 
-__all__ = ["Budget", "Model", "ModelTensors", "bodies", "inlined", "is_onnx", "read", "text"]
-
-# How much memory a model may take by default: so many times the size of its files, and so many bytes of any model.
-TIMES, AT_LEAST = 16, 64 << 20
+__all__ = ["Model", "ModelTensors", "bodies", "inlined", "is_onnx", "read", "text"]
 
 MOST_NESTED = 50  # graphs within graphs, and functions that call functions; models of real use have a few
 
@@ -37,27 +32,6 @@ TYPES = {
 }  # fmt: skip
 
 
-class Budget:
-    """Bytes that may still be taken."""
-
-    def __init__(self, held: int, max_bytes: int | None) -> None:
-        self._limit = max(TIMES * held, AT_LEAST) if max_bytes is None else validate.size("max_bytes", max_bytes, 0)
-        self._left = self._limit
-
-    def check(self, size: int) -> None:
-        """Raise if these are more bytes than are left."""
-        if size > self._left:
-            raise ValueError(
-                f"{size} bytes are more than the {self._left} that are left of {self._limit}; "
-                "if you trust the model, give max_bytes=..."
-            )
-
-    def take(self, size: int) -> None:
-        """Take these bytes, or raise if they are more than are left."""
-        self.check(size)
-        self._left -= size
-
-
 class Model:
     """A model with the directory that its external data lies in; None if that is not known."""
 
@@ -65,27 +39,20 @@ class Model:
         self.proto = proto
         self.tensors = ModelTensors(directory)
 
-    @property
-    def held(self) -> int:
-        """Bytes of the model and of the files of its tensors, each file once."""
+    def budget(self, max_bytes: int | None) -> Budget:
+        """What it may take, by the bytes of the model and of the files of its tensors, each file once."""
         found = (self.tensors.file_of(tensor) for tensor in _tensors(self.proto.graph) if _is_external(tensor))
-        return self.proto.ByteSize() + sum(os.stat(file).st_size for file in set(found) if file is not None)
+        files = sum(os.stat(file).st_size for file in set(found) if file is not None)
+        return Budget(self.proto.ByteSize() + files, max_bytes)
 
 
 def read(path: str | os.PathLike[str]) -> Model:
     """Read a model; its tensors in files of their own are read when they are asked for."""
-    path = os.fsdecode(path)
-    if stat.S_IFMT(os.stat(path).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):  # to open a pipe waits for its writer
-        raise OSError(errno.EINVAL, "expected a regular file", path)
-    with open(path, "rb") as file:
-        data = file.read()
-    try:
-        proto = onnx.ModelProto.FromString(data)
-    except Exception as error:  # of protobuf, which the package onnx does not show
-        raise ValueError(f"expected an ONNX model as protobuf, got damaged data or something else ({error})") from error
-    if not proto.HasField("graph"):
-        raise ValueError("expected an ONNX model as protobuf, got one without a graph")
-    return Model(proto, os.path.dirname(os.path.abspath(path)))
+    with opened(path, "an ONNX model in protobuf", None) as (file, _):
+        proto = onnx.ModelProto.FromString(file.read())
+        if not proto.HasField("graph"):
+            raise ValueError("it has no graph")
+    return Model(proto, os.path.dirname(os.path.abspath(os.fsdecode(path))))
 
 
 def text(value: Any) -> str:
@@ -158,9 +125,9 @@ class ModelTensors:
             raise ValueError(
                 f"{name}: expected {expected} bytes in a file of {size}, got {length} from byte {offset} on"
             )
-        with open(file, "rb") as opened:
-            opened.seek(offset)
-            return opened.read(length)
+        with open(file, "rb") as data:
+            data.seek(offset)
+            return data.read(length)
 
 
 def _is_external(tensor: Any) -> bool:

@@ -85,7 +85,7 @@ def test_any_damage_gives_a_value_error_with_the_path(tmp_path: Path) -> None:
 def test_files_that_are_no_models(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(data)
-    with pytest.raises(ValueError, match=re.escape(f"{path}: expected an ONNX model as protobuf, got ")):
+    with pytest.raises(ValueError, match=re.escape(f"{path}: not an ONNX model in protobuf (")):
         load(path)
 
 
@@ -96,7 +96,7 @@ def test_paths_that_are_no_files(tmp_path: Path) -> None:
         load(tmp_path)
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe")
-        with pytest.raises(OSError, match=r"expected a regular file: '.*pipe'"):
+        with pytest.raises(OSError, match=r"expected a regular file: .*pipe"):
             load(tmp_path / "pipe")
 
 
@@ -168,23 +168,24 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
 
 # ---- What cannot be computed, or takes too much ---------------------------------------------------------------------
 
+TOO_MUCH = "expected contents of at most"
 HUGE = 1 << 40
 BODY = helper.make_graph([node("Identity", "X", "same")], "body", [], [value("same")])
 DOUBLED = [node("Concat", f"w{k} w{k}", f"w{k + 1}", axis=0) for k in range(60)]
 LEFT_OUT: dict[str, tuple[list[Any], dict[str, Any], str]] = {
-    "ConstantOfShape": ([node("ConstantOfShape", "huge", "w")], {"huge": [1, 20, HUGE]}, "bytes are more than the"),
-    "Tile": ([node("Tile", "W repeats", "w")], {"repeats": [1, 1, HUGE]}, "bytes are more than the"),
-    "Expand": ([node("Expand", "one huge", "w")], {"one": 1.0, "huge": [1, 20, HUGE]}, "bytes are more than the"),
-    "Range": ([node("Range", "a b c", "w")], {"a": 0, "b": HUGE, "c": 1}, "bytes are more than the"),
-    "Gather": ([node("Gather", "one many", "w")], {"one": np.ones((1, 4000)), "many": np.zeros(9999, int)}, "are more"),
-    "Concat": ([node("Concat", "W " * 10**6, "w", axis=0)], {}, "bytes are more than the"),
-    "MatMul": ([node("MatMul", "a b", "w")], {"a": np.ones((5000, 1)), "b": np.ones((1, 5000))}, "are more than the"),
-    "Add": ([node("Add", "a b", "w")], {"a": np.ones((5000, 1)), "b": np.ones((1, 5000))}, "bytes are more than the"),
+    "ConstantOfShape": ([node("ConstantOfShape", "huge", "w")], {"huge": [1, 20, HUGE]}, TOO_MUCH),
+    "Tile": ([node("Tile", "W repeats", "w")], {"repeats": [1, 1, HUGE]}, TOO_MUCH),
+    "Expand": ([node("Expand", "one huge", "w")], {"one": 1.0, "huge": [1, 20, HUGE]}, TOO_MUCH),
+    "Range": ([node("Range", "a b c", "w")], {"a": 0, "b": HUGE, "c": 1}, TOO_MUCH),
+    "Gather": ([node("Gather", "one many", "w")], {"one": np.ones((1, 4000)), "many": np.zeros(9999, int)}, TOO_MUCH),
+    "Concat": ([node("Concat", "W " * 10**6, "w", axis=0)], {}, TOO_MUCH),
+    "MatMul": ([node("MatMul", "a b", "w")], {"a": np.ones((5000, 1)), "b": np.ones((1, 5000))}, TOO_MUCH),
+    "Add": ([node("Add", "a b", "w")], {"a": np.ones((5000, 1)), "b": np.ones((1, 5000))}, TOO_MUCH),
     "Concat again and again": (
-        [node("Identity", "W", "w0"), *DOUBLED, node("Identity", "w60", "w")], {}, "bytes are more than the",
+        [node("Identity", "W", "w0"), *DOUBLED, node("Identity", "w60", "w")], {}, TOO_MUCH,
     ),
     "a circle": ([node("Identity", "v", "w"), node("Identity", "w", "v")], {}, "depends on itself"),
-    "sizes that overflow": ([node("ConstantOfShape", "huge", "w")], {"huge": [1 << 62] * 9}, "are more than the"),
+    "sizes that overflow": ([node("ConstantOfShape", "huge", "w")], {"huge": [1 << 62] * 9}, TOO_MUCH),
     "sizes below zero": ([node("ConstantOfShape", "huge", "w")], {"huge": [-1, 20, 4]}, "cannot be computed"),
     "a step of zero": ([node("Range", "a b c", "w")], {"a": 0, "b": 5, "c": 0}, "cannot be computed"),
     "another axis": ([node("Concat", "W W", "w", axis=7)], {}, "cannot be computed"),
@@ -231,7 +232,9 @@ def test_max_bytes(caplog: pytest.LogCaptureFixture) -> None:
     assert list(load(model, max_bytes=10**5)) == ["Y"]
     assert not load(model, max_bytes=700)  # enough for W
     assert not load(model, max_bytes=0)
-    assert re.search("LSTM Y is left out: .* bytes are more than the .* give max_bytes=", caplog.messages[0])
+    assert re.search(
+        "LSTM Y is left out: expected contents of at most 700 bytes, .* give max_bytes=", caplog.messages[0]
+    )
     assert re.search("LSTM Y is left out: W is not constant: Tile 'w' .* give max_bytes=", caplog.messages[1])
     with pytest.raises(TypeError, match="max_bytes: expected an integer, got str"):
         load(model, max_bytes="1")  # type: ignore[arg-type]
@@ -287,7 +290,7 @@ def test_functions_that_cannot_be_written_out(what: str) -> None:
     if what == "wrong":
         assert list(load(model)) == ["Y"]
     else:
-        why = "bytes are more than the" if what == "doubling" else "expected calls at most 50 deep, got more"
+        why = "expected contents of at most" if what == "doubling" else "expected calls at most 50 deep, got more"
         with pytest.raises(ValueError, match=f"model: .*{why}"):
             load(model)
 
@@ -354,3 +357,17 @@ def test_models_in_memory_read_no_files(tmp_path: Path, monkeypatch: pytest.Monk
         load(model_of(constant, lstm="X w R B"))
     zeros = node("ConstantOfShape", "shape", "w", value=tensor(model, "W"))
     assert not load(model_of(zeros, constants={"shape": [1, 20, 4]}, lstm="X w R B"))
+
+
+def test_names_that_are_there_twice() -> None:
+    """Two nodes that read each other's output, and one that is left out by the same name."""
+    upper = dict.fromkeys(("W1", "R1"), TENSORS["R"])
+    model = model_of(
+        node("LSTM", "X nothing R B", "Z"),
+        node("Squeeze", "Y one", "x"),
+        node("LSTM", "x W1 R1", "Z"),
+        node("Squeeze", "Z one", "X"),
+        node("LSTM", "X W1 R1", "Y"),
+        constants={**upper, "one": [1]},
+    )
+    assert set(load(model)) <= {"Y", "Z", "Y#2", "Z#2"}
