@@ -171,7 +171,8 @@ class _Loading:
             if node.op_type in spec.INPUTS and reading.is_onnx(node.domain):
                 found.append((node.output[0] if node.output else "", self._of_node(node, constants)))
             elif any(kind in text(node.op_type) for kind in spec.INPUTS):
-                _leave_out(text(node.op_type), _name(node), f"it is an operator of {text(node.domain) or 'nobody'}")
+                whose = "no operator of ONNX" if reading.is_onnx(node.domain) else f"an operator of {text(node.domain)}"
+                _leave_out(text(node.op_type), _name(node), f"it is {whose}")
             inside = [self._layers(body, constants, depth + 1) for body in bodies(node)]
             if inside:
                 found.append(("", _once(inside) if node.op_type == "If" else list(chain.from_iterable(inside))))

@@ -64,6 +64,8 @@ def from_onnx(
             if a.dtype.kind not in "fiub" and a.dtype.name != "bfloat16":
                 raise TypeError(f"{where}[{name!r}]: expected an array of real numbers, got {a.dtype}")
         cell = read_as(ONNX, where, arrays["W"].shape, arrays["R"].shape, options)
+        if "P" in arrays and not cell.onnx.peepholes:
+            raise ValueError(f"{where}: expected P only of an LSTM, got it of {cell.onnx.operator}")
         D, H = len(arrays["W"]), arrays["R"].shape[2]
         for name, rows in (("B", 2 * len(cell.onnx.gates) * H), ("P", 3 * H)):
             if name in arrays and arrays[name].shape != (D, rows):

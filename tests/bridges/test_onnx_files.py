@@ -188,7 +188,7 @@ LEFT_OUT: dict[str, tuple[list[Any], dict[str, Any], str]] = {
     "sizes that overflow": ([node("ConstantOfShape", "huge", "w")], {"huge": [1 << 62] * 9}, TOO_MUCH),
     "sizes below zero": ([node("ConstantOfShape", "huge", "w")], {"huge": [-1, 20, 4]}, "cannot be computed"),
     "a step of zero": ([node("Range", "a b c", "w")], {"a": 0, "b": 5, "c": 0}, "cannot be computed"),
-    "another axis": ([node("Concat", "W W", "w", axis=7)], {}, "cannot be computed"),
+    "other sizes": ([node("Reshape", "W sizes", "w")], {"sizes": [7, 7]}, "cannot be computed"),
     "no inputs": ([node("Tile", "", "w")], {}, "cannot be computed"),
     "no attribute": ([node("Cast", "W", "w")], {}, "cannot be computed"),
     "text": ([node("Cast", "W", "w", to=TensorProto.STRING)], {}, "gives no real numbers"),

@@ -385,6 +385,23 @@ ERRORS: dict[str, tuple[Any, type[Exception], str]] = {
         lambda: weights.from_onnx(ONNX_LSTM | {"B": np.zeros((1, 20), F)}), ValueError,
         "B: expected (1, 40), got (1, 20)",
     ),
+    "onnx: nothing": (
+        lambda: weights.from_onnx(None), TypeError,
+        "tensors: expected names and arrays, or a list of such, got NoneType",
+    ),
+    "onnx: a name": (lambda: weights.from_onnx({3: 3, **ONNX_LSTM}), ValueError, "W, R and maybe B and P, got 3, W, R"),
+    "onnx: complex": (
+        lambda: weights.from_onnx({name: a + 0j for name, a in ONNX_LSTM.items()}, dtype=F), TypeError,
+        "tensors['W']: expected an array of real numbers, got complex",
+    ),
+    "onnx: reset_after": (
+        lambda: weights.from_onnx(ONNX_LSTM, reset_after="no"), TypeError,
+        "reset_after: expected True or False, got 'no'",
+    ),
+    "onnx: peepholes of an RNN": (
+        lambda: weights.from_onnx({"W": np.ones((1, 5, 4)), "R": np.ones((1, 5, 5)), "P": np.ones((1, 15))}),
+        ValueError, "tensors: expected P only of an LSTM, got it of RNN",
+    ),
     "onnx: no R": (lambda: weights.from_onnx({"W": ONNX_LSTM["W"]}), ValueError, "expected W, R and maybe B and P"),
     "onnx: directions differ": (
         lambda: weights.from_onnx([ONNX_LSTM, {name: np.concatenate([a, a]) for name, a in ONNX_LSTM.items()}]),
