@@ -1,35 +1,31 @@
 """Recurrent layers in files of Keras: .keras and .weights.h5 of Keras 3, .h5 of Keras 2 and 3.
 
-A .keras file is a zip archive of config.json and model.weights.h5. In an HDF5 file of Keras 3, the arrays of a cell are
-in its group "vars", under "0" and so on, and the layer's own name is an attribute of the layer's "vars". In one of
-Keras 2, they are in a group of the cell under their own names, and groups above have the layer's name. Options that
-weights do not show are in the model's configuration, which .weights.h5 files do not have.
+A .keras file is a zip archive of config.json and model.weights.h5. `hdf5.py` reads the arrays. Options that weights do
+not show are in the model's configuration, which .weights.h5 files do not have.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import io
-import math
+import json
 import os
-import re
+import subprocess
+import sys
 import zipfile
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn.formats.reading import Budget, json_object, opened
+from fastrnn.formats import npz
+from fastrnn.formats.reading import Budget, check_entry, json_object, opened
 
 __all__ = ["SUFFIXES", "layer"]
 
 SUFFIXES = (".keras", ".h5")
 WEIGHTS, CONFIG = "model.weights.h5", "config.json"  # in a .keras file
-NUMBERED = ("0", "1", "2")
-ARRAYS = (NUMBERED, ("kernel", "recurrent_kernel", "bias"), ("kernel:0", "recurrent_kernel:0", "bias:0"))
-CELL = re.compile(r"(?:cell|(?:simple_rnn|lstm|gru)_cell)(?:_(\d{1,9}))?")
 CLASSES = ("SimpleRNN", "LSTM", "GRU", "Bidirectional", "RNN")
-DEEPEST = 32  # groups in groups
+PATIENCE, SPEED = 60, 10e6  # seconds that reading may take, and bytes that it reads in each more
 
 
 def layer(path: str | os.PathLike[str], name: str, max_bytes: int | None) -> tuple[list[list[NDArray]], dict[str, Any]]:
@@ -53,131 +49,52 @@ def layer(path: str | os.PathLike[str], name: str, max_bytes: int | None) -> tup
     OSError
         If the file cannot be read.
     """
-    try:
-        import h5py
-    except ImportError:
+    if importlib.util.find_spec("h5py") is None:
         raise ImportError(
             f"{os.fspath(path)}: needs h5py (pip install h5py); to convert it where Keras is installed: "
             "fastrnn.save('layer.npz', fastrnn.weights.from_keras(keras_layer.get_weights()))"
-        ) from None
+        )
     with opened(path, "a file of Keras with such a layer", max_bytes) as (file, budget):
-        config: Any = None
         if os.fspath(path).lower().endswith(".keras"):
             with zipfile.ZipFile(file) as archive:
-                config = _entry(archive, CONFIG, budget)
-                file = io.BytesIO(_entry(archive, WEIGHTS, budget))
-        with h5py.File(file, "r") as root:
-            if config is None:
-                config = _text(root, "model_config")
-            found: dict[str, list[_Cell]] = {}
-            for cell in _cells(root):
-                found.setdefault(cell.layer, []).append(cell)
-            if not name and len(found) == 1:
-                (name,) = found
-            if name not in found:
-                there = ", ".join(map(repr, found)) or "none"
-                raise ValueError(f"prefix: expected the name of a recurrent layer, got {name!r}; there are: {there}")
-            arrays, bidirectional = _joined(found[name], budget)
-        options = {} if config is None else _options(name, json_object(config, "configuration"))
-        return arrays, {"bidirectional": bidirectional, **options}
+                config, data = _entry(archive, CONFIG, budget).decode(), _entry(archive, WEIGHTS, budget)
+        else:
+            config, data = None, file.read()
+        arrays, words = _read_hdf5(data, name, budget.limit)
+        options = {"bidirectional": "bidirectional" in words}
+        config = words.get("config") if config is None else config
+        if config is not None:
+            options |= _options(words["name"], json_object(config, "configuration"))
+        return arrays, options
 
 
-# ---- Arrays ----------------------------------------------------------------------------------------------------------
-
-
-class _Cell(NamedTuple):
-    """A cell in a file."""
-
-    layer: str  # the name of the layer that it belongs to
-    direction: int | None  # of a Bidirectional: 0 forwards, 1 backwards
-    number: int  # its place in a stack of cells
-    datasets: list[Any]
-
-
-def _cells(root: Any) -> Iterator[_Cell]:
-    """All cells in a file."""
-    import h5py
-
-    pending: list[tuple[Any, list[str]]] = [(root, [])]
-    seen = set()
-    while pending:
-        group, path = pending.pop()
-        if group.id in seen or len(path) > DEEPEST:  # hard links may form circles
-            continue
-        seen.add(group.id)
-        members = {name: _member(group, name) for name in group}
-        for names in ARRAYS:
-            datasets = [members[name] for name in names if isinstance(members.get(name), h5py.Dataset)]
-            place = path[:-1] if names == NUMBERED else path
-            if len(datasets) >= 2 and (names != NUMBERED or (path[-1:] == ["vars"] and _is_cell(place))):
-                yield _cell(root, place, datasets)
-        pending += [(m, [*path, name]) for name, m in members.items() if isinstance(m, h5py.Group)]
-
-
-def _cell(root: Any, path: list[str], datasets: list[Any]) -> _Cell:
-    """The cell at a path, such as enc/lstm_cell, layers/lstm/cell or layers/bidirectional/forward_layer/cell."""
-    number, direction = 0, None
-    if match := CELL.fullmatch(path[-1]):
-        number = int(match[1] or 0)
-        path = path[:-1]
-    if path[-2:] == ["cell", "cells"]:
-        path = path[:-2]
-    elif path and path[-1].startswith("stacked_rnn_cells"):
-        path = path[:-1]
-    if path and path[-1].startswith(("forward_", "backward_")):
-        direction = int(path[-1].startswith("backward_"))
-        path = path[:-1]
-    own = root
-    for name in (*path, "vars"):
-        own = None if own is None else _member(own, name)
-    given = None if own is None else _text(own, "name")
-    return _Cell(given or "".join(path[-1:]), direction, number, datasets)
-
-
-def _is_cell(path: list[str]) -> bool:
-    return bool(path and CELL.fullmatch(path[-1]))
-
-
-def _member(group: Any, name: str) -> Any:
-    """A group's member, or None. Only hard links are followed: others may lead to another file."""
-    import h5py
-
-    is_there = isinstance(group, h5py.Group) and isinstance(group.get(name, getlink=True), h5py.HardLink)
-    return group[name] if is_there else None
-
-
-def _text(group: Any, key: str) -> str | None:
-    """An attribute that is one text."""
-    if key not in group.attrs or group.attrs.get_id(key).shape != ():
-        return None
-    value = group.attrs[key]
-    return value.decode() if isinstance(value, bytes) else value if isinstance(value, str) else None
-
-
-def _joined(cells: list[_Cell], budget: Budget) -> tuple[list[list[NDArray]], bool]:
-    """The arrays of a layer's cells, a list for each cell of a stack, and whether the layer is bidirectional."""
-    cells = sorted(cells, key=lambda cell: (cell.direction or 0, cell.number))
-    directions = [cell.direction for cell in cells]
-    arrays = [[_array(dataset, budget) for dataset in cell.datasets] for cell in cells]
-    if directions == [0, 1]:
-        return [arrays[0] + arrays[1]], True
-    if any(direction is not None for direction in directions):
-        raise ValueError(f"expected a Bidirectional of one layer forwards and one backwards, got {len(cells)} cells")
-    return arrays, False
-
-
-def _array(dataset: Any, budget: Budget) -> NDArray:
-    """A dataset whose numbers are in the file itself."""
-    if dataset.is_virtual or dataset.external or dataset.dtype.kind != "f" or dataset.shape is None:
-        raise ValueError(f"{dataset.name!r}: expected an array of floats in this file, got another dataset")
-    budget.take(math.prod(dataset.shape) * dataset.dtype.itemsize)
-    return np.asarray(dataset[()])
+def _read_hdf5(data: bytes, name: str, max_bytes: int) -> tuple[list[list[NDArray]], dict[str, str]]:
+    """The arrays and words of a layer, read in a process of its own; see `hdf5.py`."""
+    paths = os.pathsep.join(path for path in sys.path if path)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "fastrnn.formats.hdf5"],
+            input=json.dumps({"name": name, "max_bytes": max_bytes}).encode() + b"\n" + data,
+            env=os.environ | {"PYTHONPATH": paths, "PYTHONSAFEPATH": "1"},
+            capture_output=True, timeout=PATIENCE + len(data) / SPEED, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise ValueError("expected an HDF5 file, got one that HDF5's library does not come to an end with") from None
+    if done.returncode:
+        raise ValueError(f"expected an HDF5 file, got one with which HDF5's library ends with {done.returncode}")
+    found, words, _ = npz.read(io.BytesIO(done.stdout), Budget(len(done.stdout), None))
+    if "error" in words:
+        raise ValueError(words["error"])
+    lists: dict[str, list[NDArray]] = {}
+    for key, array in found.items():
+        lists.setdefault(key.partition(".")[0], []).append(array)
+    return list(lists.values()), words
 
 
 def _entry(archive: zipfile.ZipFile, name: str, budget: Budget) -> bytes:
     """A file in an archive, whose checksum is compared."""
     info = archive.getinfo(name)
-    budget.take(info.file_size)
+    check_entry(info, budget)
     return archive.read(info)
 
 

@@ -18,7 +18,7 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn.formats.reading import Budget, filled, json_object
+from fastrnn.formats.reading import Budget, check_entry, filled, json_object
 
 __all__ = ["WORDS", "read", "write"]
 
@@ -58,11 +58,9 @@ def read(file: BinaryIO, budget: Budget) -> tuple[dict[str, NDArray], dict[str, 
             name = info.filename.removesuffix(".npy")
             if name in arrays:
                 raise ValueError(f"expected each array once, got {name!r} twice")
-            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise ValueError(f"{name!r}: expected an entry that is stored or deflated, got {info.compress_type}")
             if name == WORDS and info.file_size > max(WORDS_AT_LEAST, budget.file_size):
                 raise ValueError(f"{WORDS}: expected no more words than the file has bytes, got {info.file_size}")
-            budget.take(info.file_size)
+            check_entry(info, budget)
             with archive.open(info) as entry:
                 arrays[name] = _read_array(name, entry, info.file_size)
         comment = archive.comment

@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import stat
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from fastrnn import validate
 
-__all__ = ["Budget", "filled", "json_object", "opened", "refusing"]
+__all__ = ["Budget", "check_entry", "filled", "json_object", "opened", "refusing"]
 
 # How much the contents of a file may be larger than the file. Weights hardly compress; the zeros of a bomb compress to
 # a thousandth.
@@ -33,14 +34,14 @@ class Budget:
 
     def __init__(self, file_size: int, max_bytes: int | None) -> None:
         self.file_size = file_size
-        self._limit = max(TIMES * file_size, AT_LEAST) if max_bytes is None else max_bytes
-        self._left = self._limit
+        self.limit = max(TIMES * file_size, AT_LEAST) if max_bytes is None else max_bytes
+        self._left = self.limit
 
     def check(self, size: int) -> None:
         """Raise if contents of this size are more than is left."""
         if size > self._left:
             raise ValueError(
-                f"expected contents of at most {self._limit} bytes, got more from a file of {self.file_size} bytes; "
+                f"expected contents of at most {self.limit} bytes, got more from a file of {self.file_size} bytes; "
                 "if you trust it, give max_bytes=..."
             )
 
@@ -48,6 +49,14 @@ class Budget:
         """Count contents of this size, or raise if they are more than is left."""
         self.check(size)
         self._left -= size
+
+
+def check_entry(info: zipfile.ZipInfo, budget: Budget) -> None:
+    """Raise if an entry of an archive is more than the budget, or packed by a method that takes memory of its own."""
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        method = info.compress_type
+        raise ValueError(f"{info.filename!r}: expected an entry that is stored or deflated, got method {method}")
+    budget.take(info.file_size)
 
 
 @contextmanager
