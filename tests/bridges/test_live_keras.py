@@ -6,11 +6,13 @@ layer gets them by `to_keras`. Keras runs on whichever backend KERAS_BACKEND nam
 
 import importlib.util
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import fastrnn
 from fastrnn import weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # Keras's own
@@ -79,6 +81,23 @@ def test_weights_both_ways(keras: Any, name: str, bidirectional: bool, num_layer
         for ours, theirs in zip(arrays, keras_layer.get_weights(), strict=True):
             np.testing.assert_array_equal(ours, theirs)
         built(keras, name, bidirectional, size, rng).set_weights(arrays)
+
+
+@pytest.mark.parametrize("file", ["model.keras", "model.weights.h5", "model.h5"])
+def test_files(keras: Any, file: str, tmp_path: Path) -> None:
+    pytest.importorskip("h5py", reason="h5py is not installed")
+    layers = keras.layers
+    inputs = keras.Input((6, 5))
+    x = layers.LSTM(4, return_sequences=True, name="first")(inputs)
+    x = layers.Bidirectional(layers.GRU(4, return_sequences=True, dropout=0.5), name="both")(x)
+    x = layers.RNN(layers.StackedRNNCells([layers.LSTMCell(4), layers.LSTMCell(4)]), True, name="stack")(x)
+    model = keras.Model(inputs, layers.SimpleRNN(3, return_sequences=True, name="last")(x))
+    (model.save_weights if "weights" in file else model.save)(tmp_path / file)
+    for name in ("first", "both", "stack", "last"):
+        layer = fastrnn.load(tmp_path / file, name)
+        x = np.random.default_rng(0).standard_normal((2, 6, layer.input_size), np.float32)
+        expected = keras.ops.convert_to_numpy(model.get_layer(name)(keras.ops.convert_to_tensor(x)))
+        np.testing.assert_allclose(layer(x)[0], expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 def test_lengths_are_masks(keras: Any) -> None:

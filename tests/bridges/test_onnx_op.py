@@ -381,8 +381,16 @@ def test_nan_beyond_the_end_is_not_seen(attrs: dict[str, Any]) -> None:
 W, R, B = (lstm_inputs()[name] for name in ("W", "R", "B"))
 X = lstm_inputs()["X"]
 ERRORS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
-    "operator": (lambda: run_op("Gru", {}, {}), ValueError, "op_type: expected one of RNN, GRU, LSTM, got 'Gru'"),
+    "operator": (lambda: run_op("Gru", {}, {}), ValueError, "op_type: expected one of 'RNN', 'GRU', 'LSTM', got 'Gru'"),
     "inputs": (lambda: run_op("LSTM", [X], {}), TypeError, "inputs: expected a mapping from names, got list"),
+    "operator's type": (
+        lambda: run_op(["GRU"], {}), TypeError, "op_type: expected one of 'RNN', 'GRU', 'LSTM', got list",
+    ),
+    "input's name": (lambda: run_op("LSTM", {3: X}), TypeError, "inputs: expected names that are str, got 3"),
+    "no hidden units": (
+        lambda: run_op("RNN", {"X": X, "W": np.ones((1, 0, 2), np.float32), "R": np.ones((1, 0, 0), np.float32)}),
+        ValueError, "X, R: expected an input_size and a hidden_size of at least 1, got (5, 3, 2) and (1, 0, 0)",
+    ),
     "unknown input": (
         lambda: run_op("GRU", {"X": X, "initial_c": X}, {}), ValueError,
         "inputs: expected GRU's X, W, R, B, sequence_lens, initial_h, got initial_c",
@@ -469,6 +477,35 @@ ERRORS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         NotImplementedError, "run_grad: expected what the kernels have, got clip=1, which only run_op has",
     ),
 }  # fmt: skip
+
+
+ATTRIBUTES: list[tuple[Any, str]] = [
+    ([], "attrs: expected a mapping from names, got list"),
+    (0, "attrs: expected a mapping from names, got int"),
+    ({3: 1}, "attrs: expected names that are str, got 3"),
+    ({"clip": "1"}, "clip: expected a number, got str"),
+    ({"clip": [1.0]}, "clip: expected a number, got list"),
+    ({"clip": True}, "clip: expected a number, got bool"),
+    ({"clip": 10**400}, "clip: expected a number that a float can be, got a larger one"),
+    ({"activations": "Tanh"}, "activations: expected a list, got str"),
+    ({"activations": 3}, "activations: expected a list, got int"),
+    ({"activations": ["Tanh", 3, None]}, "activations: expected str, got int"),
+    ({"activation_alpha": 1.0}, "activation_alpha: expected a list, got float"),
+    ({"activation_beta": [None]}, "activation_beta: expected a number, got NoneType"),
+    ({"activation_beta": np.ones((1, 1))}, "activation_beta: expected a list, got ndarray"),
+    ({"direction": 1}, "direction: expected str, got int"),
+    ({"direction": b"\xff"}, "direction: expected one of 'forward', 'reverse', 'bidirectional', got"),
+    ({"hidden_size": 4.0}, "hidden_size: expected an integer, got float"),
+    ({"layout": "1"}, "layout: expected an integer, got str"),
+    ({"input_forget": None, "layout": [1]}, "layout: expected an integer, got list"),
+]
+
+
+@pytest.mark.parametrize(("attrs", "message"), ATTRIBUTES, ids=repr)
+def test_attributes_of_wrong_types(attrs: Any, message: str) -> None:
+    for call in (lambda: run_op("LSTM", lstm_inputs(), attrs), lambda: run_grad("LSTM", lstm_inputs(), attrs, {})):
+        with pytest.raises((TypeError, ValueError), match=re.escape(message)):
+            call()
 
 
 @pytest.mark.parametrize("what", ERRORS)

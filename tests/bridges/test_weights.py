@@ -104,8 +104,6 @@ def test_onnx_and_back(layer: Any) -> None:
 
 @given(layers(), st.sampled_from((".npz", ".safetensors")), st.sampled_from(("", "encoder.rnn.")))
 def test_files_and_back(tmp_path_factory: Any, layer: Any, suffix: str, prefix: str) -> None:
-    if suffix == ".safetensors":
-        pytest.importorskip("safetensors", reason="safetensors is not installed")
     path = tmp_path_factory.mktemp("layers") / f"layer{suffix}"
     layer.dropout = 0.25
     fastrnn.save(path, layer, prefix, {"more": "words"})
@@ -386,6 +384,23 @@ ERRORS: dict[str, tuple[Any, type[Exception], str]] = {
     "onnx: a wrong B": (
         lambda: weights.from_onnx(ONNX_LSTM | {"B": np.zeros((1, 20), F)}), ValueError,
         "B: expected (1, 40), got (1, 20)",
+    ),
+    "onnx: nothing": (
+        lambda: weights.from_onnx(None), TypeError,
+        "tensors: expected names and arrays, or a list of such, got NoneType",
+    ),
+    "onnx: a name": (lambda: weights.from_onnx({3: 3, **ONNX_LSTM}), ValueError, "W, R and maybe B and P, got 3, W, R"),
+    "onnx: complex": (
+        lambda: weights.from_onnx({name: a + 0j for name, a in ONNX_LSTM.items()}, dtype=F), TypeError,
+        "tensors['W']: expected an array of real numbers, got complex",
+    ),
+    "onnx: reset_after": (
+        lambda: weights.from_onnx(ONNX_LSTM, reset_after="no"), TypeError,
+        "reset_after: expected True or False, got 'no'",
+    ),
+    "onnx: peepholes of an RNN": (
+        lambda: weights.from_onnx({"W": np.ones((1, 5, 4)), "R": np.ones((1, 5, 5)), "P": np.ones((1, 15))}),
+        ValueError, "tensors: expected P only of an LSTM, got it of RNN",
     ),
     "onnx: no R": (lambda: weights.from_onnx({"W": ONNX_LSTM["W"]}), ValueError, "expected W, R and maybe B and P"),
     "onnx: directions differ": (

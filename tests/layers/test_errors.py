@@ -133,6 +133,8 @@ CASES: list[tuple[Callable[[Subjects], Any], type, str, tuple[str, ...]]] = [
     (lambda s: fastrnn.LSTM(1, 2**31), ValueError, "hidden_size", ("addressed", "got 8589934592 * 2147483648")),
     (lambda s: fastrnn.LSTM(1, 10**30), ValueError, "hidden_size", ("fits this machine", "got 1" + 30 * "0")),
     (lambda s: fastrnn.LSTM(1, 1, sys.maxsize), ValueError, "num_layers", ("got", str(sys.maxsize))),
+    (lambda s: fastrnn.LSTM(3, 4, num_layers=10**8), ValueError, "num_layers", ("at most 10000", "got 100000000")),
+    (lambda s: fastrnn.GRU(8, 10**7), ValueError, "num_layers, input_size, hidden_size", ("GB hold, got 1200001",)),
     (lambda s: s.gru(np.broadcast_to(zeros(3, f32), (2**29, 2**29, 3))), ValueError, "x", ("addressed", "536870912")),
     (lambda s: s.gru(np.broadcast_to(f32(0), (2**29, 2**29, 3))), ValueError, "x", ("addressed", "536870912")),
     # x
