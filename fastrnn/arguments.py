@@ -81,11 +81,11 @@ def arguments(
     h0, c0 = state_like(stack, "state", state, B, batched)
     lengths, resets = _lengths(lengths, T, B, batched), _resets(stack, resets, T, B, batched, taped)
     if mask is not None or not (isinstance(masked_output, str) and masked_output == "zero"):
-        lengths, valid = _masked(stack, mask, masked_output, lengths, T, B, batched)
+        lengths, valid = _masked(stack, mask, masked_output, lengths, resets, T, B, batched)
         if valid is not None:
             return Arguments(
-                valid.gather(x), *valid.sorted(h0, c0), valid.lengths, np.arange(B, dtype=np.int64),
-                valid.resets(resets), batched, True, valid.starts, valid,
+                valid.gather(x), *valid.sorted(h0, c0), valid.lengths, np.arange(B, dtype=np.int64), valid.resets,
+                batched, True, valid.starts, valid,
             )  # fmt: skip
     if series.strides[2] != series.itemsize or not series.flags.aligned:
         series = np.ascontiguousarray(series)
@@ -96,15 +96,12 @@ def arguments(
 def cotangent(stack: Stack, dy: Any, args: Arguments) -> NDArray:
     """Check the gradient of y; return it as engines take it."""
     dy = array("dy", dy, stack.dtype)
-    if args.valid is not None:
-        sizes = args.valid.shape
-    else:
-        T, B = args.x.shape[:2]
-        sizes = ((B, T) if stack.batch_first else (T, B)) if args.batched else (T,)
+    valid, (T, B) = args.valid, args.x.shape[:2]
+    sizes = _shape(stack, T, B, args.batched) if valid is None else valid.shape
     if dy.shape != (*sizes, stack.output_size):
         raise ValueError(f"dy: expected {(*sizes, stack.output_size)}, the shape of y, got {dy.shape}")
-    if args.valid is not None:
-        return args.valid.outputs_backward(dy)
+    if valid is not None:
+        return valid.outputs_backward(dy)
     dy = stack.time_major(dy, args.batched)
     return dy if dy.strides[2] == dy.itemsize and dy.flags.aligned else np.ascontiguousarray(dy)
 
@@ -177,7 +174,8 @@ def _lengths(lengths: Any, T: int, B: int, batched: bool) -> NDArray[np.int64] |
 
 
 def _masked(
-    stack: Stack, mask: Any, masked_output: Any, lengths: NDArray[np.int64] | None, T: int, B: int, batched: bool
+    stack: Stack, mask: Any, masked_output: Any, lengths: NDArray[np.int64] | None, resets: NDArray[np.uint8] | None,
+    T: int, B: int, batched: bool,
 ) -> tuple[NDArray[np.int64] | None, ValidRows | None]:  # fmt: skip
     """The lengths of a masked call, or what its valid rows are where lengths cannot say it."""
     hold = choice("masked_output", masked_output, ("zero", "hold")) == "hold"
@@ -191,7 +189,8 @@ def _masked(
         return None, None
     if total == 0 or (not hold and (valid == (steps < counts)).all()):
         return counts, None
-    return None, ValidRows(valid, stack, batched, hold)
+    shape = _shape(stack, T, B, batched)
+    return None, ValidRows(valid, resets, shape, stack.batch_first and batched, stack.directions if hold else ())
 
 
 def _resets(stack: Stack, resets: Any, T: int, B: int, batched: bool, copy: bool) -> NDArray[np.uint8] | None:
@@ -206,7 +205,12 @@ def _booleans(stack: Stack, name: str, value: Any, T: int, B: int, batched: bool
     value = as_ndarray(name, value)
     if value.dtype != np.bool_:
         raise TypeError(f"{name}: expected booleans, got {value.dtype}")
-    expected = ((B, T) if stack.batch_first else (T, B)) if batched else (T,)
+    expected = _shape(stack, T, B, batched)
     if value.shape != expected:
         raise ValueError(f"{name}: expected {expected}, got {value.shape}")
     return stack.time_major(value[..., None], batched)[..., 0]
+
+
+def _shape(stack: Stack, T: int, B: int, batched: bool) -> tuple[int, ...]:
+    """The shape of the caller's x, but for its last axis."""
+    return ((B, T) if stack.batch_first else (T, B)) if batched else (T,)
