@@ -19,6 +19,8 @@ from fastrnn.validate import addressable, array, as_ndarray, choice, parameter
 
 __all__ = ["Arguments", "StepCheck", "arguments", "cotangent", "layers_addressable", "state_like", "weights"]
 
+ZERO = "zero"  # the default of `masked_output`; most calls give this very object
+
 
 class Arguments(NamedTuple):
     """What a call was given, checked, in the form that engines take."""
@@ -80,7 +82,7 @@ def arguments(
     addressable("x", T, B, max(I, stack.output_size, (len(stack.cells[0].gates) + 1) * stack.cells[0].hidden_size))
     h0, c0 = state_like(stack, "state", state, B, batched)
     lengths, resets = _lengths(lengths, T, B, batched), _resets(stack, resets, T, B, batched, taped)
-    if mask is not None or not (isinstance(masked_output, str) and masked_output == "zero"):
+    if mask is not None or masked_output is not ZERO:
         lengths, valid = _masked(stack, mask, masked_output, lengths, resets, T, B, batched)
         if valid is not None:
             return Arguments(

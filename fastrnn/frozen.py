@@ -46,7 +46,8 @@ class Frozen(StackOwner):
     ) -> tuple[NDArray, State]:  # fmt: skip
         """Run the layer; arguments, results and errors are those of calling the layer itself."""
         args = arguments(self._stack, x, state, lengths, resets, mask, masked_output)
-        return args.results(self._stack, *run.infer(self._stack, self._engine, self._prepared, args))
+        y, h, c = run.infer(self._stack, self._engine, self._prepared, args)
+        return args.results(self._stack, y, h, c)
 
     def stream(self, batch_size: int = 1) -> Stream:
         """Return a stream: one state per row, advanced a step at a time.
@@ -102,7 +103,7 @@ class Stream(StackOwner):
         """B: sequences that advance together."""
         return self._h.shape[1]
 
-    def step(self, x: Any, out: NDArray | None = None, *, rows: Any = None) -> NDArray:
+    def step(self, x: Any, out: NDArray | None = None, rows: Any = None) -> NDArray:
         """Advance every row, or some, by one step.
 
         Parameters

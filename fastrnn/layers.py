@@ -187,7 +187,8 @@ class Recurrent(StackOwner, Parameters):
         stack, engine = self._stack, engines.current()
         args = arguments(stack, x, state, lengths, resets, mask, masked_output)
         prepared = run.prepare(stack, engine, checked_weights(stack, self.params))
-        return args.results(stack, *run.infer(stack, engine, prepared, args))
+        y, h, c = run.infer(stack, engine, prepared, args)
+        return args.results(stack, y, h, c)
 
     def forward(
         self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None, mask: Any = None,
@@ -220,7 +221,8 @@ class Recurrent(StackOwner, Parameters):
         args = arguments(stack, x, state, lengths, resets, mask, masked_output, taped=True)
         weights = checked_weights(stack, self.params)
         y, h, c, kept = run.forward(stack, engine, args, weights, dropout)
-        return *args.results(stack, y, h, c), Tape(stack, engine, args, weights, dropout, kept)
+        y, state = args.results(stack, y, h, c)
+        return y, state, Tape(stack, engine, args, weights, dropout, kept)
 
     def backward(self, tape: Tape, dy: Any = None, dstate: Any = None, *, wants_x: bool = True) -> Gradients:
         """Differentiate a run of `forward`.
@@ -232,7 +234,8 @@ class Recurrent(StackOwner, Parameters):
         tape : Tape
             From a `forward` of this layer.
         dy : array_like, optional
-            Gradient of the loss in y; y's shape. Default: zeros. Ignored where y is zero for no step was run.
+            Gradient of the loss in y; y's shape. Default: zeros. Not read where y is zero because no
+            step was run.
         dstate : array_like or tuple of array_like, optional
             Gradient of the loss in the final state; the state's shape. Default: zeros.
         wants_x : bool, default True
