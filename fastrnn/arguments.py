@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 from fastrnn._core.native import StepCheck
 from fastrnn.engines.cell import Cell
 from fastrnn.engines.seam import Steps, Weights
-from fastrnn.stack import Stack
-from fastrnn.validate import addressable, array, as_ndarray, fits_memory, parameter
+from fastrnn.masks import ValidRows
+from fastrnn.stack import Stack, State, state_to_caller
+from fastrnn.validate import addressable, array, as_ndarray, choice, fits_memory, parameter
 
 __all__ = ["Arguments", "StepCheck", "arguments", "cotangent", "layers_fit", "state_like", "weights"]
+
+ZERO = "zero"  # the default of `masked_output`; most calls give this very object
 
 
 class Arguments(NamedTuple):
@@ -32,11 +35,18 @@ class Arguments(NamedTuple):
     batched: bool
     state_is_new: bool  # nobody else holds h0 and c0
     starts: NDArray[np.int64] | None = None  # of each step's rows, where x (rows, 1, I) has the valid ones only
+    valid: ValidRows | None = None  # where these lie in a caller's arrays, if the call is masked
 
     @property
     def num_steps(self) -> int:
         """T."""
         return len(self.x if self.starts is None else self.starts)
+
+    def results(self, stack: Stack, y: NDArray, h: NDArray, c: NDArray | None) -> tuple[NDArray, State]:
+        """y and the final state as the caller gets them."""
+        if self.valid is not None:
+            return self.valid.outputs(y), state_to_caller(*self.valid.unsorted(h, c), self.batched)
+        return stack.to_caller(y, self.batched), state_to_caller(h, c, self.batched)
 
     def steps(self, reverse: bool) -> Steps:
         """The steps that a direction runs."""
@@ -58,7 +68,9 @@ class Arguments(NamedTuple):
         return self._replace(x=self.x[self.rows(start, count)], lengths=lengths, resets=resets, starts=starts)
 
 
-def arguments(stack: Stack, x: Any, state: Any, lengths: Any, resets: Any, *, taped: bool = False) -> Arguments:
+def arguments(
+    stack: Stack, x: Any, state: Any, lengths: Any, resets: Any, mask: Any, masked_output: Any, *, taped: bool = False
+) -> Arguments:  # fmt: skip
     """Check the arguments of a forward run. For a tape, resets are copied, as lengths always are."""
     I = stack.cells[0].input_size
     x = array("x", x, stack.dtype)
@@ -66,25 +78,34 @@ def arguments(stack: Stack, x: Any, state: Any, lengths: Any, resets: Any, *, ta
     axes = ("B", "T") if stack.batch_first else ("T", "B")
     if x.ndim not in (2, 3) or x.shape[-1] != I:
         raise ValueError(f"x: expected ({axes[0]}, {axes[1]}, {I}) or (T, {I}), got {x.shape}")
-    x = stack.time_major(x, batched)
-    T, B = x.shape[:2]
+    series = stack.time_major(x, batched)
+    T, B = series.shape[:2]
     addressable("x", T, B, max(I, stack.output_size, (len(stack.cells[0].gates) + 1) * stack.cells[0].hidden_size))
-    if x.strides[2] != x.itemsize or not x.flags.aligned:
-        x = np.ascontiguousarray(x)
     h0, c0 = state_like(stack, "state", state, B, batched)
-    lengths = _lengths(lengths, T, B, batched)
+    lengths, resets = _lengths(lengths, T, B, batched), _resets(stack, resets, T, B, batched, taped)
+    if mask is not None or masked_output is not ZERO:
+        lengths, valid = _masked(stack, mask, masked_output, lengths, resets, T, B, batched)
+        if valid is not None:
+            return Arguments(
+                valid.gather(x), *valid.sorted(h0, c0), valid.lengths, np.arange(B, dtype=np.int64), valid.resets,
+                batched, True, valid.starts, valid,
+            )  # fmt: skip
+    if series.strides[2] != series.itemsize or not series.flags.aligned:
+        series = np.ascontiguousarray(series)
     order = None if lengths is None else np.argsort(-lengths, kind="stable")
-    return Arguments(x, h0, c0, lengths, order, _resets(stack, resets, T, B, batched, taped), batched, state is None)
+    return Arguments(series, h0, c0, lengths, order, resets, batched, state is None)
 
 
-def cotangent(stack: Stack, dy: Any, T: int, B: int, batched: bool) -> NDArray:
-    """Check the gradient of y; return it as a (T, B, D*O) view."""
+def cotangent(stack: Stack, dy: Any, args: Arguments) -> NDArray:
+    """Check the gradient of y; return it as engines take it."""
     dy = array("dy", dy, stack.dtype)
-    out = stack.output_size
-    expected = ((B, T, out) if stack.batch_first else (T, B, out)) if batched else (T, out)
-    if dy.shape != expected:
-        raise ValueError(f"dy: expected {expected}, the shape of y, got {dy.shape}")
-    dy = stack.time_major(dy, batched)
+    valid, (T, B) = args.valid, args.x.shape[:2]
+    sizes = _shape(stack, T, B, args.batched) if valid is None else valid.shape
+    if dy.shape != (*sizes, stack.output_size):
+        raise ValueError(f"dy: expected {(*sizes, stack.output_size)}, the shape of y, got {dy.shape}")
+    if valid is not None:
+        return valid.outputs_backward(dy)
+    dy = stack.time_major(dy, args.batched)
     return dy if dy.strides[2] == dy.itemsize and dy.flags.aligned else np.ascontiguousarray(dy)
 
 
@@ -159,17 +180,44 @@ def _lengths(lengths: Any, T: int, B: int, batched: bool) -> NDArray[np.int64] |
     return lengths.astype(np.int64)  # always a copy: a tape must not see later changes
 
 
+def _masked(
+    stack: Stack, mask: Any, masked_output: Any, lengths: NDArray[np.int64] | None, resets: NDArray[np.uint8] | None,
+    T: int, B: int, batched: bool,
+) -> tuple[NDArray[np.int64] | None, ValidRows | None]:  # fmt: skip
+    """The lengths of a masked call, or what its valid rows are where lengths cannot say it."""
+    hold = choice("masked_output", masked_output, ("zero", "hold")) == "hold"
+    steps = np.arange(T)[:, None]
+    valid = np.ones((T, B), np.bool_) if mask is None else _booleans(stack, "mask", mask, T, B, batched)
+    if lengths is not None:
+        valid = valid & (steps < lengths)
+    counts = valid.sum(axis=0, dtype=np.int64)
+    total = int(counts.sum())
+    if total == T * B:
+        return None, None
+    if total == 0 or (not hold and (valid == (steps < counts)).all()):
+        return counts, None
+    shape = _shape(stack, T, B, batched)
+    return None, ValidRows(valid, resets, shape, stack.batch_first and batched, stack.directions if hold else ())
+
+
 def _resets(stack: Stack, resets: Any, T: int, B: int, batched: bool, copy: bool) -> NDArray[np.uint8] | None:
     if resets is None:
         return None
-    resets = as_ndarray("resets", resets)
-    if resets.dtype != np.bool_:
-        raise TypeError(f"resets: expected booleans, got {resets.dtype}")
-    expected = ((B, T) if stack.batch_first else (T, B)) if batched else (T,)
-    if resets.shape != expected:
-        raise ValueError(f"resets: expected {expected}, got {resets.shape}")
-    if not batched:
-        resets = resets[:, None]
-    elif stack.batch_first:
-        resets = resets.T
+    resets = _booleans(stack, "resets", resets, T, B, batched)
     return (np.array(resets, order="C") if copy else np.ascontiguousarray(resets)).view(np.uint8)
+
+
+def _booleans(stack: Stack, name: str, value: Any, T: int, B: int, batched: bool) -> NDArray[np.bool_]:
+    """One boolean a step and row, as a (T, B) view."""
+    value = as_ndarray(name, value)
+    if value.dtype != np.bool_:
+        raise TypeError(f"{name}: expected booleans, got {value.dtype}")
+    expected = _shape(stack, T, B, batched)
+    if value.shape != expected:
+        raise ValueError(f"{name}: expected {expected}, got {value.shape}")
+    return stack.time_major(value[..., None], batched)[..., 0]
+
+
+def _shape(stack: Stack, T: int, B: int, batched: bool) -> tuple[int, ...]:
+    """The shape of the caller's x, but for its last axis."""
+    return ((B, T) if stack.batch_first else (T, B)) if batched else (T,)

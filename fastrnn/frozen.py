@@ -40,11 +40,14 @@ class Frozen(StackOwner):
         """Whether arrays are (B, T, .) instead of (T, B, .)."""
         return self._stack.batch_first
 
-    def __call__(self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None) -> tuple[NDArray, State]:
+    def __call__(
+        self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None, mask: Any = None,
+        masked_output: str = "zero",
+    ) -> tuple[NDArray, State]:  # fmt: skip
         """Run the layer; arguments, results and errors are those of calling the layer itself."""
-        args = arguments(self._stack, x, state, lengths, resets)
+        args = arguments(self._stack, x, state, lengths, resets, mask, masked_output)
         y, h, c = run.infer(self._stack, self._engine, self._prepared, args)
-        return self._stack.to_caller(y, args.batched), state_to_caller(h, c, args.batched)
+        return args.results(self._stack, y, h, c)
 
     def stream(self, batch_size: int = 1) -> Stream:
         """Return a stream: one state per row, advanced a step at a time.
@@ -101,15 +104,19 @@ class Stream(StackOwner):
         """B: sequences that advance together."""
         return self._h.shape[1]
 
-    def step(self, x: Any, out: NDArray | None = None) -> NDArray:
-        """Advance every row by one step.
+    def step(self, x: Any, out: NDArray | None = None, rows: Any = None) -> NDArray:
+        """Advance every row, or some, by one step.
 
         Parameters
         ----------
         x : array_like
             (B, I), the layer's dtype.
         out : ndarray, optional
-            (B, O), written to and returned; C-contiguous and not overlapping x. Nothing is allocated then.
+            (B, O), written to and returned; C-contiguous and not overlapping x. Nothing is allocated then, unless
+            `rows` are given.
+        rows : int, array_like of int or array_like of bool, optional
+            Which rows advance. The others keep their state and read nothing of x, and `out` is zero there: they are
+            masked. Default: all.
 
         Returns
         -------
@@ -118,11 +125,14 @@ class Stream(StackOwner):
 
         Raises
         ------
-        TypeError, ValueError
-            If an argument has a wrong type, dtype or shape, or `out` cannot be written; before any work.
+        TypeError, ValueError, IndexError
+            If an argument has a wrong type, dtype or shape, `rows` names a row that is not there, or `out` cannot be
+            written; before any work.
         RuntimeError
             If another thread's step of this stream has not ended.
         """
+        if rows is not None:
+            return self._step_rows(x, out, rows)
         if out is not None and self._check(x, out):  # nothing to convert, to copy or to say: most steps of most streams
             self._stepper(x, out)
             return out
@@ -139,6 +149,17 @@ class Stream(StackOwner):
         if not (x.flags.c_contiguous and x.flags.aligned):
             x = np.array(x, order="C")
         self._stepper(x, out)
+        return out
+
+    def _step_rows(self, x: Any, out: NDArray | None, rows: Any) -> NDArray:
+        """Advance some rows: all of them, and then give the others back what they had."""
+        others = np.ones(self.batch_size, np.bool_)
+        others[validate.rows("rows", rows, self.batch_size)] = False
+        h, c = self._h[:, others], None if self._c is None else self._c[:, others]
+        out = self.step(x, out)
+        self._h[:, others], out[others] = h, 0
+        if self._c is not None:
+            self._c[:, others] = c
         return out
 
     def reset(self, rows: Any = None) -> None:

@@ -27,7 +27,8 @@ class Tape:
 
     It shares x, the initial state, y and the parameters with the caller: do not change them in place before
     `backward`. Per step and row it owns (G + 1)*H values for an LSTM, G*H for a GRU (one H more with reset_after),
-    none for an RNN; between layers, one y more.
+    none for an RNN; between layers, one y more. Of a masked call it has the steps that were run only, and x and y at
+    them as copies of its own.
     """
 
     __slots__ = ("_args", "_dropout", "_engine", "_kept", "_stack", "_weights")
@@ -46,8 +47,10 @@ class Tape:
 
     @property
     def lengths(self) -> NDArray:
-        """(B,): how many steps of each sequence were run."""
+        """(B,): where each sequence ends, behind the last step that was run."""
         args = self._args
+        if args.valid is not None:
+            return args.valid.ends
         return np.full(args.x.shape[1], len(args.x)) if args.lengths is None else args.lengths
 
     def gates(self, layer: int = 0, direction: int = 0) -> dict[str, NDArray]:
@@ -61,7 +64,8 @@ class Tape:
         Returns
         -------
         dict of str to ndarray
-            Read-only views (T, B, H) under the names of the equations, zero past a sequence's end.
+            Read-only views (T, B, H) under the names of the equations, zero at steps that were not run. (Of a call
+            whose mask is more than lengths they are copies.)
             LSTM: i, f, g, o and c. GRU: r, z, n and, with reset_after, hn (U_n h + b_hn). RNN: h.
 
         Raises
@@ -76,6 +80,9 @@ class Tape:
         cell = self._stack.cells[k]
         y = direction_part(self._kept.outputs[layer], direction, cell.output_size)
         views = cell.views(self._kept.records[k], y)
+        if self._args.valid is not None:
+            scatter, time_major = self._args.valid.scatter, self._stack.time_major
+            views = {name: time_major(scatter(view), self._args.batched) for name, view in views.items()}
         for view in views.values():
             view.flags.writeable = False
         return views
@@ -144,7 +151,8 @@ class Recurrent(StackOwner, Parameters):
         return f"{type(self).__name__}({self._stack.options(self.dropout)})"
 
     def __call__(
-        self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None
+        self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None, mask: Any = None,
+        masked_output: str = "zero",
     ) -> tuple[NDArray, State]:  # fmt: skip
         """Run the layer and keep nothing: inference.
 
@@ -160,11 +168,17 @@ class Recurrent(StackOwner, Parameters):
         resets : array_like of bool, optional
             Shaped as x without its last axis: the state is set to zero before the steps where it is true. In the
             backward direction a reset at t is the boundary between t-1 and t.
+        mask : array_like of bool, optional
+            Shaped as x without its last axis: which steps are run. The others leave the state as it is and read
+            nothing of x, wherever they are; with `lengths`, steps past the end are not run either. Default: all.
+        masked_output : {"zero", "hold"}, default "zero"
+            What y is at the steps that are not run: zeros, or the direction's last output before them, in its running
+            order (zeros if there is none).
 
         Returns
         -------
         y : ndarray
-            (T, B, D*O), laid out as x is; zero past a sequence's end.
+            (T, B, D*O), laid out as x is; `masked_output` past a sequence's end and where `mask` is false.
         state : ndarray or tuple of ndarray
             Final state, shaped as the initial one: after each sequence's last valid step.
 
@@ -174,19 +188,20 @@ class Recurrent(StackOwner, Parameters):
             If an argument has a wrong type, dtype, shape or value; before any work.
         """
         stack, engine = self._stack, engines.current()
-        args = arguments(stack, x, state, lengths, resets)
+        args = arguments(stack, x, state, lengths, resets, mask, masked_output)
         prepared = run.prepare(stack, engine, checked_weights(stack, self.params))
         y, h, c = run.infer(stack, engine, prepared, args)
-        return stack.to_caller(y, args.batched), state_to_caller(h, c, args.batched)
+        return args.results(stack, y, h, c)
 
     def forward(
-        self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None, rng: Any = None
-    ) -> tuple[NDArray, State, Tape]:
+        self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None, mask: Any = None,
+        masked_output: str = "zero", rng: Any = None,
+    ) -> tuple[NDArray, State, Tape]:  # fmt: skip
         """Run the layer for training: as a call does, with dropout, and with a tape for `backward`.
 
         Parameters
         ----------
-        x, state, lengths, resets
+        x, state, lengths, resets, mask, masked_output
             As for a call.
         rng : seed or numpy.random.Generator, optional
             Source of dropout. Default: the layer's own.
@@ -206,11 +221,11 @@ class Recurrent(StackOwner, Parameters):
         stack, engine = self._stack, engines.current()
         rng = self._rng if rng is None else np.random.default_rng(rng)
         dropout = _Dropout(self.dropout, rng, engine.operations) if self.dropout else None
-        args = arguments(stack, x, state, lengths, resets, taped=True)
+        args = arguments(stack, x, state, lengths, resets, mask, masked_output, taped=True)
         weights = checked_weights(stack, self.params)
         y, h, c, kept = run.forward(stack, engine, args, weights, dropout)
-        tape = Tape(stack, engine, args, weights, dropout, kept)
-        return stack.to_caller(y, args.batched), state_to_caller(h, c, args.batched), tape
+        y, state = args.results(stack, y, h, c)
+        return y, state, Tape(stack, engine, args, weights, dropout, kept)
 
     def backward(self, tape: Tape, dy: Any = None, dstate: Any = None, *, wants_x: bool = True) -> Gradients:
         """Differentiate a run of `forward`.
@@ -222,7 +237,8 @@ class Recurrent(StackOwner, Parameters):
         tape : Tape
             From a `forward` of this layer.
         dy : array_like, optional
-            Gradient of the loss in y; y's shape. Default: zeros. Ignored past a sequence's end.
+            Gradient of the loss in y; y's shape. Default: zeros. Not read where y is zero because no
+            step was run.
         dstate : array_like or tuple of array_like, optional
             Gradient of the loss in the final state; the state's shape. Default: zeros.
         wants_x : bool, default True
@@ -247,9 +263,10 @@ class Recurrent(StackOwner, Parameters):
             raise ValueError("dy, dstate: expected at least one of them, got neither")
         wants_x = validate.flag("wants_x", wants_x)
         stack, args = self._stack, tape._args
-        T, B, _ = args.x.shape
-        dh_n, dc_n = state_like(stack, "dstate", dstate, B, args.batched)
-        dy = None if dy is None else cotangent(stack, dy, T, B, args.batched)
+        dh_n, dc_n = state_like(stack, "dstate", dstate, args.h0.shape[1], args.batched)
+        dy = None if dy is None else cotangent(stack, dy, args)
+        if args.valid is not None:
+            dh_n, dc_n = args.valid.sorted(dh_n, dc_n)
         dx, dh0, dc0, dweights = run.backward(
             stack, tape._engine, args, tape._weights, tape._kept, dy, dh_n, dc_n, tape._dropout, wants_x
         )
@@ -257,8 +274,11 @@ class Recurrent(StackOwner, Parameters):
         for k, gradients in enumerate(dweights):
             there = [a for a in gradients if a is not None]
             params |= {name: a for (name, _), a in zip(stack.names(k).values(), there, strict=True)}
-        state = state_to_caller(dh0, dc0, args.batched)
-        return Gradients(None if dx is None else stack.to_caller(dx, args.batched), state, params)
+        if args.valid is not None:
+            dx, (dh0, dc0) = None if dx is None else args.valid.scatter(dx), args.valid.unsorted(dh0, dc0)
+        elif dx is not None:
+            dx = stack.to_caller(dx, args.batched)
+        return Gradients(dx, state_to_caller(dh0, dc0, args.batched), params)
 
     def freeze(self) -> Frozen:
         """Return an immutable copy for inference: weights packed once, safe to share among threads.

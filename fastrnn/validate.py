@@ -175,7 +175,7 @@ def fits_memory(name: str, size: int) -> None:
 def as_ndarray(name: str, value: Any) -> NDArray:
     """`value` as an array, without a copy where it offers its memory."""
     if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name}: expected an array without a mask, got a masked array; use lengths= for padding")
+        raise TypeError(f"{name}: expected an array without a mask, got a masked array; use mask= or lengths=")
     try:
         if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
             return np.from_dlpack(value)

@@ -13,7 +13,7 @@ from oracle import Call
 
 import fastrnn
 
-__all__ = ["LAYOUTS", "VARIANTS", "WIDTHS", "Case", "build_layer", "cases", "random_call"]
+__all__ = ["LAYOUTS", "VARIANTS", "WIDTHS", "Case", "build_layer", "cases", "random_call", "random_mask"]
 
 # Every cell with every option of its own.
 VARIANTS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
@@ -46,7 +46,7 @@ def build_layer(variant: str, input_size: int, hidden_size: int, **options: Any)
 
 def random_call(
     layer: Any, T: int, B: int, rng: np.random.Generator, *, batched: bool = True, state: bool = True,
-    lengths: bool = False, resets: bool = False,
+    lengths: bool = False, resets: bool = False, mask: bool = False, masked_output: str = "zero",
 ) -> Call:  # fmt: skip
     """Draw the arguments of a run, and the gradients of its results, from a normal distribution."""
 
@@ -69,7 +69,17 @@ def random_call(
         resets=lay_out(rng.random((T, B)) < 0.25) if resets else None,
         dy=lay_out(normal(T, B, layer.output_size)),
         dstate=random_state(),
+        mask=lay_out(random_mask(T, B, rng)) if mask else None,
+        masked_output=masked_output,
     )
+
+
+def random_mask(T: int, B: int, rng: np.random.Generator) -> NDArray:
+    """Draw a mask (T, B): padding at either end, the same with gaps, or gaps only, many or few; now and then full."""
+    starts, ends = rng.integers(0, T + 1, (2, B)) * [[rng.integers(2)], [1]]
+    padded = (np.arange(T)[:, None] >= starts) & (np.arange(T)[:, None] < np.maximum(starts, ends))
+    gaps = rng.random((T, B)) < rng.choice([0.1, 0.5, 0.9, 1.0])
+    return [padded, padded & gaps, gaps][rng.integers(3)]
 
 
 # ---- Layouts: the same values, arranged differently in memory ----------------------------------------------------
@@ -134,6 +144,8 @@ class Case:
     state: bool
     lengths: bool
     resets: bool
+    mask: bool
+    masked_output: str
     seed: int
 
     def layer(self, **options: Any) -> Any:
@@ -143,7 +155,7 @@ class Case:
     def call(self, layer: Any) -> Call:
         return random_call(
             layer, self.T, self.B, np.random.default_rng(self.seed), batched=self.batched, state=self.state,
-            lengths=self.lengths, resets=self.resets,
+            lengths=self.lengths, resets=self.resets, mask=self.mask, masked_output=self.masked_output,
         )  # fmt: skip
 
 
@@ -173,5 +185,7 @@ def cases(draw: Any, variant: str | None = None, **fixed: Any) -> Case:
         state=pick("state", st.booleans()),
         lengths=pick("lengths", st.booleans()),
         resets=pick("resets", st.booleans()),
+        mask=pick("mask", st.booleans()),
+        masked_output=pick("masked_output", st.sampled_from(("zero", "zero", "hold"))),
         seed=draw(st.integers(0, 2**32 - 1)),
     )

@@ -26,6 +26,8 @@ class Call:
     resets: NDArray | None = None
     dy: NDArray | None = None
     dstate: Any = None
+    mask: NDArray | None = None
+    masked_output: str = "zero"
 
     def astype(self, dtype: Any) -> Call:
         return self.map(lambda a: a.astype(dtype) if a.dtype.kind == "f" else a)
@@ -36,9 +38,15 @@ class Call:
         def apply(value: Any) -> Any:
             if isinstance(value, tuple):
                 return tuple(map(apply, value))
-            return None if value is None else function(value)
+            return value if value is None or isinstance(value, str) else function(value)
 
         return Call(**{field.name: apply(getattr(self, field.name)) for field in fields(self)})
+
+    @property
+    def steps(self) -> dict[str, Any]:
+        """The arguments of a run that say which steps of it are run, and how."""
+        names = ("lengths", "resets", "mask", "masked_output")
+        return {name: getattr(self, name) for name in names}
 
     def arrays(self) -> list[NDArray]:
         found: list[NDArray] = []
@@ -57,13 +65,13 @@ def named_state(state: Any, h: str = "h_n", c: str = "c_n") -> Results:
 
 def infer(layer: Any, call: Call) -> Results:
     """Return the results of calling a layer or a frozen layer."""
-    y, state = layer(call.x, call.state, lengths=call.lengths, resets=call.resets)
+    y, state = layer(call.x, call.state, **call.steps)
     return {"y": y, **named_state(state)}
 
 
 def train(layer: Any, call: Call) -> Results:
     """Return results and gradients of a layer's forward and backward; without `dy` and `dstate`, results only."""
-    y, state, tape = layer.forward(call.x, call.state, lengths=call.lengths, resets=call.resets)
+    y, state, tape = layer.forward(call.x, call.state, **call.steps)
     results = {"y": y, **named_state(state)}
     if call.dy is None and call.dstate is None:
         return results

@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from fastrnn.torch.calls import recognise
 from fastrnn.torch.function import run
+from fastrnn.torch.masks import run_masked
 
 __all__ = ["GRU", "LSTM", "RNN", "accelerate", "restore"]
 
@@ -23,10 +24,24 @@ Module = TypeVar("Module", bound=torch.nn.Module)
 class _Accelerated:
     """What makes one of PyTorch's recurrent layers ask the kernels first."""
 
-    def forward(self: Any, input: Any, hx: Any = None) -> Any:
-        """Run the layer; arguments, results and errors are those of PyTorch's layer."""
+    def forward(self: Any, input: Any, hx: Any = None, *, mask: Any = None, masked_output: str = "zero") -> Any:
+        """Run the layer; arguments, results and errors are those of PyTorch's layer, which has no masks.
+
+        Parameters
+        ----------
+        input, hx
+            As for PyTorch's layer. With a mask, `input` is a tensor.
+        mask : Tensor of bool, optional
+            Shaped as `input` without its last axis: which steps are run. The others leave the state as it is. Default:
+            all.
+        masked_output : {"zero", "hold"}, default "zero"
+            What the output is at the others, as for `fastrnn.LSTM`.
+        """
         if isinstance(input, torch.fx.Proxy):
-            return _as_leaf(self, input, hx)
+            masked = {} if mask is None else {"mask": mask, "masked_output": masked_output}
+            return _as_leaf(self, input, hx, masked)
+        if mask is not None:
+            return run_masked(self, input, hx, mask, masked_output)
         call = recognise(self, input, hx)
         if call is None:
             return super().forward(input, hx)  # type: ignore[misc]
@@ -104,7 +119,7 @@ def _switch(module: Module, classes: dict[Any, Any]) -> Module:
     return module
 
 
-def _as_leaf(module: torch.nn.Module, input: Any, hx: Any) -> Any:
+def _as_leaf(module: torch.nn.Module, input: Any, hx: Any, masked: dict[str, Any]) -> Any:
     """A call that torch.fx traces: one node, as PyTorch's own layers are."""
     args = (input,) if hx is None else (input, hx)
-    return input.tracer.create_proxy("call_module", input.tracer.path_of_module(module), args, {})
+    return input.tracer.create_proxy("call_module", input.tracer.path_of_module(module), args, masked)

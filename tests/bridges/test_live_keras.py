@@ -109,3 +109,29 @@ def test_lengths_are_masks(keras: Any) -> None:
     expected = run(keras, keras_layer, x, np.arange(6) < lengths[:, None])[0]
     y, _ = weights.from_keras(keras_layer.get_weights())(x, lengths=lengths)
     np.testing.assert_allclose(y, expected, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize("direction", ["forwards", "backwards", "both"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_masks(keras: Any, name: str, direction: str, zeros: bool) -> None:
+    """Anywhere in a sequence: padding before it, gaps, padding after it, all of these, and nothing valid at all."""
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((5, 8, 5), np.float32)
+    mask = np.array([[0, 0, 0, 1, 1, 1, 1, 1], [1, 0, 1, 1, 0, 0, 1, 1], [1, 1, 0, 0, 0, 0, 0, 0]], bool)
+    mask = np.concatenate([mask, [mask[0] & mask[1][::-1], np.zeros(8, bool)]])
+    keras_layer = built(keras, name, direction == "both", 5, rng)
+    inner = [keras_layer.forward_layer, keras_layer.backward_layer] if direction == "both" else [keras_layer]
+    for layer in inner:
+        layer.zero_output_for_mask = zeros
+        if direction == "backwards":
+            layer.go_backwards = True
+    expected = run(keras, keras_layer, x, mask)
+    if direction == "backwards":  # Keras gives the outputs in running order
+        x, mask = x[:, ::-1], mask[:, ::-1]
+    layer = weights.from_keras(keras_layer.get_weights(), **LAYERS[name][2])
+    y, state = layer(x, mask=mask, masked_output="zero" if zeros else "hold")
+    np.testing.assert_allclose(y, expected[0], rtol=TOLERANCE, atol=TOLERANCE)
+    states = state if isinstance(state, tuple) else (state,)
+    for k, part in enumerate(states):
+        np.testing.assert_allclose(part, np.stack(expected[1:][k :: len(states)]), rtol=TOLERANCE, atol=TOLERANCE)

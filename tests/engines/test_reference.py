@@ -138,6 +138,11 @@ STRUCTURES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"bidirectional": True, "num_layers": 2, "batch_first": True},
         {"lengths": True, "resets": True},
     ),
+    "mask": ({}, {"mask": True}),
+    "bidirectional, 2 layers, mask, resets, outputs held": (
+        {"bidirectional": True, "num_layers": 2, "batch_first": True},
+        {"resets": True, "mask": True, "masked_output": "hold"},
+    ),
 }
 
 
@@ -154,9 +159,12 @@ def test_every_gradient_against_central_differences(engine: str, build: Callable
         # At the start, in the middle, past the end of the third sequence, and at the boundary to its padding.
         for t, b in [(0, 0), (2, 0), (1, 2), (2, 2), (3, 2)]:
             call.resets[(b, t) if layer.batch_first else (t, b)] = True
+    if call.mask is not None:
+        mask = np.array([[1, 0, 0, 1], [0, 0, 0, 0], [0, 1, 1, 0]], bool)
+        call.mask = mask if layer.batch_first else mask.T
 
     def losses() -> np.ndarray:
-        y, state = layer(call.x, call.state, lengths=call.lengths, resets=call.resets)
+        y, state = layer(call.x, call.state, **call.steps)
         of_state = sum((d * s).sum() for d, s in zip(parts(call.dstate), parts(state), strict=True))
         return np.array([(call.dy * y).sum(), of_state])
 

@@ -79,6 +79,18 @@ def test_for_any_batch_around_it(build: Callable, size: tuple[int, int]) -> None
 
 
 @pytest.mark.parametrize("size", SIZES)
+def test_wherever_steps_are_masked(build: Callable, size: tuple[int, int]) -> None:
+    layer = build(*size, bidirectional=True)
+    x = numbers(23, 5, size[0])
+    mask = np.random.default_rng(6).random((23, 5)) < [0.1, 0.5, 0.9, 1, 0.5]
+    y, state = layer(x, mask=mask)
+    for b in range(5):
+        y_b, state_b = layer(np.ascontiguousarray(x[mask[:, b], b]))
+        np.testing.assert_array_equal(y[mask[:, b], b], y_b)
+        assert_same(tuple(s[:, b] for s in parts(state)), parts(state_b))
+
+
+@pytest.mark.parametrize("size", SIZES)
 def test_for_any_cut_of_time(build: Callable, size: tuple[int, int]) -> None:
     layer = build(*size, num_layers=2)
     x = numbers(23, 3, size[0])

@@ -158,7 +158,7 @@ CASES: list[tuple[Callable[[Subjects], Any], type, str, tuple[str, ...]]] = [
     (lambda s: s.lstm("text"), TypeError, "x", ("float32", "got <U4")),
     (lambda s: s.lstm(OnGPU()), TypeError, "x", ("on the CPU", "got OnGPU")),
     (lambda s: s.lstm(Unreadable()), TypeError, "x", ("on the CPU", "got Unreadable")),
-    (lambda s: s.lstm(np.ma.array(s.x, mask=False)), TypeError, "x", ("without a mask", "got a masked", "lengths=")),
+    (lambda s: s.lstm(np.ma.array(s.x, mask=False)), TypeError, "x", ("without", "a masked", "mask= or lengths=")),
     # state
     (lambda s: s.lstm(s.x, s.h), TypeError, "state", ("(h, c)", "got ndarray")),
     (lambda s: s.lstm(s.x, (s.h,)), ValueError, "state", ("(h, c)", "got 1 items")),
@@ -185,6 +185,15 @@ CASES: list[tuple[Callable[[Subjects], Any], type, str, tuple[str, ...]]] = [
     (lambda s: s.gru(s.x, lengths=["5", "1"]), TypeError, "lengths", ("integers", "got <U1")),
     (lambda s: s.gru(s.x, lengths=[5, 2**70]), TypeError, "lengths", ("got list",)),
     (lambda s: s.gru(s.x[:, 0], lengths=[5, 5]), ValueError, "lengths", ("(1,)", "got (2,)")),
+    # mask
+    (lambda s: s.gru(s.x, mask=zeros((5, 2))), TypeError, "mask", ("booleans", "got float64")),
+    (lambda s: s.gru(s.x, mask=zeros((5, 2), np.uint8)), TypeError, "mask", ("booleans", "got uint8")),
+    (lambda s: s.gru(s.x, mask=zeros((2, 5), bool)), ValueError, "mask", ("(5, 2)", "got (2, 5)")),
+    (lambda s: s.gru(s.x, mask=True), ValueError, "mask", ("(5, 2)", "got ()")),
+    (lambda s: s.both(s.x, mask=zeros((2, 5), bool)), ValueError, "mask", ("(5, 2)", "got (2, 5)")),
+    (lambda s: s.gru(s.x[:, 0], mask=zeros((5, 1), bool)), ValueError, "mask", ("(5,)", "got (5, 1)")),
+    (lambda s: s.gru(s.x, masked_output="last"), ValueError, "masked_output", ("'zero', 'hold'", "got 'last'")),
+    (lambda s: s.gru(s.x, masked_output=s.x), TypeError, "masked_output", ("'zero', 'hold'", "got ndarray")),
     # resets
     (lambda s: s.gru(s.x, resets=zeros((5, 2))), TypeError, "resets", ("booleans", "got float64")),
     (lambda s: s.gru(s.x, resets=zeros((5, 2), np.uint8)), TypeError, "resets", ("booleans", "got uint8")),

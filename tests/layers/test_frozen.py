@@ -127,6 +127,7 @@ class TestStream:
     @given(data=st.data())
     def test_steps_equal_one_call(self, engine: str, variant: str, data: st.DataObject) -> None:
         plain = {"bidirectional": False, "batch_first": False, "batched": True, "lengths": False, "resets": False}
+        plain |= {"mask": False}
         T, B = data.draw(st.tuples(st.sampled_from((1, 2, 5)), st.sampled_from((1, 2, 3, 5, 8, 17, 33))))
         case: Case = data.draw(cases(variant, T=T, B=B, **plain))
         layer = case.layer()
@@ -214,6 +215,38 @@ class TestStream:
         expected = infer(layer, Call(call.x, call.state, resets=resets))["y"]
         assert_close(stream.step(call.x[1]), expected[1])
         assert_close(stream.step(call.x[2]), expected[2])
+
+    @pytest.mark.parametrize(
+        ("rows", "mask"),
+        [(2, [0, 0, 1, 0]), ([0, 3], [1, 0, 0, 1]), ([True, False, True, False], [1, 0, 1, 0]), ([], [0] * 4)],
+    )
+    @pytest.mark.parametrize("out", [False, True])
+    def test_a_step_of_some_rows_is_a_masked_step(
+        self, engine: str, build: Callable, rows: Any, mask: list[int], out: bool
+    ) -> None:
+        layer = build(3, 5, num_layers=2)
+        call = random_call(layer, 3, 4, np.random.default_rng(4))
+        call.mask = np.ones((3, 4), bool)
+        call.mask[1] = mask
+        call.x[~call.mask] = np.nan
+        stream = layer.freeze().stream(4)
+        stream.state = call.state
+        given = np.full((4, layer.output_size), np.nan, np.float32) if out else None
+        steps = [stream.step(x, given, rows=rows if t == 1 else None).copy() for t, x in enumerate(call.x)]
+        assert_results_close({"y": np.stack(steps), **named_state(stream.state)}, infer(layer, call))
+
+    def test_a_step_of_no_such_rows(self, engine: str, build: Callable) -> None:
+        stream, x = build(3, 5).freeze().stream(2), np.ones((2, 3), np.float32)
+        for rows, error, message in (
+            ([0, 2], IndexError, "rows: expected rows in 0..1, got 2"),
+            ([True], ValueError, r"rows: expected a mask of shape \(2,\)"),
+            ("both", TypeError, "rows: expected integers or booleans"),
+        ):
+            with pytest.raises(error, match=message):
+                stream.step(x, rows=rows)
+        with pytest.raises(ValueError, match="x: expected"):
+            stream.step(x[:1], rows=[0])
+        assert not any(part.any() for part in parts(stream.state))
 
     def test_select(self, engine: str, build: Callable, rng: np.random.Generator) -> None:
         layer = build(3, 5, num_layers=2)

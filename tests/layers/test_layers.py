@@ -21,7 +21,7 @@ def near_a_kink(layer: Any, call: Call) -> bool:
     twin, call, rng = float64_twin(layer), call.astype(np.float64), np.random.default_rng(0)
 
     def active(x: np.ndarray) -> list[np.ndarray]:
-        tape = twin.forward(x, call.state, lengths=call.lengths, resets=call.resets)[2]
+        tape = twin.forward(x, call.state, **call.steps)[2]
         return [
             tape.gates(layer, direction)["h"] > 0
             for layer in range(twin.num_layers)
