@@ -133,9 +133,7 @@ class Stream(StackOwner):
             validate.output("out", out, out_shape, dtype)
             if np.may_share_memory(x, out):
                 x = x.copy()
-        if not (x.flags.c_contiguous and x.flags.aligned):
-            x = np.array(x, order="C")
-        self._stepper(x, out)
+        self._stepper(validate.contiguous(x), out)
         return out
 
     def reset(self, rows: Any = None) -> None:

@@ -341,14 +341,8 @@ def clip_grad_norm(grads: Mapping[str, NDArray | RowGradient], max_norm: float) 
 
 def _norm(grads: Iterable[NDArray | RowGradient]) -> float:
     """Return the norm of all gradients together."""
-    arrays = [_plain(g.rows if isinstance(g, RowGradient) else g) for g in grads]
+    arrays = [validate.contiguous(g.rows if isinstance(g, RowGradient) else g) for g in grads]
     return math.sqrt(engines.current().operations.squares(arrays))
-
-
-def _plain(array: NDArray) -> NDArray:
-    """Return `array` as engines take it: C-contiguous and aligned."""
-    flags = array.flags
-    return array if flags.c_contiguous and flags.aligned else np.require(array, requirements=("C", "A"))
 
 
 def _apart(arrays: list[NDArray]) -> bool:
@@ -375,7 +369,7 @@ def _checked(mapping: Mapping[str, Any], like: Mapping[str, NDArray], argument: 
         array = validate.array(place, given, value.dtype)
         if array.shape != value.shape:
             raise ValueError(f"{place}: expected {value.shape}, got {array.shape}")
-        checked[name] = _plain(array)
+        checked[name] = validate.contiguous(array)
     return checked
 
 
@@ -390,4 +384,4 @@ def _checked_rows(place: str, given: RowGradient, like: NDArray) -> RowGradient:
         raise ValueError(f"{place}: expected ids (N,) and rows (N, {like.shape[1]}), got {ids.shape} and {rows.shape}")
     if len(ids) and (ids[0] < 0 or ids[-1] >= len(like) or not (ids[1:] > ids[:-1]).all()):
         raise ValueError(f"{place}.ids: expected rising ids in 0..{len(like) - 1}, each once")
-    return RowGradient(_plain(ids.astype(np.int64, copy=False)), _plain(rows), given.shape)
+    return RowGradient(validate.contiguous(ids.astype(np.int64, copy=False)), validate.contiguous(rows), given.shape)

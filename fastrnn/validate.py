@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "addressable", "array", "as_ndarray", "at_least_zero", "choice", "dtype", "flag", "index", "integer", "output",
-    "parameter", "probability", "rows", "size",
+    "addressable", "array", "as_ndarray", "at_least_zero", "choice", "contiguous", "contiguous_rows", "dtype", "flag",
+    "index", "integer", "output", "parameter", "probability", "rows", "size",
 ]  # fmt: skip
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
@@ -38,7 +38,18 @@ def parameter(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) ->
     value = array(name, value, dtype)
     if value.shape != shape:
         raise ValueError(f"{name}: expected {shape}, got {value.shape}")
-    return value if value.flags.c_contiguous and value.flags.aligned else np.ascontiguousarray(value)
+    return contiguous(value)
+
+
+def contiguous(a: NDArray) -> NDArray:
+    """`a` as engines take it, C-contiguous and aligned: itself, or a copy. (np.ascontiguousarray does not align.)"""
+    flags = a.flags
+    return a if flags.c_contiguous and flags.aligned else np.require(a, requirements=("C", "A"))
+
+
+def contiguous_rows(a: NDArray) -> NDArray:
+    """As `contiguous` where engines take strides: only the last axis has to be contiguous."""
+    return a if a.strides[-1] == a.itemsize and a.flags.aligned else np.require(a, requirements=("C", "A"))
 
 
 def output(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:

@@ -201,7 +201,7 @@ def _logits(logits: NDArray, rows: int | None = None) -> NDArray:
     if logits.ndim != 2 or not logits.shape[1] or rows not in (None, len(logits)):
         raise ValueError(f"logits: expected ({'B' if rows is None else rows}, V), V at least 1, got {logits.shape}")
     dtype = logits.dtype if logits.dtype in (np.float32, np.float64) else np.float64
-    return np.require(logits, dtype, ("C", "A"))
+    return validate.contiguous(logits.astype(dtype, copy=False))
 
 
 def _ruled_out(banned: Sequence[int], logits: NDArray) -> NDArray[np.int64]:

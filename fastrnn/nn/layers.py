@@ -18,7 +18,7 @@ from fastrnn import engines, validate
 from fastrnn.data import UNK
 from fastrnn.engines import philox
 from fastrnn.engines.operations import LinearGradients
-from fastrnn.nn.checks import as_rows, contiguous, floats, integers, same_shape, within
+from fastrnn.nn.checks import as_rows, floats, integers, same_shape, within
 from fastrnn.nn.module import Module, parameters
 from fastrnn.params import Gradients, Parameters, RowGradient
 
@@ -533,13 +533,13 @@ def sum_rows(ids: NDArray, values: NDArray) -> tuple[NDArray[np.int64], NDArray]
 
     `ids` (N,) are at least 0.
     """
-    ids = np.require(ids, np.int64, ("C", "A"))
+    ids = validate.contiguous(ids.astype(np.int64, copy=False))
     largest = int(ids.max(initial=0))
-    return engines.current().operations.sum_rows(ids, largest, np.require(values, requirements=("C", "A")))
+    return engines.current().operations.sum_rows(ids, largest, validate.contiguous(values))
 
 
 def _drop(a: NDArray, tape: DropoutTape) -> NDArray:
-    return engines.current().operations.dropout(contiguous(a), tape.key, tape.probability)
+    return engines.current().operations.dropout(validate.contiguous(a), tape.key, tape.probability)
 
 
 def _matrix(name: str, arrays: Mapping[str, NDArray]) -> NDArray:
