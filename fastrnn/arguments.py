@@ -67,7 +67,7 @@ def arguments(stack: Stack, x: Any, state: Any, lengths: Any, resets: Any, *, ta
         raise ValueError(f"x: expected ({axes[0]}, {axes[1]}, {I}) or (T, {I}), got {x.shape}")
     x = stack.time_major(x, batched)
     T, B = x.shape[:2]
-    addressable("x", T, B, max(I, stack.output_size, (len(stack.cells[0].gates) + 1) * stack.cells[0].hidden_size))
+    addressable("x", T, B, stack.widest)
     x = contiguous_rows(x)
     h0, c0 = state_like(stack, "state", state, B, batched)
     lengths = _lengths(lengths, T, B, batched)
@@ -91,8 +91,8 @@ def state_like(stack: Stack, name: str, state: Any, B: int, batched: bool) -> tu
     if state is None:
         return np.zeros(shapes[0], stack.dtype), np.zeros(shapes[1], stack.dtype) if stack.has_c else None
     if not stack.has_c:
-        if isinstance(state, (tuple, list)):
-            raise TypeError(f"{name}: expected one array h, got a {type(state).__name__}: only an LSTM has (h, c)")
+        if isinstance(state, tuple):
+            raise TypeError(f"{name}: expected one array h, got a tuple: only an LSTM has (h, c)")
         return _state_array(name, state, shapes[0], stack.dtype, batched), None
     if not isinstance(state, (tuple, list)):
         raise TypeError(f"{name}: expected (h, c), got {type(state).__name__}")

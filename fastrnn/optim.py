@@ -48,9 +48,7 @@ class Optimizer:
     _moments: tuple[str, ...] = ()
 
     def __init__(self, params: Mapping[str, NDArray], lr: float) -> None:
-        if not isinstance(params, Mapping):
-            raise TypeError(f"params: expected names and arrays, got {type(params).__name__}")
-        if not params:
+        if not validate.mapping("params", params):
             raise ValueError("params: expected at least one array, got none")
         for name, p in params.items():
             if not isinstance(p, np.ndarray) or p.dtype not in validate.DTYPES:
@@ -322,8 +320,7 @@ def clip_grad_norm(grads: Mapping[str, NDArray | RowGradient], max_norm: float) 
         If an argument has a wrong type or value, or a gradient is read-only. Nothing is scaled then.
     """
     max_norm = validate.at_least_zero("max_norm", max_norm, infinite=True)
-    if not isinstance(grads, Mapping):
-        raise TypeError(f"grads: expected names and arrays, got {type(grads).__name__}")
+    validate.mapping("grads", grads)
     arrays = {name: g.rows if isinstance(g, RowGradient) else g for name, g in grads.items()}
     for name, g in arrays.items():
         if not isinstance(g, np.ndarray) or g.dtype not in validate.DTYPES:
@@ -353,8 +350,7 @@ def _apart(arrays: list[NDArray]) -> bool:
 
 def _checked(mapping: Mapping[str, Any], like: Mapping[str, NDArray], argument: str) -> dict[str, Any]:
     """Return the arrays of `mapping` after checking that they have the names, shapes and dtypes of `like`."""
-    if not isinstance(mapping, Mapping):
-        raise TypeError(f"{argument}: expected names and arrays, got {type(mapping).__name__}")
+    validate.mapping(argument, mapping)
     if mapping.keys() != like.keys():
         missing, unknown = sorted(like.keys() - mapping.keys()), sorted(mapping.keys() - like.keys())
         raise ValueError(

@@ -150,8 +150,7 @@ def copy_in(params: dict[str, NDArray], mapping: Mapping[str, Any]) -> None:
     TypeError, ValueError
         If a name is missing or unknown, an array has a wrong shape or dtype, or a parameter is read-only.
     """
-    if not isinstance(mapping, Mapping):
-        raise TypeError(f"mapping: expected names and arrays, got {type(mapping).__name__}")
+    validate.mapping("mapping", mapping)
     missing = [name for name in params if name not in mapping]
     unknown = [name for name in mapping if name not in params]
     if missing or unknown:

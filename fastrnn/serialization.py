@@ -20,6 +20,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrnn import validate
+
 __all__ = ["check_path", "load", "save"]
 
 # The entry of an .npz that holds the metadata, JSON in UTF-8. Other readers see it as one more array, of bytes.
@@ -50,8 +52,10 @@ def save(
         If the file cannot be written. An existing file is then unchanged.
     """
     check_path(path)
+    tensors = validate.mapping("tensors", tensors)
+    metadata = {} if metadata is None else validate.mapping("metadata", metadata)
     arrays = {_text("tensors", name): _plain(name, value) for name, value in tensors.items()}
-    words = {_text("metadata", key): _text(f"metadata[{key!r}]", value) for key, value in (metadata or {}).items()}
+    words = {_text("metadata", key): _text(f"metadata[{key!r}]", value) for key, value in metadata.items()}
     for name in arrays:
         if name == METADATA or "\0" in name:  # zipfile cuts names at a null character
             raise ValueError(

@@ -73,7 +73,7 @@ class Attention(Module):
     """
 
     def __init__(self, query_size: int, memory_size: int, *, dtype: DTypeLike = np.float32, rng: Any = None) -> None:
-        rng = np.random.default_rng(rng)
+        rng = validate.generator("rng", rng)
         self._fill(
             Linear(memory_size, query_size, bias=False, dtype=dtype, rng=rng),
             Linear(memory_size + query_size, query_size, dtype=dtype, rng=rng),

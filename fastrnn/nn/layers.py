@@ -104,7 +104,7 @@ class Embedding(Layer):
         super().__init__(dtype, {"weight": shape})
         self.word_dropout = validate.probability("word_dropout", word_dropout)
         scale = self.dtype.type(validate.at_least_zero("scale", scale))
-        self.params["weight"] = np.random.default_rng(rng).standard_normal(shape, self.dtype.type) * scale
+        self.params["weight"] = validate.generator("rng", rng).standard_normal(shape, self.dtype.type) * scale
         options = {"columns": self.columns, "word_dropout": self.word_dropout}
         self.options = {name: value for name, value in options.items() if value}
 
@@ -157,7 +157,7 @@ class Embedding(Layer):
         """
         ids = integers("ids", ids)
         if self.word_dropout:
-            ids = np.where(np.random.default_rng(rng).random(ids.shape) < self.word_dropout, UNK, ids)
+            ids = np.where(validate.generator("rng", rng).random(ids.shape) < self.word_dropout, UNK, ids)
         return self(ids), EmbeddingTape(ids.copy())
 
     def backward(self, tape: EmbeddingTape, dy: Any) -> Gradients:
@@ -236,7 +236,7 @@ class Linear(Layer):
         if self.bias:
             shapes["bias"] = (self.out_features,)
         super().__init__(dtype, shapes)
-        generator = np.random.default_rng(rng)
+        generator = validate.generator("rng", rng)
         bound = 1 / np.sqrt(self.in_features)
         for name, shape in shapes.items():
             self.params[name] = generator.uniform(-bound, bound, shape).astype(self.dtype)
@@ -447,7 +447,7 @@ class Dropout:
         if not self.probability:
             return x, None
         x = floats("x", x)
-        tape = DropoutTape(philox.new_key(np.random.default_rng(rng)), self.probability, x.shape)
+        tape = DropoutTape(philox.new_key(validate.generator("rng", rng)), self.probability, x.shape)
         return _drop(x, tape), tape
 
     def backward(self, tape: DropoutTape | None, dy: Any) -> Gradients:
