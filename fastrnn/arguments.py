@@ -5,7 +5,8 @@ Every error names the argument, what was expected and what came, and is raised b
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,13 @@ from fastrnn.engines.seam import Steps, Weights
 from fastrnn.stack import Stack
 from fastrnn.validate import addressable, array, as_ndarray, contiguous, contiguous_rows, parameter
 
-__all__ = ["Arguments", "StepCheck", "arguments", "cotangent", "layers_addressable", "state_like", "weights"]
+__all__ = [
+    "Arguments", "Initial", "StepCheck", "arguments", "cotangent", "initial_state", "layers_addressable", "state_like",
+    "weights",
+]  # fmt: skip
+
+Initial: TypeAlias = "tuple[NDArray, NDArray | None] | None"
+"""A learnt initial state: h (L*D, O), and c (L*D, H) where cells have one. None where it is zeros."""
 
 
 class Arguments(NamedTuple):
@@ -57,8 +64,12 @@ class Arguments(NamedTuple):
         return self._replace(x=self.x[self.rows(start, count)], lengths=lengths, resets=resets, starts=starts)
 
 
-def arguments(stack: Stack, x: Any, state: Any, lengths: Any, resets: Any, *, taped: bool = False) -> Arguments:
+def arguments(
+    stack: Stack, x: Any, state: Any, lengths: Any, resets: Any, initial: Initial = None, *, taped: bool = False
+) -> Arguments:
     """Check the arguments of a forward run. For a tape, resets are copied, as lengths always are."""
+    if initial is not None and resets is not None:
+        raise ValueError("resets: expected None, because they set states to zero and not to the learnt ones, got some")
     I = stack.cells[0].input_size
     x = array("x", x, stack.dtype)
     batched = x.ndim != 2
@@ -69,7 +80,7 @@ def arguments(stack: Stack, x: Any, state: Any, lengths: Any, resets: Any, *, ta
     T, B = x.shape[:2]
     addressable("x", T, B, stack.widest)
     x = contiguous_rows(x)
-    h0, c0 = state_like(stack, "state", state, B, batched)
+    h0, c0 = state_like(stack, "state", state, B, batched, initial)
     lengths = _lengths(lengths, T, B, batched)
     order = None if lengths is None else np.argsort(-lengths, kind="stable")
     return Arguments(x, h0, c0, lengths, order, _resets(stack, resets, T, B, batched, taped), batched, state is None)
@@ -85,9 +96,17 @@ def cotangent(stack: Stack, dy: Any, T: int, B: int, batched: bool) -> NDArray:
     return contiguous_rows(stack.time_major(dy, batched))
 
 
-def state_like(stack: Stack, name: str, state: Any, B: int, batched: bool) -> tuple[NDArray, NDArray | None]:
-    """Check a state or its gradient; return contiguous (h, c), zeros for None. c is None unless the cell has one."""
+def state_like(
+    stack: Stack, name: str, state: Any, B: int, batched: bool, initial: Initial = None
+) -> tuple[NDArray, NDArray | None]:
+    """Check a state or its gradient; return contiguous (h, c), zeros or `initial` for None.
+
+    c is None unless the cell has one.
+    """
     shapes = stack.state_shapes(B)
+    if state is None and initial is not None:
+        h, c = initial
+        return np.repeat(h[:, None], B, axis=1), None if c is None else np.repeat(c[:, None], B, axis=1)
     if state is None:
         return np.zeros(shapes[0], stack.dtype), np.zeros(shapes[1], stack.dtype) if stack.has_c else None
     if not stack.has_c:
@@ -109,13 +128,30 @@ def weights(stack: Stack, params: dict[str, NDArray]) -> list[Weights]:
     """The parameters of each layer and direction, checked."""
     result = []
     for k in range(len(stack.cells)):
-        found: dict[str, NDArray] = {}
-        for field, (name, shape) in stack.names(k).items():
-            if name not in params:
-                raise ValueError(f"params: expected {name} of shape {shape}, got no such name")
-            found[field] = parameter(name, params[name], shape, stack.dtype)
-        result.append(Weights(**found))
+        names = stack.names(k)
+        result.append(Weights(**dict(zip(names, _named(stack, params, names.values()), strict=True))))
     return result
+
+
+def initial_state(stack: Stack, params: dict[str, NDArray]) -> Initial:
+    """The learnt initial state, checked, as new arrays."""
+    if not stack.learn_initial_state:
+        return None
+    rows = [_named(stack, params, stack.initial_names(k).items()) for k in range(len(stack.cells))]
+    h, *c = map(np.stack, zip(*rows, strict=True))
+    return h, c[0] if c else None
+
+
+def _named(
+    stack: Stack, params: dict[str, NDArray], names: Iterable[tuple[str, tuple[int, ...]]]
+) -> list[NDArray]:  # fmt: skip
+    """The parameters of these names and shapes."""
+    found, dtype = [], stack.dtype
+    for name, shape in names:
+        if name not in params:
+            raise ValueError(f"params: expected {name} of shape {shape}, got no such name")
+        found.append(parameter(name, params[name], shape, dtype))
+    return found
 
 
 def layers_addressable(num_layers: int, cells: tuple[Cell, ...]) -> None:

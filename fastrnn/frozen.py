@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import engines, run, validate
-from fastrnn.arguments import StepCheck, arguments, state_like
+from fastrnn.arguments import Initial, StepCheck, arguments, state_like
 from fastrnn.engines import Engine
 from fastrnn.engines.seam import Weights
 from fastrnn.stack import Stack, StackOwner, State, state_to_caller
@@ -22,15 +22,15 @@ class Frozen(StackOwner):
     Safe to share among threads: a call reads it and writes nothing but its own results.
     """
 
-    __slots__ = ("_engine", "_prepared", "_stack", "_weights")
+    __slots__ = ("_engine", "_initial", "_prepared", "_stack", "_weights")
 
-    def __init__(self, stack: Stack, engine: Engine, weights: list[Weights]) -> None:
-        self._stack, self._engine = stack, engine
+    def __init__(self, stack: Stack, engine: Engine, weights: list[Weights], initial: Initial = None) -> None:
+        self._stack, self._engine, self._initial = stack, engine, initial
         self._weights = [Weights._make(None if a is None else a.copy() for a in w) for w in weights]
         self._prepared = run.prepare(stack, engine, self._weights)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _frozen, (self._stack, self._engine.name, self._weights)
+        return _frozen, (self._stack, self._engine.name, self._weights, self._initial)
 
     def __repr__(self) -> str:
         return f"Frozen({self.cell.kind.upper()}({self._stack.options()}), engine={self._engine.name!r})"
@@ -42,7 +42,7 @@ class Frozen(StackOwner):
 
     def __call__(self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None) -> tuple[NDArray, State]:
         """Run the layer; arguments, results and errors are those of calling the layer itself."""
-        args = arguments(self._stack, x, state, lengths, resets)
+        args = arguments(self._stack, x, state, lengths, resets, self._initial)
         y, h, c = run.infer(self._stack, self._engine, self._prepared, args)
         return self._stack.to_caller(y, args.batched), state_to_caller(h, c, args.batched)
 
@@ -69,9 +69,9 @@ class Frozen(StackOwner):
         return Stream(self, batch_size)
 
 
-def _frozen(stack: Stack, engine: str, weights: list[Weights]) -> Frozen:
+def _frozen(stack: Stack, engine: str, weights: list[Weights], initial: Initial = None) -> Frozen:
     """A frozen layer from its pickle: packed again, for the machine that it is on now."""
-    return Frozen(stack, engines.named("engine", engine), weights)
+    return Frozen(stack, engines.named("engine", engine), weights, initial)
 
 
 class Stream(StackOwner):
@@ -85,7 +85,7 @@ class Stream(StackOwner):
     def __init__(self, frozen: Frozen, batch_size: int) -> None:
         self._frozen, self._stack = frozen, frozen._stack
         stack = self._stack
-        self._h, self._c = state_like(stack, "state", None, batch_size, True)
+        self._h, self._c = state_like(stack, "state", None, batch_size, True, frozen._initial)
         self._stepper = frozen._engine.stepper(frozen._prepared, self._h, self._c)
         I, O = self.input_size, self.output_size
         self._shapes: tuple[tuple[int, ...], tuple[int, ...]] = (batch_size, I), (batch_size, O)
@@ -138,11 +138,15 @@ class Stream(StackOwner):
             validate.output("out", out, out_shape, dtype)
             if np.may_share_memory(x, out):
                 x = x.copy()
-        self._stepper(validate.contiguous(x).reshape(self._shapes[0]), out.reshape(self._shapes[1]))
+        x = validate.contiguous(x)
+        if x.ndim == 1:
+            self._stepper(x[None], out[None])
+        else:
+            self._stepper(x, out)
         return out
 
     def reset(self, rows: Any = None) -> None:
-        """Set the state to zero, as at a sequence's start.
+        """Set the state to zero, or to the learnt initial state, as at a sequence's start.
 
         Parameters
         ----------
@@ -155,9 +159,10 @@ class Stream(StackOwner):
             If `rows` is none of these, or names a row that is not there.
         """
         index = slice(None) if rows is None else validate.rows("rows", rows, self.batch_size)
-        self._h[:, index] = 0
-        if self._c is not None:
-            self._c[:, index] = 0
+        h, c = state_like(self._stack, "state", None, self.batch_size, True, self._frozen._initial)
+        self._h[:, index] = h[:, index]
+        if self._c is not None and c is not None:
+            self._c[:, index] = c[:, index]
 
     def select(self, rows: Any) -> None:
         """Continue each row from another one's state, or from its own.
@@ -183,12 +188,12 @@ class Stream(StackOwner):
 
     @property
     def state(self) -> State:
-        """A copy of h (L, B, O), or of (h, c) with c (L, B, H) for an LSTM. Assign to set it; None means zeros."""
+        """A copy of h (L, B, O), or of (h, c) with c (L, B, H) for an LSTM. Assign to set it; None is a reset."""
         return state_to_caller(self._h.copy(), None if self._c is None else self._c.copy(), True)
 
     @state.setter
     def state(self, value: Any) -> None:
-        h, c = state_like(self._stack, "state", value, self.batch_size, True)
+        h, c = state_like(self._stack, "state", value, self.batch_size, True, self._frozen._initial)
         self._h[...] = h
         if self._c is not None:
             self._c[...] = c
