@@ -14,8 +14,15 @@ Around them, imported when first used: `fastrnn.nn`, `optim`, `data`, `train`, `
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from fastrnn import engines, weights
-from fastrnn.config import show_config
+try:
+    from fastrnn import engines
+    from fastrnn.config import show_config
+except ValueError as error:  # of an environment variable, which these read
+    from fastrnn.cli import end_if_running
+
+    end_if_running(error)
+    raise
+from fastrnn import weights
 from fastrnn.engines import threadpoolctl as _threadpoolctl  # noqa: F401 (registers there)
 from fastrnn.engines.threads import (
     get_num_threads,

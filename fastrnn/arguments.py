@@ -6,19 +6,27 @@ Every error names the argument, what was expected and what came, and is raised b
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrnn import validate
 from fastrnn._core.native import StepCheck
 from fastrnn.engines.cell import Cell
 from fastrnn.engines.seam import Steps, Weights
 from fastrnn.masks import ValidRows
 from fastrnn.stack import Stack, State, state_to_caller
-from fastrnn.validate import addressable, array, as_ndarray, choice, fits_memory, parameter
+from fastrnn.validate import addressable, array, as_ndarray, contiguous, contiguous_rows, parameter
 
-__all__ = ["Arguments", "StepCheck", "arguments", "cotangent", "layers_fit", "state_like", "weights"]
+__all__ = [
+    "Arguments", "Initial", "StepCheck", "arguments", "cotangent", "initial_state", "layers_fit", "state_like",
+    "weights",
+]  # fmt: skip
+
+Initial: TypeAlias = "tuple[NDArray, NDArray | None] | None"
+"""A learnt initial state: h (L*D, O), and c (L*D, H) where cells have one. None where it is zeros."""
 
 ZERO = "zero"  # the default of `masked_output`; most calls give this very object
 
@@ -36,6 +44,7 @@ class Arguments(NamedTuple):
     state_is_new: bool  # nobody else holds h0 and c0
     starts: NDArray[np.int64] | None = None  # of each step's rows, where x (rows, 1, I) has the valid ones only
     valid: ValidRows | None = None  # where these lie in a caller's arrays, if the call is masked
+    state_is_learnt: bool = False  # h0 and c0 are the layer's own initial state
 
     @property
     def num_steps(self) -> int:
@@ -69,9 +78,12 @@ class Arguments(NamedTuple):
 
 
 def arguments(
-    stack: Stack, x: Any, state: Any, lengths: Any, resets: Any, mask: Any, masked_output: Any, *, taped: bool = False
+    stack: Stack, x: Any, state: Any, lengths: Any, resets: Any, mask: Any, masked_output: Any,
+    initial: Initial = None, *, taped: bool = False,
 ) -> Arguments:  # fmt: skip
     """Check the arguments of a forward run. For a tape, resets are copied, as lengths always are."""
+    if initial is not None and resets is not None:
+        raise ValueError("resets: expected None, because they set states to zero and not to the learnt ones, got some")
     I = stack.cells[0].input_size
     x = array("x", x, stack.dtype)
     batched = x.ndim != 2
@@ -80,20 +92,20 @@ def arguments(
         raise ValueError(f"x: expected ({axes[0]}, {axes[1]}, {I}) or (T, {I}), got {x.shape}")
     series = stack.time_major(x, batched)
     T, B = series.shape[:2]
-    addressable("x", T, B, max(I, stack.output_size, (len(stack.cells[0].gates) + 1) * stack.cells[0].hidden_size))
-    h0, c0 = state_like(stack, "state", state, B, batched)
+    addressable("x", T, B, stack.widest)
+    h0, c0 = state_like(stack, "state", state, B, batched, initial)
+    learnt = state is None and initial is not None
     lengths, resets = _lengths(lengths, T, B, batched), _resets(stack, resets, T, B, batched, taped)
     if mask is not None or masked_output is not ZERO:
         lengths, valid = _masked(stack, mask, masked_output, lengths, resets, T, B, batched)
         if valid is not None:
             return Arguments(
                 valid.gather(x), *valid.sorted(h0, c0), valid.lengths, np.arange(B, dtype=np.int64), valid.resets,
-                batched, True, valid.starts, valid,
+                batched, True, valid.starts, valid, learnt,
             )  # fmt: skip
-    if series.strides[2] != series.itemsize or not series.flags.aligned:
-        series = np.ascontiguousarray(series)
+    series = contiguous_rows(series)
     order = None if lengths is None else np.argsort(-lengths, kind="stable")
-    return Arguments(series, h0, c0, lengths, order, resets, batched, state is None)
+    return Arguments(series, h0, c0, lengths, order, resets, batched, state is None, state_is_learnt=learnt)
 
 
 def cotangent(stack: Stack, dy: Any, args: Arguments) -> NDArray:
@@ -105,18 +117,25 @@ def cotangent(stack: Stack, dy: Any, args: Arguments) -> NDArray:
         raise ValueError(f"dy: expected {(*sizes, stack.output_size)}, the shape of y, got {dy.shape}")
     if valid is not None:
         return valid.outputs_backward(dy)
-    dy = stack.time_major(dy, args.batched)
-    return dy if dy.strides[2] == dy.itemsize and dy.flags.aligned else np.ascontiguousarray(dy)
+    return contiguous_rows(stack.time_major(dy, args.batched))
 
 
-def state_like(stack: Stack, name: str, state: Any, B: int, batched: bool) -> tuple[NDArray, NDArray | None]:
-    """Check a state or its gradient; return contiguous (h, c), zeros for None. c is None unless the cell has one."""
+def state_like(
+    stack: Stack, name: str, state: Any, B: int, batched: bool, initial: Initial = None
+) -> tuple[NDArray, NDArray | None]:
+    """Check a state or its gradient; return contiguous (h, c), zeros or `initial` for None.
+
+    c is None unless the cell has one.
+    """
     shapes = stack.state_shapes(B)
+    if state is None and initial is not None:
+        h, c = initial
+        return np.repeat(h[:, None], B, axis=1), None if c is None else np.repeat(c[:, None], B, axis=1)
     if state is None:
         return np.zeros(shapes[0], stack.dtype), np.zeros(shapes[1], stack.dtype) if stack.has_c else None
     if not stack.has_c:
-        if isinstance(state, (tuple, list)):
-            raise TypeError(f"{name}: expected one array h, got a {type(state).__name__}: only an LSTM has (h, c)")
+        if isinstance(state, tuple):
+            raise TypeError(f"{name}: expected one array h, got a tuple: only an LSTM has (h, c)")
         return _state_array(name, state, shapes[0], stack.dtype, batched), None
     if not isinstance(state, (tuple, list)):
         raise TypeError(f"{name}: expected (h, c), got {type(state).__name__}")
@@ -133,13 +152,30 @@ def weights(stack: Stack, params: dict[str, NDArray]) -> list[Weights]:
     """The parameters of each layer and direction, checked."""
     result = []
     for k in range(len(stack.cells)):
-        found: dict[str, NDArray] = {}
-        for field, (name, shape) in stack.names(k).items():
-            if name not in params:
-                raise ValueError(f"params: expected {name} of shape {shape}, got no such name")
-            found[field] = parameter(name, params[name], shape, stack.dtype)
-        result.append(Weights(**found))
+        names = stack.names(k)
+        result.append(Weights(**dict(zip(names, _named(stack, params, names.values()), strict=True))))
     return result
+
+
+def initial_state(stack: Stack, params: dict[str, NDArray]) -> Initial:
+    """The learnt initial state, checked, as new arrays."""
+    if not stack.learn_initial_state:
+        return None
+    rows = [_named(stack, params, stack.initial_names(k).items()) for k in range(len(stack.cells))]
+    h, *c = map(np.stack, zip(*rows, strict=True))
+    return h, c[0] if c else None
+
+
+def _named(
+    stack: Stack, params: dict[str, NDArray], names: Iterable[tuple[str, tuple[int, ...]]]
+) -> list[NDArray]:  # fmt: skip
+    """The parameters of these names and shapes."""
+    found, dtype = [], stack.dtype
+    for name, shape in names:
+        if name not in params:
+            raise ValueError(f"params: expected {name} of shape {shape}, got no such name")
+        found.append(parameter(name, params[name], shape, dtype))
+    return found
 
 
 def layers_fit(num_layers: int, bottom: tuple[Cell, ...], upper: tuple[Cell, ...]) -> None:
@@ -152,7 +188,7 @@ def layers_fit(num_layers: int, bottom: tuple[Cell, ...], upper: tuple[Cell, ...
                 addressable(name, *shape)
                 addressable("num_layers, " + name, num_layers, *shape)
                 total += layers * math.prod(shape) * cell.dtype.itemsize
-    fits_memory("num_layers, input_size, hidden_size", total)
+    validate.fits_memory("num_layers, input_size, hidden_size", total)
 
 
 def _state_array(name: str, value: Any, shape: tuple[int, int, int], dtype: np.dtype, batched: bool) -> NDArray:
@@ -160,8 +196,7 @@ def _state_array(name: str, value: Any, shape: tuple[int, int, int], dtype: np.d
     expected = shape if batched else (shape[0], shape[2])
     if value.shape != expected:
         raise ValueError(f"{name}: expected {expected}, got {value.shape}")
-    value = np.ascontiguousarray(value).reshape(shape)
-    return value if value.flags.aligned else value.copy()
+    return contiguous(value).reshape(shape)
 
 
 def _lengths(lengths: Any, T: int, B: int, batched: bool) -> NDArray[np.int64] | None:
@@ -185,7 +220,7 @@ def _masked(
     T: int, B: int, batched: bool,
 ) -> tuple[NDArray[np.int64] | None, ValidRows | None]:  # fmt: skip
     """The lengths of a masked call, or what its valid rows are where lengths cannot say it."""
-    hold = choice("masked_output", masked_output, ("zero", "hold")) == "hold"
+    hold = validate.choice("masked_output", masked_output, ("zero", "hold")) == "hold"
     steps = np.arange(T)[:, None]
     valid = np.ones((T, B), np.bool_) if mask is None else _booleans(stack, "mask", mask, T, B, batched)
     if lengths is not None:
@@ -204,7 +239,7 @@ def _resets(stack: Stack, resets: Any, T: int, B: int, batched: bool, copy: bool
     if resets is None:
         return None
     resets = _booleans(stack, "resets", resets, T, B, batched)
-    return (np.array(resets, order="C") if copy else np.ascontiguousarray(resets)).view(np.uint8)
+    return (np.array(resets, order="C") if copy else contiguous(resets)).view(np.uint8)
 
 
 def _booleans(stack: Stack, name: str, value: Any, T: int, B: int, batched: bool) -> NDArray[np.bool_]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import engines, run, validate
-from fastrnn.arguments import StepCheck, arguments, state_like
+from fastrnn.arguments import Initial, StepCheck, arguments, state_like
 from fastrnn.engines import Engine
 from fastrnn.engines.seam import Weights
 from fastrnn.stack import Stack, StackOwner, State, state_to_caller
@@ -22,15 +22,15 @@ class Frozen(StackOwner):
     Safe to share among threads: a call reads it and writes nothing but its own results.
     """
 
-    __slots__ = ("_engine", "_prepared", "_stack", "_weights")
+    __slots__ = ("_engine", "_initial", "_prepared", "_stack", "_weights")
 
-    def __init__(self, stack: Stack, engine: Engine, weights: list[Weights]) -> None:
-        self._stack, self._engine = stack, engine
+    def __init__(self, stack: Stack, engine: Engine, weights: list[Weights], initial: Initial = None) -> None:
+        self._stack, self._engine, self._initial = stack, engine, initial
         self._weights = [Weights._make(None if a is None else a.copy() for a in w) for w in weights]
         self._prepared = run.prepare(stack, engine, self._weights)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _frozen, (self._stack, self._engine.name, self._weights)
+        return _frozen, (self._stack, self._engine.name, self._weights, self._initial)
 
     def __repr__(self) -> str:
         return f"Frozen({self.cell.kind.upper()}({self._stack.options()}), engine={self._engine.name!r})"
@@ -45,7 +45,7 @@ class Frozen(StackOwner):
         masked_output: str = "zero",
     ) -> tuple[NDArray, State]:  # fmt: skip
         """Run the layer; arguments, results and errors are those of calling the layer itself."""
-        args = arguments(self._stack, x, state, lengths, resets, mask, masked_output)
+        args = arguments(self._stack, x, state, lengths, resets, mask, masked_output, self._initial)
         y, h, c = run.infer(self._stack, self._engine, self._prepared, args)
         return args.results(self._stack, y, h, c)
 
@@ -67,12 +67,14 @@ class Frozen(StackOwner):
             raise ValueError("stream: expected a unidirectional layer, got a bidirectional one, which needs the end")
         if any(self._stack.directions):
             raise ValueError("stream: expected a layer that runs forwards, got one that starts at the end")
-        return Stream(self, validate.size("batch_size", batch_size))
+        batch_size = validate.size("batch_size", batch_size)
+        validate.addressable("batch_size", batch_size, self.num_layers, self._stack.widest)
+        return Stream(self, batch_size)
 
 
-def _frozen(stack: Stack, engine: str, weights: list[Weights]) -> Frozen:
+def _frozen(stack: Stack, engine: str, weights: list[Weights], initial: Initial = None) -> Frozen:
     """A frozen layer from its pickle: packed again, for the machine that it is on now."""
-    return Frozen(stack, engines.named("engine", engine), weights)
+    return Frozen(stack, engines.named("engine", engine), weights, initial)
 
 
 class Stream(StackOwner):
@@ -87,10 +89,10 @@ class Stream(StackOwner):
     def __init__(self, frozen: Frozen, batch_size: int) -> None:
         self._frozen, self._stack = frozen, frozen._stack
         stack = self._stack
-        self._h, self._c = state_like(stack, "state", None, batch_size, True)
+        self._h, self._c = state_like(stack, "state", None, batch_size, True, frozen._initial)
         self._stepper = frozen._engine.stepper(frozen._prepared, self._h, self._c)
         I, O = self.input_size, self.output_size
-        self._shapes = (batch_size, I), (batch_size, O)
+        self._shapes: tuple[tuple[int, ...], tuple[int, ...]] = (batch_size, I), (batch_size, O)
         self._check = StepCheck(batch_size, I, O, stack.dtype)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -110,10 +112,10 @@ class Stream(StackOwner):
         Parameters
         ----------
         x : array_like
-            (B, I), the layer's dtype.
+            (B, I), the layer's dtype. With B = 1 it may also be (I,).
         out : ndarray, optional
             (B, O), written to and returned; C-contiguous and not overlapping x. Nothing is allocated then, unless
-            `rows` are given.
+            `rows` are given. (O,) for x of shape (I,).
         rows : int, array_like of int or array_like of bool, optional
             Which rows advance. The others keep their state and read nothing of x, and `out` is zero there: they are
             masked. Default: all.
@@ -121,7 +123,7 @@ class Stream(StackOwner):
         Returns
         -------
         ndarray
-            (B, O): `out`, or a new array.
+            (B, O), or (O,) for x of shape (I,): `out`, or a new array.
 
         Raises
         ------
@@ -138,6 +140,8 @@ class Stream(StackOwner):
             return out
         dtype, (x_shape, out_shape) = self._stack.dtype, self._shapes
         x = validate.array("x", x, dtype)
+        if x.ndim == 1 and x_shape[0] == 1:
+            x_shape, out_shape = x_shape[1:], out_shape[1:]
         if x.shape != x_shape:
             raise ValueError(f"x: expected {x_shape}, got {x.shape}")
         if out is None:
@@ -146,9 +150,11 @@ class Stream(StackOwner):
             validate.output("out", out, out_shape, dtype)
             if np.may_share_memory(x, out):
                 x = x.copy()
-        if not (x.flags.c_contiguous and x.flags.aligned):
-            x = np.array(x, order="C")
-        self._stepper(x, out)
+        x = validate.contiguous(x)
+        if x.ndim == 1:
+            self._stepper(x[None], out[None])
+        else:
+            self._stepper(x, out)
         return out
 
     def _step_rows(self, x: Any, out: NDArray | None, rows: Any) -> NDArray:
@@ -157,13 +163,14 @@ class Stream(StackOwner):
         others[validate.rows("rows", rows, self.batch_size)] = False
         h, c = self._h[:, others], None if self._c is None else self._c[:, others]
         out = self.step(x, out)
-        self._h[:, others], out[others] = h, 0
+        self._h[:, others] = h
+        out.reshape(self.batch_size, -1)[others] = 0
         if self._c is not None:
             self._c[:, others] = c
         return out
 
     def reset(self, rows: Any = None) -> None:
-        """Set the state to zero, as at a sequence's start.
+        """Set the state to zero, or to the learnt initial state, as at a sequence's start.
 
         Parameters
         ----------
@@ -176,9 +183,10 @@ class Stream(StackOwner):
             If `rows` is none of these, or names a row that is not there.
         """
         index = slice(None) if rows is None else validate.rows("rows", rows, self.batch_size)
-        self._h[:, index] = 0
-        if self._c is not None:
-            self._c[:, index] = 0
+        h, c = state_like(self._stack, "state", None, self.batch_size, True, self._frozen._initial)
+        self._h[:, index] = h[:, index]
+        if self._c is not None and c is not None:
+            self._c[:, index] = c[:, index]
 
     def select(self, rows: Any) -> None:
         """Continue each row from another one's state, or from its own.
@@ -204,12 +212,12 @@ class Stream(StackOwner):
 
     @property
     def state(self) -> State:
-        """A copy of h (L, B, O), or of (h, c) with c (L, B, H) for an LSTM. Assign to set it; None means zeros."""
+        """A copy of h (L, B, O), or of (h, c) with c (L, B, H) for an LSTM. Assign to set it; None is a reset."""
         return state_to_caller(self._h.copy(), None if self._c is None else self._c.copy(), True)
 
     @state.setter
     def state(self, value: Any) -> None:
-        h, c = state_like(self._stack, "state", value, self.batch_size, True)
+        h, c = state_like(self._stack, "state", value, self.batch_size, True, self._frozen._initial)
         self._h[...] = h
         if self._c is not None:
             self._c[...] = c

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fastrnn import engines, run, validate
-from fastrnn.arguments import Arguments, arguments, cotangent, layers_fit, state_like
+from fastrnn.arguments import Arguments, arguments, cotangent, initial_state, layers_fit, state_like
 from fastrnn.arguments import weights as checked_weights
 from fastrnn.engines import philox
 from fastrnn.engines.cell import Cell, GRUCell, LSTMCell, RNNCell
@@ -110,7 +110,7 @@ class Recurrent(StackOwner, Parameters):
 
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int, bias: bool, batch_first: bool, dropout: float,
-        bidirectional: bool, dtype: DTypeLike, rng: Any, **options: Any,
+        bidirectional: bool, learn_initial_state: bool, dtype: DTypeLike, rng: Any, **options: Any,
     ) -> None:  # fmt: skip
         input_size = validate.size("input_size", input_size)
         hidden_size = validate.size("hidden_size", hidden_size)
@@ -121,22 +121,30 @@ class Recurrent(StackOwner, Parameters):
         bottom = self._cell(input_size, hidden_size, dtype, bias, **options)
         cells = Stack.of(bottom, 2, directions, False).cells
         layers_fit(num_layers, cells[: len(directions)], cells[len(directions) :])
-        self._stack = Stack.of(bottom, num_layers, directions, validate.flag("batch_first", batch_first))
-        try:
-            self._rng = np.random.default_rng(rng)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"rng: expected a seed or a numpy.random.Generator, got {rng!r} ({error})") from None
+        self._stack = Stack.of(
+            bottom, num_layers, directions, validate.flag("batch_first", batch_first),
+            validate.flag("learn_initial_state", learn_initial_state),
+        )  # fmt: skip
+        self._rng = validate.generator("rng", rng)
         bound = 1 / np.sqrt(hidden_size)
         self.params: dict[str, NDArray] = {
             name: self._rng.uniform(-bound, bound, shape).astype(dtype)
             for k in range(len(self._stack.cells))
             for name, shape in self._stack.names(k).values()
         }
+        for k in range(len(self._stack.cells)):
+            self.params |= {name: np.zeros(shape, dtype) for name, shape in self._stack.initial_names(k).items()}
 
     @property
     def batch_first(self) -> bool:
         """Whether arrays are (B, T, .) instead of (T, B, .)."""
         return self._stack.batch_first
+
+    @property
+    def initial_state(self) -> State | None:
+        """A copy of the learnt initial state of a sequence: h (L*D, O), or (h, c). None where it is not learnt."""
+        initial = initial_state(self._stack, self.params)
+        return None if initial is None else state_to_caller(*initial, True)
 
     @property
     def dropout(self) -> float:
@@ -162,12 +170,12 @@ class Recurrent(StackOwner, Parameters):
             (T, B, I), with batch_first (B, T, I), or (T, I) for one sequence; the layer's dtype.
         state : array_like or tuple of array_like, optional
             Initial state: h (L*D, B, O), or (h, c) with c (L*D, B, H) for an LSTM, where O is proj_size or else H;
-            layer-major, directions inside. (L*D, .) for an unbatched x. Default: zeros.
+            layer-major, directions inside. (L*D, .) for an unbatched x. Default: zeros, or the learnt initial state.
         lengths : array_like of int, optional
             (B,), each in 0..T, in any order: how many steps of each sequence are valid. Default: all.
         resets : array_like of bool, optional
             Shaped as x without its last axis: the state is set to zero before the steps where it is true. In the
-            backward direction a reset at t is the boundary between t-1 and t.
+            backward direction a reset at t is the boundary between t-1 and t. Not with a learnt initial state.
         mask : array_like of bool, optional
             Shaped as x without its last axis: which steps are run. The others leave the state as it is and read
             nothing of x, wherever they are; with `lengths`, steps past the end are not run either. Default: all.
@@ -188,7 +196,7 @@ class Recurrent(StackOwner, Parameters):
             If an argument has a wrong type, dtype, shape or value; before any work.
         """
         stack, engine = self._stack, engines.current()
-        args = arguments(stack, x, state, lengths, resets, mask, masked_output)
+        args = arguments(stack, x, state, lengths, resets, mask, masked_output, initial_state(stack, self.params))
         prepared = run.prepare(stack, engine, checked_weights(stack, self.params))
         y, h, c = run.infer(stack, engine, prepared, args)
         return args.results(stack, y, h, c)
@@ -219,9 +227,10 @@ class Recurrent(StackOwner, Parameters):
             As for a call.
         """
         stack, engine = self._stack, engines.current()
-        rng = self._rng if rng is None else np.random.default_rng(rng)
+        rng = self._rng if rng is None else validate.generator("rng", rng)
         dropout = _Dropout(self.dropout, rng, engine.operations) if self.dropout else None
-        args = arguments(stack, x, state, lengths, resets, mask, masked_output, taped=True)
+        initial = initial_state(stack, self.params)
+        args = arguments(stack, x, state, lengths, resets, mask, masked_output, initial, taped=True)
         weights = checked_weights(stack, self.params)
         y, h, c, kept = run.forward(stack, engine, args, weights, dropout)
         y, state = args.results(stack, y, h, c)
@@ -274,6 +283,10 @@ class Recurrent(StackOwner, Parameters):
         for k, gradients in enumerate(dweights):
             there = [a for a in gradients if a is not None]
             params |= {name: a for (name, _), a in zip(stack.names(k).values(), there, strict=True)}
+        for k in range(len(stack.cells)):
+            for (name, shape), d in zip(stack.initial_names(k).items(), (dh0, dc0), strict=False):
+                if d is not None:  # as it is for every name
+                    params[name] = d[k].sum(axis=0) if args.state_is_learnt else np.zeros(shape, stack.dtype)
         if args.valid is not None:
             dx, (dh0, dc0) = None if dx is None else args.valid.scatter(dx), args.valid.unsorted(dh0, dc0)
         elif dx is not None:
@@ -288,7 +301,10 @@ class Recurrent(StackOwner, Parameters):
         Frozen
             Keeps the parameters of this moment, and the engine in force now.
         """
-        return Frozen(self._stack, engines.current(), checked_weights(self._stack, self.params))
+        stack = self._stack
+        return Frozen(
+            stack, engines.current(), checked_weights(stack, self.params), initial_state(stack, self.params)
+        )  # fmt: skip
 
 
 class RNN(Recurrent):
@@ -310,6 +326,9 @@ class RNN(Recurrent):
         Probability of zeroing a value between layers, in `forward` only.
     bidirectional : bool, default False
         Whether each layer also runs from the end to the start; D is 2 then, else 1.
+    learn_initial_state : bool, default False
+        Whether the state before the first step is a parameter, which starts as zeros. It is used where a call is given
+        no state, and a stream starts with it and is reset to it. `resets` are an error then.
     dtype : float32 or float64, default float32
         Of parameters, inputs and outputs.
     rng : seed or numpy.random.Generator, optional
@@ -319,7 +338,8 @@ class RNN(Recurrent):
     ----------
     params : dict of str to ndarray
         The parameters, under PyTorch's names: weight_ih_l0 (H, I), weight_hh_l0 (H, H), bias_ih_l0 and bias_hh_l0
-        (H,); _l1 and so on above, with suffix _reverse for the direction from the end.
+        (H,); _l1 and so on above, with suffix _reverse for the direction from the end. With `learn_initial_state` also
+        initial_h_l0 (O,) and so on, and for an LSTM initial_c_l0 (H,).
 
     Raises
     ------
@@ -336,10 +356,11 @@ class RNN(Recurrent):
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh", bias: bool = True,
         batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, *,
-        dtype: DTypeLike = np.float32, rng: Any = None,
+        learn_initial_state: bool = False, dtype: DTypeLike = np.float32, rng: Any = None,
     ) -> None:  # fmt: skip
         super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng,
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, learn_initial_state,
+            dtype, rng,
             nonlinearity=validate.choice("nonlinearity", nonlinearity, ("tanh", "relu")),
         )  # fmt: skip
 
@@ -349,7 +370,7 @@ class LSTM(Recurrent):
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, learn_initial_state, dtype, rng
         As for `RNN`.
     proj_size : int, default 0
         P > 0: h_t = W_hr (o*tanh(c_t)) of size P < H.
@@ -382,14 +403,15 @@ class LSTM(Recurrent):
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
         dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0, *, peephole: bool = False,
-        coupled: bool = False, dtype: DTypeLike = np.float32, rng: Any = None,
+        coupled: bool = False, learn_initial_state: bool = False, dtype: DTypeLike = np.float32, rng: Any = None,
     ) -> None:  # fmt: skip
         hidden_size = validate.size("hidden_size", hidden_size)
         proj_size = validate.size("proj_size", proj_size, minimum=0)
         if proj_size >= hidden_size:
             raise ValueError(f"proj_size: expected less than hidden_size ({hidden_size}), got {proj_size}")
         super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng,
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, learn_initial_state,
+            dtype, rng,
             proj_size=proj_size, peephole=validate.flag("peephole", peephole),
             coupled=validate.flag("coupled", coupled),
         )  # fmt: skip
@@ -400,7 +422,7 @@ class GRU(Recurrent):
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, learn_initial_state, dtype, rng
         As for `RNN`.
     reset_after : bool, default True
         n = tanh(W_n x + b_in + r*(U_n h + b_hn)), as in PyTorch, cuDNN and Keras; else
@@ -429,10 +451,11 @@ class GRU(Recurrent):
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
         dropout: float = 0.0, bidirectional: bool = False, *, reset_after: bool = True, update_gate: str = "keep",
-        dtype: DTypeLike = np.float32, rng: Any = None,
+        learn_initial_state: bool = False, dtype: DTypeLike = np.float32, rng: Any = None,
     ) -> None:  # fmt: skip
         super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng,
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, learn_initial_state,
+            dtype, rng,
             reset_after=validate.flag("reset_after", reset_after),
             update_gate=validate.choice("update_gate", update_gate, ("keep", "replace")),
         )  # fmt: skip

@@ -26,13 +26,17 @@ class Stack:
     cells: tuple[Cell, ...]  # L*D
     directions: tuple[bool, ...]  # of each layer: whether it is reversed in time
     batch_first: bool
+    learn_initial_state: bool = False
 
     @classmethod
-    def of(cls, bottom: Cell, num_layers: int, directions: tuple[bool, ...], batch_first: bool) -> Stack:
+    def of(
+        cls, bottom: Cell, num_layers: int, directions: tuple[bool, ...], batch_first: bool,
+        learn_initial_state: bool = False,
+    ) -> Stack:  # fmt: skip
         """The stack whose lowest layer has this cell; the layers above read what all directions below give."""
         D = len(directions)
         upper = replace(bottom, input_size=D * bottom.output_size)
-        return cls((bottom,) * D + (upper,) * (D * (num_layers - 1)), directions, batch_first)
+        return cls((bottom,) * D + (upper,) * (D * (num_layers - 1)), directions, batch_first, learn_initial_state)
 
     @property
     def num_layers(self) -> int:
@@ -51,6 +55,12 @@ class Stack:
         """Size of y's last axis: D*O."""
         return len(self.directions) * self.cells[0].output_size
 
+    @property
+    def widest(self) -> int:
+        """The largest number of values that a row has anywhere in a step."""
+        cell = self.cells[0]
+        return max(cell.input_size, self.output_size, (len(cell.gates) + 1) * cell.hidden_size)
+
     def state_shapes(self, B: int) -> tuple[tuple[int, int, int], ...]:
         """Shapes of h and, where cells have one, of c, of a batch of B."""
         LD, cell = len(self.cells), self.cells[0]
@@ -59,9 +69,19 @@ class Stack:
 
     def names(self, k: int) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Field of `Weights` -> the parameter's full name (as in PyTorch) and shape."""
-        layer, direction = divmod(k, len(self.directions))
-        suffix = f"_l{layer}" + ("_reverse" if self.directions[direction] else "")
+        suffix = self._suffix(k)
         return {field: (field + suffix, shape) for field, shape in self.cells[k].shapes().items()}
+
+    def initial_names(self, k: int) -> dict[str, tuple[int, ...]]:
+        """Full names and shapes of the learnt initial state: of h and, where the cell has one, of c."""
+        if not self.learn_initial_state:
+            return {}
+        suffix, shapes = self._suffix(k), zip(("initial_h", "initial_c"), self.state_shapes(1), strict=False)
+        return {name + suffix: shape[2:] for name, shape in shapes}
+
+    def _suffix(self, k: int) -> str:
+        layer, direction = divmod(k, len(self.directions))
+        return f"_l{layer}" + ("_reverse" if self.directions[direction] else "")
 
     def options(self, dropout: float = 0.0) -> str:
         """The arguments of a layer's constructor, but for those at their defaults. (No layer has `reverse`.)"""
@@ -73,6 +93,7 @@ class Stack:
         options += [f"dropout={dropout}"] if dropout else []
         options += ["bidirectional=True"] if len(self.directions) == 2 else []
         options += ["reverse=True"] if self.directions == (True,) else []
+        options += ["learn_initial_state=True"] if self.learn_initial_state else []
         defaults = cell.defaults()
         options += [f"{name}={value!r}" for name, value in cell.options.items() if value != defaults[name]]
         options += [f"dtype={self.dtype.name}"] if self.dtype != np.float32 else []

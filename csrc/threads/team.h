@@ -9,10 +9,10 @@
 
 /* What a call knows of its caller's wish to stop it; on the caller's stack. */
 typedef struct {
-    atomic_int verdict;  /* the hook's: a frnn_verdict */
-    int agreed[2];       /* what the halves of the team have agreed on; the whole team as the first */
-    int64_t next;        /* when to ask the hook again; 0: not asked yet */
-    uint64_t float_mode; /* the caller's, for the hook */
+    atomic_int verdict;     /* the hook's: a frnn_verdict */
+    int agreed[2];          /* what the halves of the team have agreed on; the whole team as the first */
+    int64_t next;           /* when to ask the hook again; 0: not asked yet */
+    uint64_t float_control; /* the caller's, for the hook */
 } frnn_stop;
 
 /* What a member knows of its team, which may be a half of another. */
@@ -29,9 +29,10 @@ typedef void frnn_work(void *context, const frnn_team *team);
 frnn_team frnn_team_half(const frnn_team *team, int *half);
 
 /* Calls work(context, team) in at most `threads` (1 to FRNN_MOST_THREADS) threads at once, the caller's among them, and
- * waits for all; in fewer if cores are busy. `alone` is about how many nanoseconds the work takes one thread. Denormals
- * count as zero meanwhile; afterwards the caller's floating-point control flags are as before. If the caller's hook
- * (see frnn_stop_install) wants the call to stop, what the work writes is incomplete. */
+ * waits for all; in fewer if cores are busy. `alone` is about how many nanoseconds the work takes one thread. Meanwhile
+ * all of them round to nearest, denormals count as zero, and nothing traps; afterwards the caller's floating-point
+ * control flags are as before. If the caller's hook (see frnn_stop_install) wants the call to stop, what the work
+ * writes is incomplete. */
 void frnn_team_run(int threads, int64_t alone, frnn_work *work, void *context);
 
 /* What frnn_team_insist said. */

@@ -5,14 +5,16 @@ A command is a click command object in a module of this package; `group` below l
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import click
 
-__all__ = ["group", "main"]
+__all__ = ["end_if_running", "group", "main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -30,6 +32,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f'fastrnn: the command line needs {error.name}: pip install "fastrnn[cli]"', file=sys.stderr)
         sys.exit(2)
     group()(arguments)
+
+
+def end_if_running(error: Exception) -> None:
+    """End this process with one line on stderr and exit code 2 if it is the command, not a program of someone's.
+
+    For errors of importing the package itself, before `main` can be called.
+    """
+    words: Sequence[str] = getattr(sys, "argv", ())  # a program that embeds Python may have none
+    running = words[0] if words else ""
+    if running == "-m":  # so it is called while Python looks for the module
+        running = next((b for a, b in itertools.pairwise(sys.orig_argv) if a.startswith("-") and a.endswith("m")), "")
+    if Path(running).stem == "fastrnn":
+        print(f"fastrnn: error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def group() -> click.Group:

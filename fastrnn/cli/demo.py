@@ -17,6 +17,7 @@ from rich.console import Console
 from fastrnn import engines, nn, optim, serialization
 from fastrnn.bench import wait_until_idle
 from fastrnn.cli.errors import Failure
+from fastrnn.cli.ranges import COUNT, SEED, FiniteRange
 from fastrnn.cli.sample import CHARACTERS, print_sample, sample_options
 from fastrnn.data import Chunks, Vocabulary
 from fastrnn.engines.cell import CELLS
@@ -41,9 +42,9 @@ LR = 15e-3  # the highest learning rate, of AdamW
 @click.option("--layers", type=click.IntRange(1, 64), default=1, show_default=True)
 @click.option("--seq-len", type=click.IntRange(1, 1 << 16), help=f"Steps of a chunk. [default: {USUAL['seq_len']}]")
 @click.option("--batch", type=click.IntRange(1, 1 << 16), help=f"Texts side by side. [default: {USUAL['batch']}]")
-@click.option("--minutes", type=click.FloatRange(min=0, max=1e6), help=f"To train. [default: {USUAL['minutes']:g}]")
-@click.option("--steps", type=click.IntRange(min=1), help="To train, instead of --minutes: reproducible.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--minutes", type=FiniteRange(0, 1e6), help=f"To train. [default: {USUAL['minutes']:g}]")
+@click.option("--steps", type=COUNT, help="To train, instead of --minutes: reproducible.")
+@click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--out", type=click.Path(), help="Save the model with the best validation loss: .npz or .safetensors.")
 @click.option("--quick", is_flag=True, help="A small model on a little text, over in less than 20 seconds.")
 @sample_options
@@ -63,7 +64,7 @@ def demo(
     if steps is not None and minutes is not None:
         raise Failure("--minutes, --steps: expected one of them, got both")
     if out is not None:
-        check_writable(out)
+        check_writable(out, 0)
 
     source, content = read_text(text)
     if quick:
@@ -78,6 +79,8 @@ def demo(
     vocabulary = Vocabulary(sorted(set(train_text)), specials=["<unk>"])
     check_memory(len(vocabulary), cell, hidden, layers, batch, seq_len)
     model = character_model(vocabulary, cell, hidden, layers, seed)
+    if out is not None:
+        check_writable(out, sum(p.nbytes for p in model.params.values()))
     trainer = Trainer(
         model, optim.AdamW(model.params, LR, betas=(0.9, 0.99)), Chunks(vocabulary.encode(train_text), batch, seq_len),
         Chunks.to_evaluate(vocabulary.encode(valid_text)), seconds=None if minutes is None else 60 * minutes,
@@ -168,14 +171,14 @@ def read_text(path: str | None) -> tuple[str, str]:
         raise Failure(f"{path}: {error.strerror or error}") from error
 
 
-def check_writable(path: str) -> None:
-    """Fail now, not after minutes of training, if a model cannot be saved at `path`."""
+def check_writable(path: str, size: int) -> None:
+    """Fail now, not after minutes of training, if a model of so many bytes cannot be saved at `path`."""
     try:
         serialization.check_path(path)
         if os.path.isdir(path):
             raise IsADirectoryError(21, "Is a directory")
-        with tempfile.TemporaryFile(dir=os.path.dirname(os.path.realpath(path))):
-            pass
+        with tempfile.TemporaryFile(dir=os.path.dirname(os.path.realpath(path))) as file:
+            file.write(bytes(size))
     except OSError as error:
         raise Failure(f"{path}: cannot write ({error.strerror or error})") from error
     except (ValueError, ImportError) as error:

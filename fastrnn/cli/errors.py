@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ class OneLineErrors(click.Group):
         """Run a command and exit; see `click.Command.main`. Without `standalone_mode`, exceptions come through."""
         try:
             code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            sys.stdout.flush()  # now, where an error can be caught
             if not standalone_mode:
                 return code
         except Exception as error:
@@ -46,15 +48,26 @@ def end(error: Exception) -> NoReturn:
     elif isinstance(error, click.Abort):
         click.echo("fastrnn: interrupted", err=True)
         sys.exit(130)
-    elif isinstance(error, BrokenPipeError):
-        # The reader of the pipe has ended. Python flushes stdout at exit, which must not fail a second time.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    elif isinstance(error, BrokenPipeError):  # the reader of the pipe has ended
+        forget_output()
         sys.exit(1)
+    elif isinstance(error, OSError):  # such as a full disk
+        say(f"{error.filename or 'output'}: {error.strerror or error}")
+        forget_output()
     else:
         raise error
     sys.exit(2)
 
 
+def forget_output() -> None:
+    """Python flushes stdout at exit, which must not fail a second time."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def say(message: str) -> None:
-    """Print a message as one line on stderr."""
-    click.echo(f"fastrnn: error: {' '.join(message.split())}", err=True)
+    """Print a message as one line on stderr, if there is room for it."""
+    with contextlib.suppress(OSError):
+        click.echo(f"fastrnn: error: {' '.join(message.split())}", err=True)

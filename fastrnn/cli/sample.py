@@ -11,16 +11,17 @@ import click
 
 from fastrnn import nn
 from fastrnn.cli.errors import Failure
+from fastrnn.cli.ranges import SEED, FiniteRange
 
 __all__ = ["CHARACTERS", "print_sample", "sample", "sample_options"]
 
 CHARACTERS = "characters"  # the vocabulary's name in the file
 
 LENGTH = click.option(
-    "--length", type=click.IntRange(min=0), default=500, show_default=True, help="Characters to write."
+    "--length", type=click.IntRange(0, sys.maxsize), default=500, show_default=True, help="Characters to write."
 )
 TEMPERATURE = click.option(
-    "--temperature", type=click.FloatRange(min=0), default=0.8, show_default=True,
+    "--temperature", type=FiniteRange(min=0), default=0.8, show_default=True,
     help="Below 1 is more careful; 0 always takes the likeliest character.",
 )  # fmt: skip
 PROMPT = click.option(
@@ -40,7 +41,7 @@ def sample_options(command: Command) -> Command:
 @click.command()
 @click.argument("model", type=click.Path())
 @sample_options
-@click.option("--seed", type=click.IntRange(min=0), default=None, help="Of the draws. [default: another each time]")
+@click.option("--seed", type=SEED, default=None, help="Of the draws. [default: another each time]")
 def sample(model: str, prompt: str, length: int, temperature: float, seed: int | None) -> None:
     """Write text with MODEL, a file from `fastrnn demo --out`."""
     try:

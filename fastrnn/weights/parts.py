@@ -26,6 +26,9 @@ Layer: TypeAlias = "RNN | LSTM | GRU"
 Part: TypeAlias = "dict[str, NDArray]"
 Shape: TypeAlias = "tuple[int, ...]"
 
+INITIAL = ("initial_h", "initial_c")
+"""What a part has, besides `Weights`, of a layer that learns its initial state."""
+
 
 # ---- Layers from parts and back ------------------------------------------------------------------------------------
 
@@ -48,6 +51,8 @@ def exported(layer: Layer, framework: str) -> list[Part]:
     cell = checked(layer).cell
     if framework in cell.missing:
         raise ValueError(f"layer: expected one that {framework} has, got {cell.missing[framework]}")
+    if layer.initial_state is not None:
+        raise ValueError(f"layer: expected one that {framework} has, got one with a learnt initial state")
     found = arguments.weights(layer._stack, layer.params)
     parts = [{name: a.copy() for name, a in w._asdict().items() if a is not None} for w in found]
     for part in parts if cell.replaces else ():
@@ -62,6 +67,7 @@ def build(
 
     `keeps`: the update gate of these weights keeps, whatever the layer's is to do.
     """
+    initial = [{name: part.pop(name) for name in INITIAL if name in part} for part in parts]
     cells = _cells_of({name: a.shape for name, a in parts[0].items()})
     if kind is not None:
         kinds = [cell.kind for cell in cells]
@@ -76,6 +82,7 @@ def build(
         dtype = dtypes[0]
     read: dict[str, Any] = {name: cell.options[name] for name in _read_options(cell)}
     read |= {"num_layers": len(parts) // directions, "bidirectional": directions == 2, "bias": cell.bias}
+    read["learn_initial_state"] = any(initial)
     for option, value in options.items():
         if option in read and option not in cell.hidden_options:
             raise TypeError(f"{option}: expected only options that weights do not show, which are read off them")
@@ -88,6 +95,7 @@ def build(
         part = {name: a.astype(layer.dtype, order="C") for name, a in part.items()}
         if keeps and layer.cell.replaces:
             _negate_update_gate(part, layer.cell)
+        part |= {name: a.astype(layer.dtype) for name, a in initial[k].items()}
         mapping |= {full_name(name, *divmod(k, directions)): a for name, a in part.items()}
     layer.load_state_dict(mapping)
     return layer

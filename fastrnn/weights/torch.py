@@ -13,7 +13,7 @@ from fastrnn.weights.parts import Layer, Part, build, exported, full_name
 
 __all__ = ["from_names", "from_torch", "to_torch"]
 
-_NAME = re.compile(r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr|peephole)(?:_l(\d+)(_reverse)?)?")
+_NAME = re.compile(r"(weight_(?:ih|hh|hr)|bias_(?:ih|hh)|peephole|initial_[hc])(?:_l(\d+)(_reverse)?)?")
 
 
 def from_torch(

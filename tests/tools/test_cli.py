@@ -154,6 +154,12 @@ def test_texts_that_cannot_be_read(run, tmp_path, content, message):
         (["--minutes", "1", "--steps", "1"], "--minutes, --steps"),
         (["--cell", "transformer"], "--cell"),
         (["--temperature", "-1"], "--temperature"),
+        (["--temperature", "nan"], "--temperature"),
+        (["--temperature", "inf"], "--temperature"),
+        (["--minutes", "nan"], "--minutes"),
+        (["--steps", "1" + 30 * "0"], "--steps"),
+        (["--seed", "1" + 30 * "0"], "--seed"),
+        (["--length", "1" + 30 * "0"], "--length"),
         (["--prompt", ""], "--prompt"),
         (["--out", "model.pt"], ".safetensors"),
         (["--out", "missing/model.npz"], "missing/model.npz: cannot write"),
@@ -194,6 +200,40 @@ def test_models_that_cannot_be_read(run, tmp_path):
         assert "odd.npz: not a character model" in error_line(run("sample", tmp_path / "odd.npz"))
     serialization.save(tmp_path / "odd.npz", {"a": np.zeros(3)})
     assert "odd.npz: not a model" in error_line(run("sample", tmp_path / "odd.npz"))
+
+
+@pytest.mark.parametrize("arguments", [["info"], ["demo", "--quick"]])
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is full")
+def test_a_full_disk_behind_stdout_is_one_line(arguments):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "fastrnn", *arguments]
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment(), timeout=60)
+    assert result.returncode == 2
+    assert result.stderr == "fastrnn: error: output: No space left on device\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files have no limit there")
+def test_a_disk_without_room_for_the_model_is_found_before_training(text, tmp_path):
+    code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); import fastrnn.cli; "
+    arguments = ["demo", "--text", str(text), "--minutes", "5", "--out", str(tmp_path / "model.npz"), *TINY]
+    command = [sys.executable, "-c", f"{code} fastrnn.cli.main({arguments})"]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=60)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr == f"fastrnn: error: {tmp_path / 'model.npz'}: cannot write (File too large)\n"
+    assert os.listdir(tmp_path) == ["text.txt"]
+
+
+@pytest.mark.parametrize("variable", ["FASTRNN_ISA", "FASTRNN_ENGINE", "FASTRNN_NUM_THREADS", "FASTRNN_KEEP_MIB"])
+@pytest.mark.parametrize("how", ["script", "module"])
+def test_wrong_environment_variables_are_one_line(variable, how, tmp_path):
+    (tmp_path / "fastrnn").write_text("import sys; from fastrnn.cli import main; sys.exit(main())")  # as pip makes it
+    words = [str(tmp_path / "fastrnn")] if how == "script" else ["-m", "fastrnn"]
+    command = [sys.executable, *words, "info"]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment() | {variable: "foo"})
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"fastrnn: error: {variable}: expected ")
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_missing_packages_are_one_line():

@@ -20,6 +20,7 @@ from fastrnn.bench import CASES, CELLS, DTYPES, KINDS, models, situations
 from fastrnn.cli.bench.modes import MODES, Mode, Plan, rivals
 from fastrnn.cli.bench.options import check_plot, check_writable, interpreters, one_of, thread_counts
 from fastrnn.cli.errors import Failure
+from fastrnn.cli.ranges import FiniteRange
 
 __all__ = ["bench"]
 
@@ -74,7 +75,7 @@ def names_of_all_cases() -> list[str]:
 )  # fmt: skip
 @click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Measurements of each.")
 @click.option(
-    "--seconds", type=click.FloatRange(0, 3600), default=0.1, show_default=True, help="How long a measurement takes."
+    "--seconds", type=FiniteRange(0, 3600), default=0.1, show_default=True, help="How long a measurement takes."
 )
 @click.option(
     "--quick", is_flag=True, help="A choice of tasks, and fewer rounds where needed: a minute, more with peers."
