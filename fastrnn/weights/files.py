@@ -89,7 +89,7 @@ def rebuild(
     if not isinstance(saved, dict):
         raise ValueError(f"{_word(prefix)}: expected options in JSON, got {saved!r}")
     saved_kind = saved.pop("kind", None)
-    return from_names(tensors, prefix, kind or saved_kind, dtype, saved | dict(options or {}), keeps=False)
+    return from_names(tensors, prefix, kind or saved_kind, dtype, saved | dict(options or {}), None)
 
 
 def _word(prefix: str) -> str:
