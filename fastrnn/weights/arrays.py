@@ -137,7 +137,9 @@ def _stacked(where: str, name: str, value: Any, order: str | None, transposed: b
             raise ValueError(f"{where}: expected arrays (H,) of the gates i, f and o, got those of {list(value)}")
         return np.stack(rows)
     if isinstance(value, Mapping):
-        letters = _known_gates(where, "".join(map(str, value)))
+        if not all(isinstance(gate, str) and len(gate) == 1 for gate in value):
+            raise ValueError(f"{where}: expected a letter for each gate, got {list(value)}")
+        letters = _known_gates(where, "".join(value))
         blocks = {gate: as_array(f"{where}[{gate!r}]", a) for gate, a in value.items()}
         shapes = {a.shape for a in blocks.values()}
         if len(shapes) > 1 or () in shapes:

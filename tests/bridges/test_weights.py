@@ -544,6 +544,10 @@ ERRORS: dict[str, tuple[Any, type[Exception], str]] = {
         lambda: weights.from_arrays(ARRAYS | {"bias": dict.fromkeys("ifg", np.zeros(5))}), ValueError,
         "arrays['bias']: expected the letters of",
     ),
+    "arrays: gates in one": (
+        lambda: weights.from_arrays(ARRAYS | {"bias": dict.fromkeys(("if", "go"), np.zeros(10))}), ValueError,
+        "arrays['bias']: expected a letter for each gate, got ['if', 'go']",
+    ),
     "arrays: gates of different shapes": (
         lambda: weights.from_arrays(ARRAYS | {"bias": dict(zip("ifgo", map(np.zeros, (5, 5, 5, 4)), strict=True))}),
         ValueError, "arrays['bias']: expected arrays of one shape",
