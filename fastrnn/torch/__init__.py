@@ -12,7 +12,9 @@ import torch
 from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import PackedSequence
 
-from fastrnn.torch.calls import recognise
+from fastrnn import validate
+from fastrnn.torch.calls import as_usual, recognise
+from fastrnn.torch.frozen import Frozen
 from fastrnn.torch.function import run
 from fastrnn.torch.masks import run_masked
 
@@ -23,6 +25,8 @@ Module = TypeVar("Module", bound=torch.nn.Module)
 
 class _Accelerated:
     """What makes one of PyTorch's recurrent layers ask the kernels first."""
+
+    _frozen: Frozen | None = None
 
     def forward(self: Any, input: Any, hx: Any = None, *, mask: Any = None, masked_output: str = "zero") -> Any:
         """Run the layer; arguments, results and errors are those of PyTorch's layer, which has no masks.
@@ -40,8 +44,15 @@ class _Accelerated:
         if isinstance(input, torch.fx.Proxy):
             masked = {} if mask is None else {"mask": mask, "masked_output": masked_output}
             return _as_leaf(self, input, hx, masked)
+        frozen = self._frozen is not None and as_usual()
+        if frozen:
+            self._frozen.check(self)
         if mask is not None:
             return run_masked(self, input, hx, mask, masked_output)
+        if frozen:
+            results = self._frozen.step(self, input, hx)
+            if results is not None:
+                return results
         call = recognise(self, input, hx)
         if call is None:
             return super().forward(input, hx)  # type: ignore[misc]
@@ -73,7 +84,7 @@ _FAST: dict[Any, Any] = {torch.nn.LSTM: LSTM, torch.nn.GRU: GRU, torch.nn.RNN: R
 _OWN = {fast: own for own, fast in _FAST.items()}
 
 
-def accelerate(module: Module) -> Module:
+def accelerate(module: Module, *, frozen: bool = False) -> Module:
     """Let fastrnn's kernels run every torch.nn.LSTM, GRU and RNN inside a module, in place.
 
     Modules keep their identity, parameters, hooks and state_dict; only their class changes. Subclasses that somebody
@@ -83,6 +94,11 @@ def accelerate(module: Module) -> Module:
     ----------
     module : torch.nn.Module
         Itself included.
+    frozen : bool, default False
+        Whether the weights are final. They are packed now, once, which makes short calls faster. A later call with
+        changed weights, or one that needs gradients of the weights, raises a RuntimeError. Copies and loaded pickles
+        are frozen, too, and pack the weights that they have at their first call. `restore`, or `accelerate` without
+        `frozen`, ends it; `accelerate` with it packs again.
 
     Returns
     -------
@@ -92,9 +108,18 @@ def accelerate(module: Module) -> Module:
     Raises
     ------
     TypeError
-        If `module` is not a torch.nn.Module.
+        If `module` is not a torch.nn.Module, or `frozen` is not a bool.
+    ValueError
+        If weights to be frozen are not all float32 or all float64 on the CPU. Nothing is changed then.
     """
-    return _switch(module, _FAST)
+    frozen = validate.flag("frozen", frozen)
+    classes = _classes(module, _FAST)
+    kept = {part: Frozen.of_weights(part) for part in classes} if frozen else {}
+    for part, cls in classes.items():
+        part.__class__ = cls
+        part.__dict__.pop("_frozen", None)
+        part.__dict__.update({"_frozen": kept[part]} if frozen else {})
+    return module
 
 
 def restore(module: Module) -> Module:
@@ -102,21 +127,28 @@ def restore(module: Module) -> Module:
 
     Parameters, returns and errors are those of `accelerate`.
     """
-    return _switch(module, _OWN)
+    for part, cls in _classes(module, _OWN).items():
+        part.__class__ = cls
+        part.__dict__.pop("_frozen", None)
+    return module
 
 
-def _switch(module: Module, classes: dict[Any, Any]) -> Module:
+def _classes(module: torch.nn.Module, classes: dict[Any, Any]) -> dict[Any, Any]:
+    """The recurrent layers inside a module and the class that each is to have."""
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"module: expected a torch.nn.Module, got {type(module).__name__}")
+    found = {}
     for part in module.modules():
         cls = type(part)
         if cls in classes:
-            part.__class__ = classes[cls]
+            found[part] = classes[cls]
         elif parametrize.is_parametrized(part) and cls.__base__ in classes:
             # PyTorch has made a class for this module and its copies: another one, over the other base.
             own = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
-            part.__class__ = type(cls.__name__, (classes[cls.__base__],), own)
-    return module
+            found[part] = type(cls.__name__, (classes[cls.__base__],), own)
+        elif isinstance(part, _Accelerated):
+            found[part] = cls
+    return found
 
 
 def _as_leaf(module: torch.nn.Module, input: Any, hx: Any, masked: dict[str, Any]) -> Any:

@@ -25,7 +25,7 @@ from fastrnn.stack import Stack
 from fastrnn.torch.kept import Kept
 from fastrnn.torch.tensors import DTYPES, array, plain
 
-__all__ = ["Call", "Packing", "as_usual", "recognise"]
+__all__ = ["Call", "Packing", "as_usual", "described", "flat_weights", "recognise", "records"]
 
 # Calls that PyTorch runs faster than the kernels, because they have so few steps. PyTorch's GRU and RNN take a step in
 # two products and one operation, which costs less than a node of the graph and packing, or comparing, large weights.
@@ -93,6 +93,11 @@ def as_usual() -> bool:
     )
 
 
+def records() -> bool:
+    """Whether PyTorch records a graph. In inference mode it does not, even under enable_grad."""
+    return torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+
+
 def recognise(module: Any, input: Any, hx: Any) -> Call | None:
     """The call `module(input, hx)` of an RNN, LSTM or GRU if the kernels take it, else None."""
     if not as_usual() or _pytorch_is_faster(module, input):
@@ -102,11 +107,8 @@ def recognise(module: Any, input: Any, hx: Any) -> Call | None:
     dtype = getattr(x, "dtype", None)
     if dtype not in DTYPES or not plain(x, dtype):
         return None
-    stack, places, shapes, operations = _stack(
-        module.mode, module.input_size, module.hidden_size, module.num_layers, module.bias, module.batch_first,
-        module.bidirectional, module.proj_size, packed, dtype,
-    )  # fmt: skip
-    weights, kept = tuple(_weights(module)), Kept.of(module)
+    stack, places, shapes, operations = described(module, dtype, packed)
+    weights, kept = tuple(flat_weights(module)), Kept.of(module)
     if not kept.were_fit(weights, stack):
         if len(weights) != len(shapes):
             return None
@@ -134,7 +136,7 @@ def recognise(module: Any, input: Any, hx: Any) -> Call | None:
             states = hx if stack.has_c else (hx,)
         states = (*states, None)
     h0, c0, *_ = states
-    recorded = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, h0, c0, *weights))
+    recorded = records() and any(t is not None and t.requires_grad for t in (x, h0, c0, *weights))
     frames = x.numel() // module.input_size
     dropout = module.dropout if module.training and module.num_layers > 1 else 0.0
     return Call(
@@ -150,7 +152,7 @@ def _pytorch_is_faster(module: Any, input: Any) -> bool:
     """
     if module.mode == "LSTM":
         return False
-    recorded = torch.is_grad_enabled() and any(w is not None and w.requires_grad for w in module._flat_weights)
+    recorded = records() and any(w is not None and w.requires_grad for w in module._flat_weights)
     steps = (TRAINED_FROM if recorded else INFERRED_FROM).get(module.mode, 0)
     if isinstance(input, PackedSequence):
         return recorded and len(input.batch_sizes) < steps
@@ -162,7 +164,7 @@ def _pytorch_is_faster(module: Any, input: Any) -> bool:
     return recorded or (many and input.numel() > module.input_size)
 
 
-def _weights(module: Any) -> list[Any]:
+def flat_weights(module: Any) -> list[Any]:
     """The module's flat weights, up to date as its own forward would have them."""
     registered = map(module._parameters.get, module._flat_weights_names)
     if not all(map(is_, registered, module._flat_weights)):  # parametrized, normalised or called functionally
@@ -170,12 +172,21 @@ def _weights(module: Any) -> list[Any]:
     return module._flat_weights
 
 
+def described(
+    module: Any, dtype: torch.dtype, packed: bool = False
+) -> tuple[Stack, tuple[int, ...], tuple[tuple[int, ...], ...], int]:
+    """A module's shape in our words, `Call.places`, the shapes of its flat weights, and operations a row and step."""
+    return _stack(
+        module.mode, module.input_size, module.hidden_size, module.num_layers, module.bias, module.batch_first,
+        module.bidirectional, module.proj_size, packed, dtype,
+    )  # fmt: skip
+
+
 @lru_cache(maxsize=1024)
 def _stack(
     mode: str, I: int, H: int, L: int, bias: bool, batch_first: bool, bidirectional: bool, P: int, packed: bool,
     dtype: torch.dtype,
 ) -> tuple[Stack, tuple[int, ...], tuple[tuple[int, ...], ...], int]:  # fmt: skip
-    """A module's shape in our words, `Call.places`, the shapes of its flat weights, and operations a row and step."""
     kind, options = MODES[mode]
     bottom = kind(I, H, DTYPES[dtype], bias, **options, **({"proj_size": P} if P else {}))
     stack = Stack.of(bottom, L, (False, True) if bidirectional else (False,), batch_first and not packed)

@@ -23,7 +23,7 @@ from fastrnn.torch.kept import Ready, by_direction
 from fastrnn.torch.openmp import make_room
 from fastrnn.torch.tensors import DTYPES, array, plain
 
-__all__ = ["run"]
+__all__ = ["PACKING", "run", "step"]
 
 PACKING, UNPACKED = engines.named("packed", "packed"), engines.named("blas", "blas")
 
@@ -127,7 +127,7 @@ def _version_counter(t: Tensor) -> Tensor:
 def _engine_for(call: Call) -> Engine:
     """The thread's engine; for a single frame one that takes weights as they are, instead of one that packs them."""
     engine = engines.current()
-    return UNPACKED if call.frames == 1 and engine is PACKING else engine
+    return UNPACKED if call.frames == 1 and engine is PACKING and not call.kept.final else engine
 
 
 def _is_frame(call: Call) -> bool:
@@ -137,19 +137,19 @@ def _is_frame(call: Call) -> bool:
 
 
 def _frame(call: Call) -> tuple[Tensor, ...]:
-    """Run it, without a graph."""
+    """Run it, without a graph, with the weights where they are."""
     assert call.x is not None
-    stack, x, dtype = call.stack, call.x.contiguous(), call.stack.dtype
-    y = torch.from_numpy(np.empty((*x.shape[:-1], stack.output_size), dtype))
-    states = []
-    for t, shape in zip((call.h0, call.c0), stack.state_shapes(1), strict=False):
-        if t is None:
-            states.append(torch.from_numpy(np.zeros(shape if call.batched else shape[::2], dtype)))
-        else:
-            states.append(t.clone(memory_format=CONTIGUOUS))
-    frame = call.kept.frame(UNPACKED, stack, call.places, call.weights)
-    frame(x.data_ptr(), y.data_ptr(), states[0].data_ptr(), states[1].data_ptr() if stack.has_c else 0)
-    return y, *states
+    x, h0, c0 = (None if t is None else t.contiguous() for t in (call.x, call.h0, call.c0))
+    frame = call.kept.frame(UNPACKED, call.stack, call.places, call.weights)
+    return step(frame, x, h0, c0, call.batched, 1)
+
+
+def step(
+    frame: native.NativeFrame, x: Tensor, h0: Tensor | None, c0: Tensor | None, batched: bool, threads: int
+) -> tuple[Tensor, ...]:
+    """y, h and, for an LSTM, c after one step of one sequence. Tensors are contiguous; no state is zeros."""
+    h, c = 0 if h0 is None else h0.data_ptr(), 0 if c0 is None else c0.data_ptr()
+    return tuple(map(torch.from_numpy, frame(x.data_ptr(), h, c, batched, threads)))
 
 
 def _infer(engine: Engine, call: Call) -> tuple[Tensor, ...]:
@@ -185,7 +185,7 @@ def _backward(
 def _weights(engine: Engine, call: Call, flat: Sequence[Tensor], backward: bool) -> tuple[Engine, list[Weights]]:
     """The parameters of each layer and direction, contiguous, and the engine; it may find them packed already."""
     size = call.operations // (2 * call.frames) * call.stack.dtype.itemsize
-    if engine is PACKING and call.frames <= KEPT_FRAMES and size <= KEPT_BYTES:
+    if engine is PACKING and (call.kept.final or (call.frames <= KEPT_FRAMES and size <= KEPT_BYTES)):
         packed = call.kept.packed(engine, call.stack, call.places, flat, backward)
         if packed is not None:
             return Ready(engine, packed), packed.weights

@@ -25,7 +25,7 @@ from fastrnn.engines.seam import Weights
 from fastrnn.stack import Stack
 from fastrnn.torch.tensors import DTYPES, array
 
-__all__ = ["Kept", "Packed", "Ready", "by_direction"]
+__all__ = ["Kept", "Packed", "Ready", "by_direction", "pack", "version"]
 
 
 class Packed(NamedTuple):
@@ -41,6 +41,7 @@ class Kept:
     """What is kept of one module. Several threads may use it at once, for its parts are replaced and never changed."""
 
     __slots__ = ("_frame", "_looks", "_packed", "_seen")
+    final = False  # whether the weights never change: `fastrnn.torch.frozen.Frozen`
 
     def __init__(self) -> None:
         self._looks: Any = None
@@ -51,6 +52,8 @@ class Kept:
     @classmethod
     def of(cls, module: Any) -> Kept:
         """What is kept of a module, while it lives. It is no part of the module, so copies and pickles are without."""
+        if module._frozen is not None:
+            return module._frozen
         kept = _MODULES.get(module)
         if kept is None:
             kept = _MODULES[module] = cls()
@@ -81,12 +84,12 @@ class Kept:
         if found is not None and found.made_for == made_for and native.holds(addresses, found.arrays):
             return found
         try:
-            seen = made_for, addresses, list(map(_version, flat))
+            seen = made_for, addresses, list(map(version, flat))
         except RuntimeError:  # tensors made in inference mode have no count
             seen = made_for, addresses, []
         again = found is None and self._seen.get(backward) == seen
         self._seen[backward] = None if found is not None else seen
-        self._packed[backward] = new = _packed_copy(made_for, flat, backward) if again else None
+        self._packed[backward] = new = pack(made_for, [array(w).copy() for w in flat], backward) if again else None
         return new
 
     def frame(self, engine: Engine, stack: Stack, places: Sequence[int], flat: Sequence[Tensor]) -> native.NativeFrame:
@@ -96,7 +99,8 @@ class Kept:
         if known != key:
             # No owner: to keep tensors alive is not our business, and the address is compared before each use.
             arrays = [memory.view(w.data_ptr(), w.shape, None, DTYPES[w.dtype], None) for w in flat]
-            frame = native.NativeFrame(walk.prepare(stack, engine, by_direction(arrays, places, len(stack.cells))))
+            prepared = walk.prepare(stack, engine, by_direction(arrays, places, len(stack.cells)))
+            frame = native.NativeFrame(prepared, stack.has_c)
             self._frame = key, frame
         return frame
 
@@ -116,12 +120,12 @@ def _looks(weights: Sequence[Tensor]) -> tuple[Any, ...]:
     )
 
 
-_dtype, _version = Tensor.dtype.__get__, Tensor._version.__get__
+_dtype, version = Tensor.dtype.__get__, Tensor._version.__get__
 
 
-def _packed_copy(made_for: tuple[Any, ...], flat: Sequence[Tensor], backward: bool) -> Packed:
+def pack(made_for: tuple[Any, ...], arrays: list[NDArray], backward: bool) -> Packed:
+    """Pack arrays that nobody else has, PyTorch's flat weights, for an engine, an instruction set, cells and places."""
     engine, _, stack, places = made_for
-    arrays = [array(w).copy() for w in flat]
     weights = by_direction(arrays, places, len(stack.cells))
     prepared = [engine.prepare(cell, w, backward) for cell, w in zip(stack.cells, weights, strict=True)]
     return Packed(made_for, arrays, weights, prepared)

@@ -1,10 +1,13 @@
 """Weights of other frameworks: PyTorch's, Keras 3's and ONNX's, to and from layers, without the loss of a bit.
 
+`from_arrays` takes those of all others: plain arrays, with their order of gates.
+
 `CONVENTIONS` says how each framework keeps them. All functions copy: a layer shares no memory with what it came from.
 """
 
 from __future__ import annotations
 
+from fastrnn.weights.arrays import from_arrays
 from fastrnn.weights.conventions import CONVENTIONS, convention_table
 from fastrnn.weights.files import load, save
 from fastrnn.weights.keras import from_keras, to_keras
@@ -14,6 +17,7 @@ from fastrnn.weights.torch import from_torch, to_torch
 __all__ = [
     "CONVENTIONS",
     "convention_table",
+    "from_arrays",
     "from_keras",
     "from_onnx",
     "from_torch",

@@ -148,7 +148,7 @@ def rebuild(
     if not saved.keys() <= known:
         raise ValueError(f"{_word(prefix)}: expected some of {sorted(known)}, got {sorted(saved)}")
     saved_kind = saved.pop("kind", None)
-    return from_names(tensors, prefix, kind or saved_kind, dtype, saved | dict(options or {}), keeps=False)
+    return from_names(tensors, prefix, kind or saved_kind, dtype, saved | dict(options or {}), None)
 
 
 def _word(prefix: str) -> str:

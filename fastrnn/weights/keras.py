@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fastrnn import validate
 from fastrnn.weights.conventions import KERAS
-from fastrnn.weights.parts import Layer, build, described, exported, fitting, full_name, read_as, regate
+from fastrnn.weights.parts import Layer, as_array, build, described, exported, fitting, full_name, read_as, regate
 
 __all__ = ["from_keras", "to_keras"]
 
@@ -34,9 +34,10 @@ def from_keras(
     batch_first : bool, default True
         Keras's arrays are (B, T, .).
     dtype : float32 or float64, optional
-        What to convert to. Default: the arrays' own.
+        What to convert to. Default: the arrays' own; float16 and bfloat16 become float32.
     **options
-        What weights do not show: `nonlinearity`, `update_gate`, `dropout`, `rng`.
+        What weights do not show: `nonlinearity`, `dropout`, `rng`, and `update_gate`, what the layer's gate z is to do:
+        Keras's weighs the old state, and for "replace" its rows are negated.
 
     Returns
     -------
@@ -49,6 +50,8 @@ def from_keras(
         If there are no such arrays, shapes do not fit together, dtypes differ or are others. The message says what the
         shapes look like where they are another framework's.
     """
+    bidirectional = None if bidirectional is None else validate.flag("bidirectional", bidirectional)
+    reset_after = None if reset_after is None else validate.flag("reset_after", reset_after)
     groups, directions = _groups(weights, bidirectional)
     parts = []
     for k, group in enumerate(groups):
@@ -86,6 +89,7 @@ def to_keras(layer: Layer, *, sum_biases: bool = False) -> list[list[NDArray]]:
     ValueError
         If Keras has no such layer (peepholes, projection), or bias_hh would be lost.
     """
+    sum_biases = validate.flag("sum_biases", sum_biases)
     parts, cell, D = exported(layer, "Keras"), layer.cell, 1 + layer.bidirectional
     two = bool(cell.keras.two_biases) and cell.options[cell.keras.two_biases]
     lists: list[list[NDArray]] = [[] for _ in range(layer.num_layers)]
@@ -118,7 +122,7 @@ def _groups(weights: Sequence[Any], bidirectional: bool | None) -> tuple[list[li
         where = f"weights[{k}]" if nested else "weights"
         if not isinstance(part, (list, tuple)):
             raise TypeError(f"{where}: expected a list from layer.get_weights(), got {described(part)}")
-        found = _split(where, [validate.as_ndarray(f"{where}[{n}]", a) for n, a in enumerate(part)], limit)
+        found = _split(where, [as_array(f"{where}[{n}]", a) for n, a in enumerate(part)], limit)
         counts.add(len(found))
         groups += found
     if len({len(group) for group in groups}) > 1:

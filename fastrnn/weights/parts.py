@@ -5,6 +5,7 @@ A part is what one direction of one layer has: arrays by the names of `fastrnn.e
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -19,7 +20,8 @@ from fastrnn.stack import Stack
 from fastrnn.weights.conventions import KERAS, ONNX, TORCH, Convention
 
 __all__ = [
-    "Layer", "Part", "build", "checked", "described", "exported", "fitting", "full_name", "read_as", "regate",
+    "Layer", "Part", "as_array", "build", "checked", "described", "exported", "fitting", "full_name", "read_as",
+    "regate",
 ]  # fmt: skip
 
 Layer: TypeAlias = "RNN | LSTM | GRU"
@@ -28,6 +30,7 @@ Shape: TypeAlias = "tuple[int, ...]"
 
 INITIAL = ("initial_h", "initial_c")
 """What a part has, besides `Weights`, of a layer that learns its initial state."""
+_WIDENED = {"float16": "float32", "bfloat16": "float32"}  # no value changes
 
 
 # ---- Layers from parts and back ------------------------------------------------------------------------------------
@@ -61,11 +64,12 @@ def exported(layer: Layer, framework: str) -> list[Part]:
 
 
 def build(
-    parts: list[Part], directions: int, kind: str | None, dtype: Any, options: Mapping[str, Any], keeps: bool = True
-) -> Layer:
+    parts: list[Part], directions: int, kind: str | None, dtype: Any, options: Mapping[str, Any],
+    update_gate: str | None = "keep",
+) -> Layer:  # fmt: skip
     """A layer of these parts, by layer and direction, in our shapes and order of gates.
 
-    `keeps`: the update gate of these weights keeps, whatever the layer's is to do.
+    `update_gate`: what that of these weights does, whatever the layer's is to do; None: the same.
     """
     initial = [{name: part.pop(name) for name in INITIAL if name in part} for part in parts]
     cells = _cells_of({name: a.shape for name, a in parts[0].items()})
@@ -75,7 +79,9 @@ def build(
             raise ValueError(f"kind: expected weights of {kind!r}, got those of {kinds[0]!r}")
         cells = [cell for cell in cells if cell.kind == kind]
     cell = _named(cells, options)
-    dtypes = sorted({a.dtype.name for part in parts for a in part.values()})
+    dtypes = sorted({_WIDENED.get(a.dtype.name, a.dtype.name) for part in parts for a in part.values()})
+    if any(a.dtype.kind not in "fiub" and a.dtype.name not in _WIDENED for part in parts for a in part.values()):
+        raise TypeError(f"weights: expected arrays of real numbers, got {', '.join(dtypes)}")
     if dtype is None:
         if len(dtypes) > 1 or dtypes[0] not in ("float32", "float64"):
             raise TypeError(f"weights: expected all float32 or all float64, got {', '.join(dtypes)}; give dtype=...")
@@ -93,7 +99,7 @@ def build(
     mapping: dict[str, NDArray] = {}
     for k, part in enumerate(parts):
         part = {name: a.astype(layer.dtype, order="C") for name, a in part.items()}
-        if keeps and layer.cell.replaces:
+        if update_gate is not None and layer.cell.replaces != (update_gate == "replace"):
             _negate_update_gate(part, layer.cell)
         part |= {name: a.astype(layer.dtype) for name, a in initial[k].items()}
         mapping |= {full_name(name, *divmod(k, directions)): a for name, a in part.items()}
@@ -110,6 +116,18 @@ def _check_shapes(parts: list[Part], directions: int, bottom: Cell) -> None:
     for name, shape in shapes.items():
         if arrays[name].shape != shape:
             raise ValueError(f"{name}: expected {shape}, got {arrays[name].shape}")
+
+
+def as_array(name: str, value: Any) -> NDArray:
+    """`value` as an array: array_like, or a tensor of PyTorch's on any device, in a graph or not."""
+    torch = sys.modules.get("torch")  # where there is a tensor, it has been imported
+    if torch is None or not isinstance(value, torch.Tensor):
+        return validate.as_ndarray(name, value)
+    try:
+        return (value.float() if value.dtype is torch.bfloat16 else value).numpy(force=True)  # NumPy has no bfloat16
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        got = f"{value.dtype}, {value.layout} on {value.device}"
+        raise TypeError(f"{name}: expected a tensor that can become an array, got {got} ({error})") from error
 
 
 def full_name(field: str, layer: int, direction: int) -> str:

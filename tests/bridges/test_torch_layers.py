@@ -57,6 +57,19 @@ def test_inference(trial: Trial, engine: str) -> None:
             assert a.is_inference() == b.is_inference()
 
 
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("T", [1, 6])
+def test_inference_mode_records_nothing_even_under_enable_grad(cell: str, T: int) -> None:
+    own, fast = twins(cell, 3, 4)
+    x = torch.randn(T, 1, 3)
+    with torch.inference_mode(), torch.enable_grad():
+        expected, actual = own(x)[0], fast(x)[0]
+    assert_close(actual, expected, "output", "y")
+    assert (actual.requires_grad, actual.is_inference()) == (expected.requires_grad, expected.is_inference())
+    with torch.inference_mode(), torch.inference_mode(False), torch.enable_grad():
+        assert fast(x)[0].requires_grad
+
+
 @pytest.mark.parametrize("form", ["batched", "packed"])
 @pytest.mark.parametrize(
     ("cell", "options"),
@@ -207,6 +220,22 @@ def test_y_may_be_changed_in_place(pair: tuple[Any, Any, Any], change: str) -> N
         return [y, x.grad, layer.weight_hh_l0.grad]
 
     assert_same_on_both(pair, results)
+
+
+def test_y_is_saved_itself_as_by_pytorchs_lstm() -> None:
+    """What no count of changes sees, y.data, changes gradients: of weight_hh, and in float32 in PyTorch's LSTM, too."""
+    found = []
+    for layer in twins("LSTM", 3, 4):
+        for factor in (1, 2):
+            torch.manual_seed(3)
+            y, _ = layer(torch.randn(5, 2, 3))
+            loss = (y * torch.randn_like(y)).sum()
+            y.data.mul_(factor)
+            found.append(torch.autograd.grad(loss, list(layer.parameters())))
+    own, own_changed, fast, fast_changed = found
+    for k, (a, b) in enumerate(zip(own_changed + own, fast_changed + fast, strict=True)):
+        assert_close(b, a, "gradient", f"gradient {k}")
+    assert [torch.equal(a, b) for a, b in zip(fast, fast_changed, strict=True)] == [True, False, True, True]
 
 
 def test_deterministic(pair: tuple[Any, Any, Any]) -> None:

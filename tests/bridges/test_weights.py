@@ -73,7 +73,10 @@ def test_torch_and_back(layer: Any) -> None:
         return
     state_dict = weights.to_torch(layer, "a.b.")
     assert set(state_dict) == {f"a.b.{name}" for name in layer.params}
-    assert_same(weights.from_torch(state_dict, "a.b.", **hidden_options(layer)), layer)
+    options = hidden_options(layer)
+    if options.get("update_gate") == "replace":
+        options["weights_update_gate"] = "keep"  # as PyTorch's
+    assert_same(weights.from_torch(state_dict, "a.b.", **options), layer)
 
 
 @given(layers(), st.booleans())
@@ -244,12 +247,125 @@ def test_a_cell_of_torch() -> None:
 
 def test_dtype_and_kind() -> None:
     layer = RNN(3, 4, rng=0)
-    half = {name: value.astype(np.float16) for name, value in layer.params.items()}
-    with pytest.raises(TypeError, match=r"weights: expected all float32 or all float64, got float16; give dtype="):
-        weights.from_torch(half)
-    assert weights.from_torch(half, dtype=np.float32, kind="rnn").dtype == np.float32
+    whole = {name: value.astype(np.int32) for name, value in layer.params.items()}
+    with pytest.raises(TypeError, match=r"weights: expected all float32 or all float64, got int32; give dtype="):
+        weights.from_torch(whole)
+    assert weights.from_torch(whole, dtype=np.float32, kind="rnn").dtype == np.float32
+    for odd in (np.complex64, "S4"):
+        with pytest.raises(TypeError, match="weights: expected arrays of real numbers, got "):
+            weights.from_torch({name: value.astype(odd) for name, value in layer.params.items()}, dtype=np.float32)
     with pytest.raises(ValueError, match="kind: expected weights of 'gru', got those of 'rnn'"):
         weights.from_torch(layer.params, kind="gru")
+
+
+def test_half_precision_is_widened() -> None:
+    layer = GRU(3, 4, rng=0)
+    half = {name: value.astype(np.float16) for name, value in layer.params.items()}
+    widened = weights.from_torch(half)
+    assert widened.dtype == np.float32
+    assert all((widened.params[name] == value).all() for name, value in half.items())
+    mixed = weights.from_torch(half | {"weight_ih_l0": layer.params["weight_ih_l0"]})
+    assert (mixed.params["weight_ih_l0"] == layer.params["weight_ih_l0"]).all()
+    assert weights.from_torch(half, dtype=np.float64).dtype == np.float64
+
+
+def test_what_the_update_gate_of_weights_does_is_never_guessed() -> None:
+    replaces = GRU(3, 4, update_gate="replace", dtype=np.float64, rng=0)
+    own, theirs = replaces.state_dict(), weights.to_torch(replaces)
+    for state_dict in (own, theirs):
+        with pytest.raises(ValueError, match='update_gate="replace": expected weights_update_gate with it, got none'):
+            weights.from_torch(state_dict, update_gate="replace")
+    assert_same(weights.from_torch(own, weights_update_gate="replace"), replaces)
+    assert_same(weights.from_torch(own, weights_update_gate="replace", update_gate="replace"), replaces)
+    assert_same(weights.from_torch(theirs, weights_update_gate="keep", update_gate="replace"), replaces)
+    keeps = weights.from_torch(theirs)
+    assert_same(weights.from_torch(theirs, weights_update_gate="keep"), keeps)
+    assert_same(weights.from_torch(own, weights_update_gate="replace", update_gate="keep"), keeps)
+    call = random_call(replaces, 4, 2, np.random.default_rng(0))
+    np.testing.assert_allclose(infer(keeps, call)["y"], infer(replaces, call)["y"], rtol=1e-12, atol=1e-14)
+    with pytest.raises(ValueError, match="weights_update_gate: expected one of 'keep', 'replace', got 'new'"):
+        weights.from_torch(own, weights_update_gate="new")
+
+
+# ---- Plain arrays ----------------------------------------------------------------------------------------------------
+
+
+def in_order(layer: Any, order: str, name: str) -> np.ndarray:
+    """A parameter with the gates' blocks in another order."""
+    blocks = dict(zip(layer.cell.gates, np.split(layer.params[name], len(order)), strict=True))
+    return np.concatenate([blocks[gate] for gate in order])
+
+
+@pytest.mark.parametrize(
+    ("variant", "order"),
+    [("lstm", "ifog"), ("lstm", "igfo"), ("lstm", "ofgi"), ("lstm-coupled", "ogi"), ("gru", "zrn"),
+     ("gru-before-replace", "nzr"), ("lstm-peephole-proj", "ifog")],
+)  # fmt: skip
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("apart", [False, True])
+def test_arrays_in_any_order(variant: str, order: str, transposed: bool, apart: bool) -> None:
+    layer = one_bias(build_layer(variant, 3, 4, num_layers=2, bidirectional=True, rng=0))
+    arrays: list[dict[str, Any]] = []
+    for suffix in ("_l0", "_l0_reverse", "_l1", "_l1_reverse"):
+        arrays.append({})
+        for name in ("weight_ih", "weight_hh", "bias_ih"):
+            a = in_order(layer, order, name + suffix)
+            blocks = np.split(a, len(order))
+            if transposed:
+                a, blocks = a.T, [block.T for block in blocks]
+            key = "bias" if name == "bias_ih" else name
+            arrays[-1][key] = dict(zip(order, blocks, strict=True)) if apart else a
+        if f"weight_hr{suffix}" in layer.params:
+            hr = layer.params[f"weight_hr{suffix}"]
+            arrays[-1]["weight_hr"] = hr.T if transposed else hr
+        if f"peephole{suffix}" in layer.params:
+            rows = layer.params[f"peephole{suffix}"]
+            arrays[-1]["peephole"] = dict(zip(layer.cell.peepholes, rows, strict=True)) if apart else rows
+    options = {name: v for name, v in hidden_options(layer).items() if name != "coupled"}
+    built = weights.from_arrays(
+        arrays, order=None if apart else order, transposed=transposed, bidirectional=True, **options
+    )
+    assert_same(built, layer)
+
+
+def test_biases_of_arrays() -> None:
+    layer = LSTM(3, 4, rng=0)
+    own = {name.removesuffix("_l0"): value for name, value in layer.params.items()}
+    assert_same(weights.from_arrays(own), layer)
+    matrices = {name: own[name] for name in ("weight_ih", "weight_hh")}
+    assert list(weights.from_arrays(matrices).params) == ["weight_ih_l0", "weight_hh_l0"]
+    hh = weights.from_arrays(matrices | {"bias_hh": own["bias_hh"]})
+    assert (hh.params["bias_hh_l0"] == own["bias_hh"]).all()
+    assert not hh.params["bias_ih_l0"].any()
+    for arrays in (own, matrices):
+        plain, more = weights.from_arrays(arrays), weights.from_arrays(arrays, forget_bias=1.0)
+        for name, value in plain.params.items():
+            added = np.array([0, 1, 0, 0], np.float32).repeat(4) if name == "bias_ih_l0" else 0
+            np.testing.assert_array_equal(more.params[name], value + added)
+        assert more.params["bias_ih_l0"].any()
+    half = {name: value.astype(np.float16) for name, value in own.items()}
+    assert weights.from_arrays(half, forget_bias=1).dtype == np.float32
+
+
+def test_a_basic_lstm_cell_of_tensorflow_1() -> None:
+    """One kernel for x and h, gates i, j, f, o, and 1.0 that is added to f when it runs."""
+    rng = np.random.default_rng(0)
+    I, H = 3, 4
+    kernel, bias = rng.standard_normal((I + H, 4 * H)), rng.standard_normal(4 * H)
+    arrays = {"weight_ih": kernel[:I], "weight_hh": kernel[I:], "bias": bias}
+    layer = weights.from_arrays(arrays, order="igfo", transposed=True, forget_bias=1.0)
+    x, h, c = rng.standard_normal((5, I)), np.zeros(H), np.zeros(H)
+
+    def sigmoid(a: np.ndarray) -> np.ndarray:
+        return 1 / (1 + np.exp(-a))
+
+    expected = []
+    for x_t in x:
+        i, j, f, o = np.split(np.concatenate([x_t, h]) @ kernel + bias, 4)
+        c = c * sigmoid(f + 1.0) + sigmoid(i) * np.tanh(j)
+        h = np.tanh(c) * sigmoid(o)
+        expected.append(h)
+    np.testing.assert_allclose(layer(x)[0], expected, rtol=1e-12)
 
 
 def test_options_go_before_those_in_the_file(tmp_path: Path) -> None:
@@ -302,6 +418,7 @@ def test_keras_kernels_that_look_like_biases() -> None:
 F = np.float32
 TORCH_LSTM = {"weight_ih_l0": np.zeros((20, 3), F), "weight_hh_l0": np.zeros((20, 5), F)}
 KERAS_LSTM = [np.zeros((3, 20), F), np.zeros((5, 20), F), np.zeros(20, F)]
+ARRAYS = {"weight_ih": np.zeros((20, 3), F), "weight_hh": np.zeros((20, 5), F)}
 ONNX_LSTM = {"W": np.zeros((1, 20, 3), F), "R": np.zeros((1, 20, 5), F)}
 
 ERRORS: dict[str, tuple[Any, type[Exception], str]] = {
@@ -357,6 +474,106 @@ ERRORS: dict[str, tuple[Any, type[Exception], str]] = {
     "torch: an option that shapes show": (
         lambda: weights.from_torch(TORCH_LSTM, num_layers=1), TypeError,
         "num_layers: expected only options that weights do not show",
+    ),
+    "torch: a name that is none": (
+        lambda: weights.from_torch({3: np.zeros(3)}), TypeError,
+        "state_dict: expected names (str), got 3, which is int",
+    ),
+    "torch: a prefix that is none": (
+        lambda: weights.from_torch(TORCH_LSTM, prefix=None), TypeError, "prefix: expected a str, got NoneType",
+    ),
+    "to torch: a prefix that is none": (
+        lambda: weights.to_torch(LSTM(3, 4), prefix=None), TypeError, "prefix: expected a str, got NoneType",
+    ),
+    "torch: None": (
+        lambda: weights.from_torch(None), TypeError,
+        "expected names and arrays, or a module, got NoneType",
+    ),
+    "torch: no kind": (lambda: weights.from_torch(TORCH_LSTM, kind=3), TypeError, "kind: expected one of 'rnn', "),
+    "torch: no dtype": (lambda: weights.from_torch(TORCH_LSTM, dtype="int"), TypeError, "dtype: expected float32 or"),
+    "keras: None": (lambda: weights.from_keras(None), TypeError, "weights: expected a list from layer.get_weights()"),
+    "keras: no flag": (
+        lambda: weights.from_keras(KERAS_LSTM, bidirectional="both"), TypeError,
+        "bidirectional: expected True or False, got 'both'",
+    ),
+    "keras: no flag of a reset": (
+        lambda: weights.from_keras(KERAS_LSTM, reset_after="yes"), TypeError, "reset_after: expected True or False",
+    ),
+    "to keras: no flag": (
+        lambda: weights.to_keras(LSTM(3, 4), sum_biases="yes"), TypeError, "sum_biases: expected True or False",
+    ),
+    "arrays: nothing": (
+        lambda: weights.from_arrays([]), ValueError,
+        "arrays: expected 1 mappings for each layer, got 0",
+    ),
+    "arrays: None": (lambda: weights.from_arrays(None), TypeError, "arrays: expected names and arrays, got NoneType"),
+    "arrays: one direction": (
+        lambda: weights.from_arrays(ARRAYS, bidirectional=True), ValueError,
+        "expected 2 mappings for each layer, got 1",
+    ),
+    "arrays: names": (
+        lambda: weights.from_arrays([ARRAYS | {"W": F(0)}]), ValueError, "arrays[0]: expected weight_ih, weight_hh and",
+    ),
+    "arrays: names that are none": (
+        lambda: weights.from_arrays({3: F(0)}), ValueError, "arrays: expected weight_ih, weight_hh and maybe",
+    ),
+    "arrays: biases": (
+        lambda: weights.from_arrays(ARRAYS | {"bias": F(0), "bias_hh": F(0)}), ValueError,
+        "bias, or bias_ih and bias_hh",
+    ),
+    "arrays: biases in some": (
+        lambda: weights.from_arrays([ARRAYS, ARRAYS | {"bias": np.zeros(20, F)}]), ValueError, "the same names in all",
+    ),
+    "arrays: letters": (
+        lambda: weights.from_arrays(ARRAYS, order="ifco"), ValueError,
+        "order: expected the letters of 'h', 'ifgo', 'igo', 'rzn' in any order, got 'ifco'; what others call c",
+    ),
+    "arrays: twice a letter": (lambda: weights.from_arrays(ARRAYS, order="iifo"), ValueError, "got 'iifo'"),
+    "arrays: no letters": (lambda: weights.from_arrays(ARRAYS, order=4), TypeError, "order: expected a str, a letter"),
+    "arrays: blocks": (
+        lambda: weights.from_arrays(ARRAYS, order="rzn"), ValueError,
+        "arrays['weight_ih']: expected as many rows for each of the gates 'rzn', got shape (20, 3)",
+    ),
+    "arrays: a number": (
+        lambda: weights.from_arrays(ARRAYS | {"bias": 3.0}, order="ifog"), ValueError,
+        "arrays['bias']: expected as many",
+    ),
+    "arrays: a gate missing": (
+        lambda: weights.from_arrays(ARRAYS | {"bias": dict.fromkeys("ifg", np.zeros(5))}), ValueError,
+        "arrays['bias']: expected the letters of",
+    ),
+    "arrays: gates in one": (
+        lambda: weights.from_arrays(ARRAYS | {"bias": dict.fromkeys(("if", "go"), np.zeros(10))}), ValueError,
+        "arrays['bias']: expected a letter for each gate, got ['if', 'go']",
+    ),
+    "arrays: gates of different shapes": (
+        lambda: weights.from_arrays(ARRAYS | {"bias": dict(zip("ifgo", map(np.zeros, (5, 5, 5, 4)), strict=True))}),
+        ValueError, "arrays['bias']: expected arrays of one shape",
+    ),
+    "arrays: two kinds": (
+        lambda: weights.from_arrays(ARRAYS | {"bias": dict.fromkeys("rzn", np.zeros(5, F))}, order="ifog"), ValueError,
+        "arrays: expected the gates of one kind of layer, got fgio and nrz",
+    ),
+    "arrays: another order's shape": (
+        lambda: weights.from_arrays(ARRAYS | {"weight_hh": np.zeros((20, 4), F)}, order="ifgo"), ValueError,
+        "G = 1, 3 or 4, got (20, 3) and (20, 4)",
+    ),
+    "arrays: a peephole": (
+        lambda: weights.from_arrays(ARRAYS | {"peephole": {"g": np.zeros(5, F)}}), ValueError,
+        "arrays['peephole']: expected arrays (H,) of the gates i, f and o, got those of ['g']",
+    ),
+    "arrays: no forget gate": (
+        lambda: weights.from_arrays({name: a[:15] for name, a in ARRAYS.items()}, forget_bias=1), ValueError,
+        "forget_bias: expected 0 for a layer without a gate f, got 1.0",
+    ),
+    "arrays: a forget bias": (
+        lambda: weights.from_arrays(ARRAYS, forget_bias="1"), TypeError, "forget_bias: expected a number, got str",
+    ),
+    "arrays: an endless forget bias": (
+        lambda: weights.from_arrays(ARRAYS, forget_bias=np.inf), ValueError, "forget_bias: expected a finite number",
+    ),
+    "arrays: no flag": (
+        lambda: weights.from_arrays(ARRAYS, transposed="T"), TypeError, "transposed: expected True or False, got 'T'",
     ),
     "torch: no mapping": (lambda: weights.from_torch([1]), TypeError, "state_dict: expected names and arrays"),
     "keras: nothing": (lambda: weights.from_keras([]), TypeError, "weights: expected a list from layer.get_weights()"),

@@ -130,7 +130,14 @@ def a_pytorch_model() -> dict[str, Any]:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     import fastrnn.torch
 
-    return {"model": torch.nn.Sequential(torch.nn.LSTM(4, 5)), "fastrnn": fastrnn}
+    return {"model": torch.nn.Sequential(torch.nn.LSTM(4, 5)), "fastrnn": fastrnn, "torch": torch}
+
+
+def arrays_of_others() -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    arrays = {f"W_{gate}": rng.standard_normal((32, 64)) for gate in "ifoc"}
+    arrays |= {f"U_{gate}": rng.standard_normal((32, 32)) for gate in "ifoc"}
+    return arrays | {"kernel": rng.standard_normal((64 + 32, 4 * 32)), "bias": rng.standard_normal(4 * 32)}
 
 
 def installed(name: str) -> dict[str, Any]:
@@ -151,6 +158,7 @@ GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
     "a GRU's arrays in ONNX": lambda: arrays_in_onnx(3),
     "an LSTM's arrays in ONNX": lambda: arrays_in_onnx(4),
     "a PyTorch model": a_pytorch_model,
+    "arrays of others": arrays_of_others,
     "ONNX Runtime": lambda: installed("onnxruntime"),
     "threadpoolctl": lambda: installed("threadpoolctl"),
     "joblib": lambda: installed("joblib"),
