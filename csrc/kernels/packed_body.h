@@ -5,9 +5,11 @@
  * Packed, a matrix R (K, columns) is a row of vectors. A vector holds VL neighbouring columns: for each k, one after
  * the other, the VL values R[k][columns of the vector]. csrc/README.md has a drawing.
  *
- * Every element of C is the same sum in the same order, whatever tile it is computed in:
- *     c = c + a[0]*r[0], c = c + a[1]*r[1], ...
- * So its bits do not depend on the rows and columns around it, nor on how these are shared among threads.
+ * Every element of C is the same sum in the same order, whatever tile it is computed in. It adds up the sums of BLOCK_K
+ * products each:
+ *     s = a[0]*r[0], s = s + a[1]*r[1], ...;  c = c + s;  s = a[64]*r[64], ...;  c = c + s;  ...
+ * So its bits do not depend on the rows and columns around it, nor on how these are shared among threads. And rounding
+ * errors grow with the number of blocks and with their length, not with K.
  */
 #define product FN(frnn_product)
 
@@ -27,7 +29,9 @@
  * one before it, and several sums hide that latency. */
 #define ROW_VECTORS 8
 
-/* k goes in chunks of this length, so that the vectors of R that a tile reads (128 KiB) stay in the L2 cache while the
+#define BLOCK_K 64
+
+/* k goes in chunks of this length, a multiple of BLOCK_K, so that the vectors of R that a tile reads (128 KiB) stay in the L2 cache while the
  * tiles of all rows read them, one after the other. */
 #define TILE_K (128 * 1024 / (4 * VL * (int64_t)sizeof(STORED)))
 
@@ -41,8 +45,6 @@ static ALWAYS_INLINE void STORED_AS(tile)(const int rows, const int vectors, con
                                           const STORED *R, const STORED *soon, int beta, REAL *C, int64_t ldc) {
     const int64_t a_row = p->a_row, a_vector = p->a_vector, stride = p->stride, c_vector = p->c_vector;
     vec sum[MOST_ROWS][ROW_VECTORS];
-    UNROLL_FOR(int m = 0; m < rows; m++)
-        UNROLL_FOR(int v = 0; v < vectors; v++) sum[m][v] = beta ? load(C + m * ldc + v * c_vector, VL) : splat(0);
 #define ADD(k)                                                                                                         \
     {                                                                                                                  \
         vec r[ROW_VECTORS];                                                                                            \
@@ -52,15 +54,25 @@ static ALWAYS_INLINE void STORED_AS(tile)(const int rows, const int vectors, con
             UNROLL_FOR(int v = 0; v < vectors; v++) sum[m][v] += a * r[v];                                             \
         }                                                                                                              \
     }
-    for (; K >= VL; K -= VL, A += a_vector, R += VL * VL) {
-        if (soon)
-            for (const STORED *end = soon + VL * VL; soon < end; soon += VL) PREFETCH_NEAR(soon);
-        UNROLL_FOR_4(int64_t k = 0; k < VL; k++) ADD(k)
-    }
-    for (int64_t k = 0; k < K; k++) ADD(k)
+    do {
+        int64_t block = FRNN_MIN(K, BLOCK_K);
+        K -= block;
+        UNROLL_FOR(int m = 0; m < rows; m++)
+            UNROLL_FOR(int v = 0; v < vectors; v++) sum[m][v] = splat(0);
+        for (; block >= VL; block -= VL, A += a_vector, R += VL * VL) {
+            if (soon)
+                for (const STORED *end = soon + VL * VL; soon < end; soon += VL) PREFETCH_NEAR(soon);
+            UNROLL_FOR_4(int64_t k = 0; k < VL; k++) ADD(k)
+        }
+        for (int64_t k = 0; k < block; k++) ADD(k)
+        UNROLL_FOR(int m = 0; m < rows; m++)
+            UNROLL_FOR(int v = 0; v < vectors; v++) {
+                REAL *c = C + m * ldc + v * c_vector;
+                store(c, beta ? load(c, VL) + sum[m][v] : sum[m][v], VL);
+            }
+        beta = 1;
+    } while (K > 0);
 #undef ADD
-    UNROLL_FOR(int m = 0; m < rows; m++)
-        UNROLL_FOR(int v = 0; v < vectors; v++) store(C + m * ldc + v * c_vector, sum[m][v], VL);
 }
 
 #define TILE(rows, vectors)                                                                                            \
@@ -181,6 +193,7 @@ static void STORED_AS(pack)(int transposed, int64_t K, int64_t columns, const RE
 #undef MOST_VECTORS
 #undef TILE_VECTORS
 #undef ROW_VECTORS
+#undef BLOCK_K
 #undef TILE_K
 #undef FAR_BYTES
 #undef TILE
