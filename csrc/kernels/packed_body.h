@@ -29,7 +29,7 @@
  * one before it, and several sums hide that latency. */
 #define ROW_VECTORS 8
 
-#define BLOCK_K 64
+#define BLOCK_K 128
 
 /* k goes in chunks of this length, a multiple of BLOCK_K, so that the vectors of R that a tile reads (128 KiB) stay in the L2 cache while the
  * tiles of all rows read them, one after the other. */
