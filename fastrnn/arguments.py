@@ -5,6 +5,7 @@ Every error names the argument, what was expected and what came, and is raised b
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,9 +15,9 @@ from fastrnn._core.native import StepCheck
 from fastrnn.engines.cell import Cell
 from fastrnn.engines.seam import Steps, Weights
 from fastrnn.stack import Stack
-from fastrnn.validate import addressable, array, as_ndarray, parameter
+from fastrnn.validate import addressable, array, as_ndarray, fits_memory, parameter
 
-__all__ = ["Arguments", "StepCheck", "arguments", "cotangent", "layers_addressable", "state_like", "weights"]
+__all__ = ["Arguments", "StepCheck", "arguments", "cotangent", "layers_fit", "state_like", "weights"]
 
 
 class Arguments(NamedTuple):
@@ -120,13 +121,17 @@ def weights(stack: Stack, params: dict[str, NDArray]) -> list[Weights]:
     return result
 
 
-def layers_addressable(num_layers: int, cells: tuple[Cell, ...]) -> None:
-    """Raise if the parameters of a stack of these cells have more bytes than an address can count."""
-    for cell in cells:
-        for field, shape in cell.shapes().items():
-            name = "hidden_size" if field != "weight_ih" else "input_size, hidden_size"
-            addressable(name, *shape)
-            addressable("num_layers, " + name, num_layers, *shape)
+def layers_fit(num_layers: int, bottom: tuple[Cell, ...], upper: tuple[Cell, ...]) -> None:
+    """Raise if the parameters of a stack with these cells in its layers are more than this machine can hold."""
+    total = 0
+    for cells, layers in ((bottom, 1), (upper, num_layers - 1)):
+        for cell in cells:
+            for field, shape in cell.shapes().items():
+                name = "hidden_size" if field != "weight_ih" else "input_size, hidden_size"
+                addressable(name, *shape)
+                addressable("num_layers, " + name, num_layers, *shape)
+                total += layers * math.prod(shape) * cell.dtype.itemsize
+    fits_memory("num_layers, input_size, hidden_size", total)
 
 
 def _state_array(name: str, value: Any, shape: tuple[int, int, int], dtype: np.dtype, batched: bool) -> NDArray:

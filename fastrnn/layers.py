@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from fastrnn import engines, run, validate
-from fastrnn.arguments import Arguments, arguments, cotangent, layers_addressable, state_like
+from fastrnn.arguments import Arguments, arguments, cotangent, layers_fit, state_like
 from fastrnn.arguments import weights as checked_weights
 from fastrnn.engines import philox
 from fastrnn.engines.cell import Cell, GRUCell, LSTMCell, RNNCell
@@ -18,6 +18,8 @@ from fastrnn.params import Gradients, Parameters
 from fastrnn.stack import Stack, StackOwner, State, direction_part, state_to_caller
 
 __all__ = ["GRU", "LAYERS", "LSTM", "RNN", "Gradients", "Recurrent", "Tape"]
+
+MOST_LAYERS = 10_000  # each has Python objects of its own, however small its parameters are
 
 
 class Tape:
@@ -105,12 +107,13 @@ class Recurrent(StackOwner, Parameters):
     ) -> None:  # fmt: skip
         input_size = validate.size("input_size", input_size)
         hidden_size = validate.size("hidden_size", hidden_size)
-        num_layers = validate.size("num_layers", num_layers)
+        num_layers = validate.size("num_layers", num_layers, maximum=MOST_LAYERS)
         self.dropout = dropout
         directions = (False, True) if validate.flag("bidirectional", bidirectional) else (False,)
         bias, dtype = validate.flag("bias", bias), validate.dtype(dtype)
         bottom = self._cell(input_size, hidden_size, dtype, bias, **options)
-        layers_addressable(num_layers, Stack.of(bottom, 2, directions, False).cells)
+        cells = Stack.of(bottom, 2, directions, False).cells
+        layers_fit(num_layers, cells[: len(directions)], cells[len(directions) :])
         self._stack = Stack.of(bottom, num_layers, directions, validate.flag("batch_first", batch_first))
         try:
             self._rng = np.random.default_rng(rng)
@@ -276,7 +279,7 @@ class RNN(Recurrent):
     input_size, hidden_size : int
         I and H.
     num_layers : int, default 1
-        L. Layer l > 0 reads the concatenation of the directions of layer l - 1.
+        L, at most 10,000. Layer l > 0 reads the concatenation of the directions of layer l - 1.
     nonlinearity : {"tanh", "relu"}, default "tanh"
         act.
     bias : bool, default True
@@ -301,7 +304,7 @@ class RNN(Recurrent):
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or value.
+        If an argument has a wrong type or value, or the parameters are more than the machine's memory.
 
     References
     ----------

@@ -130,7 +130,8 @@ class Optimizer:
             If a name is missing or unknown, or an array has a wrong dtype or shape. Nothing is changed then.
         """
         checked = _checked(mapping, self.state_dict(), "mapping")
-        self._steps, self.lr = int(checked["step"]), float(checked["lr"])
+        steps = validate.size("mapping['step']", checked["step"], minimum=0)
+        self._steps, self.lr = steps, validate.at_least_zero("mapping['lr']", checked["lr"])
         for moment, arrays in self._state.items():
             for name, value in arrays.items():
                 value[...] = checked[f"{moment}.{name}"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fastrnn import validate
 
-__all__ = ["Gradients", "HasParams", "Parameters", "RowGradient", "copy_in"]
+__all__ = ["Gradients", "HasParams", "Parameters", "RowGradient", "check_names", "copy_in"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +152,7 @@ def copy_in(params: dict[str, NDArray], mapping: Mapping[str, Any]) -> None:
     """
     if not isinstance(mapping, Mapping):
         raise TypeError(f"mapping: expected names and arrays, got {type(mapping).__name__}")
-    missing = [name for name in params if name not in mapping]
-    unknown = [name for name in mapping if name not in params]
-    if missing or unknown:
-        raise ValueError(f"mapping: expected {', '.join(params)}; missing {missing}, unknown {unknown}")
+    check_names("mapping", mapping, params)
     checked = {}
     for name, value in params.items():
         new = validate.parameter(name, mapping[name], value.shape, value.dtype)
@@ -165,3 +162,11 @@ def copy_in(params: dict[str, NDArray], mapping: Mapping[str, Any]) -> None:
             raise ValueError(f"{name}: expected a parameter that can be written, got a read-only array in params")
     for name, value in checked.items():
         params[name][...] = value
+
+
+def check_names(argument: str, mapping: Collection[str], names: Collection[str]) -> None:
+    """Raise a ValueError unless `mapping` has exactly these names."""
+    missing = [name for name in names if name not in mapping]
+    unknown = [name for name in mapping if name not in names]
+    if missing or unknown:
+        raise ValueError(f"{argument}: expected {', '.join(names)}; missing {missing}, unknown {unknown}")

@@ -1,29 +1,28 @@
-"""Arrays and metadata in one file: .npz, or .safetensors if that package is installed.
+"""Arrays and metadata in one file: .npz or .safetensors.
 
-Reading a file never executes code from it. A file is written under a temporary name and then renamed, so that after a
-crash there is either the old file or the new one.
+Reading a file never executes code from it, and takes no more memory than the file may ask for. A file is written under
+a temporary name and then renamed, so that after a crash there is either the old file or the new one. What is written
+carries a digest of all its contents, so that damage is found when it is read.
 """
 
 from __future__ import annotations
 
-import errno
+import hashlib
 import json
 import os
 import secrets
-import struct
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrnn.formats import npz, safetensors
+from fastrnn.formats.reading import opened
+
 __all__ = ["check_path", "load", "save"]
 
-# The entry of an .npz that holds the metadata, JSON in UTF-8. Other readers see it as one more array, of bytes.
-METADATA = "__metadata__"
+FORMATS = {".npz": npz, ".safetensors": safetensors}
 
 
 def save(
@@ -44,8 +43,6 @@ def save(
     ------
     TypeError, ValueError
         If a name or an array cannot be stored, or the path's suffix is unknown. Nothing is written then.
-    ImportError
-        If the path ends in .safetensors and safetensors is not installed.
     OSError
         If the file cannot be written. An existing file is then unchanged.
     """
@@ -53,18 +50,17 @@ def save(
     arrays = {_text("tensors", name): _plain(name, value) for name, value in tensors.items()}
     words = {_text("metadata", key): _text(f"metadata[{key!r}]", value) for key, value in (metadata or {}).items()}
     for name in arrays:
-        if name == METADATA or "\0" in name:  # zipfile cuts names at a null character
+        if name == npz.WORDS or "\0" in name:  # zipfile cuts names at a null character
             raise ValueError(
-                f"tensors: expected names without null characters and other than {METADATA!r}, got {name!r}"
+                f"tensors: expected names without null characters and other than {npz.WORDS!r}, got {name!r}"
             )
+    if safetensors.DIGEST in words:
+        raise ValueError(f"metadata: expected keys other than {safetensors.DIGEST!r}, got it")
     target = Path(os.path.realpath(path))  # a symbolic link stays, and the file that it points to is replaced
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:
-            if _suffix(path) == ".npz":
-                _write_npz(file, arrays, words)
-            else:
-                _write_safetensors(file, arrays, words)
+            FORMATS[_suffix(path)].write(file, arrays, words, _digest(arrays, words))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
@@ -73,39 +69,42 @@ def save(
         raise
 
 
-def load(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray], dict[str, str]]:
+def load(path: str | os.PathLike[str], *, max_bytes: int | None = None) -> tuple[dict[str, NDArray], dict[str, str]]:
     """Read what `save` wrote, or any .npz or .safetensors file of plain arrays.
 
     Parameters
     ----------
     path : path-like
         Ends in .npz or .safetensors, which selects the format.
+    max_bytes : int, optional
+        How many bytes the contents may take. Default: 16 times the size of the file, and at least 64 MiB. Only a
+        compressed file can need more than its size.
 
     Returns
     -------
     tensors : dict of str to ndarray
+        bfloat16, which NumPy does not have, is widened to float32.
     metadata : dict of str to str
         Empty if the file has none.
 
     Raises
     ------
     ValueError
-        If the file is damaged, is not of its format or holds objects. The message names the path.
-    ImportError
-        If the path ends in .safetensors and safetensors is not installed.
+        If the file is damaged, is not of its format, holds objects or takes more than `max_bytes`. The message names
+        the path. Of a file that `save` wrote, any change of a bit is found that changes what is returned; a file of
+        others may have no checksums, as .safetensors has none.
     OSError
         If the file cannot be read.
     """
     check_path(path)
-    with open(path, "rb") as file:
-        try:
-            return _read_npz(file) if _suffix(path) == ".npz" else _read_safetensors(file)
-        except _DAMAGE as error:
-            if isinstance(error, OSError) and error.errno != errno.EINVAL:
-                raise
-            raise ValueError(
-                f"{os.fspath(path)}: not a readable {_suffix(path)} file of plain arrays ({error})"
-            ) from error
+    with opened(path, f"a readable {_suffix(path)} file of plain arrays", max_bytes) as (file, budget):
+        tensors, words, digest = FORMATS[_suffix(path)].read(file, budget)
+        for key, value in words.items():
+            if not isinstance(value, str):
+                raise ValueError(f"metadata[{key!r}]: expected text, got {type(value).__name__}")
+        if digest is not None and digest != _digest(tensors, words):
+            raise ValueError("expected the contents that fastrnn wrote with this digest, got others")
+    return tensors, words
 
 
 def check_path(path: str | os.PathLike[str]) -> None:
@@ -115,71 +114,19 @@ def check_path(path: str | os.PathLike[str]) -> None:
     ------
     ValueError
         If the path does not end in .npz or .safetensors.
-    ImportError
-        If it ends in .safetensors and safetensors is not installed.
     """
-    if _suffix(path) not in (".npz", ".safetensors"):
+    if _suffix(path) not in FORMATS:
         raise ValueError(f"path: expected a name that ends in .npz or .safetensors, got {os.fspath(path)!r}")
-    if _suffix(path) == ".safetensors":
-        try:
-            import safetensors.numpy  # noqa: F401
-        except ImportError:
-            raise ImportError(
-                f"{os.fspath(path)}: .safetensors needs the safetensors package: pip install safetensors, or use .npz"
-            ) from None
 
 
-# What the readers raise for damaged files. A MemoryError may come from a header that claims an array much larger than
-# the file. The others come from zipfile, and OSError (EINVAL) from seeking to a position that the file gives.
-_DAMAGE = (
-    ValueError, MemoryError, OverflowError, EOFError, NotImplementedError, RuntimeError, struct.error, OSError,
-    zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
-
-
-def _write_npz(file: BinaryIO, arrays: dict[str, NDArray], words: dict[str, str]) -> None:
-    if words:
-        arrays = arrays | {METADATA: np.frombuffer(json.dumps(words).encode(), np.uint8)}
-    # np.savez(file, **arrays) would refuse arrays named "file" or "allow_pickle".
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, value in arrays.items():
-            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:
-                np.lib.format.write_array(entry, value, allow_pickle=False)
-
-
-def _read_npz(file: BinaryIO) -> tuple[dict[str, NDArray], dict[str, str]]:
-    tensors: dict[str, NDArray] = {}
-    with zipfile.ZipFile(file) as archive:
-        for info in archive.infolist():
-            with archive.open(info) as entry:
-                tensors[info.filename.removesuffix(".npy")] = np.lib.format.read_array(entry, allow_pickle=False)
-    words = json.loads(tensors.pop(METADATA).tobytes()) if METADATA in tensors else {}
-    if not isinstance(words, dict) or not all(isinstance(value, str) for value in words.values()):
-        raise ValueError(f"{METADATA}: expected a JSON object of strings")
-    return tensors, words
-
-
-def _write_safetensors(file: BinaryIO, arrays: dict[str, NDArray], words: dict[str, str]) -> None:
-    import safetensors.numpy
-
-    try:
-        file.write(safetensors.numpy.save(arrays, words or None))
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"tensors: expected arrays that .safetensors can hold ({error})") from error
-
-
-def _read_safetensors(file: BinaryIO) -> tuple[dict[str, NDArray], dict[str, str]]:
-    import safetensors.numpy
-
-    data = file.read()
-    try:
-        tensors = safetensors.numpy.load(data)
-    except safetensors.SafetensorError as error:
-        raise ValueError(str(error)) from error
-    except KeyError as error:  # bfloat16 and float8
-        raise ValueError(f"dtype {error.args[0]}, which NumPy does not have") from error
-    (size,) = struct.unpack_from("<Q", data)  # of the header, which `load` above has checked
-    return tensors, json.loads(data[8 : 8 + size]).get("__metadata__", {})
+def _digest(tensors: Mapping[str, NDArray], words: Mapping[str, str]) -> str:
+    """The SHA-256 of all words and arrays with their names, whatever their order and the machine's order of bytes."""
+    digest = hashlib.sha256(json.dumps(words, sort_keys=True).encode())
+    for name in sorted(tensors):
+        array = tensors[name].astype(tensors[name].dtype.newbyteorder("<"), order="C", copy=False)
+        digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
 def _plain(name: str, value: NDArray) -> NDArray:

@@ -26,11 +26,13 @@ from numpy.typing import NDArray
 
 from fastrnn import optim, serialization, validate
 from fastrnn.data import Batch
-from fastrnn.params import copy_in
+from fastrnn.formats.reading import json_object, refusing
+from fastrnn.params import check_names, copy_in
 
 __all__ = ["Report", "Source", "Trainable", "Trainer", "evaluate"]
 
 FORMAT = "fastrnn.checkpoint 1"
+PARTS = ("params", "best", "optimizer", "state")  # of a checkpoint: what the names of its arrays begin with
 MEAN_OVER = 50  # the running mean of the loss is over about this many steps
 
 Source: TypeAlias = Callable[[np.random.Generator], Iterable[Any]]
@@ -92,6 +94,25 @@ class _Progress:
     evaluating: float = 0.0  # seconds of evaluations
     carried: str | None = None  # the kind of the carried state: "h" or "hc"
     finished: bool = False
+
+    @classmethod
+    def of(cls, found: dict[str, Any]) -> _Progress:
+        """The progress in a file, after checking that each number is one."""
+        types = {field.name: field.type for field in dataclasses.fields(cls)}
+        for name, value in found.items():
+            if name not in types or not _FITS[types[name]](value):
+                raise ValueError(f"progress: expected {name} to be {types.get(name, 'left out')}, got {value!r}")
+        return cls(**found)
+
+
+# What a checkpoint may have for a field of `_Progress` of this type.
+_FITS: dict[Any, Callable[[Any], bool]] = {
+    "int": lambda value: type(value) is int and 0 <= value < 1 << 63,
+    "float": lambda value: type(value) in (int, float) and math.isfinite(value),
+    "float | None": lambda value: value is None or type(value) in (int, float),
+    "str | None": lambda value: value in (None, "h", "hc"),
+    "bool": lambda value: type(value) is bool,
+}
 
 
 class Trainer:
@@ -288,28 +309,27 @@ class Trainer:
     def _resume(self, path: Path) -> None:
         """Continue from a checkpoint. On an error, nothing is changed."""
         tensors, words = serialization.load(path)
-        try:
+        with refusing(path, "a checkpoint of this training"):
             if words.get("format") != FORMAT:
                 raise ValueError(f"expected a {FORMAT!r}, got {words.get('format', 'no format')!r}")
             if words["run"] != self._run():
                 raise ValueError(f"expected the checkpoint of a training with {self._run()}, got {words['run']}")
-            at = _Progress(**json.loads(words["progress"]))
-            best = _under(tensors, "best.") if at.best_score is not None else {}
+            at = _Progress.of(json_object(words["progress"], "progress"))
+            params, best, optimizer, state = (_under(tensors, f"{part}.") for part in PARTS)
+            if unknown := [name for name in tensors if name.partition(".")[0] not in PARTS]:
+                raise ValueError(f"expected arrays of {', '.join(PARTS)}, got {unknown} too")
+            check_names("state", state, "01"[: len(at.carried or "")])
             copies = {name: p.copy() for name, p in self.model.params.items()}
-            if at.best_score is not None:
-                copy_in(copies, best)
-            parts = _under(tensors, "state.")
-            self._state = None if at.carried is None else parts["0"] if at.carried == "h" else (parts["0"], parts["1"])
+            copy_in(copies if at.best_score is not None else {}, best)
             before = {name: p.copy() for name, p in self.model.params.items()}
-            copy_in(self.model.params, _under(tensors, "params."))
+            copy_in(self.model.params, params)
             try:
-                self.optimizer.load_state_dict(_under(tensors, "optimizer."))
-            except (TypeError, ValueError):
+                self.optimizer.load_state_dict(optimizer)
+            except Exception:
                 copy_in(self.model.params, before)
                 raise
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}: not a checkpoint of this training ({error})") from error
         self._at = at
+        self._state = None if at.carried is None else state["0"] if at.carried == "h" else (state["0"], state["1"])
         if best:
             self.best_params = copies
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import sys
 from typing import Any
 
@@ -14,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "addressable", "array", "as_ndarray", "at_least_zero", "choice", "dtype", "flag", "index", "integer", "output",
-    "parameter", "probability", "rows", "size",
+    "addressable", "array", "as_ndarray", "at_least_zero", "choice", "dtype", "fits_memory", "flag", "index", "integer",
+    "output", "parameter", "probability", "rows", "size",
 ]  # fmt: skip
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
@@ -90,11 +91,13 @@ def index(name: str, value: Any, count: int) -> int:
     return value
 
 
-def size(name: str, value: Any, minimum: int = 1) -> int:
-    """A size: an integer of at least `minimum`."""
+def size(name: str, value: Any, minimum: int = 1, maximum: int = sys.maxsize) -> int:
+    """A size: an integer of at least `minimum` and at most `maximum`."""
     value = integer(name, value)
     if value < minimum:
         raise ValueError(f"{name}: expected an integer of at least {minimum}, got {value}")
+    if maximum < value <= sys.maxsize:
+        raise ValueError(f"{name}: expected an integer of at most {maximum}, got {value}")
     if value > sys.maxsize:
         raise ValueError(f"{name}: expected a size that fits this machine, got {value}")
     return value
@@ -155,6 +158,18 @@ def addressable(name: str, *sizes: int) -> None:
     if total > sys.maxsize:
         product = " * ".join(map(str, sizes))
         raise ValueError(f"{name}: expected sizes whose product can be addressed, got {product} elements")
+
+
+def fits_memory(name: str, size: int) -> None:
+    """Raise if so many bytes are more than the machine's memory: whoever fills them would be ended for it."""
+    try:
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not every system says
+        return
+    if size > there > 0:
+        raise ValueError(
+            f"{name}: expected sizes that this machine's {there / 1e9:.1f} GB hold, got {size / 1e9:.1f} GB"
+        )
 
 
 def as_ndarray(name: str, value: Any) -> NDArray:

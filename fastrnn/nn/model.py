@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fastrnn import serialization
 from fastrnn.data import Batch, Vocabulary
+from fastrnn.formats.reading import json_object, refusing
 from fastrnn.layers import Recurrent
 from fastrnn.nn.module import Module
 from fastrnn.weights import files
@@ -113,7 +114,7 @@ class Model(Module):
         ------
         TypeError, ValueError
             If JSON cannot store `notes` or an option.
-        ImportError, OSError
+        OSError
             As `fastrnn.serialization.save`.
         """
         description = {
@@ -128,7 +129,9 @@ class Model(Module):
         serialization.save(path, self.params, words)
 
 
-def load(path: str | os.PathLike[str], classes: Iterable[type[Module]] = ()) -> Any:
+def load(
+    path: str | os.PathLike[str], classes: Iterable[type[Module]] = (), *, max_bytes: int | None = None
+) -> Any:  # fmt: skip
     """Read a model that `Model.save` wrote. Nothing in the file is executed.
 
     Parameters
@@ -137,6 +140,8 @@ def load(path: str | os.PathLike[str], classes: Iterable[type[Module]] = ()) -> 
         Ends in .npz or .safetensors, which selects the format.
     classes : iterable of type, optional
         Classes of your own modules and models in the file; those of this package are known.
+    max_bytes : int, optional
+        As for `fastrnn.serialization.load`.
 
     Returns
     -------
@@ -146,25 +151,24 @@ def load(path: str | os.PathLike[str], classes: Iterable[type[Module]] = ()) -> 
     Raises
     ------
     ValueError
-        If the file is damaged or holds no such model; the message names the path.
-    ImportError, OSError
-        As `fastrnn.serialization.load`.
+        If the file is damaged, holds no such model or takes more than `max_bytes`; the message names the path.
+    OSError
+        If the file cannot be read.
     """
-    tensors, words = serialization.load(path)
-    try:
+    known = _known(classes)
+    tensors, words = serialization.load(path, max_bytes=max_bytes)
+    with refusing(path, "a model"):
         if KEY not in words:
             raise ValueError(f"expected {KEY!r} among the file's words, got {sorted(words)}")
-        description = json.loads(words[KEY])
+        description = json_object(words[KEY], KEY)
         used: set[str] = set()
-        model = _rebuild(description["model"], "", tensors, words, _known(classes), used)
+        model = _rebuild(description["model"], "", tensors, words, known, used)
         if not isinstance(model, Model):
             raise ValueError(f"expected a model, got {type(model).__name__}")
         if unknown := sorted(tensors.keys() - used):
             raise ValueError(f"expected only the model's arrays, got {unknown} too")
         model.vocabularies = {name: Vocabulary(**v) for name, v in description["vocabularies"].items()}
         model.notes = dict(description["notes"])
-    except (KeyError, IndexError, TypeError, AttributeError, RecursionError, ValueError) as error:
-        raise ValueError(f"{os.fspath(path)}: not a model ({type(error).__name__}: {error})") from error
     return model
 
 
@@ -203,13 +207,17 @@ def _rebuild(
         }
         return cls.rebuilt(parts, described["options"])
     arrays = {name.removeprefix(prefix): a for name, a in tensors.items() if name.startswith(prefix)}
+    if again := sorted(prefix + name for name in arrays if prefix + name in used):
+        raise ValueError(f"expected arrays of one part each, got {again} in two")
     used |= {prefix + name for name in arrays}
     if issubclass(cls, Recurrent):
         layer = files.rebuild(tensors, words, prefix)
         if type(layer) is not cls:
             raise ValueError(f"{prefix}: expected {cls.__name__}, got {type(layer).__name__}")
         return layer
-    return cls.from_arrays(arrays, **described["options"]) if arrays else cls(**described["options"])
+    # A layer with parameters gets its sizes from these alone: options could ask for any size.
+    options = described["options"]
+    return cls.from_arrays(arrays, **options) if arrays or hasattr(cls, "from_arrays") else cls(**options)
 
 
 def _known(classes: Iterable[type[Module]]) -> dict[str, Any]:

@@ -4,164 +4,277 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from hashlib import sha256
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import onnx
-import onnx.inliner
 from numpy.typing import NDArray
-from onnx import numpy_helper
-from onnx.reference import ReferenceEvaluator
 
 from fastrnn import engines
 from fastrnn.frozen import Frozen
-from fastrnn.onnx import kernels, spec
+from fastrnn.onnx import kernels, reading, spec
+from fastrnn.onnx.constants import Constants, Unknown, is_view
+from fastrnn.onnx.reading import Budget, bodies, text
+from fastrnn.onnx.stacks import Recurrent, next_in_stack
+from fastrnn.stack import Stack
 
 __all__ = ["load"]
 
 log = logging.getLogger("fastrnn.onnx")
 
 WEIGHTS = ("W", "R", "B", "P")
+STATES = ("initial_h", "initial_c")
 
 
-def load(model: Any) -> dict[str, Frozen]:
+def load(model: Any, *, max_bytes: int | None = None) -> dict[str, Frozen]:
     """Return a model's recurrent nodes with constant weights as frozen layers.
 
     Parameters
     ----------
     model : onnx.ModelProto or path-like
-        A model, or the file of one.
+        A model, or the file of one, in ONNX's binary format. Tensors in files of their own must lie in the model's
+        directory.
+    max_bytes : int, optional
+        How much memory the layers, and what is computed for them, may take. Default: 16 times the size of the model's
+        files, and at least 64 MiB.
 
     Returns
     -------
     dict of str to Frozen
-        By the node's name or, where it has none, that of its first output; with "#2" and so on behind a name that was
-        there already. The bodies of Loop, If and Scan and the model's functions are searched too. A layer takes and
-        gives arrays as any frozen layer, y (T, B, D*H) and states (D, B, H), with B before T in x and y where the node
-        has layout=1. A node's own initial states and sequence_lens are not part of it. float16 and bfloat16 weights
-        give float32 layers. A node with direction="reverse" is a layer that runs from the end only.
+        In the graph's order, by the node's name or, where it has none, that of its first output; with "#2" and so on
+        behind a name that was there already. The bodies of Loop, If and Scan and the model's functions are searched
+        too. A layer takes and gives arrays as any frozen layer, y (T, B, D*H) and states (L*D, B, H), with B before T
+        in x and y where the node has layout=1. A node's own initial states and sequence_lens are not part of it.
+        float16 and bfloat16 weights give float32 layers. A node with direction="reverse" is a layer that runs from the
+        end only.
+
+        Nodes are one layer, by the name of the lowest, where each one's output is read by the next one alone and all
+        are alike. Layers in the two branches of an If are one layer, by the name of the first, where all they are made
+        of is equal. The logger "fastrnn.onnx" says so at level INFO.
 
     Raises
     ------
     TypeError
         If it is neither a model nor a path.
     ValueError
-        If a node's weights or attributes are not what the specification says. Nodes whose weights are not constant, or
-        that the kernels do not have, are left out; the logger "fastrnn.onnx" warns of each and says why.
+        If the file is damaged or no model, a tensor's file lies outside the model's directory, or a node's weights or
+        attributes are not what the specification says. The message names the path. Nodes whose weights are not
+        constant or take too much memory, or that the kernels do not have, are left out; the logger "fastrnn.onnx" warns
+        of each and says why. Constant are tensors, and what deterministic operators make of them: those that move,
+        convert, scale or repeat numbers.
     OSError
-        If the file cannot be read.
+        If a file cannot be read.
     """
-    if isinstance(model, (str, os.PathLike)):
-        model = onnx.load(os.fspath(model))
-    if not isinstance(model, onnx.ModelProto):
+    is_path = isinstance(model, (str, os.PathLike))
+    if not is_path and not isinstance(model, onnx.ModelProto):
         raise TypeError(f"model: expected an onnx.ModelProto or a path, got {type(model).__name__}")
-    if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
-    opsets = {entry.domain: entry.version for entry in model.opset_import}
-    layers: dict[str, Frozen] = {}
-    for node, constants in _recurrent(model.graph, _Constants(opsets)):
-        name = _name(node, layers)
-        arrays = {role: constants.value(source) for role, source in _inputs(node).items() if role in WEIGHTS}
-        loose = [role for role, value in arrays.items() if value is None]
-        if loose:
-            log.warning("%s %s is left out: %s not constant", node.op_type, name, ", ".join(loose))
-            continue
-        try:
-            layers[name] = _frozen(node, {role: value for role, value in arrays.items() if value is not None})
-        except _NotServedError as error:
-            log.warning("%s %s is left out: the kernels do not have %s", node.op_type, name, error)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{node.op_type} {name}: {error}") from error
-    return layers
+    Budget(0, max_bytes)  # checks the argument, before any work
+    try:
+        opened = reading.read(model) if is_path else reading.Model(model, None)
+        return _Loading(opened, max_bytes).layers()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{os.fsdecode(model) if is_path else 'model'}: {error}") from error
 
 
 class _NotServedError(Exception):
-    """A node that the kernels do not have."""
+    """A node that is left out, and why."""
 
 
-def _frozen(node: onnx.NodeProto, arrays: dict[str, NDArray]) -> Frozen:
-    """A layer of a node and its weights, which are checked as a run with one step and no rows would be."""
-    attrs = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
-    checked = spec.read_node(node.op_type, attrs)
-    w = arrays["W"]
-    x = np.zeros((0, 1, w.shape[2]) if checked.batch_first else (1, 0, w.shape[2]), w.dtype) if w.ndim == 3 else w
-    call = spec.read_call(checked, {"X": x, **arrays})
-    obstacle = kernels.obstacle(checked, call.x.dtype)
-    if obstacle:
-        raise _NotServedError(obstacle)
-    stack = kernels.stack_of(call)
-    if len(set(stack.cells)) > 1:
-        raise _NotServedError("layers whose directions have different activations")
-    return Frozen(stack, engines.current(), kernels.weights_of(call, stack))
+@dataclass(frozen=True)
+class _Layer:
+    """A node, or several that are a stack."""
+
+    names: tuple[str, ...]  # of its nodes, the lowest first
+    stack: Stack
+    calls: tuple[spec.Call, ...]  # each node with its weights
+    lengths: str  # the name of sequence_lens; empty if there are none
+
+    @cached_property
+    def contents(self) -> tuple[Stack, bytes]:
+        """What two layers have in common that are the same."""
+        digest = sha256()
+        for call in self.calls:
+            for d in range(len(call.node.reversed)):
+                for name, a in call.weights(d).items():
+                    digest.update(f"{name} {a.shape} ".encode() + np.ascontiguousarray(a).tobytes())
+        return self.stack, digest.digest()
+
+    def under(self, upper: _Layer) -> _Layer | None:
+        """This layer with another one upon it; None if they are not alike."""
+        bottom, top = self.stack.cells[-1], upper.stack.cells[0]
+        alike = (
+            replace(top, input_size=bottom.input_size) == bottom
+            and top.input_size == self.stack.output_size
+            and upper.stack.directions == self.stack.directions
+            and upper.stack.batch_first == self.stack.batch_first
+            and upper.lengths == self.lengths
+        )
+        if not alike:
+            return None
+        stack = Stack(self.stack.cells + upper.stack.cells, self.stack.directions, self.stack.batch_first)
+        return _Layer(self.names + upper.names, stack, self.calls + upper.calls, self.lengths)
 
 
-# ---- Graphs -------------------------------------------------------------------------------------------------------
+class _Loading:
+    """One run of `load`."""
+
+    def __init__(self, model: reading.Model, max_bytes: int | None) -> None:
+        self._budget = Budget(model.held, max_bytes)
+        self._graph = reading.inlined(model.proto, self._budget).graph
+        opset = max((o.version for o in model.proto.opset_import if reading.is_onnx(o.domain)), default=1)
+        self._constants = Constants(model.tensors, opset, self._budget)
+        # Calls by what a node is made of, so that nodes that share tensors share memory; and these arrays.
+        self._calls: dict[Any, tuple[spec.Call, dict[str, NDArray]]] = {}
+        self._seen = False
+
+    def layers(self) -> dict[str, Frozen]:
+        found = self._layers(self._graph, self._constants, 0)
+        if not self._seen:
+            log.warning("the model has no RNN, GRU or LSTM")
+        frozen: dict[Any, Frozen] = {}
+        named: dict[str, Frozen] = {}
+        counts: dict[str, int] = {}
+        for layer in found:
+            key = (layer.stack, tuple(map(id, layer.calls)))
+            try:
+                if key not in frozen:
+                    frozen[key] = self._frozen(layer)
+            except ValueError as error:
+                _leave_out(layer.calls[0].node.op_type, ", ".join(layer.names), error)
+                continue
+            name = layer.names[0]
+            while name in named:
+                counts[layer.names[0]] = counts.get(layer.names[0], 1) + 1
+                name = f"{layer.names[0]}#{counts[layer.names[0]]}"
+            named[name] = frozen[key]
+        return named
+
+    def _frozen(self, layer: _Layer) -> Frozen:
+        self._budget.take(2 * sum(a.nbytes for call in layer.calls for a in _arrays(call)))  # as they are, and packed
+        parts = [kernels.weights_of(call, kernels.stack_of(call)) for call in layer.calls]
+        return Frozen(layer.stack, engines.current(), [part for of_one in parts for part in of_one])
+
+    # ---- Graphs ----
+
+    def _layers(self, graph: Any, outer: Constants, depth: int) -> list[_Layer]:
+        """The layers of a graph and of the bodies in it, in their order."""
+        if depth > reading.MOST_NESTED:
+            raise ValueError(f"expected graphs nested at most {reading.MOST_NESTED} deep, got more")
+        constants = outer.inside(graph)
+        found: list[tuple[str, list[_Layer]]] = []  # by Y, what each node adds
+        for node in graph.node:
+            if node.op_type in spec.INPUTS and reading.is_onnx(node.domain):
+                found.append((node.output[0] if node.output else "", self._of_node(node, constants)))
+            elif any(kind in text(node.op_type) for kind in spec.INPUTS):
+                _leave_out(text(node.op_type), _name(node), f"it is an operator of {text(node.domain) or 'nobody'}")
+            inside = [self._layers(body, constants, depth + 1) for body in bodies(node)]
+            if inside:
+                found.append(("", _once(inside) if node.op_type == "If" else list(chain.from_iterable(inside))))
+        return self._joined(graph, outer, found)
+
+    def _joined(self, graph: Any, outer: Constants, found: list[tuple[str, list[_Layer]]]) -> list[_Layer]:
+        """The layers with those as one that are a stack."""
+        by_y = {y: layers[0] for y, layers in found if y and layers}
+        kinds = {
+            y: Recurrent(len(layer.stack.directions), layer.stack.batch_first, layer.stack.cells[0].hidden_size)
+            for y, layer in by_y.items()
+        }
+        upper = next_in_stack(graph, outer, kinds) if len(kinds) > 1 else {}
+        joined: list[_Layer] = []
+        gone: set[str] = set()
+        for y, layers in found:
+            if y in gone:
+                continue
+            below = y
+            while upper.get(y, below) not in {below, *gone} and (stack := layers[0].under(by_y[upper[y]])) is not None:
+                y, layers = upper[y], [stack]
+                gone.add(y)
+            if y != below:
+                log.info("%s are one layer", ", ".join(layers[0].names))
+            joined += layers
+        return joined
+
+    # ---- Nodes ----
+
+    def _of_node(self, node: Any, constants: Constants) -> list[_Layer]:
+        """A node's layer, or none if it is left out."""
+        self._seen = True
+        op_type, name = text(node.op_type), _name(node)
+        try:
+            return [self._checked(node, name, constants)]
+        except _NotServedError as error:
+            _leave_out(op_type, name, error)
+            return []
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{op_type} {name}: {error}") from error
+
+    def _checked(self, node: Any, name: str, constants: Constants) -> _Layer:
+        """A node and its weights, which are checked as a run with one step and no rows would be."""
+        attrs = {text(attribute.name): onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        checked = spec.read_node(node.op_type, attrs)
+        sources = {role: source for role, source in zip(spec.INPUTS[node.op_type], node.input, strict=False) if source}
+        arrays = {role: constants.value(source) for role, source in sources.items() if role in WEIGHTS}
+        loose = [f"{role} is not constant: {v.reason}" for role, v in arrays.items() if isinstance(v, Unknown)]
+        if loose:
+            raise _NotServedError("; ".join(loose))
+        call = self._call(checked, {role: a for role, a in arrays.items() if isinstance(a, np.ndarray)})
+        obstacle = kernels.obstacle(checked, call.x.dtype)
+        if obstacle:
+            raise _NotServedError(f"the kernels do not have {obstacle}")
+        stack = kernels.stack_of(call)
+        if len(set(stack.cells)) > 1:
+            raise _NotServedError("the kernels do not have layers whose directions have different activations")
+        for role in STATES:
+            state = constants.value(sources[role]) if role in sources else None
+            if isinstance(state, np.ndarray) and state.any():
+                log.warning("%s %s: its %s is not zero, and not part of the layer", node.op_type, name, role)
+        return _Layer((name,), stack, (call,), text(sources.get("sequence_lens", "")))
+
+    def _call(self, node: spec.Node, arrays: dict[str, NDArray]) -> spec.Call:
+        key = (node, *((role, id(a)) for role, a in arrays.items()))
+        if key not in self._calls:
+            w = arrays.get("W", np.zeros(0, np.float32))
+            if w.dtype.name not in spec.DTYPES:
+                raise TypeError(f"W: expected an array of {', '.join(spec.DTYPES)}, got {w.dtype}")
+            x = np.zeros((0, 1, w.shape[2]) if node.batch_first else (1, 0, w.shape[2]), w.dtype) if w.ndim == 3 else w
+            call = spec.read_call(node, {"X": x, **arrays})
+            try:
+                self._budget.take(sum(a.nbytes for a in _arrays(call) if not is_view(a, arrays.values())))
+            except ValueError as error:
+                raise _NotServedError(str(error)) from None
+            self._calls[key] = call, arrays
+        return self._calls[key][0]
 
 
-class _Constants:
-    """Values that do not depend on a model's inputs, seen from one graph: its own and those of graphs around it."""
-
-    def __init__(self, opsets: dict[str, int], outer: _Constants | None = None) -> None:
-        self._opsets, self._outer = opsets, outer
-        self._values: dict[str, NDArray | None] = {}  # None: not constant
-        self._tensors: dict[str, onnx.TensorProto] = {}
-        self._nodes: dict[str, onnx.NodeProto] = {}  # by their outputs
-
-    def inside(self, graph: onnx.GraphProto) -> _Constants:
-        """The constants as a graph inside this one sees them."""
-        inner = _Constants(self._opsets, self)
-        inner._values.update({value.name: None for value in graph.input})
-        inner._tensors.update({tensor.name: tensor for tensor in graph.initializer})
-        inner._nodes.update({name: node for node in graph.node for name in node.output if name})
-        return inner
-
-    def value(self, name: str) -> NDArray | None:
-        """The value, or None if it is not constant."""
-        # Initializers first: one that is an input too is a default that a caller may replace. Exporters wrote all so
-        # once, and a frozen layer is what the model holds.
-        if name in self._tensors:
-            return numpy_helper.to_array(self._tensors[name])
-        if name not in self._values:
-            if name not in self._nodes:
-                return None if self._outer is None else self._outer.value(name)
-            node = self._nodes[name]
-            self._values.update(dict(zip(node.output, self._evaluated(node), strict=False)))
-        return self._values[name]
-
-    def _evaluated(self, node: onnx.NodeProto) -> list[Any]:
-        """What a node gives, as exporters leave weights behind a Transpose, Concat or Cast."""
-        nothing: list[Any] = [None] * len(node.output)
-        has_body = any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute)
-        if has_body or node.domain not in ("", "ai.onnx") or (not node.input and node.op_type != "Constant"):
-            return nothing  # what has no inputs and is no Constant is random
-        feeds = {}
-        for source in filter(None, node.input):
-            feeds[source] = self.value(source)
-            if feeds[source] is None:
-                return nothing
-        return ReferenceEvaluator(node, opsets=self._opsets).run(None, feeds)
+def _arrays(call: spec.Call) -> list[NDArray]:
+    return [a for a in (call.w, call.r, call.b, call.p) if a is not None]
 
 
-def _recurrent(graph: onnx.GraphProto, outer: _Constants) -> Iterator[tuple[onnx.NodeProto, _Constants]]:
-    """Recurrent nodes of a graph and of the bodies in it, with the constants that they see."""
-    constants = outer.inside(graph)
-    for node in graph.node:
-        if node.domain in ("", "ai.onnx") and node.op_type in spec.INPUTS:
-            yield node, constants
-        for attribute in node.attribute:
-            for body in [attribute.g] * attribute.HasField("g") + list(attribute.graphs):
-                yield from _recurrent(body, constants)
+def _once(branches: Sequence[list[_Layer]]) -> list[_Layer]:
+    """The layers of an If's branches, those that are in several of them once."""
+    layers: list[_Layer] = []
+    for branch in branches:
+        others: dict[Any, list[_Layer]] = {}
+        for layer in reversed(layers):
+            others.setdefault(layer.contents, []).append(layer)
+        for layer in branch:
+            twins = others.get(layer.contents)
+            if twins:
+                names = ", ".join(twins.pop().names), ", ".join(layer.names)
+                log.info("%s and %s, in branches of an If, are one layer", *names)
+            else:
+                layers.append(layer)
+    return layers
 
 
-def _inputs(node: onnx.NodeProto) -> dict[str, str]:
-    """What a node's inputs are to it -> what the graph calls them."""
-    return {role: name for role, name in zip(spec.INPUTS[node.op_type], node.input, strict=False) if name}
+def _leave_out(op_type: str, name: str, why: object) -> None:
+    log.warning("%s %s is left out: %s", op_type, name, why)
 
 
-def _name(node: onnx.NodeProto, taken: dict[str, Frozen]) -> str:
-    name = node.name or next(filter(None, node.output), node.op_type)
-    count = 2
-    while name in taken:
-        name, count = f"{name.split('#')[0]}#{count}", count + 1
-    return name
+def _name(node: Any) -> str:
+    return text(node.name or next(filter(None, node.output), node.op_type))

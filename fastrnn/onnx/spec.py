@@ -104,6 +104,9 @@ def _there(argument: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
     """What is not None."""
     if not isinstance(mapping, Mapping):
         raise TypeError(f"{argument}: expected a mapping from names, got {type(mapping).__name__}")
+    for name in mapping:
+        if not isinstance(name, str):
+            raise TypeError(f"{argument}: expected names that are str, got {name!r}")
     return {name: value for name, value in mapping.items() if value is not None}
 
 
@@ -112,14 +115,13 @@ def _there(argument: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_node(op_type: str, attrs: Mapping[str, Any] | None) -> Node:
     """Check an operator's name and attributes; those that are None are as if they were not there."""
-    if op_type not in INPUTS:
-        raise ValueError(f"op_type: expected one of {', '.join(INPUTS)}, got {op_type!r}")
-    given = _there("attrs", attrs or {})
+    validate.choice("op_type", op_type, tuple(INPUTS))
+    given = _there("attrs", {} if attrs is None else attrs)
     unknown = sorted(given.keys() - set(ATTRIBUTES[op_type]))
     if unknown:
         raise ValueError(f"attrs: expected {op_type}'s {', '.join(ATTRIBUTES[op_type])}, got {', '.join(unknown)}")
-    direction = validate.choice("direction", _text(given.get("direction", "forward")), tuple(DIRECTIONS))
-    clip = None if "clip" not in given else float(given["clip"])
+    direction = validate.choice("direction", _text("direction", given.get("direction", "forward")), tuple(DIRECTIONS))
+    clip = None if "clip" not in given else _number("clip", given["clip"])
     if clip is not None and not clip > 0:
         raise ValueError(f"clip: expected a number above 0, or none for no clipping, got {clip}")
     return Node(
@@ -136,7 +138,7 @@ def read_node(op_type: str, attrs: Mapping[str, Any] | None) -> Node:
 
 def _activations(op_type: str, D: int, given: Mapping[str, Any]) -> tuple[tuple[Activation, ...], ...]:
     default = ACTIVATIONS[op_type]
-    names = [_text(name) for name in given.get("activations", default * D)]
+    names = [_text("activations", name) for name in _several("activations", given.get("activations", default * D))]
     if op_type == "RNN" and D == 1:
         names = names[:1] or names  # the schema's default has two, whatever the direction
     count = D * len(default)
@@ -158,7 +160,7 @@ def _values(name: str, given: Mapping[str, Any], defaults: list[float | None]) -
     The specification says "consumed in the order of activation functions", and ONNX Runtime takes it so. As many
     values as functions are one for each, as OpenVINO and onnx-mlir take it; both are the same where all consume.
     """
-    values = [float(value) for value in given.get(name, ())]
+    values = [_number(name, value) for value in _several(name, given.get(name, ()))]
     one_for_each = len(values) == len(defaults)
     rest = iter(values)
     for default in defaults:
@@ -172,8 +174,28 @@ def _one_of(name: str, value: Any, options: Sequence[int]) -> int:
     return int(value)
 
 
-def _text(value: Any) -> Any:
-    return value.decode() if isinstance(value, bytes) else value  # as onnx.helper gives strings
+def _text(name: str, value: Any) -> str:
+    """A string, which onnx.helper gives as bytes."""
+    value = value.decode(errors="replace") if isinstance(value, bytes) else value
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected str, got {type(value).__name__}")
+    return value
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name}: expected a number that a float can be, got a larger one") from None
+
+
+def _several(name: str, values: Any) -> list[Any]:
+    listed = values.ndim == 1 if isinstance(values, np.ndarray) else isinstance(values, Sequence)
+    if not listed or isinstance(values, (str, bytes)):
+        raise TypeError(f"{name}: expected a list, got {type(values).__name__}")
+    return list(values)
 
 
 # ---- Inputs -------------------------------------------------------------------------------------------------------
@@ -235,6 +257,8 @@ def _check_shapes(node: Node, arrays: Mapping[str, NDArray]) -> tuple[int, int, 
         raise ValueError(f"R: expected (num_directions, {GATES[node.op_type]}*hidden_size, hidden_size), got {r.shape}")
     _, B, I = node.time_major(x).shape
     D, G, H = len(node.reversed), GATES[node.op_type], node.hidden_size or r.shape[2]
+    if not (I and H):
+        raise ValueError(f"X, R: expected an input_size and a hidden_size of at least 1, got {x.shape} and {r.shape}")
     state = (B, D, H) if node.batch_first else (D, B, H)
     shapes = {
         "W": (D, G * H, I), "R": (D, G * H, H), "B": (D, 2 * G * H), "P": (D, 3 * H), "sequence_lens": (B,),

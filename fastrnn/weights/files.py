@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from fastrnn import serialization
+from fastrnn import serialization, validate
+from fastrnn.engines.cell import CELLS
+from fastrnn.formats import keras, torch
+from fastrnn.formats.reading import json_object, refusing
+from fastrnn.weights.keras import from_keras
 from fastrnn.weights.parts import Layer, checked
-from fastrnn.weights.torch import from_names
+from fastrnn.weights.torch import from_names, from_torch
 
 __all__ = ["describe", "load", "rebuild", "save"]
 
@@ -33,7 +38,7 @@ def save(
 
     Raises
     ------
-    TypeError, ValueError, ImportError, OSError
+    TypeError, ValueError, OSError
         As `fastrnn.serialization.save`, which stores any arrays.
     """
     words = describe(layer, prefix)
@@ -42,19 +47,26 @@ def save(
 
 
 def load(
-    path: str | os.PathLike[str], prefix: str = "", *, kind: str | None = None, dtype: Any = None, **options: Any
-) -> Layer:
-    """Read a layer from a file: one that `save` wrote, or a state dict of PyTorch's in .safetensors or .npz.
+    path: str | os.PathLike[str], prefix: str = "", *, kind: str | None = None, dtype: Any = None,
+    max_bytes: int | None = None, **options: Any,
+) -> Layer:  # fmt: skip
+    """Read a layer from a file: one that `save` wrote, a state dict of PyTorch's, or a model of Keras's.
 
     Parameters
     ----------
     path : path-like
-        Ends in .npz or .safetensors, which selects the format.
+        The suffix selects the format: .npz or .safetensors with the names of PyTorch's state dicts; .pt or .pth as
+        torch.save writes them, which needs PyTorch; .keras, .weights.h5 or .h5 as Keras 2 and 3 write them, which
+        needs h5py.
     prefix : str, default ""
-        What the layer's names begin with, say "encoder.rnn."; other names in the file are left alone.
+        What the layer's names begin with, say "encoder.rnn."; other names in the file are left alone. In a .pt file,
+        names of dicts in dicts are joined by dots, as in "model.encoder.rnn.". For a file of Keras's it is the layer's
+        name; it may stay "" where the file has one recurrent layer.
     kind, dtype, **options
-        As for `from_torch`; they go before what `save` noted in the file. But parameters are taken as they are,
-        whatever `update_gate` says.
+        As for `from_torch`; for a file of Keras's as for `from_keras`. They go before what the file says. But
+        parameters that `save` wrote are taken as they are, whatever `update_gate` says.
+    max_bytes : int, optional
+        As for `fastrnn.serialization.load`.
 
     Returns
     -------
@@ -62,15 +74,61 @@ def load(
 
     Raises
     ------
-    TypeError, ValueError, ImportError, OSError
-        As `from_torch` and `fastrnn.serialization.load`. The message names the path.
+    TypeError
+        If `kind`, `dtype`, `prefix` or `max_bytes` has a wrong type.
+    ValueError
+        If the file is damaged, has no such layer or takes more than `max_bytes`, or an option does not fit. The
+        message names the path.
+    ImportError
+        If the package that the format needs is not installed. The message says how to do without.
+    OSError
+        If the file cannot be read.
     """
-    tensors, words = serialization.load(path)
-    try:
+    read = _READERS.get(Path(path).suffix.lower())
+    if read is None:
+        raise ValueError(f"path: expected a name that ends in {', '.join(_READERS)}, got {os.fspath(path)!r}")
+    if not isinstance(prefix, str):
+        raise TypeError(f"prefix: expected str, got {type(prefix).__name__}")
+    kind = None if kind is None else validate.choice("kind", kind, tuple(CELLS))
+    dtype = None if dtype is None else validate.dtype(dtype)
+    return read(path, prefix, kind, dtype, max_bytes, options)
+
+
+def _load_arrays(
+    path: str | os.PathLike[str], prefix: str, kind: str | None, dtype: Any, max_bytes: int | None,
+    options: dict[str, Any],
+) -> Layer:  # fmt: skip
+    tensors, words = serialization.load(path, max_bytes=max_bytes)
+    with refusing(path):
         return rebuild(tensors, words, prefix, kind, dtype, options)
-    except (TypeError, ValueError) as error:
-        kind_of_error = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind_of_error(f"{os.fspath(path)}: {error}") from error
+
+
+def _load_torch(
+    path: str | os.PathLike[str], prefix: str, kind: str | None, dtype: Any, max_bytes: int | None,
+    options: dict[str, Any],
+) -> Layer:  # fmt: skip
+    tensors = torch.state_dict(path, max_bytes)
+    with refusing(path):
+        return from_torch(tensors, prefix, kind=kind, dtype=dtype, **options)
+
+
+def _load_keras(
+    path: str | os.PathLike[str], prefix: str, kind: str | None, dtype: Any, max_bytes: int | None,
+    options: dict[str, Any],
+) -> Layer:  # fmt: skip
+    arrays, saved = keras.layer(path, prefix, max_bytes)
+    with refusing(path):
+        layer = from_keras(arrays, dtype=dtype, **(saved | options))
+        if kind not in (None, layer.cell.kind):
+            raise ValueError(f"kind: expected weights of {kind!r}, got those of {layer.cell.kind!r}")
+        return layer
+
+
+_READERS: dict[str, Callable[..., Layer]] = {
+    **dict.fromkeys(serialization.FORMATS, _load_arrays),
+    **dict.fromkeys(torch.SUFFIXES, _load_torch),
+    **dict.fromkeys(keras.SUFFIXES, _load_keras),
+}
 
 
 def describe(layer: Layer, prefix: str) -> dict[str, str]:
@@ -85,9 +143,10 @@ def rebuild(
     options: Mapping[str, Any] | None = None,
 ) -> Layer:  # fmt: skip
     """The layer of a file's tensors and words; arguments and errors as for `load`."""
-    saved = json.loads(words.get(_word(prefix), "{}"))
-    if not isinstance(saved, dict):
-        raise ValueError(f"{_word(prefix)}: expected options in JSON, got {saved!r}")
+    saved = json_object(words.get(_word(prefix), "{}"), _word(prefix))
+    known = {"kind", "batch_first", "dropout"}.union(*(cell.defaults() for cell in CELLS.values()))
+    if not saved.keys() <= known:
+        raise ValueError(f"{_word(prefix)}: expected some of {sorted(known)}, got {sorted(saved)}")
     saved_kind = saved.pop("kind", None)
     return from_names(tensors, prefix, kind or saved_kind, dtype, saved | dict(options or {}), keeps=False)
 

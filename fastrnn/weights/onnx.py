@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fastrnn import validate
 from fastrnn.engines.cell import Cell
 from fastrnn.weights.conventions import ONNX
-from fastrnn.weights.parts import Layer, Part, build, exported, read_as, regate
+from fastrnn.weights.parts import Layer, Part, build, described, exported, read_as, regate
 
 __all__ = ["from_onnx", "join", "split", "to_onnx"]
 
@@ -44,17 +44,25 @@ def from_onnx(
     TypeError, ValueError
         As `from_torch`.
     """
+    if not isinstance(tensors, (Mapping, Sequence)) or isinstance(tensors, (str, bytes)):
+        raise TypeError(f"tensors: expected names and arrays, or a list of such, got {described(tensors)}")
     nodes = [tensors] if isinstance(tensors, Mapping) else list(tensors)
+    if reset_after is not None:
+        reset_after = validate.flag("reset_after", reset_after)
     parts: list[Part] = []
     counts = set()
     for k, node in enumerate(nodes):
         where = f"tensors[{k}]" if not isinstance(tensors, Mapping) else "tensors"
         if not isinstance(node, Mapping):
             raise TypeError(f"{where}: expected names and arrays, got {type(node).__name__}")
-        arrays = {name: validate.as_ndarray(name, value) for name, value in node.items() if value is not None}
-        unknown = sorted(arrays.keys() - {"W", "R", "B", "P"})
-        if unknown or not {"W", "R"} <= arrays.keys():
-            raise ValueError(f"{where}: expected W, R and maybe B and P, got {sorted(arrays)}")
+        given = {name: value for name, value in node.items() if value is not None}
+        if not {"W", "R"} <= given.keys() <= {"W", "R", "B", "P"}:
+            names = ", ".join(map(str, given)) or "nothing"
+            raise ValueError(f"{where}: expected W, R and maybe B and P, got {names}")
+        arrays = {name: validate.as_ndarray(name, value) for name, value in given.items()}
+        for name, a in arrays.items():
+            if a.dtype.kind not in "fiub" and a.dtype.name != "bfloat16":
+                raise TypeError(f"{where}[{name!r}]: expected an array of real numbers, got {a.dtype}")
         cell = read_as(ONNX, where, arrays["W"].shape, arrays["R"].shape, options)
         D, H = len(arrays["W"]), arrays["R"].shape[2]
         for name, rows in (("B", 2 * len(cell.onnx.gates) * H), ("P", 3 * H)):

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from fastrnn import arguments, validate
 from fastrnn.engines.cell import CELLS, Cell
 from fastrnn.layers import GRU, LAYERS, LSTM, RNN, Recurrent
+from fastrnn.params import check_names
+from fastrnn.stack import Stack
 from fastrnn.weights.conventions import KERAS, ONNX, TORCH, Convention
 
 __all__ = [
@@ -79,6 +81,7 @@ def build(
             raise TypeError(f"{option}: expected only options that weights do not show, which are read off them")
         if option in read and value != read[option]:
             raise ValueError(f"{option}: expected weights for {value!r}, got those for {read[option]!r}")
+    _check_shapes(parts, directions, cell)  # first, so that a layer takes no more memory than the arrays
     layer = LAYERS[cell.kind](cell.input_size, cell.hidden_size, **{**options, **read}, dtype=dtype)
     mapping: dict[str, NDArray] = {}
     for k, part in enumerate(parts):
@@ -88,6 +91,17 @@ def build(
         mapping |= {full_name(name, *divmod(k, directions)): a for name, a in part.items()}
     layer.load_state_dict(mapping)
     return layer
+
+
+def _check_shapes(parts: list[Part], directions: int, bottom: Cell) -> None:
+    """Raise what `load_state_dict` raises for names and shapes, without a layer."""
+    stack = Stack.of(bottom, len(parts) // directions, (False, True)[:directions], False)
+    shapes = dict(named for k in range(len(stack.cells)) for named in stack.names(k).values())
+    arrays = {full_name(name, *divmod(k, directions)): a for k, part in enumerate(parts) for name, a in part.items()}
+    check_names("mapping", arrays, shapes)
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape:
+            raise ValueError(f"{name}: expected {shape}, got {arrays[name].shape}")
 
 
 def full_name(field: str, layer: int, direction: int) -> str:

@@ -85,13 +85,16 @@ def from_names(
     if not found:
         raise ValueError(_nothing_found(tensors, prefix))
     directions = 1 + max(d for _, d in found)
-    grid = [(k, d) for k in range(1 + max(k for k, _ in found)) for d in range(directions)]
     fields = sorted({field for part in found.values() for field in part} | {"weight_ih", "weight_hh"})
-    for k, d in grid:
-        missing = [prefix + full_name(field, k, d) for field in fields if field not in found.get((k, d), {})]
+    parts: list[Part] = []
+    layers = 1 + max(k for k, _ in found)
+    while len(parts) < directions * layers:  # the first gap ends it: names may give any number
+        k, d = divmod(len(parts), directions)
+        parts.append(found.get((k, d), {}))
+        missing = [prefix + full_name(field, k, d) for field in fields if field not in parts[-1]]
         if missing:
             raise ValueError(f"state_dict: expected every layer and direction to have {fields}, missing {missing}")
-    return build([found[place] for place in grid], directions, kind, dtype, options, keeps)
+    return build(parts, directions, kind, dtype, options, keeps)
 
 
 def _nothing_found(tensors: Mapping[str, Any], prefix: str) -> str:

@@ -140,13 +140,13 @@ def test_a_model_of_several_layers_from_a_file(layer: Any, x: NDArray, tmp_path:
     assert_close(actual, y)
     assert_close(actual_h, h_n[-1 - layer.bidirectional :])
 
-    loaded = load(path)
-    assert list(loaded) == [f"rnn/{index}" for index in range(layer.num_layers)]
-    between = x
-    for frozen in loaded.values():
-        assert isinstance(frozen, fastrnn.Frozen)
-        between, _ = frozen(between)
-    assert_close(between, y)
+    (frozen,) = (loaded := load(path)).values()
+    assert list(loaded) == ["rnn/0"]
+    assert isinstance(frozen, fastrnn.Frozen)
+    assert frozen.num_layers == layer.num_layers
+    actual, state = frozen(x)
+    assert_close(actual, y)
+    assert_close(state[0] if isinstance(state, tuple) else state, h_n)
 
 
 @pytest.mark.parametrize("layout", [0, 1])
@@ -251,6 +251,231 @@ def test_what_the_reference_leaves_out(x: NDArray) -> None:
     assert_close(y, run_op("GRU", inputs, {"clip": 0.5, "linear_before_reset": 1})["Y"])
 
 
+# ---- Stacks, and branches of an If ----------------------------------------------------------------------------------
+
+
+def stack_with(layer: Any, between: Any, constants: dict[str, Any], options: Any = None, outputs: Any = ()) -> Any:
+    """A model of two layers with these nodes from Y0 to X1."""
+    first, tensors = node_of(layer, 0, "X", ["Y0", "h0"], name="first", **(options or {}))
+    second, more = node_of(layer, 1, "X1", ["Y1", "h1"], name="second", **(options or {}))
+    named = [numpy_helper.from_array(np.array(a), name) for name, a in constants.items()]
+    return model_of([first, *between, second], [*tensors, *more, *named], ["Y1", *outputs])
+
+
+def node(op_type: str, inputs: str, outputs: str, **attributes: Any) -> Any:
+    return helper.make_node(op_type, inputs.split(), outputs.split(), **attributes)
+
+
+UNI = LSTM(4, 5, num_layers=2, rng=0)
+BI = GRU(4, 5, num_layers=2, bidirectional=True, rng=0)
+
+BETWEEN: dict[str, tuple[Any, list[Any], dict[str, Any]]] = {
+    "PyTorch": (UNI, [node("Squeeze", "Y0 one", "X1")], {"one": [1]}),
+    "PyTorch, bidirectional, sizes computed": (
+        BI,
+        [
+            node("Transpose", "Y0", "t", perm=[0, 2, 1, 3]),
+            node("Shape", "t", "shape"),
+            node("Slice", "shape zero two", "TB"),
+            node("Slice", "shape two three", "D"),
+            node("Slice", "shape three four", "H"),
+            node("Mul", "D H", "DH"),
+            node("Concat", "TB DH", "sizes", axis=0),
+            node("Reshape", "t sizes", "X1"),
+        ],
+        {"zero": [0], "two": [2], "three": [3], "four": [4]},
+    ),
+    "PyTorch, bidirectional, sizes fixed": (
+        BI,
+        [node("Transpose", "Y0", "t", perm=[0, 2, 1, 3]), node("Reshape", "t sizes", "X1")],
+        {"sizes": [6, 3, 10]},
+    ),
+    "tf2onnx, batch first around each layer": (
+        UNI,
+        [
+            node("Squeeze", "Y0 one", "s"),
+            node("Transpose", "s", "b", perm=[1, 0, 2]),
+            node("Dropout", "b", "d"),
+            node("Identity", "d", "i"),
+            node("Transpose", "i", "X1", perm=[1, 0, 2]),
+        ],
+        {"one": [1]},
+    ),
+    "tf2onnx, bidirectional": (
+        BI,
+        [
+            node("Slice", "Y0 zero one one", "f4"),
+            node("Slice", "Y0 one two one", "b4"),
+            node("Squeeze", "f4 one", "f"),
+            node("Squeeze", "b4 one", "b"),
+            node("Transpose", "f", "ft", perm=[1, 0, 2]),
+            node("Transpose", "b", "bt", perm=[1, 0, 2]),
+            node("Concat", "ft bt", "fb", axis=2),
+            node("Transpose", "fb", "X1", perm=[1, 0, 2]),
+        ],
+        {"zero": [0], "one": [1], "two": [2]},
+    ),
+    "directions split": (
+        BI,
+        [
+            node("Split", "Y0", "f4 b4", axis=1),
+            node("Concat", "f4 b4", "c", axis=-1),
+            node("Squeeze", "c one", "s"),
+            node("Unsqueeze", "s zero", "u"),
+            node("Squeeze", "u zero", "X1"),
+        ],
+        {"zero": [0], "one": [1]},
+    ),
+}
+
+
+@pytest.mark.parametrize("how", BETWEEN)
+def test_nodes_that_are_a_stack_are_one_layer(how: str, x: NDArray, caplog: pytest.LogCaptureFixture) -> None:
+    layer, between, constants = BETWEEN[how]
+    model = stack_with(layer, between, constants)
+    caplog.set_level("INFO", "fastrnn.onnx")
+    (frozen,) = (loaded := load(model)).values()
+    assert list(loaded) == ["first"]
+    assert caplog.messages == ["first, second are one layer"]
+    (y,) = ReferenceEvaluator(model, new_ops=ops).run(None, {"X": x})
+    assert_close(frozen(x)[0], y.swapaxes(1, 2).reshape(6, 3, -1))
+    assert_close(frozen(x)[0], layer(x)[0])
+
+
+def test_a_stack_in_reverse_and_batch_first(x: NDArray) -> None:
+    layer = LSTM(4, 5, num_layers=2, rng=0)
+    options = {"direction": "reverse", "layout": 1}
+    model = stack_with(layer, [node("Squeeze", "Y0 two", "X1")], {"two": [2]}, options)
+    (frozen,) = load(model).values()
+    expected = x.swapaxes(0, 1)
+    for tensors in weights.to_onnx(layer):
+        expected = run_op("LSTM", {"X": expected, **tensors}, options)["Y"][:, :, 0]
+    assert_close(frozen(x.swapaxes(0, 1))[0], expected)
+    assert (frozen.num_layers, frozen.batch_first) == (2, True)
+
+
+SQUEEZE = node("Squeeze", "Y0 one", "X1")
+ONE = {"one": [1]}
+SAME = LSTM(5, 5, num_layers=2, rng=0)  # whose layers can be exchanged
+APART: dict[str, tuple[Any, list[Any], dict[str, Any], Any]] = {
+    "something is between": (UNI, [node("Squeeze", "Y0 one", "s"), node("Relu", "s", "X1")], ONE, {}),
+    "its own output, read by others": (UNI, [SQUEEZE, node("Relu", "X1", "r")], ONE, {}),
+    "its own output, the model's too": (UNI, [SQUEEZE], ONE, {"outputs": ["X1"]}),
+    "steps for rows": (
+        UNI, [node("Squeeze", "Y0 one", "s"), node("Transpose", "s", "X1", perm=[1, 0, 2])], ONE, {},
+    ),
+    "the other direction first": (
+        BI,
+        [
+            node("Split", "Y0", "f4 b4", axis=1),
+            node("Concat", "b4 f4", "c", axis=-1),
+            node("Squeeze", "c one", "X1"),
+        ],
+        ONE,
+        {},
+    ),
+    "units and directions in another order": (
+        BI,
+        [node("Transpose", "Y0", "t", perm=[0, 2, 3, 1]), node("Reshape", "t sizes", "X1")],
+        {"sizes": [0, 0, 10]},
+        {},
+    ),
+    "dropout in training": (
+        UNI, [node("Squeeze", "Y0 one", "s"), node("Dropout", "s half yes", "X1")],
+        {"one": [1], "half": np.float32(0.5), "yes": True}, {},
+    ),
+    "part of the steps": (
+        UNI, [node("Squeeze", "Y0 one", "s"), node("Slice", "s one two zero", "X1")],
+        {"zero": [0], "one": [1], "two": [2]}, {},
+    ),
+    "the states, not the sequence": (SAME, [node("Identity", "h0", "X1")], ONE, {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("why", APART)
+def test_nodes_that_are_no_stack_stay_apart(why: str) -> None:
+    layer, between, constants, options = APART[why]
+    assert list(load(stack_with(layer, between, constants, **options))) == ["first", "second"]
+
+
+def test_layers_of_other_kinds_stay_apart() -> None:
+    """Another direction, other activations, other lengths, other sizes."""
+    for change in ("direction", "activations", "lengths", "hidden_size"):
+        model = stack_with(UNI, [SQUEEZE], ONE)
+        second = model.graph.node[-1]
+        if change == "direction":
+            next(a for a in second.attribute if a.name == "direction").s = b"reverse"
+        elif change == "activations":
+            second.op_type = "RNN"
+            del second.input[3:]
+            for a in list(second.attribute):
+                if a.name not in ("hidden_size", "direction"):
+                    second.attribute.remove(a)
+            for tensor, size in (("Y1_W", (1, 5, 5)), ("Y1_R", (1, 5, 5))):
+                found = next(t for t in model.graph.initializer if t.name == tensor)
+                found.CopyFrom(numpy_helper.from_array(np.ones(size, np.float32), tensor))
+        elif change == "lengths":
+            second.input.append("lens")
+        else:
+            other, tensors = node_of(LSTM(5, 6, rng=0), 0, "X1", ["Z"], name="second")
+            second.CopyFrom(other)
+            model.graph.initializer.extend(tensors)
+        assert list(load(model)) == ["first", "second"], change
+
+
+def test_branches_of_an_if_that_are_the_same_layer(x: NDArray, caplog: pytest.LogCaptureFixture) -> None:
+    """As PyTorch's scripts are exported: each branch has all nodes of a stack, and its own copies of the weights."""
+    layer, other = LSTM(4, 5, num_layers=2, bidirectional=True, rng=0), LSTM(4, 5, rng=1)
+
+    def branch(name: str, *layers: Any) -> Any:
+        nodes, tensors = [], []
+        for number, one in enumerate(layers):
+            graph = stacked(one).graph
+            for item in graph.node:
+                copy = onnx.NodeProto()
+                copy.CopyFrom(item)
+                copy.name = f"{name}/{number}/{item.name}" if item.name else ""
+                for names in (copy.input, copy.output):
+                    names[:] = [f"{number}{text}" if text and text != "X" else text for text in names]
+                nodes.append(copy)
+            for tensor in graph.initializer:
+                tensor.name = f"{number}{tensor.name}"
+                tensors.append(tensor)
+        return helper.make_graph(nodes, name, [], [value(f"0X{layers[0].num_layers}")], tensors)
+
+    choice = helper.make_node(
+        "If", ["flag"], ["Q"], then_branch=branch("then", layer), else_branch=branch("else", layer)
+    )
+    inputs = [value("X", 6, 3, 4), value("flag", dtype=TensorProto.BOOL)]
+    caplog.set_level("INFO", "fastrnn.onnx")
+    (frozen,) = (loaded := load(model_of([choice], [], ["Q"], inputs))).values()
+    assert list(loaded) == ["then/0/rnn/0"]
+    assert_close(frozen(x)[0], layer(x)[0])
+    assert caplog.messages[-1] == (
+        "then/0/rnn/0, then/0/rnn/1 and else/0/rnn/0, else/0/rnn/1, in branches of an If, are one layer"
+    )
+
+    # The branch where the condition holds comes first, though onnx.helper writes attributes by their names. A layer
+    # that a branch has twice is twice in the other one, or there are two.
+    choice = helper.make_node(
+        "If", ["flag"], ["Q"],
+        then_branch=branch("then", other, layer, layer), else_branch=branch("else", layer, LSTM(4, 5, rng=2)),
+    )  # fmt: skip
+    assert list(load(model_of([choice], [], ["Q"], inputs))) == [
+        "then/0/rnn/0", "then/1/rnn/0", "then/2/rnn/0", "else/1/rnn/0",
+    ]  # fmt: skip
+
+
+def test_nodes_that_share_tensors_share_a_layer() -> None:
+    first, tensors = node_of(LSTM(4, 5, rng=0), 0, "X", ["Y"], name="a")
+    second = onnx.NodeProto()
+    second.CopyFrom(first)
+    second.name, second.output[0] = "b", "Z"
+    loaded = load(model_of([first, second], tensors, ["Y"]))
+    assert list(loaded) == ["a", "b"]
+    assert loaded["a"] is loaded["b"]
+
+
 # ---- Which nodes, by which names -----------------------------------------------------------------------------------
 
 
@@ -308,7 +533,39 @@ def test_nodes_that_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
     assert list(load(model)) == ["c"]
     assert caplog.messages == [
         "LSTM a is left out: the kernels do not have clip=1",
-        "LSTM b is left out: W, R not constant",
+        "LSTM b is left out: W is not constant: 'b_W' is an input; "
+        "R is not constant: 'b_R' comes from RandomNormal, which is not computed",
+    ]
+
+
+def test_what_is_not_in_a_layer_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    layer = GRU(4, 5, rng=0)
+    node, tensors = node_of(layer, 0, "X", ["Y"], name="gru")
+    node.input.extend(["", "h0"])
+    quantised = helper.make_node("DynamicQuantizeLSTM", ["X"], ["Q"], name="q", domain="com.microsoft")
+    model = model_of(
+        [node, quantised], [*tensors, numpy_helper.from_array(np.ones((1, 3, 5), np.float32), "h0")], ["Y"]
+    )
+    assert list(load(model)) == ["gru"]
+    assert not load(model_of([helper.make_node("Identity", ["X"], ["Y"])], [], ["Y"]))
+    assert caplog.messages == [
+        "GRU gru: its initial_h is not zero, and not part of the layer",
+        "DynamicQuantizeLSTM q is left out: it is an operator of com.microsoft",
+        "the model has no RNN, GRU or LSTM",
+    ]
+
+
+@pytest.mark.parametrize("op_type", ["RandomNormalLike", "RandomUniformLike", "Bernoulli", "Dropout", "Multinomial"])
+def test_what_is_random_is_not_constant(op_type: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A layer of it would be another one at each load."""
+    node, tensors = node_of(LSTM(4, 5, rng=0), 0, "X", ["Y"])
+    node.input[1] = "random"
+    inputs = ["Y_W", "", "yes"] if op_type == "Dropout" else ["Y_W"]
+    tensors.append(numpy_helper.from_array(np.array(True), "yes"))
+    model = model_of([helper.make_node(op_type, inputs, ["random"]), node], tensors, ["Y"], opset=15)
+    assert not load(model)
+    assert caplog.messages == [
+        f"LSTM Y is left out: W is not constant: 'random' comes from {op_type}, which is not computed"
     ]
 
 

@@ -381,7 +381,7 @@ def test_nan_beyond_the_end_is_not_seen(attrs: dict[str, Any]) -> None:
 W, R, B = (lstm_inputs()[name] for name in ("W", "R", "B"))
 X = lstm_inputs()["X"]
 ERRORS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
-    "operator": (lambda: run_op("Gru", {}, {}), ValueError, "op_type: expected one of RNN, GRU, LSTM, got 'Gru'"),
+    "operator": (lambda: run_op("Gru", {}, {}), ValueError, "op_type: expected one of 'RNN', 'GRU', 'LSTM', got 'Gru'"),
     "inputs": (lambda: run_op("LSTM", [X], {}), TypeError, "inputs: expected a mapping from names, got list"),
     "unknown input": (
         lambda: run_op("GRU", {"X": X, "initial_c": X}, {}), ValueError,

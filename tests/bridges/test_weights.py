@@ -104,8 +104,6 @@ def test_onnx_and_back(layer: Any) -> None:
 
 @given(layers(), st.sampled_from((".npz", ".safetensors")), st.sampled_from(("", "encoder.rnn.")))
 def test_files_and_back(tmp_path_factory: Any, layer: Any, suffix: str, prefix: str) -> None:
-    if suffix == ".safetensors":
-        pytest.importorskip("safetensors", reason="safetensors is not installed")
     path = tmp_path_factory.mktemp("layers") / f"layer{suffix}"
     layer.dropout = 0.25
     fastrnn.save(path, layer, prefix, {"more": "words"})

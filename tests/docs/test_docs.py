@@ -75,7 +75,6 @@ def reviews() -> dict[str, Any]:
 
 
 def a_state_dict() -> dict[str, Any]:
-    pytest.importorskip("safetensors", reason="safetensors is not installed")
     arrays = fastrnn.LSTM(4, 5, 2, rng=0).state_dict()
     fastrnn.serialization.save("model.safetensors", {f"encoder.rnn.{name}": a for name, a in arrays.items()})
     return {}

@@ -391,8 +391,6 @@ def test_a_language_model_goes_on_with_a_prompt():
 @pytest.mark.parametrize("suffix", ["npz", "safetensors"])
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_comes_back_from_its_file(name, suffix, tmp_path):
-    if suffix == "safetensors":
-        pytest.importorskip("safetensors")
     model, batch = build_model(name, "gru", dropout=0.25)
     model.vocabularies = {"words": Vocabulary(["고양이", "\ud800"]), "tags": Vocabulary(["a"], ())}
     model.notes = {"mean": [0.1, 1e-300], "unit": None, "deep": {"a": True}}

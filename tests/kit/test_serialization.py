@@ -26,8 +26,6 @@ METADATA = {"cell": "lstm", "characters": "aé\n\0한"}
 
 @pytest.fixture(params=[".npz", ".safetensors"])
 def path(request, tmp_path):
-    if request.param == ".safetensors":
-        pytest.importorskip("safetensors")
     return tmp_path / f"model{request.param}"
 
 
@@ -114,8 +112,6 @@ class Bomb:
 
 @pytest.mark.parametrize("name", ["model.npz", "model.safetensors"])
 def test_code_is_never_executed(tmp_path, monkeypatch, name):
-    if name.endswith("safetensors"):
-        pytest.importorskip("safetensors")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "raw").with_name(name).write_bytes(pickle.dumps(Bomb()))
     with pytest.raises(ValueError, match=name):
@@ -154,17 +150,32 @@ def test_what_cannot_be_stored_is_refused_before_writing(tmp_path, path, tensors
 
 
 def test_what_safetensors_cannot_hold_is_refused(tmp_path):
-    pytest.importorskip("safetensors")
     with pytest.raises(ValueError, match="can hold"):
         serialization.save(tmp_path / "model.safetensors", {"a": np.zeros(2, np.complex128)})
     assert os.listdir(tmp_path) == []
 
 
-def test_missing_safetensors_is_said(monkeypatch):
-    monkeypatch.setitem(sys.modules, "safetensors", None)
-    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-    with pytest.raises(ImportError, match="pip install safetensors"):
-        serialization.check_path("model.safetensors")
+DTYPES = ("?", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8")
+
+
+def test_safetensors_is_that_of_the_safetensors_package(tmp_path):
+    theirs = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
+    rng = np.random.default_rng(0)
+    tensors = {f"{dtype} é": (rng.standard_normal((3, 2)) * 3 + 5).astype(dtype) for dtype in DTYPES}
+    tensors |= {"none": np.zeros((0, 4)), "one": np.array(3.0)}
+    ours, path = tmp_path / "ours.safetensors", tmp_path / "theirs.safetensors"
+    serialization.save(ours, tensors, METADATA)
+    assert_same(theirs.load(ours.read_bytes()), tensors)
+    assert theirs.load_file(ours)["one"].shape == ()
+    theirs.save_file(tensors, path, METADATA)
+    found, words = serialization.load(path)
+    assert_same(found, tensors)
+    assert words == METADATA
+
+
+def test_a_word_for_the_digest_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"metadata: expected keys other than 'fastrnn.sha256'"):
+        serialization.save(tmp_path / "m.npz", {}, {"fastrnn.sha256": "0"})
 
 
 def test_a_missing_file_is_an_os_error(tmp_path):
@@ -172,10 +183,20 @@ def test_a_missing_file_is_an_os_error(tmp_path):
         serialization.load(tmp_path / "none.npz")
 
 
-def test_dtypes_that_numpy_does_not_have(tmp_path):
-    pytest.importorskip("safetensors", reason="safetensors is not installed")
-    header = b'{"a":{"dtype":"BF16","shape":[1],"data_offsets":[0,2]}}'
+def with_header(path, header, data):
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data)
+
+
+def test_bfloat16_is_widened(tmp_path):
+    values = np.array([1.0, -2.5, np.inf, 2.0**-130], np.float32)
+    upper = (values.view(np.uint32) >> 16).astype("<u2").tobytes()
     path = tmp_path / "half.safetensors"
-    path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0")
-    with pytest.raises(ValueError, match=r"half\.safetensors: not a .* \(dtype BF16, which NumPy does not have"):
+    with_header(path, b'{"a":{"dtype":"BF16","shape":[2,2],"data_offsets":[0,8]}}', upper)
+    assert_same(serialization.load(path)[0], {"a": values.reshape(2, 2)})
+
+
+def test_dtypes_that_numpy_does_not_have(tmp_path):
+    path = tmp_path / "quarter.safetensors"
+    with_header(path, b'{"a":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[0,2]}}', b"\0\0")
+    with pytest.raises(ValueError, match=r"quarter\.safetensors: not a .* got 'F8_E4M3', which NumPy lacks"):
         serialization.load(path)
