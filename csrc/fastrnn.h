@@ -123,6 +123,8 @@ void frnn_pack(const frnn_cell *cell, frnn_pass pass, int threads, void *packed)
  * int get_threads(void) may be null: then BLAS may run threads of its own, and the engine runs on one. */
 void frnn_blas_install(void *sgemm, void *dgemm, void *sgemv, void *dgemv, int integer_bytes, void *set_threads,
                        void *get_threads);
+/* To be called in a child of fork(): restores BLAS's number of threads if threads of the parent were computing. */
+void frnn_blas_after_fork(void);
 
 /* ---- Instruction sets and threads ---- */
 

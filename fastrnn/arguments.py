@@ -15,7 +15,7 @@ from fastrnn._core.native import StepCheck
 from fastrnn.engines.cell import Cell
 from fastrnn.engines.seam import Steps, Weights
 from fastrnn.stack import Stack
-from fastrnn.validate import addressable, array, as_ndarray, fits_memory, parameter
+from fastrnn.validate import addressable, array, as_ndarray, contiguous, contiguous_rows, fits_memory, parameter
 
 __all__ = ["Arguments", "StepCheck", "arguments", "cotangent", "layers_fit", "state_like", "weights"]
 
@@ -68,9 +68,8 @@ def arguments(stack: Stack, x: Any, state: Any, lengths: Any, resets: Any, *, ta
         raise ValueError(f"x: expected ({axes[0]}, {axes[1]}, {I}) or (T, {I}), got {x.shape}")
     x = stack.time_major(x, batched)
     T, B = x.shape[:2]
-    addressable("x", T, B, max(I, stack.output_size, (len(stack.cells[0].gates) + 1) * stack.cells[0].hidden_size))
-    if x.strides[2] != x.itemsize or not x.flags.aligned:
-        x = np.ascontiguousarray(x)
+    addressable("x", T, B, stack.widest)
+    x = contiguous_rows(x)
     h0, c0 = state_like(stack, "state", state, B, batched)
     lengths = _lengths(lengths, T, B, batched)
     order = None if lengths is None else np.argsort(-lengths, kind="stable")
@@ -84,8 +83,7 @@ def cotangent(stack: Stack, dy: Any, T: int, B: int, batched: bool) -> NDArray:
     expected = ((B, T, out) if stack.batch_first else (T, B, out)) if batched else (T, out)
     if dy.shape != expected:
         raise ValueError(f"dy: expected {expected}, the shape of y, got {dy.shape}")
-    dy = stack.time_major(dy, batched)
-    return dy if dy.strides[2] == dy.itemsize and dy.flags.aligned else np.ascontiguousarray(dy)
+    return contiguous_rows(stack.time_major(dy, batched))
 
 
 def state_like(stack: Stack, name: str, state: Any, B: int, batched: bool) -> tuple[NDArray, NDArray | None]:
@@ -94,8 +92,8 @@ def state_like(stack: Stack, name: str, state: Any, B: int, batched: bool) -> tu
     if state is None:
         return np.zeros(shapes[0], stack.dtype), np.zeros(shapes[1], stack.dtype) if stack.has_c else None
     if not stack.has_c:
-        if isinstance(state, (tuple, list)):
-            raise TypeError(f"{name}: expected one array h, got a {type(state).__name__}: only an LSTM has (h, c)")
+        if isinstance(state, tuple):
+            raise TypeError(f"{name}: expected one array h, got a tuple: only an LSTM has (h, c)")
         return _state_array(name, state, shapes[0], stack.dtype, batched), None
     if not isinstance(state, (tuple, list)):
         raise TypeError(f"{name}: expected (h, c), got {type(state).__name__}")
@@ -139,8 +137,7 @@ def _state_array(name: str, value: Any, shape: tuple[int, int, int], dtype: np.d
     expected = shape if batched else (shape[0], shape[2])
     if value.shape != expected:
         raise ValueError(f"{name}: expected {expected}, got {value.shape}")
-    value = np.ascontiguousarray(value).reshape(shape)
-    return value if value.flags.aligned else value.copy()
+    return contiguous(value).reshape(shape)
 
 
 def _lengths(lengths: Any, T: int, B: int, batched: bool) -> NDArray[np.int64] | None:
@@ -172,4 +169,4 @@ def _resets(stack: Stack, resets: Any, T: int, B: int, batched: bool, copy: bool
         resets = resets[:, None]
     elif stack.batch_first:
         resets = resets.T
-    return (np.array(resets, order="C") if copy else np.ascontiguousarray(resets)).view(np.uint8)
+    return (np.array(resets, order="C") if copy else contiguous(resets)).view(np.uint8)

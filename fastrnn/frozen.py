@@ -64,7 +64,9 @@ class Frozen(StackOwner):
             raise ValueError("stream: expected a unidirectional layer, got a bidirectional one, which needs the end")
         if any(self._stack.directions):
             raise ValueError("stream: expected a layer that runs forwards, got one that starts at the end")
-        return Stream(self, validate.size("batch_size", batch_size))
+        batch_size = validate.size("batch_size", batch_size)
+        validate.addressable("batch_size", batch_size, self.num_layers, self._stack.widest)
+        return Stream(self, batch_size)
 
 
 def _frozen(stack: Stack, engine: str, weights: list[Weights]) -> Frozen:
@@ -86,7 +88,7 @@ class Stream(StackOwner):
         self._h, self._c = state_like(stack, "state", None, batch_size, True)
         self._stepper = frozen._engine.stepper(frozen._prepared, self._h, self._c)
         I, O = self.input_size, self.output_size
-        self._shapes = (batch_size, I), (batch_size, O)
+        self._shapes: tuple[tuple[int, ...], tuple[int, ...]] = (batch_size, I), (batch_size, O)
         self._check = StepCheck(batch_size, I, O, stack.dtype)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -106,14 +108,15 @@ class Stream(StackOwner):
         Parameters
         ----------
         x : array_like
-            (B, I), the layer's dtype.
+            (B, I), the layer's dtype. With B = 1 it may also be (I,).
         out : ndarray, optional
-            (B, O), written to and returned; C-contiguous and not overlapping x. Nothing is allocated then.
+            (B, O), written to and returned; C-contiguous and not overlapping x. Nothing is allocated then. (O,) for x
+            of shape (I,).
 
         Returns
         -------
         ndarray
-            (B, O): `out`, or a new array.
+            (B, O), or (O,) for x of shape (I,): `out`, or a new array.
 
         Raises
         ------
@@ -125,6 +128,8 @@ class Stream(StackOwner):
             return out
         dtype, (x_shape, out_shape) = self._stack.dtype, self._shapes
         x = validate.array("x", x, dtype)
+        if x.ndim == 1 and x_shape[0] == 1:
+            x_shape, out_shape = x_shape[1:], out_shape[1:]
         if x.shape != x_shape:
             raise ValueError(f"x: expected {x_shape}, got {x.shape}")
         if out is None:
@@ -133,9 +138,7 @@ class Stream(StackOwner):
             validate.output("out", out, out_shape, dtype)
             if np.may_share_memory(x, out):
                 x = x.copy()
-        if not (x.flags.c_contiguous and x.flags.aligned):
-            x = np.array(x, order="C")
-        self._stepper(x, out)
+        self._stepper(validate.contiguous(x).reshape(self._shapes[0]), out.reshape(self._shapes[1]))
         return out
 
     def reset(self, rows: Any = None) -> None:

@@ -138,7 +138,7 @@ def gradient_norms(layer: Recurrent, x: Any, dy: Any = None, *, rng: Any = 0) ->
         tapes.append(tape)
     B, size = x.shape[1], layer.output_size
     if dy is None:
-        dy = np.random.default_rng(rng).standard_normal((B, size))
+        dy = validate.generator("rng", rng).standard_normal((B, size))
         dy = (dy / np.linalg.norm(dy, axis=1, keepdims=True)).astype(layer.dtype)
     dh, *dc = (np.zeros(shape, layer.dtype) for shape in layer.state_shapes(B))
     dh[-1] = dy
@@ -225,7 +225,7 @@ def check_gradients(model: Any, batch: Any, *, samples: int = 20, step: float = 
     shapes = {name: g.shape for name, g in grads.items()}
     if shapes != (expected := {name: p.shape for name, p in params.items()}):
         raise ValueError(f"grads: expected {expected}, got {shapes}")
-    generator = np.random.default_rng(rng)
+    generator = validate.generator("rng", rng)
     floor = 1e-3 * max((float(np.abs(g).max(initial=0)) for g in grads.values()), default=0.0) or 1.0
     errors = {}
     for name, p in params.items():

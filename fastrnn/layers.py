@@ -115,10 +115,7 @@ class Recurrent(StackOwner, Parameters):
         cells = Stack.of(bottom, 2, directions, False).cells
         layers_fit(num_layers, cells[: len(directions)], cells[len(directions) :])
         self._stack = Stack.of(bottom, num_layers, directions, validate.flag("batch_first", batch_first))
-        try:
-            self._rng = np.random.default_rng(rng)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"rng: expected a seed or a numpy.random.Generator, got {rng!r} ({error})") from None
+        self._rng = validate.generator("rng", rng)
         bound = 1 / np.sqrt(hidden_size)
         self.params: dict[str, NDArray] = {
             name: self._rng.uniform(-bound, bound, shape).astype(dtype)
@@ -204,7 +201,7 @@ class Recurrent(StackOwner, Parameters):
             As for a call.
         """
         stack, engine = self._stack, engines.current()
-        rng = self._rng if rng is None else np.random.default_rng(rng)
+        rng = self._rng if rng is None else validate.generator("rng", rng)
         dropout = _Dropout(self.dropout, rng, engine.operations) if self.dropout else None
         args = arguments(stack, x, state, lengths, resets, taped=True)
         weights = checked_weights(stack, self.params)

@@ -48,9 +48,7 @@ class Optimizer:
     _moments: tuple[str, ...] = ()
 
     def __init__(self, params: Mapping[str, NDArray], lr: float) -> None:
-        if not isinstance(params, Mapping):
-            raise TypeError(f"params: expected names and arrays, got {type(params).__name__}")
-        if not params:
+        if not validate.mapping("params", params):
             raise ValueError("params: expected at least one array, got none")
         for name, p in params.items():
             if not isinstance(p, np.ndarray) or p.dtype not in validate.DTYPES:
@@ -323,8 +321,7 @@ def clip_grad_norm(grads: Mapping[str, NDArray | RowGradient], max_norm: float) 
         If an argument has a wrong type or value, or a gradient is read-only. Nothing is scaled then.
     """
     max_norm = validate.at_least_zero("max_norm", max_norm, infinite=True)
-    if not isinstance(grads, Mapping):
-        raise TypeError(f"grads: expected names and arrays, got {type(grads).__name__}")
+    validate.mapping("grads", grads)
     arrays = {name: g.rows if isinstance(g, RowGradient) else g for name, g in grads.items()}
     for name, g in arrays.items():
         if not isinstance(g, np.ndarray) or g.dtype not in validate.DTYPES:
@@ -342,14 +339,8 @@ def clip_grad_norm(grads: Mapping[str, NDArray | RowGradient], max_norm: float) 
 
 def _norm(grads: Iterable[NDArray | RowGradient]) -> float:
     """Return the norm of all gradients together."""
-    arrays = [_plain(g.rows if isinstance(g, RowGradient) else g) for g in grads]
+    arrays = [validate.contiguous(g.rows if isinstance(g, RowGradient) else g) for g in grads]
     return math.sqrt(engines.current().operations.squares(arrays))
-
-
-def _plain(array: NDArray) -> NDArray:
-    """Return `array` as engines take it: C-contiguous and aligned."""
-    flags = array.flags
-    return array if flags.c_contiguous and flags.aligned else np.require(array, requirements=("C", "A"))
 
 
 def _apart(arrays: list[NDArray]) -> bool:
@@ -360,8 +351,7 @@ def _apart(arrays: list[NDArray]) -> bool:
 
 def _checked(mapping: Mapping[str, Any], like: Mapping[str, NDArray], argument: str) -> dict[str, Any]:
     """Return the arrays of `mapping` after checking that they have the names, shapes and dtypes of `like`."""
-    if not isinstance(mapping, Mapping):
-        raise TypeError(f"{argument}: expected names and arrays, got {type(mapping).__name__}")
+    validate.mapping(argument, mapping)
     if mapping.keys() != like.keys():
         missing, unknown = sorted(like.keys() - mapping.keys()), sorted(mapping.keys() - like.keys())
         raise ValueError(
@@ -376,7 +366,7 @@ def _checked(mapping: Mapping[str, Any], like: Mapping[str, NDArray], argument: 
         array = validate.array(place, given, value.dtype)
         if array.shape != value.shape:
             raise ValueError(f"{place}: expected {value.shape}, got {array.shape}")
-        checked[name] = _plain(array)
+        checked[name] = validate.contiguous(array)
     return checked
 
 
@@ -391,4 +381,4 @@ def _checked_rows(place: str, given: RowGradient, like: NDArray) -> RowGradient:
         raise ValueError(f"{place}: expected ids (N,) and rows (N, {like.shape[1]}), got {ids.shape} and {rows.shape}")
     if len(ids) and (ids[0] < 0 or ids[-1] >= len(like) or not (ids[1:] > ids[:-1]).all()):
         raise ValueError(f"{place}.ids: expected rising ids in 0..{len(like) - 1}, each once")
-    return RowGradient(_plain(ids.astype(np.int64, copy=False)), _plain(rows), given.shape)
+    return RowGradient(validate.contiguous(ids.astype(np.int64, copy=False)), validate.contiguous(rows), given.shape)

@@ -150,8 +150,7 @@ def copy_in(params: dict[str, NDArray], mapping: Mapping[str, Any]) -> None:
     TypeError, ValueError
         If a name is missing or unknown, an array has a wrong shape or dtype, or a parameter is read-only.
     """
-    if not isinstance(mapping, Mapping):
-        raise TypeError(f"mapping: expected names and arrays, got {type(mapping).__name__}")
+    validate.mapping("mapping", mapping)
     check_names("mapping", mapping, params)
     checked = {}
     for name, value in params.items():

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrnn import validate
 from fastrnn.formats import npz, safetensors
 from fastrnn.formats.reading import opened
 
@@ -47,8 +48,10 @@ def save(
         If the file cannot be written. An existing file is then unchanged.
     """
     check_path(path)
+    tensors = validate.mapping("tensors", tensors)
+    metadata = {} if metadata is None else validate.mapping("metadata", metadata)
     arrays = {_text("tensors", name): _plain(name, value) for name, value in tensors.items()}
-    words = {_text("metadata", key): _text(f"metadata[{key!r}]", value) for key, value in (metadata or {}).items()}
+    words = {_text("metadata", key): _text(f"metadata[{key!r}]", value) for key, value in metadata.items()}
     for name in arrays:
         if name == npz.WORDS or "\0" in name:  # zipfile cuts names at a null character
             raise ValueError(

@@ -51,6 +51,12 @@ class Stack:
         """Size of y's last axis: D*O."""
         return len(self.directions) * self.cells[0].output_size
 
+    @property
+    def widest(self) -> int:
+        """The largest number of values that a row has anywhere in a step."""
+        cell = self.cells[0]
+        return max(cell.input_size, self.output_size, (len(cell.gates) + 1) * cell.hidden_size)
+
     def state_shapes(self, B: int) -> tuple[tuple[int, int, int], ...]:
         """Shapes of h and, where cells have one, of c, of a batch of B."""
         LD, cell = len(self.cells), self.cells[0]

@@ -9,23 +9,29 @@ import math
 import operator
 import os
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "addressable", "array", "as_ndarray", "at_least_zero", "choice", "dtype", "fits_memory", "flag", "index", "integer",
-    "output", "parameter", "probability", "rows", "size",
+    "addressable", "array", "as_ndarray", "at_least_zero", "choice", "contiguous", "contiguous_rows", "dtype",
+    "fits_memory", "flag", "generator", "index", "integer", "mapping", "output", "parameter", "probability", "rows", "size",
 ]  # fmt: skip
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def array(name: str, value: Any, dtype: np.dtype) -> NDArray:
-    """`value` as an array of exactly `dtype`, without a copy where it offers its memory."""
+    """`value` as an array of exactly `dtype`, without a copy where it offers its memory.
+
+    Python's numbers, and lists of them, have no dtype of their own and become that one.
+    """
     if type(value) is not np.ndarray:
-        value = as_ndarray(name, value)
+        given, value = value, as_ndarray(name, value)
+        if value.dtype != dtype and _are_numbers(given):
+            value = value.astype(dtype)
     if value.dtype != dtype:
         raise TypeError(
             f"{name}: expected an array of {dtype.name}, got {value.dtype}; "
@@ -34,12 +40,30 @@ def array(name: str, value: Any, dtype: np.dtype) -> NDArray:
     return value
 
 
+def _are_numbers(value: Any) -> bool:
+    """Whether `value` is a number of Python's, or a list of such, or of such lists."""
+    if isinstance(value, (list, tuple)):
+        return all(map(_are_numbers, value))
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def parameter(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> NDArray:
     """A parameter as engines take it: of this shape and dtype, contiguous."""
     value = array(name, value, dtype)
     if value.shape != shape:
         raise ValueError(f"{name}: expected {shape}, got {value.shape}")
-    return value if value.flags.c_contiguous and value.flags.aligned else np.ascontiguousarray(value)
+    return contiguous(value)
+
+
+def contiguous(a: NDArray) -> NDArray:
+    """`a` as engines take it, C-contiguous and aligned: itself, or a copy. (np.ascontiguousarray does not align.)"""
+    flags = a.flags
+    return a if flags.c_contiguous and flags.aligned else np.require(a, requirements=("C", "A"))
+
+
+def contiguous_rows(a: NDArray) -> NDArray:
+    """As `contiguous` where engines take strides: only the last axis has to be contiguous."""
+    return a if a.strides[-1] == a.itemsize and a.flags.aligned else np.require(a, requirements=("C", "A"))
 
 
 def output(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
@@ -116,6 +140,22 @@ def choice(name: str, value: Any, options: tuple[str, ...]) -> str:
         raise TypeError(f"{name}: expected one of {', '.join(map(repr, options))}, got {type(value).__name__}")
     if value not in options:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, options))}, got {value!r}")
+    return value
+
+
+def generator(name: str, value: Any) -> np.random.Generator:
+    """A source of random numbers: a Generator itself, or one from a seed; None gives another each time."""
+    try:
+        return np.random.default_rng(value)
+    except (TypeError, ValueError) as error:
+        message = f"{name}: expected a seed or a numpy.random.Generator, got {value!r} ({error})"
+        raise type(error)(message) from None
+
+
+def mapping(name: str, value: Any) -> Mapping[str, Any]:
+    """Arrays under names."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name}: expected names and arrays, got {type(value).__name__}")
     return value
 
 

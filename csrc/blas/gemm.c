@@ -20,6 +20,7 @@ static struct {
 static atomic_flag lock = ATOMIC_FLAG_INIT;
 static int holders; /* calls between begin and end, in all threads */
 static int before;  /* BLAS's number of threads when the first of them came */
+static int orphan;  /* in a child of fork(): BLAS has one thread, for calls that are not there */
 
 static void acquire(void) {
     while (atomic_flag_test_and_set_explicit(&lock, memory_order_acquire)) {
@@ -28,9 +29,10 @@ static void acquire(void) {
 static void release(void) { atomic_flag_clear_explicit(&lock, memory_order_release); }
 
 #if FRNN_POSIX
-/* A child has one thread, the one that forked: no other holds the lock or is between begin and end. BLAS itself
- * must not be called here, so it stays on one thread in the rare child of a parent that was computing. */
+/* The thread that forks has the lock, so the child sees no half of a change. In the child no thread is between begin
+ * and end. BLAS itself must not be called here: frnn_blas_after_fork gives it its threads back. */
 static void in_child(void) {
+    orphan |= holders > 0;
     holders = 0;
     release();
 }
@@ -60,8 +62,13 @@ void frnn_blas_install(void *sgemm, void *dgemm, void *sgemv, void *dgemv, int i
     blas.integer_bytes = integer_bytes;
     blas.set_threads = (void (*)(int))set_threads, blas.get_threads = (int (*)(void))get_threads;
 #if FRNN_POSIX
-    if (set_threads) pthread_atfork(NULL, NULL, in_child);
+    if (set_threads) pthread_atfork(acquire, release, in_child);
 #endif
+}
+
+void frnn_blas_after_fork(void) {
+    if (orphan && before != 1) blas.set_threads(before);
+    orphan = 0;
 }
 
 int64_t frnn_gemm_limit(void) { return blas.integer_bytes == 8 ? INT64_MAX / 16 : INT32_MAX; }

@@ -13,9 +13,6 @@
 #if VECTOR_BYTES
 #define WIDE ((int64_t)(VECTOR_BYTES / sizeof(uint64_t)))
 typedef uint64_t FN(wide) __attribute__((vector_size(VECTOR_BYTES)));
-#if REAL_BITS == 32
-typedef uint32_t FN(words) __attribute__((vector_size(VECTOR_BYTES)));
-#endif
 #else
 typedef uint64_t FN(wide);
 #endif
@@ -57,7 +54,7 @@ static ALWAYS_INLINE void FN(draw)(uint64_t key, uint64_t first, uint32_t thresh
     wide odd[4]; /* every other block: two words fill a lane of 64 bits */
     FN(philox)(key, first, 2, x);
     FN(philox)(key, first + 1, 2, odd);
-    UNROLL_FOR(int w = 0; w < 4; w++) stays[w] = (ivec)((FN(words))((x[w] & 0xFFFFFFFFu) | odd[w] << 32) >= threshold);
+    UNROLL_FOR(int w = 0; w < 4; w++) stays[w] = (ivec)((uvec)((x[w] & 0xFFFFFFFFu) | odd[w] << 32) >= threshold);
 #elif VECTOR_BYTES
     FN(philox)(key, first, 1, x);
     UNROLL_FOR(int w = 0; w < 4; w++) stays[w] = (ivec)((ivec)(x[w] & 0xFFFFFFFFu) >= (int64_t)threshold);

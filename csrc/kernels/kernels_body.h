@@ -93,6 +93,7 @@ static void FN(sigmoid_array)(int64_t n, const REAL *x, REAL *y) {
 #undef backward_row
 #undef vec
 #undef ivec
+#undef uvec
 #undef load
 #undef store
 #undef splat

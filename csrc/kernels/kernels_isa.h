@@ -9,18 +9,21 @@
 
 #define REAL float
 #define INTEGER int32_t
+#define UNSIGNED uint32_t
 #define REAL_BITS 32
 #define MANTISSA_BITS 23
 #define FN(name) JOIN(name, f32)
 #include "kernels_body.h"
 #undef REAL
 #undef INTEGER
+#undef UNSIGNED
 #undef REAL_BITS
 #undef MANTISSA_BITS
 #undef FN
 
 #define REAL double
 #define INTEGER int64_t
+#define UNSIGNED uint64_t
 #define REAL_BITS 64
 #define MANTISSA_BITS 52
 #define FN(name) JOIN(name, f64)

@@ -50,6 +50,7 @@ frnn_plan frnn_backward_plan(const frnn_cell *cell, const frnn_backward_args *ar
 }
 
 int frnn_fits(const frnn_cell *cell, const frnn_steps *steps, const frnn_plan *plan) {
+    if (cell->packed) return 1; /* our own products count in 64 bits */
     /* a member's rows may lie as many rows apart as there are threads */
     const int64_t limit = frnn_gemm_limit(), widest = FRNN_MAX(4 * cell->H, FRNN_MAX(cell->I, cell->O));
     return widest <= limit / FRNN_MOST_THREADS && steps->B <= limit && plan->chunk_rows <= limit;

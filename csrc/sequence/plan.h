@@ -21,7 +21,7 @@ typedef struct {
 frnn_plan frnn_forward_plan(const frnn_cell *cell, const frnn_forward_args *args, int64_t row_bytes);
 frnn_plan frnn_backward_plan(const frnn_cell *cell, const frnn_backward_args *args, int64_t row_bytes);
 
-/* Does every size and leading dimension fit BLAS's integer? */
+/* Does every size and leading dimension fit the integer of what multiplies? BLAS's may have 32 bits. */
 int frnn_fits(const frnn_cell *cell, const frnn_steps *steps, const frnn_plan *plan);
 
 typedef struct {

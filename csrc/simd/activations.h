@@ -23,7 +23,7 @@ static ALWAYS_INLINE vec FN(expm1_parts)(vec a, vec *scale) {
     const vec shifted = a * log2_e + magic;
     const vec n = shifted - magic;
     const vec r = (a - n * ln2_high) - n * ln2_low;
-    *scale = from_bits((bits(shifted) << MANTISSA_BITS) + bits(splat(1)));
+    *scale = from_bits((ivec)(((uvec)bits(shifted) << MANTISSA_BITS) + (uvec)bits(splat(1)))); /* 2^n */
 #if REAL_BITS == 32 /* minimax fit; relative error of p below 2^-31 */
     vec q = splat(1.984589350e-04f);
     q = q * r + 1.394082343e-03f;

@@ -1,6 +1,6 @@
 /* A vector of REAL, VECTOR_BYTES wide, in the vector extensions of GCC and clang; one REAL where there are none.
  *
- * Included once per (instruction set, dtype); the includer defines REAL, INTEGER (signed, as wide), REAL_BITS,
+ * Included once per (instruction set, dtype); the includer defines REAL, INTEGER and UNSIGNED (as wide), REAL_BITS,
  * VECTOR_BYTES and FN(name), which adds a suffix for the dtype. VECTOR_BYTES 0 asks for the scalar form. What an
  * instruction set has beyond vector extensions is in simd/<its name>.h.
  */
@@ -11,15 +11,18 @@
 #define VL ((int64_t)(VECTOR_BYTES / sizeof(REAL)))
 typedef REAL FN(vec) __attribute__((vector_size(VECTOR_BYTES)));
 typedef INTEGER FN(ivec) __attribute__((vector_size(VECTOR_BYTES)));
+typedef UNSIGNED FN(uvec) __attribute__((vector_size(VECTOR_BYTES)));
 typedef REAL FN(vec_unaligned) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 #else
 #define VL ((int64_t)1)
 #define VL_MOST 1
 typedef REAL FN(vec);
 typedef INTEGER FN(ivec);
+typedef UNSIGNED FN(uvec);
 #endif
 #define vec FN(vec)
 #define ivec FN(ivec)
+#define uvec FN(uvec)
 
 /* Lanes beyond `lanes` are zero, and nothing there is read. With a constant `lanes` of VL this is one instruction. */
 static ALWAYS_INLINE vec FN(load)(const REAL *p, int64_t lanes) {

@@ -19,29 +19,33 @@
 #include <xmmintrin.h>
 #endif
 
-/* ---- Denormals: a decaying state must not be slow ---- */
+/* ---- Floating-point control ----
+ *
+ * A thread that is created has the control word of its creator, so what workers computed with would depend on who hired
+ * them. Every member of a team, the caller too, computes with the same word: rounding to nearest, no traps, and
+ * denormals are zero, because a decaying state must not be slow. */
 
 #if defined(__SSE2__) || defined(_M_X64)
-typedef unsigned int float_mode;
-static float_mode flush_denormals(void) {
-    const float_mode before = _mm_getcsr();
-    _mm_setcsr(before | 0x8040); /* flush results to zero, read operands as zero */
+typedef unsigned int float_control;
+static float_control set_float_control(void) {
+    const float_control before = _mm_getcsr();
+    _mm_setcsr(0x9FC0); /* exceptions masked, results flushed to zero, operands read as zero */
     return before;
 }
-static void restore_denormals(float_mode before) { _mm_setcsr(before); }
+static void restore_float_control(float_control before) { _mm_setcsr(before); }
 #elif FRNN_NEON
-typedef uint64_t float_mode;
-static float_mode flush_denormals(void) {
-    float_mode before;
+typedef uint64_t float_control;
+static void restore_float_control(float_control before) { __asm__ volatile("msr fpcr, %0" ::"r"(before)); }
+static float_control set_float_control(void) {
+    float_control before;
     __asm__ volatile("mrs %0, fpcr" : "=r"(before));
-    __asm__ volatile("msr fpcr, %0" ::"r"(before | (1u << 24)));
+    restore_float_control(1u << 24); /* FZ */
     return before;
 }
-static void restore_denormals(float_mode before) { __asm__ volatile("msr fpcr, %0" ::"r"(before)); }
 #else
-typedef int float_mode;
-static float_mode flush_denormals(void) { return 0; }
-static void restore_denormals(float_mode before) { (void)before; }
+typedef int float_control;
+static float_control set_float_control(void) { return 0; }
+static void restore_float_control(float_control before) { (void)before; }
 #endif
 
 /* ---- Insisting, halves ---- */
@@ -60,9 +64,9 @@ frnn_team frnn_team_half(const frnn_team *team, int *half) {
 }
 
 static void run_alone(frnn_work *work, void *context) {
-    const float_mode before = flush_denormals();
+    const float_control before = set_float_control();
     work(context, &(frnn_team){0, 1, 0, NULL});
-    restore_denormals(before);
+    restore_float_control(before);
 }
 
 #if FRNN_POSIX
@@ -139,7 +143,7 @@ static void judge(frnn_call *call, int64_t nanoseconds) {
 }
 
 void frnn_run_member(frnn_call *call, const frnn_team *team) {
-    const float_mode before = flush_denormals();
+    const float_control before = set_float_control();
     frnn_progress *own = frnn_own_progress(team);
     own->slept = 0;
     if (call->measured) {
@@ -153,7 +157,7 @@ void frnn_run_member(frnn_call *call, const frnn_team *team) {
     } else {
         call->work(call->context, team);
     }
-    restore_denormals(before);
+    restore_float_control(before);
 }
 
 void frnn_team_run(int threads, int64_t alone, frnn_work *work, void *context) {

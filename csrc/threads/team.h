@@ -19,8 +19,9 @@ typedef void frnn_work(void *context, const frnn_team *team);
 frnn_team frnn_team_half(const frnn_team *team, int *half);
 
 /* Calls work(context, team) in at most `threads` (1 to FRNN_MOST_THREADS) threads at once, the caller's among them, and
- * waits for all; in fewer if cores are busy. `alone` is about how many nanoseconds the work takes one thread. Denormals
- * count as zero meanwhile; afterwards the caller's floating-point control flags are as before. */
+ * waits for all; in fewer if cores are busy. `alone` is about how many nanoseconds the work takes one thread. Meanwhile
+ * all of them round to nearest, denormals count as zero, and nothing traps; afterwards the caller's floating-point
+ * control flags are as before. */
 void frnn_team_run(int threads, int64_t alone, frnn_work *work, void *context);
 
 /* What frnn_team_insist said. */

@@ -87,6 +87,7 @@ cdef extern from "fastrnn.h" nogil:
     void frnn_pack(const frnn_cell *, frnn_pass, int threads, void *packed)
     void frnn_blas_install(void *sgemm, void *dgemm, void *sgemv, void *dgemv, int integer_bytes,
                            void *set_threads, void *get_threads)
+    void frnn_blas_after_fork()
 
     const char *frnn_isa_name(int index)
     int frnn_isa_select(const char *name)

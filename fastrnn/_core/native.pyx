@@ -371,6 +371,11 @@ def install_blas(capsules, uintptr_t set_threads, uintptr_t get_threads):
     return integer_bytes
 
 
+def blas_after_fork():
+    """In a child of fork(): BLAS has its number of threads, whatever other threads of the parent were computing."""
+    frnn_blas_after_fork()
+
+
 def isa_names():
     """Instruction sets that run on this machine, best first."""
     names = []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from fastrnn import validate
 from fastrnn._core import native
@@ -119,21 +121,53 @@ def _default() -> int:
     return min(max(1, min(cpus, _cgroup_quota() or cpus)), MAX_THREADS)
 
 
-def _cgroup_quota(root: str = "/sys/fs/cgroup") -> int | None:
-    """CPUs granted by the cgroup's bandwidth limit, rounded up; None without one. Versions 2 and 1."""
+def _cgroup_quota(root: Path = Path("/")) -> int | None:
+    """CPUs granted by the bandwidth limits of this process's cgroups, rounded up; None without one."""
+    granted = [cpus for group in _cgroups(root) if (cpus := _granted(group)) is not None]
+    return math.ceil(min(granted)) if granted else None
+
+
+_MOUNT = re.compile(r"\S+ \S+ \S+ (?P<top>\S+) (?P<folder>\S+) .* - (?P<kind>cgroup2?) \S+ (?P<options>\S+)")
+"""A line of mountinfo: the group `top` and those inside it are folders at `folder`. See proc(5)."""
+
+
+def _cgroups(root: Path) -> Iterator[Path]:
+    """Folders of the groups that may limit the CPUs: this process's own and those around it. Versions 2 and 1."""
     try:
-        quota, period = Path(root, "cpu.max").read_text().split()[:2]
-    except (OSError, ValueError):
+        groups = [words for line in _lines(root / "proc/self/cgroup") if len(words := line.split(":", 2)) == 3]
+        mounts = [_MOUNT.match(line) for line in _lines(root / "proc/self/mountinfo")]
+    except OSError:  # not on Linux
+        return
+    own = {"cgroup2" if not names else "cgroup": path for _, names, path in groups if not names or _has_cpu(names)}
+    for mount in filter(None, mounts):
+        kind, top = mount["kind"], mount["top"]
+        if kind not in own or (kind == "cgroup" and not _has_cpu(mount["options"])):
+            continue
+        below = PurePosixPath(os.path.relpath(own[kind], top))
+        if ".." in below.parts:  # not inside what is mounted: containers see another tree than their host
+            below = PurePosixPath()
+        for group in (below, *below.parents):
+            yield root / mount["folder"].lstrip("/") / group
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text(errors="surrogateescape").splitlines()
+
+
+def _has_cpu(names: str) -> bool:
+    return "cpu" in names.split(",")
+
+
+def _granted(group: Path) -> float | None:
+    """CPUs that a cgroup's own limit grants; None without one."""
+    for files in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
         try:
-            quota = Path(root, "cpu/cpu.cfs_quota_us").read_text()
-            period = Path(root, "cpu/cpu.cfs_period_us").read_text()
-        except OSError:
-            return None
-    try:
-        limit, per = int(quota), int(period)
-    except ValueError:  # "max"
-        return None
-    return max(1, -(-limit // per)) if limit > 0 and per > 0 else None
+            quota, period = (int(word) for name in files for word in _lines(group / name)[0].split())
+        except (OSError, ValueError, IndexError):  # no such file; "max"
+            continue
+        if quota > 0 and period > 0:
+            return quota / period
+    return None
 
 
 native.set_threads(_default())

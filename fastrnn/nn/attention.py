@@ -73,7 +73,7 @@ class Attention(Module):
     """
 
     def __init__(self, query_size: int, memory_size: int, *, dtype: DTypeLike = np.float32, rng: Any = None) -> None:
-        rng = np.random.default_rng(rng)
+        rng = validate.generator("rng", rng)
         self._fill(
             Linear(memory_size, query_size, bias=False, dtype=dtype, rng=rng),
             Linear(memory_size + query_size, query_size, dtype=dtype, rng=rng),
@@ -97,7 +97,7 @@ class Attention(Module):
 
     def remember(self, memory: NDArray, lengths: NDArray | None = None) -> Memory:
         """Return encoder outputs (S, B, M) in the form that `forward` reads, of each the first `lengths` (B,) steps."""
-        memory = _in_rows(validate.array("memory", memory, self.keys.dtype))
+        memory = validate.contiguous_rows(validate.array("memory", memory, self.keys.dtype))
         lengths = _lengths(lengths, memory)
         rows, tape = self.keys.forward(pack(memory, lengths))
         return Memory(memory, unpack(rows, memory, lengths), lengths, tape)
@@ -123,7 +123,7 @@ class Attention(Module):
         tape : AttentionTape
             What `backward` needs. Its `weights` show what was read.
         """
-        queries = _in_rows(validate.array("queries", queries, memory.keys.dtype))
+        queries = validate.contiguous_rows(validate.array("queries", queries, memory.keys.dtype))
         same_shape("queries", queries, (*queries.shape[:1], *memory.keys.shape[1:]))
         lengths = _lengths(lengths, queries)
         joined, weights = _operations().attend(queries, memory.keys, memory.values, memory.lengths)
@@ -183,8 +183,3 @@ def _lengths(lengths: Any, of: NDArray) -> NDArray[np.int64] | None:
     lengths = np.asarray(lengths)
     same_shape("lengths", lengths, of.shape[1:2])
     return np.clip(lengths, 0, len(of)).astype(np.int64)
-
-
-def _in_rows(a: NDArray) -> NDArray:
-    """Return `a`, or a copy if its last axis is not contiguous or it is not aligned."""
-    return a if a.strides[-1] == a.itemsize and a.flags.aligned else a.copy()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fastrnn import validate
 
-__all__ = ["as_rows", "contiguous", "floats", "integers", "same_shape", "within"]
+__all__ = ["as_rows", "floats", "integers", "same_shape", "within"]
 
 
 def as_rows(a: NDArray) -> NDArray:
@@ -18,12 +18,7 @@ def as_rows(a: NDArray) -> NDArray:
 
     reshape(-1, ...) would fail for an empty array, whose number of rows it cannot compute.
     """
-    return contiguous(a.reshape(math.prod(a.shape[:-1]), a.shape[-1]))
-
-
-def contiguous(a: NDArray) -> NDArray:
-    """Return `a` as engines take it: itself, or a copy in C order."""
-    return a if a.flags.c_contiguous and a.flags.aligned else np.require(a, requirements=("C", "A"))
+    return validate.contiguous(a.reshape(math.prod(a.shape[:-1]), a.shape[-1]))
 
 
 def floats(name: str, value: Any) -> NDArray:

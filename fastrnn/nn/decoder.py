@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrnn import validate
 from fastrnn.data import BOS, EOS
 from fastrnn.layers import Recurrent
 from fastrnn.nn.attention import Attention
@@ -130,7 +131,7 @@ class Decoder(Module):
         tape : DecoderTape
             What `backward` needs. Its `count` is the number of ids in the mean.
         """
-        rng = np.random.default_rng(rng)
+        rng = validate.generator("rng", rng)
         inputs, targets, lengths = _shifted(ids, lengths)
         bridged, bridge_tape = self.bridge.forward(vector)
         start = np.tanh(bridged)

@@ -114,7 +114,7 @@ class WordEncoder(Module):
             If `ids` are not integers, have a wrong shape, or are outside an embedding.
         """
         if self.word_dropout:
-            rng = np.random.default_rng(rng)
+            rng = validate.generator("rng", rng)
             ids = integers("ids", ids).copy()
             ids[..., 0][rng.random(ids.shape[:-1]) < self.word_dropout] = UNK
         distinct, which, lengths = self._distinct(ids)

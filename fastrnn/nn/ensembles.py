@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrnn import validate
 from fastrnn.data import Batch
 from fastrnn.nn.generation import MeanSteps, Steps
 from fastrnn.nn.losses import softmax
@@ -37,7 +38,7 @@ class _Together(Model):
 
     def loss_and_grads(self, batch: Batch, rng: Any = None) -> Loss:
         """Return the mean of the models' losses and its gradients. See `Model`."""
-        rng = np.random.default_rng(rng)
+        rng = validate.generator("rng", rng)
         return self._mean([model.loss_and_grads(batch, rng) for model in self.models])
 
     def _mean(self, losses: list[Loss]) -> Loss:

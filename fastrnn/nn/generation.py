@@ -79,7 +79,7 @@ def draw(logits: NDArray, temperature: float = 1.0, rng: Any = None, banned: Seq
     ruled_out, operations = _ruled_out(banned, logits), engines.current().operations
     if temperature == 0:
         return operations.greedy(logits, ruled_out)
-    uniforms = np.random.default_rng(rng).random(len(logits))
+    uniforms = validate.generator("rng", rng).random(len(logits))
     return operations.draw(logits, temperature, uniforms, ruled_out)
 
 
@@ -102,7 +102,7 @@ def sample(
     list of ndarray
         batch * width sequences of ids, without BOS and EOS.
     """
-    rng = np.random.default_rng(rng)
+    rng = validate.generator("rng", rng)
     ids = np.full(steps.batch * steps.width, BOS)
     drawn: list[NDArray[np.intp]] = []
     done = np.zeros(ids.shape, bool)
@@ -201,7 +201,7 @@ def _logits(logits: NDArray, rows: int | None = None) -> NDArray:
     if logits.ndim != 2 or not logits.shape[1] or rows not in (None, len(logits)):
         raise ValueError(f"logits: expected ({'B' if rows is None else rows}, V), V at least 1, got {logits.shape}")
     dtype = logits.dtype if logits.dtype in (np.float32, np.float64) else np.float64
-    return np.require(logits, dtype, ("C", "A"))
+    return validate.contiguous(logits.astype(dtype, copy=False))
 
 
 def _ruled_out(banned: Sequence[int], logits: NDArray) -> NDArray[np.int64]:

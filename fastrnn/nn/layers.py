@@ -18,7 +18,7 @@ from fastrnn import engines, validate
 from fastrnn.data import UNK
 from fastrnn.engines import philox
 from fastrnn.engines.operations import LinearGradients
-from fastrnn.nn.checks import as_rows, contiguous, floats, integers, same_shape, within
+from fastrnn.nn.checks import as_rows, floats, integers, same_shape, within
 from fastrnn.nn.module import Module, parameters
 from fastrnn.params import Gradients, Parameters, RowGradient
 
@@ -104,7 +104,7 @@ class Embedding(Layer):
         super().__init__(dtype, {"weight": shape})
         self.word_dropout = validate.probability("word_dropout", word_dropout)
         scale = self.dtype.type(validate.at_least_zero("scale", scale))
-        self.params["weight"] = np.random.default_rng(rng).standard_normal(shape, self.dtype.type) * scale
+        self.params["weight"] = validate.generator("rng", rng).standard_normal(shape, self.dtype.type) * scale
         options = {"columns": self.columns, "word_dropout": self.word_dropout}
         self.options = {name: value for name, value in options.items() if value}
 
@@ -157,7 +157,7 @@ class Embedding(Layer):
         """
         ids = integers("ids", ids)
         if self.word_dropout:
-            ids = np.where(np.random.default_rng(rng).random(ids.shape) < self.word_dropout, UNK, ids)
+            ids = np.where(validate.generator("rng", rng).random(ids.shape) < self.word_dropout, UNK, ids)
         return self(ids), EmbeddingTape(ids.copy())
 
     def backward(self, tape: EmbeddingTape, dy: Any) -> Gradients:
@@ -236,7 +236,7 @@ class Linear(Layer):
         if self.bias:
             shapes["bias"] = (self.out_features,)
         super().__init__(dtype, shapes)
-        generator = np.random.default_rng(rng)
+        generator = validate.generator("rng", rng)
         bound = 1 / np.sqrt(self.in_features)
         for name, shape in shapes.items():
             self.params[name] = generator.uniform(-bound, bound, shape).astype(self.dtype)
@@ -447,7 +447,7 @@ class Dropout:
         if not self.probability:
             return x, None
         x = floats("x", x)
-        tape = DropoutTape(philox.new_key(np.random.default_rng(rng)), self.probability, x.shape)
+        tape = DropoutTape(philox.new_key(validate.generator("rng", rng)), self.probability, x.shape)
         return _drop(x, tape), tape
 
     def backward(self, tape: DropoutTape | None, dy: Any) -> Gradients:
@@ -533,13 +533,13 @@ def sum_rows(ids: NDArray, values: NDArray) -> tuple[NDArray[np.int64], NDArray]
 
     `ids` (N,) are at least 0.
     """
-    ids = np.require(ids, np.int64, ("C", "A"))
+    ids = validate.contiguous(ids.astype(np.int64, copy=False))
     largest = int(ids.max(initial=0))
-    return engines.current().operations.sum_rows(ids, largest, np.require(values, requirements=("C", "A")))
+    return engines.current().operations.sum_rows(ids, largest, validate.contiguous(values))
 
 
 def _drop(a: NDArray, tape: DropoutTape) -> NDArray:
-    return engines.current().operations.dropout(contiguous(a), tape.key, tape.probability)
+    return engines.current().operations.dropout(validate.contiguous(a), tape.key, tape.probability)
 
 
 def _matrix(name: str, arrays: Mapping[str, NDArray]) -> NDArray:

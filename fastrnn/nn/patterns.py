@@ -131,7 +131,7 @@ class ManyToOne(_Reader):
 
     def loss_and_grads(self, batch: Batch, rng: Any = None) -> Loss:
         """Return the loss of a batch and its gradients; see `Model`."""
-        rng = np.random.default_rng(rng)
+        rng = validate.generator("rng", rng)
         x, embed_tape = self._embed_forward(batch.x, rng)
         y, state, rnn_tape = self.rnn.forward(x, lengths=batch.x_lengths, rng=rng)
         pooled, pool_tape = pool(self.pooling, self.rnn, y, state, batch.x_lengths)
@@ -190,7 +190,7 @@ class ManyToMany(_Reader):
 
         No gradient flows into `batch.state`: across chunks, backpropagation through time is truncated.
         """
-        rng, lengths = np.random.default_rng(rng), batch.x_lengths
+        rng, lengths = validate.generator("rng", rng), batch.x_lengths
         x, embed_tape = self._embed_forward(batch.x, rng)
         y, state, rnn_tape = self.rnn.forward(x, batch.state, lengths=lengths, rng=rng)
         loss, d_rows = self._output_loss(pack(y, lengths), pack(_targets(batch), lengths), rng)
@@ -222,7 +222,7 @@ class ManyToMany(_Reader):
         """
         if not len(prompt):
             raise ValueError("prompt: expected at least one id, got none")
-        rng, stream = np.random.default_rng(rng), self.stream()
+        rng, stream = validate.generator("rng", rng), self.stream()
         for k in prompt:
             outputs = stream.step([k])
         while True:
@@ -347,7 +347,7 @@ class _Single(Writer):
 
     def loss_and_grads(self, batch: Batch, rng: Any = None) -> Loss:
         """Return the loss of a batch and its gradients, with teacher forcing. See `Model`."""
-        rng = np.random.default_rng(rng)
+        rng = validate.generator("rng", rng)
         vector, memory, tape = self._encode_forward(batch, rng)
         value, decoder_tape = self.decoder.forward(
             vector, _ids(batch), batch.y_lengths, memory, batch.x_lengths, rng=rng

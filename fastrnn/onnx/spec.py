@@ -229,9 +229,7 @@ def read_call(node: Node, inputs: Mapping[str, Any]) -> Call:
             return np.zeros((D, B, H), compute)
         return np.array(node.time_major(arrays[name]), compute, order="C")
 
-    x = node.time_major(arrays["X"]).astype(compute, copy=False)
-    if x.strides[2] != x.itemsize or not x.flags.aligned:
-        x = np.ascontiguousarray(x)
+    x = validate.contiguous_rows(node.time_major(arrays["X"]).astype(compute, copy=False))
     return Call(
         node,
         x,

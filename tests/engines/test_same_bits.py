@@ -1,14 +1,17 @@
 """The packed engine's promise: a row's bits depend on that row alone.
 
-Not on the number of threads, the batch around it, whether the layer is frozen, or how time is cut into calls.
+Not on the number of threads, the batch around it, whether the layer is frozen, how time is cut into calls, or the
+rounding mode.
 """
 
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from float_flags import readable
 from generators import VARIANTS, build_layer
 from numpy.typing import NDArray
+from running import output_of
 
 import fastrnn
 from fastrnn._core import native
@@ -94,3 +97,30 @@ def test_for_any_cut_of_time(build: Callable, size: tuple[int, int]) -> None:
         np.testing.assert_array_equal(whole, y)
     for s in (state, trained[1], stream.state):
         assert_same(final, s)
+
+
+@pytest.mark.skipif(not readable, reason="needs glibc on x86-64 or aarch64, whose fenv_t is known")
+@pytest.mark.parametrize("threading", native.threading_names())
+def test_for_any_rounding_mode(threading: str) -> None:
+    """The caller's own, and that in which the threads were hired."""
+    code = """
+        import hashlib
+        import numpy as np
+        import fastrnn
+        from fastrnn._core import native
+        from float_flags import ROUND_UP, controlled
+
+        native.insist_on_teams("units")
+        layer = fastrnn.GRU(17, 83, bidirectional=True, rng=0)
+        x = np.random.default_rng(0).standard_normal((5, 4, 17)).astype(np.float32)
+
+        def digest(flags, threads):
+            with controlled(flags), fastrnn.num_threads(threads):
+                y, state, tape = layer.forward(x)
+                grads = layer.backward(tape, y)
+            arrays = [y, state, grads.x, *grads.params.values()]
+            return hashlib.sha256(b"".join(a.tobytes() for a in arrays)).hexdigest()
+
+        print(*{digest(flags, threads) for threads in (3, 1) for flags in (ROUND_UP, 0)})
+    """
+    assert len(output_of(code, FASTRNN_ENGINE="packed", FASTRNN_THREADING=threading).split()) == 1

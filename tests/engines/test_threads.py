@@ -18,7 +18,7 @@ from tolerances import assert_results_close
 
 import fastrnn
 from fastrnn._core import native
-from fastrnn.engines import threads
+from fastrnn.engines import blas, threads
 
 linux_only = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="reads /proc or sets affinity as Linux does"
@@ -226,6 +226,11 @@ class TestDefault:
         """OpenMP programs ignore what they cannot follow in OMP_NUM_THREADS; importing this package must not fail."""
         assert int(output_of(self.CODE, OMP_NUM_THREADS=value)) >= 1
 
+    V2 = "0::/a/b\n"
+    V2_MOUNT = "31 23 0:28 / /sys/fs/cgroup rw,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate\n"
+    V1 = "9:name=systemd:/a/b\n2:cpu,cpuacct:/a/b\n1:cpuset:/\n"
+    V1_MOUNT = "30 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct\n31 31 0:30 / /x rw - tmpfs x rw\n"
+
     @pytest.mark.parametrize(
         ("files", "quota"),
         [
@@ -233,23 +238,65 @@ class TestDefault:
             ({"cpu.max": "max 100000\n"}, None),
             ({"cpu.max": "200000 100000\n"}, 2),
             ({"cpu.max": "150000 100000\n"}, 2),
-            ({"cpu.max": "50000 100000\n"}, 1),
             ({"cpu.max": "1 100000\n"}, 1),
             ({"cpu.max": "400000\n"}, None),
             ({"cpu.max": ""}, None),
             ({"cpu.max": "garbage here\n"}, None),
             ({"cpu.max": "100000 0\n"}, None),
-            ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
-            ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
-            ({"cpu/cpu.cfs_quota_us": "300000\n"}, None),
-            ({"cpu.max": "100000 100000\n", "cpu/cpu.cfs_quota_us": "1\n", "cpu/cpu.cfs_period_us": "1\n"}, 1),
+            ({"a/b/cpu.max": "300000 100000\n"}, 3),
+            ({"a/b/cpu.max": "max 100000\n", "a/cpu.max": "200000 100000\n"}, 2),
+            ({"a/b/cpu.max": "300000 100000\n", "a/cpu.max": "200000 100000\n", "cpu.max": "max 100000\n"}, 2),
+            ({"a/b/cpu.max": "100000 100000\n", "a/cpu.max": "200000 100000\n"}, 1),
+            ({"a/c/cpu.max": "100000 100000\n"}, None),  # another one's
         ],
     )
-    def test_reads_the_limit_of_a_cgroup(self, files: dict[str, str], quota: int | None, tmp_path: Path) -> None:
-        for name, text in files.items():
-            (tmp_path / name).parent.mkdir(exist_ok=True)
-            (tmp_path / name).write_text(text)
-        assert threads._cgroup_quota(root=str(tmp_path)) == quota
+    def test_reads_the_limits_of_cgroups(self, files: dict[str, str], quota: int | None, tmp_path: Path) -> None:
+        """Of the process's own and of all around it: the smallest counts."""
+        self.write(tmp_path, files, self.V2, self.V2_MOUNT)
+        assert threads._cgroup_quota(tmp_path) == quota
+
+    @pytest.mark.parametrize(
+        ("limits", "quota"),
+        [
+            ({"": (-1, 100000)}, None),
+            ({"": (300000, 100000)}, 3),
+            ({"": (300000,)}, None),
+            ({"a/b": (150000, 100000), "a": (-1, 100000)}, 2),
+            ({"a/b": (300000, 100000), "a": (100000, 100000)}, 1),
+        ],
+    )
+    def test_reads_the_limits_of_cgroups_of_version_1(
+        self, limits: dict[str, tuple[int, ...]], quota: int | None, tmp_path: Path
+    ) -> None:
+        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        files = {
+            f"cpu/{group}/{name}": f"{value}\n"
+            for group, values in limits.items()
+            for name, value in zip(names, values, strict=False)
+        }
+        self.write(tmp_path, files, self.V1 + "0::/\n", self.V1_MOUNT)
+        assert threads._cgroup_quota(tmp_path) == quota
+
+    @pytest.mark.parametrize(
+        ("group", "top"), [("/docker/1", "/docker/1"), ("/", "/docker/1"), ("/../2", "/"), ("/", "/..")]
+    )
+    def test_reads_the_limit_of_a_container(self, group: str, top: str, tmp_path: Path) -> None:
+        """What is mounted there is the container's own group, under whatever name."""
+        mount = self.V2_MOUNT.replace(" / ", f" {top} ", 1)
+        self.write(tmp_path, {"cpu.max": "200000 100000\n"}, f"0::{group}\n", mount)
+        assert threads._cgroup_quota(tmp_path) == 2
+
+    @pytest.mark.parametrize(("cgroup", "mountinfo"), [("", ""), ("x\n", "x\n"), (V2, V1_MOUNT), (V1, V2_MOUNT)])
+    def test_does_without_cgroups(self, cgroup: str, mountinfo: str, tmp_path: Path) -> None:
+        self.write(tmp_path, {"cpu.max": "200000 100000\n"}, cgroup, mountinfo)
+        assert threads._cgroup_quota(tmp_path) is None
+
+    def write(self, root: Path, files: dict[str, str], cgroup: str, mountinfo: str) -> None:
+        """Write the files of cgroups, and what /proc says of them."""
+        proc = {"proc/self/cgroup": cgroup, "proc/self/mountinfo": mountinfo}
+        for name, text in ({f"sys/fs/cgroup/{name}": text for name, text in files.items()} | proc).items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(text)
 
 
 class TestPythonThreads:
@@ -370,6 +417,43 @@ def test_fork_after_threads(compiled: str, after: str, threading: str) -> None:
         print("fine")
     """
     assert output_of(code, FASTRNN_ENGINE=compiled, FASTRNN_THREADING=threading).strip() == "fine"
+
+
+@posix_only
+@pytest.mark.skipif(not blas.threads_controlled, reason="SciPy's BLAS does not let its threads be set")
+def test_a_child_of_a_computing_parent_has_all_threads_of_blas() -> None:
+    """Though another thread of the parent was in a call, which holds BLAS to one thread."""
+    code = """
+        import os, threading
+        import numpy as np
+        import fastrnn
+        from fastrnn.engines import blas
+        from running import ended
+
+        set_threads, get_threads = blas._control(blas.cython_blas.__file__)
+        set_threads(3)
+        layer = fastrnn.LSTM(64, 512, rng=0)
+        x = np.zeros((500, 8, 64), np.float32)
+        stop = False
+
+        def work():
+            while not stop:
+                layer(x)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        for _ in range(3):
+            while get_threads() != 1:
+                pass
+            child = os.fork()
+            if child == 0:
+                os._exit(get_threads())
+            print(os.waitstatus_to_exitcode(ended(child)))
+        stop = True
+        thread.join()
+        print(get_threads())
+    """
+    assert output_of(code, FASTRNN_ENGINE="blas").split() == ["3"] * 4
 
 
 # Samples a background thread that computes: which other threads of this process are runnable, and what CPU time passes.

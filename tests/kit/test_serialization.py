@@ -140,6 +140,8 @@ def test_a_header_beyond_the_file_is_damage(tmp_path):
         ("model.npz", {1: np.zeros(1)}, None, TypeError, "tensors: expected str, got int"),
         ("model.npz", {"__metadata__": np.zeros(1)}, None, ValueError, "tensors: .*'__metadata__'"),
         ("model.npz", {"a\0b": np.zeros(1)}, None, ValueError, "tensors: .*null"),
+        ("model.npz", [], None, TypeError, "tensors: expected names and arrays, got list"),
+        ("model.npz", {}, ["epochs"], TypeError, "metadata: expected names and arrays, got list"),
         ("model.npz", {}, {"epochs": 3}, TypeError, r"metadata\['epochs'\]: expected str, got int"),
     ],
 )

@@ -11,6 +11,7 @@ from oracle import parts
 from running import run_python
 
 import fastrnn
+from fastrnn.engines import blas
 
 
 class Subjects:
@@ -82,6 +83,12 @@ def other_tape() -> fastrnn.Tape:
     return fastrnn.LSTM(3, 4, num_layers=2, rng=0).forward(np.zeros((5, 2, 3), np.float32))[2]
 
 
+def recursive() -> list[Any]:
+    result: list[Any] = []
+    result.append(result)
+    return result
+
+
 def entered(context: Any) -> None:
     with context:
         pass
@@ -150,13 +157,20 @@ CASES: list[tuple[Callable[[Subjects], Any], type, str, tuple[str, ...]]] = [
     (lambda s: s.lstm(s.x.astype(complex)), TypeError, "x", ("float32", "got complex128")),
     (lambda s: s.lstm(s.x.astype(">f4")), TypeError, "x", ("float32", "got >f4")),
     (lambda s: s.lstm(s.x.astype(object)), TypeError, "x", ("float32", "got object")),
-    (lambda s: s.lstm(s.x.tolist()), TypeError, "x", ("float32", "got float64")),
+    (lambda s: s.lstm([list(step) for step in s.x.astype(f64)]), TypeError, "x", ("float32", "got float64")),
+    (lambda s: s.lstm([[[True, False, True]]]), TypeError, "x", ("float32", "got bool")),
+    (lambda s: s.lstm([[[1j, 0, 0]]]), TypeError, "x", ("float32", "got complex128")),
+    (lambda s: s.lstm([[["1", "2", "3"]]]), TypeError, "x", ("float32", "got <U1")),
+    (lambda s: s.lstm(recursive()), TypeError, "x", ("array", "got list")),
     (lambda s: s.lstm([[1, 2, 3], [1, 2]]), TypeError, "x", ("array", "got list")),
     (lambda s: s.lstm(None), TypeError, "x", ("array", "got NoneType")),
     (lambda s: s.lstm("text"), TypeError, "x", ("float32", "got <U4")),
     (lambda s: s.lstm(OnGPU()), TypeError, "x", ("on the CPU", "got OnGPU")),
     (lambda s: s.lstm(Unreadable()), TypeError, "x", ("on the CPU", "got Unreadable")),
     (lambda s: s.lstm(np.ma.array(s.x, mask=False)), TypeError, "x", ("without a mask", "got a masked", "lengths=")),
+    # rng
+    (lambda s: s.lstm.forward(s.x, rng="abc"), TypeError, "rng", ("seed or a numpy.random.Generator", "got 'abc'")),
+    (lambda s: s.lstm.forward(s.x, rng=-1), ValueError, "rng", ("seed or a numpy.random.Generator", "got -1")),
     # state
     (lambda s: s.lstm(s.x, s.h), TypeError, "state", ("(h, c)", "got ndarray")),
     (lambda s: s.lstm(s.x, (s.h,)), ValueError, "state", ("(h, c)", "got 1 items")),
@@ -198,7 +212,8 @@ CASES: list[tuple[Callable[[Subjects], Any], type, str, tuple[str, ...]]] = [
     (lambda s: s.lstm.backward(s.tape, s.y[:4]), ValueError, "dy", ("(5, 2, 4)", "got (4, 2, 4)")),
     (lambda s: s.lstm.backward(s.tape, s.y[:, 0]), ValueError, "dy", ("(5, 2, 4)", "got (5, 4)")),
     (lambda s: s.lstm.backward(s.tape, s.y.astype(f64)), TypeError, "dy", ("float32", "got float64", "dy.astype")),
-    (lambda s: s.lstm.backward(s.tape, 1.0), TypeError, "dy", ("float32", "got float64")),
+    (lambda s: s.lstm.backward(s.tape, 1.0), ValueError, "dy", ("(5, 2, 4)", "got ()")),
+    (lambda s: s.lstm.backward(s.tape, f64(1)[None]), TypeError, "dy", ("float32", "got float64")),
     (lambda s: s.lstm.backward(s.tape, s.y, s.h), TypeError, "dstate", ("(h, c)", "got ndarray")),
     (lambda s: s.lstm.backward(s.tape, None, (s.h, s.c[:1])), ValueError, "dstate[1] (c)", ("(2, 2, 4)", "(1, 2, 4)")),
     (lambda s: s.lstm.backward(s.tape, None, (s.h.astype(f64), s.c)), TypeError, "dstate[0] (h)", ("float32",)),
@@ -220,9 +235,15 @@ CASES: list[tuple[Callable[[Subjects], Any], type, str, tuple[str, ...]]] = [
     (lambda s: s.both.freeze().stream(), ValueError, "stream", ("unidirectional", "got a bidirectional")),
     (lambda s: s.lstm.freeze().stream(0), ValueError, "batch_size", ("at least 1", "got 0")),
     (lambda s: s.lstm.freeze().stream(1.0), TypeError, "batch_size", ("integer", "got float")),
+    (lambda s: s.lstm.freeze().stream(2**62), ValueError, "batch_size", ("addressed", "got 4611686018427387904 * 2")),
+    (lambda s: s.lstm.freeze().stream(2**64), ValueError, "batch_size", ("fits this machine", "got 18446744073709")),
     (lambda s: s.lstm.freeze().stream(True), TypeError, "batch_size", ("integer", "got a bool")),
     (lambda s: stepped(s, x=s.x[0, :1]), ValueError, "x", ("(2, 3)", "got (1, 3)")),
     (lambda s: stepped(s, x=s.x), ValueError, "x", ("(2, 3)", "got (5, 2, 3)")),
+    (lambda s: stepped(s, x=s.x[0, 0]), ValueError, "x", ("(2, 3)", "got (3,)")),
+    (lambda s: s.gru.freeze().stream().step(s.x[0, 0, :2]), ValueError, "x", ("(3,)", "got (2,)")),
+    (lambda s: s.gru.freeze().stream().step(s.x[0, 0], s.out[:1]), ValueError, "out", ("(4,)", "got (1, 4)")),
+    (lambda s: s.gru.freeze().stream().step(s.x[0, :1], s.out[0]), ValueError, "out", ("(1, 4)", "got (4,)")),
     (lambda s: stepped(s, x=s.x[0].astype(f64)), TypeError, "x", ("float32", "got float64")),
     (lambda s: stepped(s, out=s.out[:1]), ValueError, "out", ("(2, 4)", "got (1, 4)")),
     (lambda s: stepped(s, out=s.out.astype(f64)), TypeError, "out", ("float32", "got float64")),
@@ -288,6 +309,24 @@ def test_names_of_a_state_dict(change: Callable, said: str) -> None:
     assert said in str(caught.value)
     for name, value in before.items():
         np.testing.assert_array_equal(layer.params[name], value)
+
+
+def test_a_size_that_only_blas_cannot_count(compiled: str) -> None:
+    """2**21 values a row, in as many rows as there may be threads, are more than 32 bits count."""
+    layer = fastrnn.RNN(2**21, 1, rng=0)
+    x = np.zeros((2, 1, 2**21), np.float32)
+    x[..., -1] = 1
+    if compiled == "blas" and blas.integer_bytes == 4:
+        with pytest.raises(ValueError, match=r"^x, hidden_size: expected sizes that fit BLAS's integer, got larger"):
+            layer(x)
+        return
+    with fastrnn.engines.use("reference"):
+        expected, _ = layer(x)
+    y, _, tape = layer.forward(x)
+    np.testing.assert_allclose(y, expected, atol=1e-6)
+    np.testing.assert_allclose(layer.freeze().stream().step(x[0]), expected[0], atol=1e-6)
+    grads = layer.backward(tape, np.ones_like(y))
+    np.testing.assert_allclose(grads.params["weight_ih_l0"][0, -1], grads.params["bias_ih_l0"][0], rtol=1e-5)
 
 
 def test_wrong_keywords_are_errors() -> None:

@@ -149,6 +149,21 @@ class TestStream:
         stream = build(3, 5).freeze().stream()
         assert stream.step(np.zeros((1, 3), np.float32)).shape[0] == 1
 
+    def test_one_row_may_come_without_its_axis(self, engine: str, build: Callable, rng: np.random.Generator) -> None:
+        layer = build(3, 5, num_layers=2)
+        one, other = (layer.freeze().stream() for _ in range(2))
+        out = np.empty(layer.output_size, np.float32)
+        for x in rng.standard_normal((4, 3), np.float32):
+            y = one.step(x)
+            np.testing.assert_array_equal(y, other.step(x[None])[0])
+            assert y.shape == (layer.output_size,)
+            assert one.step(x, out) is out
+            np.testing.assert_array_equal(out, other.step(x[None])[0])
+        x = np.zeros(layer.output_size, np.float32)  # where x is written to, too
+        square = build(layer.output_size, 5).freeze()
+        expected = square.stream().step(x)
+        np.testing.assert_array_equal(square.stream().step(x, x), expected)
+
     def test_state_is_taken_and_given_as_copies(self, engine: str, build: Callable, rng: np.random.Generator) -> None:
         layer = build(3, 5, num_layers=2)
         call = random_call(layer, 4, 2, rng)

@@ -201,6 +201,22 @@ class TestHolders:
         one, other = layer.freeze().stream(2), layer.freeze().stream(2)
         np.testing.assert_array_equal(one.step(HOLDERS[holder](x)), other.step(x))
 
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_lists_of_numbers(self, engine: str, build: Callable, dtype: type, rng: np.random.Generator) -> None:
+        """They have no dtype, and are taken as the layer's."""
+        layer = build(3, 5, dtype=dtype)
+        call = random_call(layer, 4, 3, rng, lengths=True, resets=True)
+        results = run_all(layer, call.map(np.ndarray.tolist))
+        for name, value in run_all(layer, call).items():
+            np.testing.assert_array_equal(results[name], value)
+        stream, other = layer.freeze().stream(3), layer.freeze().stream(3)
+        stream.state = call.map(np.ndarray.tolist).state
+        other.state = call.state
+        np.testing.assert_array_equal(stream.step(call.x[0].tolist()), other.step(call.x[0]))
+        y = layer([[1, 0, 2], [0, 1, 0]])[0]  # integers
+        np.testing.assert_array_equal(y, layer(np.array([[1, 0, 2], [0, 1, 0]], dtype))[0])
+        assert y.dtype == dtype
+
     def test_array_array(self, engine: str, rng: np.random.Generator) -> None:
         layer = fastrnn.GRU(3, 5, rng=0)
         x = rng.standard_normal((4, 2, 3), np.float32)
