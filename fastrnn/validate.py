@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 __all__ = [
     "addressable", "array", "as_ndarray", "at_least_zero", "choice", "contiguous", "contiguous_rows", "dtype",
-    "fits_memory", "flag", "generator", "index", "integer", "mapping", "output", "parameter", "probability", "rows", "size",
+    "fits_memory", "flag", "generator", "index", "integer", "mapping", "output", "parameter", "probability", "rows",
+    "size",
 ]  # fmt: skip
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
