@@ -146,8 +146,10 @@ def choice(name: str, value: Any, options: tuple[str, ...]) -> str:
 
 def generator(name: str, value: Any) -> np.random.Generator:
     """A source of random numbers: a Generator itself, or one from a seed; None gives another each time."""
+    if isinstance(value, (list, tuple)) and any(isinstance(item, (list, tuple)) for item in value):
+        raise TypeError(f"{name}: expected a seed or a numpy.random.Generator, got a {type(value).__name__} of lists")
     try:
-        return np.random.default_rng(value)
+        return np.random.default_rng(value)  # it crashes on a list that holds itself
     except (TypeError, ValueError) as error:
         message = f"{name}: expected a seed or a numpy.random.Generator, got {value!r} ({error})"
         raise type(error)(message) from None

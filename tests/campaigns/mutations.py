@@ -90,7 +90,7 @@ def _npy(data: bytes, rng: random.Random, change: Bytes) -> bytes:
     size = int.from_bytes(data[8 : 8 + width], "little")
     header, values = data[8 + width : 8 + width + size].decode("latin1"), data[8 + width + size :]
     if values[:1] == b"{" and rng.random() < 0.9:
-        values = _json(values.decode(), rng).encode()
+        values = _json(values.decode("utf-8", "replace"), rng).encode("utf-8", "replace")
         header = re.sub(r"\(\d+,\)", f"({len(values)},)", header)
     else:
         action = rng.random()
