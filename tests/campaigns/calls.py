@@ -48,7 +48,7 @@ LONG = ("max_length", "samples", "steps", "epochs", "evaluations", "seconds")  #
 ALLOWED = ("TypeError", "ValueError")
 
 
-# ---- What is passed ---------------------------------------------------------------------------------------------------
+# ---- What is passed ------------------------------------------------------------------------------------------------
 
 
 class OwnError(Exception):
@@ -93,17 +93,69 @@ class Sub(np.ndarray):
     """A subclass of arrays."""
 
 
-_INTEGERS = (-1, 0, 1, 2, 3, 4, 7, 100, -(2**63), 2**31 - 1, 2**31, 2**32, 2**53, 2**62, 2**63 - 1, 2**63, 2**64, 10**30)
+_INTEGERS = (
+    -1,
+    0,
+    1,
+    2,
+    3,
+    4,
+    7,
+    100,
+    -(2**63),
+    2**31 - 1,
+    2**31,
+    2**32,
+    2**53,
+    2**62,
+    2**63 - 1,
+    2**63,
+    2**64,
+    10**30,
+)
 _FLOATS = (0.0, -0.0, 0.5, 1.0, -1.0, 1e308, 5e-324, float("nan"), float("inf"), -float("inf"))
 _DTYPES = ("f4", "f8", ">f4", "f2", "g", "i1", "i8", "u8", "?", "c8", "U3", "S2", "O", "V4", "M8[s]", "f4,i4")
-_SHAPES = ((), (0,), (1,), (2,), (3,), (4,), (2, 3), (5, 2, 3), (2, 5, 3), (0, 2, 3), (5, 0, 3), (1, 2, 4), (2, 2, 4), (1,) * 8)
-_TEXTS = ("", "x", "lstm", "relu", "float32", "\0", "é\ud800", "a.npz", "a.safetensors", "missing.npz", "/", "x" * 300, b"x")
+_SHAPES = (
+    (),
+    (0,),
+    (1,),
+    (2,),
+    (3,),
+    (4,),
+    (2, 3),
+    (5, 2, 3),
+    (2, 5, 3),
+    (0, 2, 3),
+    (5, 0, 3),
+    (1, 2, 4),
+    (2, 2, 4),
+    (1,) * 8,
+)
+_TEXTS = (
+    "",
+    "x",
+    "lstm",
+    "relu",
+    "float32",
+    "\0",
+    "é\ud800",
+    "a.npz",
+    "a.safetensors",
+    "missing.npz",
+    "/",
+    "x" * 300,
+    b"x",
+)
 
 
 def _array(rng: random.Random) -> Any:
     shape, dtype = rng.choice(_SHAPES), np.dtype(rng.choice(_DTYPES))
     with np.errstate(all="ignore"):
-        a = np.zeros(shape, dtype) if dtype.kind in "VM" else (np.arange(np.prod(shape)) - 3).reshape(shape).astype(dtype)
+        a = (
+            np.zeros(shape, dtype)
+            if dtype.kind in "VM"
+            else (np.arange(np.prod(shape)) - 3).reshape(shape).astype(dtype)
+        )
     if rng.random() < 0.1 and dtype.kind == "f":
         a.flat[:1] = rng.choice((np.nan, np.inf))
     layout = rng.randrange(12)
@@ -137,10 +189,14 @@ def _circle() -> list[Any]:
 
 _OBJECTS: tuple[Callable[[], Any], ...] = (
     lambda: None, lambda: True, lambda: np.bool_(False), object, Raising, Lying, lambda: int, lambda: len, lambda: 1j,
-    list, dict, tuple, set, lambda: [1, [2]], lambda: [None], lambda: {"x": 1}, lambda: {1: 2}, _circle, lambda: range(3),
-    lambda: iter([1, 2]), lambda: decimal.Decimal(1), lambda: np.float32(1), lambda: np.int64(2), lambda: memoryview(b"ab"),
-    lambda: bytearray(8), lambda: slice(None), lambda: Ellipsis, lambda: [3] * 5, lambda: ("a", "b"), lambda: {"W": None},
-    lambda: {"weight_ih_l0": np.zeros((16, 3), np.float32)}, lambda: [np.zeros((3, 16)), np.zeros((4, 16))], lambda: print,
+    list, dict, tuple, set, lambda: [1, [2]], lambda: [None], lambda: {"x": 1}, lambda: {1: 2}, _circle,
+    lambda: range(3),
+    lambda: iter([1, 2]), lambda: decimal.Decimal(1), lambda: np.float32(1), lambda: np.int64(2),
+    lambda: memoryview(b"ab"),
+    lambda: bytearray(8), lambda: slice(None), lambda: Ellipsis, lambda: [3] * 5, lambda: ("a", "b"),
+    lambda: {"W": None},
+    lambda: {"weight_ih_l0": np.zeros((16, 3), np.float32)}, lambda: [np.zeros((3, 16)), np.zeros((4, 16))],
+    lambda: print,
     lambda: np.random.default_rng(0), lambda: np.random.RandomState(0), lambda: np.dtype("f4"), lambda: Exception("x"),
 )  # fmt: skip
 
@@ -185,7 +241,7 @@ def spoilt(value: Any, rng: random.Random) -> Any:
     return anything(rng)
 
 
-# ---- Calls ------------------------------------------------------------------------------------------------------------
+# ---- Calls ---------------------------------------------------------------------------------------------------------
 
 
 def allowed(entry: Entry) -> tuple[str, ...]:
@@ -239,7 +295,8 @@ def call(name: str, entry: Entry, rng: random.Random) -> str:
 
 
 def _clean(error: Exception) -> bool:
-    """Whether it is the IndexError of a check, which names the argument: of parts in a model, whose docstrings say so."""
+    """Whether it is the IndexError of a check, which names the argument: of parts in a model,
+    whose docstrings say so."""
     return isinstance(error, IndexError) and re.match(r"\S+: expected .* got ", str(error)) is not None
 
 
@@ -267,7 +324,9 @@ def some(seed: int, first: int, count: int, only: str | None, progress: int) -> 
         try:
             outcomes[call(name, entries[name], rng) or "no error"] += 1
         except Exception as error:
-            findings.setdefault(f"{name}: {watch.signature(error)}", f"{error!r:.200} (--seed {seed} --first {n} --calls 1)")
+            findings.setdefault(
+                f"{name}: {watch.signature(error)}", f"{error!r:.200} (--seed {seed} --first {n} --calls 1)"
+            )
             outcomes["findings"] += 1
     faulthandler.cancel_dump_traceback_later()
     if base and (grown := memory() - base) > GROWTH:
@@ -313,7 +372,16 @@ def main() -> None:
     def process(first: int) -> None:
         folder = Path(tempfile.mkdtemp(prefix="fastrnn-calls-"))
         count = min(CALLS, arguments.first + arguments.calls - first)
-        command = [sys.executable, "-X", "faulthandler", __file__, "--child", str(folder), "--seed", str(arguments.seed)]
+        command = [
+            sys.executable,
+            "-X",
+            "faulthandler",
+            __file__,
+            "--child",
+            str(folder),
+            "--seed",
+            str(arguments.seed),
+        ]
         command += ["--first", str(first), "--calls", str(count)]
         command += ["--only", arguments.only] if arguments.only else []
         done = subprocess.run(command, capture_output=True, text=True, check=False, errors="replace")
@@ -324,7 +392,9 @@ def main() -> None:
                 findings.setdefault(cause, what)
         else:
             progress = (folder / "progress").read_text().split() if (folder / "progress").exists() else ["?", "start"]
-            findings.setdefault(f"{progress[1]}: exit status {done.returncode}", f"call {progress[0]}\n{done.stderr[:3000]}")
+            findings.setdefault(
+                f"{progress[1]}: exit status {done.returncode}", f"call {progress[0]}\n{done.stderr[:3000]}"
+            )
         shutil.rmtree(folder)
         print(f"{first + count:12,} calls, {len(findings)} findings", flush=True)
 

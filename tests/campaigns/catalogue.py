@@ -62,7 +62,9 @@ def catalogue() -> dict[str, Entry]:
     """All entries, of new objects."""
     entries: dict[str, Entry] = {}
 
-    def add(function: Callable[..., Any], name: str = "", of: Any = None, state: Any = None, /, **arguments: Any) -> None:
+    def add(
+        function: Callable[..., Any], name: str = "", of: Any = None, state: Any = None, /, **arguments: Any
+    ) -> None:
         name = name or (function.__qualname__ if hasattr(function, "__qualname__") else type(function).__name__)
         if state is None:
             subject = getattr(function, "__self__", of)
@@ -78,7 +80,15 @@ def catalogue() -> dict[str, Entry]:
 
     # Layers
     sizes = {"input_size": 3, "hidden_size": 4}
-    more = {"num_layers": 2, "bias": True, "batch_first": False, "dropout": 0.5, "bidirectional": True, "dtype": f4, "rng": 0}
+    more = {
+        "num_layers": 2,
+        "bias": True,
+        "batch_first": False,
+        "dropout": 0.5,
+        "bidirectional": True,
+        "dtype": f4,
+        "rng": 0,
+    }
     add(fastrnn.RNN, **sizes, **more, nonlinearity="relu")
     add(fastrnn.LSTM, **sizes, **more, proj_size=2, peephole=True, coupled=False)
     add(fastrnn.GRU, **sizes, **more, reset_after=True, update_gate="keep")
@@ -126,14 +136,26 @@ def catalogue() -> dict[str, Entry]:
     add(within(engines.use), "engines.use", engines.use, name="reference")
     add(restored(fastrnn.set_num_threads, fastrnn.get_num_threads()), "set_num_threads", fastrnn.set_num_threads, n=2)
     if fastrnn.get_threading() != "none":
-        add(restored(fastrnn.set_threading, fastrnn.get_threading()), "set_threading", fastrnn.set_threading, name="workers")
+        add(
+            restored(fastrnn.set_threading, fastrnn.get_threading()),
+            "set_threading",
+            fastrnn.set_threading,
+            name="workers",
+        )
     add(fastrnn.get_num_threads)
     add(fastrnn.get_threading)
     add(engines.named, "engines.named", source="engine", name="packed")
 
     # Weights and files
     add(weights.from_torch, state_dict=lstm.state_dict(), prefix="", kind="lstm", dtype=f4, batch_first=True)
-    add(weights.from_keras, weights=weights.to_keras(gru), bidirectional=True, reset_after=True, batch_first=True, dtype=f4)
+    add(
+        weights.from_keras,
+        weights=weights.to_keras(gru),
+        bidirectional=True,
+        reset_after=True,
+        batch_first=True,
+        dtype=f4,
+    )
     add(weights.from_onnx, tensors=weights.to_onnx(gru), reset_after=True, dtype=f4, update_gate="keep")
     add(weights.to_torch, layer=lstm, prefix="a.")
     add(weights.to_keras, layer=lstm, sum_biases=True)
@@ -145,7 +167,13 @@ def catalogue() -> dict[str, Entry]:
     add(serialization.load, "serialization.load", path="layer.npz")
     add(serialization.check_path, path="layer.npz")
     inputs = {**weights.to_onnx(lstm)[0], "X": x, "sequence_lens": lengths, "initial_h": h}
-    attrs = {"hidden_size": 4, "direction": "forward", "clip": 1.0, "activations": ["Sigmoid", "Tanh", "Tanh"], "layout": 0}
+    attrs = {
+        "hidden_size": 4,
+        "direction": "forward",
+        "clip": 1.0,
+        "activations": ["Sigmoid", "Tanh", "Tanh"],
+        "layout": 0,
+    }
     add(fastrnn.onnx.run_op, op_type="LSTM", inputs=inputs, attrs=attrs, explain=True)
     grads = {"Y_h": h}
     add(fastrnn.onnx.run_grad, op_type="LSTM", inputs=inputs, attrs={"hidden_size": 4}, out_grads=grads)
@@ -162,7 +190,8 @@ def catalogue() -> dict[str, Entry]:
     add(nn.WordEncoder, characters=embedding, rnn=lstm, words=embedding, dropout=0.1, word_dropout=0.1)
     add(lambda part: nn.Sequential(part, nn.Activation("tanh")), "Sequential", nn.Sequential, part=linear)
     parts = {
-        "Embedding": (embedding, {"ids": ids}), "Linear": (linear, {"x": x}), "Activation": (nn.Activation("tanh"), {"x": x}),
+        "Embedding": (embedding, {"ids": ids}), "Linear": (linear, {"x": x}), "Activation": (nn.Activation("tanh"),
+        {"x": x}),
         "Dropout": (nn.Dropout(0.5), {"x": x}), "Sequential": (nn.Sequential(linear, nn.Activation("relu")), {"x": x}),
         "WordEncoder": (nn.WordEncoder(nn.Embedding(6, 3, rng=0), fastrnn.GRU(3, 2, rng=0)), {"ids": words}),
         "Convolution": (nn.Convolution(nn.Linear(4, 2, rng=0), (3, 3, 1), 2), {"x": np.ones((2, 9), f4)}),
@@ -189,7 +218,11 @@ def catalogue() -> dict[str, Entry]:
     add(nn.SoftmaxCrossEntropy, ignore_index=-100)
     for loss, given in ((nn.SoftmaxCrossEntropy(), targets), (nn.MeanSquaredError(), logits)):
         name = type(loss).__name__
-        arguments = {"logits" if name[0] == "S" else "predictions": logits, "targets": given, "weights": np.ones(10, f4)}
+        arguments = {
+            "logits" if name[0] == "S" else "predictions": logits,
+            "targets": given,
+            "weights": np.ones(10, f4),
+        }
         if name[0] == "M":
             arguments["weights"] = np.ones((10, 3), f4)
         add(loss.__call__, f"{name}()", loss, **arguments)
@@ -211,11 +244,14 @@ def catalogue() -> dict[str, Entry]:
     dataset = data.Dataset([np.array([1, 2, 3]), np.array([4, 5])], [np.array([0, 1, 2]), np.array([2, 1])])
     batch = dataset.batch(np.array([0, 1]))
     single = data.Dataset([np.array([1, 2, 3]), np.array([4, 5])], [0, 2]).batch(np.array([0, 1]))
-    pair = data.Dataset([np.array([1, 2, 3]), np.array([4, 5])], [np.array([4, 5]), np.array([5])]).batch(np.array([0, 1]))
+    pair = data.Dataset([np.array([1, 2, 3]), np.array([4, 5])], [np.array([4, 5]), np.array([5])]).batch(
+        np.array([0, 1])
+    )
     reader = {"rnn": fastrnn.GRU(3, 4, rng=0), "output": nn.Linear(4, 3, rng=0), "embedding": nn.Embedding(6, 3, rng=0)}
     add(nn.ManyToOne, **reader, pooling="mean", loss="mse", dropout=0.1)
     add(nn.ManyToMany, **reader, loss="mse", dropout=0.1)
-    add(nn.Decoder, embedding=nn.Embedding(6, 3, rng=0), rnn=lstm, output=nn.Linear(4, 6, rng=0), bridge=nn.Linear(4, 8, rng=0),
+    add(nn.Decoder, embedding=nn.Embedding(6, 3, rng=0), rnn=lstm, output=nn.Linear(4, 6, rng=0), bridge=nn.Linear(4,
+    8, rng=0),
         dropout=0.1, feed=False)  # fmt: skip
     add(nn.OneToMany, decoder=decoder(), encoder=nn.Linear(3, 4, rng=0))
     add(nn.EncoderDecoder, encoder=lstm, decoder=decoder(), embedding=embedding, dropout=0.1)
@@ -228,7 +264,13 @@ def catalogue() -> dict[str, Entry]:
     for name, model, examples in (("tagger", tagger, batch), ("chooser", chooser, single), ("writer", writer, pair)):
         fields = {"x": examples.x, "y": examples.y, "x_lengths": examples.x_lengths, "y_lengths": examples.y_lengths}
         for method in ("loss", "loss_and_grads", "predict_batch"):
-            add(on_batch(getattr(model, method)), f"{name}.{method}", getattr(type(model), method), model.state_dict, **fields)
+            add(
+                on_batch(getattr(model, method)),
+                f"{name}.{method}",
+                getattr(type(model), method),
+                model.state_dict,
+                **fields,
+            )
     add(tagger.__call__, "ManyToMany()", tagger, x=ids, lengths=lengths)
     add(chooser.__call__, "ManyToOne()", chooser, x=ids, lengths=lengths)
     add(tagger.stream, "ManyToMany.stream", batch_size=2)
@@ -236,9 +278,11 @@ def catalogue() -> dict[str, Entry]:
     add(tagging.step, x=np.array([1, 2]))
     add(tagging.reset, rows=[1])
     add(writer.generate, "EncoderDecoder.generate", x=ids, lengths=lengths, max_length=4)
-    add(lambda **given: nn.sample(writer.steps(ids), **given), "sample", nn.sample, max_length=4, temperature=1.0, rng=0,
+    add(lambda **given: nn.sample(writer.steps(ids), **given), "sample", nn.sample, max_length=4, temperature=1.0,
+    rng=0,
         banned=(0, 1))  # fmt: skip
-    add(lambda **given: nn.beam_search(writer.steps(ids, width=2), **given), "beam_search", nn.beam_search, max_length=4,
+    add(lambda **given: nn.beam_search(writer.steps(ids, width=2), **given), "beam_search", nn.beam_search,
+    max_length=4,
         length_penalty=1.0, banned=(0, 1))  # fmt: skip
     add(nn.draw, logits=logits, temperature=1.0, rng=0, banned=(0,))
     add(nn.consensus, drawn=[[1, 2], [1, 3]], score=lambda a, b: float(a == b))

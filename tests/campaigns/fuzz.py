@@ -38,7 +38,7 @@ LONGEST_INPUT = 1 << 15
 CORPUS = Path(__file__).parent / "corpus"  # inputs that were findings once
 
 
-# ---- One target, in this process --------------------------------------------------------------------------------------
+# ---- One target, in this process -----------------------------------------------------------------------------------
 
 
 def fuzz(name: str, seconds: int, work: Path) -> None:
@@ -116,7 +116,7 @@ def note(findings: Path, name: str, content: bytes, error: BaseException) -> Non
         path.with_suffix(".txt").write_text("".join(traceback.format_exception(error)))
 
 
-# ---- All targets, each in processes of its own ------------------------------------------------------------------------
+# ---- All targets, each in processes of its own ---------------------------------------------------------------------
 
 
 def rounds(name: str, seconds: float, work: Path) -> tuple[int, int, int]:

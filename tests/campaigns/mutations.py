@@ -21,16 +21,52 @@ __all__ = ["Bytes", "Mutation", "changed_bytes", "onnx", "safetensors", "zipped"
 Bytes = Callable[[bytes, random.Random], bytes]
 Mutation = Callable[[bytes, random.Random, Bytes], "bytes | None"]
 
-_NUMBERS = (-1, 0, 1, 2, 3, 5, 255, 2**16, 10**6, 2**31 - 1, 2**31, 2**32, 2**53, 2**62, 2**63 - 1, 2**63, 2**64, 10**30)
-_TEXTS = ("", "x", "\0", "../../x", "__class__", "lstm", "GRU", "LSTM", "tanh", "float32", "{}", "[]", "null", "é\ud800")
+_NUMBERS = (
+    -1,
+    0,
+    1,
+    2,
+    3,
+    5,
+    255,
+    2**16,
+    10**6,
+    2**31 - 1,
+    2**31,
+    2**32,
+    2**53,
+    2**62,
+    2**63 - 1,
+    2**63,
+    2**64,
+    10**30,
+)
+_TEXTS = (
+    "",
+    "x",
+    "\0",
+    "../../x",
+    "__class__",
+    "lstm",
+    "GRU",
+    "LSTM",
+    "tanh",
+    "float32",
+    "{}",
+    "[]",
+    "null",
+    "é\ud800",
+)
 _VALUES = (None, True, False, 1.5, -0.0, 1e308, float("nan"), float("inf"), [], {}, [[]], [1], [3, 4], {"a": 1})
 _DTYPES = (
     "<f4", "<f8", ">f4", "<f2", "<i8", "|u1", "|b1", "<c8", "|O", "<U3", "|S4", "|V8", "<M8[s]", "<f16", "x", "",
     "('<f4', (2, 3))", "[('a', '<f4')]", "[('a', '|O')]",
 )  # fmt: skip
 _SHAPES = ("()", "(0,)", "(1,)", "(12,)", "(3, 4)", "(16, 3)", "(2, -1)", "(1.5,)", "('a',)", "3", "None", "(True,)",
-    "(1,) * 9", "(0, 1000000000000)", "(999999999, 999999999)", "(" * 300, "(" + "1, " * 40 + ")", "[3, 4]")  # fmt: skip
-_HEADERS = ("", "{", "1", "[]", "{}", "{'descr': '<f4'}", "__import__('os').system('true')", "{" * 500, "\t\n  x", "'\\",
+    "(1,) * 9", "(0, 1000000000000)", "(999999999, 999999999)", "(" * 300, "(" + "1, " * 40 + ")", "[3,
+    4]")  # fmt: skip
+_HEADERS = ("", "{", "1", "[]", "{}", "{'descr': '<f4'}", "__import__('os').system('true')", "{" * 500, "\t\n  x",
+"'\\",
     "-" * 400 + "1", "{1: 2, (3,): {4}}", "{[]: 1}")  # fmt: skip
 
 
@@ -47,7 +83,7 @@ def changed_bytes(data: bytes, rng: random.Random) -> bytes:
     )) + after  # fmt: skip
 
 
-# ---- JSON --------------------------------------------------------------------------------------------------------
+# ---- JSON ----------------------------------------------------------------------------------------------------------
 
 
 def _json(text: str, rng: random.Random) -> str:
@@ -80,7 +116,7 @@ def _value(value: Any, rng: random.Random) -> Any:
     return rng.choice((*_NUMBERS, *_TEXTS, *_VALUES))
 
 
-# ---- .npy, and zip files ------------------------------------------------------------------------------------------
+# ---- .npy, and zip files -------------------------------------------------------------------------------------------
 
 
 def _npy(data: bytes, rng: random.Random, change: Bytes) -> bytes:
@@ -175,7 +211,7 @@ def _renamed(name: str, rng: random.Random) -> str:
     return name.replace(old, new, 1)[:200]
 
 
-# ---- .safetensors -------------------------------------------------------------------------------------------------
+# ---- .safetensors --------------------------------------------------------------------------------------------------
 
 
 def safetensors(data: bytes, rng: random.Random, change: Bytes) -> bytes | None:
@@ -194,7 +230,7 @@ def safetensors(data: bytes, rng: random.Random, change: Bytes) -> bytes | None:
     return struct.pack("<Q", abs(len(header) + rng.choice((0,) * 30 + (-1, 1, 2**62)))) + header + values
 
 
-# ---- ONNX ---------------------------------------------------------------------------------------------------------
+# ---- ONNX ----------------------------------------------------------------------------------------------------------
 
 
 def onnx(data: bytes, rng: random.Random, change: Bytes) -> bytes | None:
@@ -260,9 +296,12 @@ def _another(field: Any, others: list[Any], rng: random.Random) -> Any:
     return copy
 
 
-_OPERATORS = ("LSTM", "GRU", "RNN", "Constant", "ConstantOfShape", "Tile", "Range", "Concat", "Transpose", "Cast", "Slice",
-    "Identity", "RandomNormalLike", "If", "Loop", "Scan", "Reshape", "Expand", "Split", "Gather", "Pad", "x")  # fmt: skip
-_NAMES = ("", "X", "W", "R", "B", "P", "Y", "activations", "direction", "hidden_size", "layout", "clip", "bidirectional",
+_OPERATORS = ("LSTM", "GRU", "RNN", "Constant", "ConstantOfShape", "Tile", "Range", "Concat", "Transpose", "Cast",
+"Slice",
+    "Identity", "RandomNormalLike", "If", "Loop", "Scan", "Reshape", "Expand", "Split", "Gather", "Pad",
+    "x")  # fmt: skip
+_NAMES = ("", "X", "W", "R", "B", "P", "Y", "activations", "direction", "hidden_size", "layout", "clip",
+"bidirectional",
     "reverse", "Tanh", "Relu", "location", "../x", "offset", "length", "ai.onnx", "a")  # fmt: skip
 
 

@@ -83,7 +83,7 @@ class Draws:
         return self.integer(1, n) == n
 
 
-# ---- Files: one error, a ValueError that names the path -------------------------------------------------------------
+# ---- Files: one error, a ValueError that names the path ------------------------------------------------------------
 
 
 def _loader(suffix: str, load: Callable[[Path], Any], use: Callable[[Any], None]) -> Callable[[bytes], None]:
@@ -147,7 +147,7 @@ for _suffix, _mutation in ((".npz", mutations.zipped), (".safetensors", mutation
     TARGETS[_suffix.lstrip(".")] = Target(_loader(_suffix, fastrnn.load, _used), _layer_seeds, _mutation)
 
 
-# ---- Models and checkpoints -----------------------------------------------------------------------------------------
+# ---- Models and checkpoints ----------------------------------------------------------------------------------------
 
 
 def _models() -> list[Any]:
@@ -207,12 +207,16 @@ def _checkpoint(path: Path) -> None:
     trainer.save()
 
 
-TARGETS["checkpoint"] = Target(_loader(".npz", _training, lambda trainer: None), lambda: [_written(_checkpoint, ".npz")], mutations.zipped)
+TARGETS["checkpoint"] = Target(
+    _loader(".npz", _training, lambda trainer: None), lambda: [_written(_checkpoint, ".npz")], mutations.zipped
+)
 
 
-# ---- Damage: what is read is what was written, or an error ----------------------------------------------------------
+# ---- Damage: what is read is what was written, or an error ---------------------------------------------------------
 
-_WHOLE = {suffix: _written(lambda path: fastrnn.save(path, _layers()[0]), suffix) for suffix in (".npz", ".safetensors")}
+_WHOLE = {
+    suffix: _written(lambda path: fastrnn.save(path, _layers()[0]), suffix) for suffix in (".npz", ".safetensors")
+}
 
 
 def damaged(content: bytes) -> None:
@@ -241,11 +245,13 @@ def damaged(content: bytes) -> None:
     path.write_bytes(whole)
     expected, expected_words = serialization.load(path)
     alike = tensors.keys() == expected.keys() and words == expected_words
-    if not alike or any(a.shape != expected[k].shape or a.tobytes() != expected[k].tobytes() for k, a in tensors.items()):
+    if not alike or any(
+        a.shape != expected[k].shape or a.tobytes() != expected[k].tobytes() for k, a in tensors.items()
+    ):
         raise FindingError("a damaged file was read as something else than what was written")
 
 
-# ---- ONNX -------------------------------------------------------------------------------------------------------------
+# ---- ONNX ----------------------------------------------------------------------------------------------------------
 
 
 def _onnx_run(content: bytes) -> None:
@@ -286,7 +292,10 @@ def _onnx_seeds() -> list[bytes]:
         opsets = [helper.make_opsetid("", opset), helper.make_opsetid("ours", 1)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=8, functions=functions).SerializeToString()
 
-    lstm, gru = fastrnn.LSTM(3, 2, bidirectional=True, peephole=True, rng=0), fastrnn.GRU(3, 2, reset_after=False, rng=0)
+    lstm, gru = (
+        fastrnn.LSTM(3, 2, bidirectional=True, peephole=True, rng=0),
+        fastrnn.GRU(3, 2, reset_after=False, rng=0),
+    )
     named = [{f"n{name}": a for name, a in tensors(layer).items()} for layer in (lstm, gru)]
     seeds = [
         model([node(lstm, tensors(lstm), activations=["Sigmoid", "Tanh", "Tanh"] * 2)], named[0]),
@@ -320,12 +329,13 @@ if onnx is not None:
     TARGETS["onnx"] = Target(_onnx_run, _onnx_seeds, mutations.onnx)
 
 
-# ---- Arguments ----------------------------------------------------------------------------------------------------------
+# ---- Arguments -----------------------------------------------------------------------------------------------------
 
 _DTYPES = ("<f4", "<f8", ">f4", "<f2", "<i4", "<i8", "|u1", "|b1", "<c8", "<U2", "|O", "|V4", "<M8[s]")
 _SCALARS = (
     None, True, False, 0, 1, 2, 3, -1, 2**31, 2**63, 10**30, 0.5, -1.0, 1e300, float("nan"), float("inf"), 1j, "", "x",
-    "lstm", "tanh", b"tanh", b"", object(), int, np.float64(1), np.int8(1), {}, [], (), [[]], {"W": 1}, [1, "x"], range(3),
+    "lstm", "tanh", b"tanh", b"", object(), int, np.float64(1), np.int8(1), {}, [], (), [[]], {"W": 1}, [1, "x"],
+    range(3),
 )  # fmt: skip
 
 
@@ -370,7 +380,9 @@ def changed(draws: Draws, mapping: dict[str, Any]) -> Any:
     return mostly(draws, mapping)
 
 
-def checked(function: Callable[..., Any], *args: Any, allowed: tuple[type[Exception], ...] = (), **options: Any) -> None:
+def checked(
+    function: Callable[..., Any], *args: Any, allowed: tuple[type[Exception], ...] = (), **options: Any
+) -> None:
     """Call, with no error but those that are documented, and with the arguments as they were."""
     before = copied([list(args), options])
     with contextlib.suppress(TypeError, ValueError, *allowed):
@@ -455,7 +467,8 @@ def _options(draws: Draws) -> dict[str, Any]:
     choices = {
         "kind": (None, "rnn", "lstm", "gru", "x"), "dtype": (None, "float32", "f8", "i4"), "reset_after": (True, False),
         "coupled": (True, False), "bidirectional": (True, False), "prefix": ("a.", ""), "dropout": (0, 0.5),
-        "update_gate": ("keep", "replace"), "nonlinearity": ("tanh", "relu"), "batch_first": (True, False), "rng": (0, 1),
+        "update_gate": ("keep", "replace"), "nonlinearity": ("tanh", "relu"), "batch_first": (True, False),
+        "rng": (0, 1),
     }  # fmt: skip
     return {name: mostly(draws, draws.choice(values)) for name, values in choices.items() if draws.chance(6)}
 
