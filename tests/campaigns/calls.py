@@ -295,8 +295,7 @@ def call(name: str, entry: Entry, rng: random.Random) -> str:
 
 
 def _clean(error: Exception) -> bool:
-    """Whether it is the IndexError of a check, which names the argument: of parts in a model,
-    whose docstrings say so."""
+    """Whether it is the IndexError of a check, which names the argument, in a part that documents it."""
     return isinstance(error, IndexError) and re.match(r"\S+: expected .* got ", str(error)) is not None
 
 
