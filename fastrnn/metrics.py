@@ -131,6 +131,8 @@ def chrf(predictions: Sequence[str], targets: Sequence[str]) -> float:
     ----------
     M. Popovic, "chrF: character n-gram F-score for automatic MT evaluation" (2015).
     """
+    _texts("predictions", predictions)
+    _texts("targets", targets)
     if len(predictions) != len(targets):
         raise ValueError(f"predictions: expected as many as targets, {len(targets)}, got {len(predictions)}")
     try:
@@ -160,6 +162,8 @@ def chrf_matrix(predictions: Sequence[str], references: Sequence[str]) -> NDArra
     ----------
     S. Kumar, W. Byrne, "Minimum Bayes-risk decoding for statistical machine translation" (2004).
     """
+    _texts("predictions", predictions)
+    _texts("references", references)
     precision, recall, orders = np.zeros((3, len(predictions), len(references)))
     for n in range(1, 7):
         columns: dict[Any, int] = {}
@@ -172,6 +176,12 @@ def chrf_matrix(predictions: Sequence[str], references: Sequence[str]) -> NDArra
         orders += (in_p > 0) & (in_r > 0)  # an order counts only if both texts are long enough for it
     precision, recall = precision / np.maximum(orders, 1), recall / np.maximum(orders, 1)
     return 100 * 5 * precision * recall / np.maximum(4 * precision + recall, 1e-16)
+
+
+def _texts(name: str, value: Any) -> None:
+    """Check that this is a sequence of texts."""
+    if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(text, str) for text in value):
+        raise TypeError(f"{name}: expected a sequence of str, got another {type(value).__name__}")
 
 
 def _ngrams(texts: Sequence[str], n: int, columns: dict[Any, int]) -> csr_array:

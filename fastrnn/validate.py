@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 __all__ = [
     "addressable", "array", "as_ndarray", "at_least_zero", "choice", "contiguous", "contiguous_rows", "dtype",
-    "fits_memory", "flag", "generator", "index", "integer", "mapping", "output", "parameter", "probability", "rows",
-    "size",
+    "fits_memory", "flag", "generator", "index", "integer", "integers", "mapping", "output", "parameter", "probability",
+    "rows", "size",
 ]  # fmt: skip
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
@@ -64,7 +64,7 @@ def contiguous(a: NDArray) -> NDArray:
 
 def contiguous_rows(a: NDArray) -> NDArray:
     """As `contiguous` where engines take strides: only the last axis has to be contiguous."""
-    return a if a.strides[-1] == a.itemsize and a.flags.aligned else np.require(a, requirements=("C", "A"))
+    return a if a.ndim and a.strides[-1] == a.itemsize and a.flags.aligned else np.require(a, requirements=("C", "A"))
 
 
 def output(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
@@ -106,6 +106,14 @@ def integer(name: str, value: Any) -> int:
         return operator.index(value)
     except TypeError:
         raise TypeError(f"{name}: expected an integer, got {type(value).__name__}") from None
+
+
+def integers(name: str, value: Any) -> NDArray[np.intp]:
+    """`value` as an array of intp; an error unless it holds integers."""
+    a = as_ndarray(name, value)
+    if a.dtype.kind not in "iu" and a.size:  # NumPy makes an array of floats of an empty list, which is allowed
+        raise TypeError(f"{name}: expected integers, got {a.dtype}")
+    return a.astype(np.intp, copy=False)
 
 
 def index(name: str, value: Any, count: int) -> int:

@@ -224,7 +224,7 @@ def spoilt(value: Any, rng: random.Random) -> Any:
         if change == 2:
             return value.astype(rng.choice(("f4", "f8", "i8", "f2", ">f4")))
         if change == 3:
-            return value * rng.choice((np.nan, np.inf, -1, 10**6)) if value.dtype.kind == "f" else -value - 1
+            return value * rng.choice((np.nan, np.inf, -1, 10**6)) if value.dtype.kind == "f" else ~value
         if change == 4:
             return np.full_like(value, rng.choice((127, -128, 0)))
         return value.T
