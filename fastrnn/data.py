@@ -232,7 +232,10 @@ class Ragged:
     @classmethod
     def of(cls, sequences: Sequence[Any], dtype: DTypeLike | None = None) -> Ragged:
         """Join sequences: each is array_like (T_k, ...), and all but T_k is the same for all of them."""
-        arrays = [np.asarray(sequence, dtype) for sequence in sequences]
+        try:
+            arrays = [np.asarray(sequence, dtype) for sequence in sequences]
+        except OverflowError as error:
+            raise ValueError(f"sequences: expected numbers that {np.dtype(dtype)} holds, got more ({error})") from None
         filled = [a for a in arrays if a.size] or arrays[:1]  # an empty list has no dtype of its own
         values = np.concatenate(filled) if filled else np.zeros(0, dtype or np.int32)
         lengths = np.array([len(a) for a in arrays], np.intp)

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from fastrnn import validate
+
 __all__ = ["Counts", "accuracy", "chrf", "chrf_matrix", "macro_f1", "perplexity", "rmse", "token_f1"]
 
 
@@ -36,7 +38,7 @@ def accuracy(predictions: Any, targets: Any, ignore: int = -100) -> float:
         If an example does not have as many predictions as targets.
     """
     p, t = _flat_pair(predictions, targets)
-    counts = t != ignore
+    counts = t != validate.integer("ignore", ignore)
     return float((p[counts] == t[counts]).mean()) if counts.any() else math.nan
 
 
@@ -46,6 +48,7 @@ def macro_f1(predictions: Any, targets: Any, ignore: int = -100) -> float:
     Parameters and errors are those of `accuracy`.
     """
     p, t = _flat_pair(predictions, targets)
+    ignore = validate.integer("ignore", ignore)
     p, t = p[t != ignore], t[t != ignore]
     right, guessed = Counter(p[p == t].tolist()), Counter(p.tolist())
     scores = [2 * right[k] / (guessed[k] + count) for k, count in Counter(t.tolist()).items()]
@@ -139,6 +142,8 @@ def chrf(predictions: Sequence[str], targets: Sequence[str]) -> float:
         import sacrebleu
     except ImportError:
         raise ImportError("chrf: needs sacrebleu: pip install fastrnn[train]") from None
+    if not targets:
+        raise ValueError("targets: expected at least one text, got none")
     return float(sacrebleu.corpus_chrf(list(predictions), [list(targets)]).score)
 
 
@@ -226,8 +231,10 @@ class Counts:
     """
 
     def __init__(self, examples: Iterable[Any], targets: Sequence[Hashable], weight: float = 5.0) -> None:
-        self.targets, self.weight = tuple(targets), weight
+        self.targets, self.weight = tuple(targets), validate.at_least_zero("weight", weight)
         ids = {target: k for k, target in enumerate(self.targets)}
+        if len(ids) < len(self.targets):
+            raise ValueError(f"targets: expected each class once, got {self.targets}")
         self._counts: dict[Hashable, Counter[int]] = {}
         every = np.ones(len(ids))
         for target, chains in examples:

@@ -262,6 +262,8 @@ def fill(model: Any, x: Any, ids: Any, column: int, allowed: Any = None) -> NDAr
         if allowed is not None:
             sure = np.where(allowed, sure, -1)
         sure[answers >= 0] = -2
+        if len(ids) != sure.shape[-1]:
+            raise ValueError(f"ids: expected one for each of {sure.shape[-1]} classes, got {len(ids)}")
         step, answer = np.unravel_index(sure.argmax(), sure.shape)
         x[step, 0, column], answers[step] = ids[answer], answer
     return answers

@@ -341,9 +341,10 @@ def catalogue() -> dict[str, Entry]:
         for _ in train.Trainer(small, optim.SGD(small.params, 0.0), pictures, **given):
             break
 
-    add(trained, "Trainer", train.Trainer, steps=1, valid=list(pictures), maximize=False, max_norm=1.0, evaluations=1,
+    # What batches are is between the source and the model: a wrong one is not looked for.
+    add(trained, "Trainer", train.Trainer, steps=1, maximize=False, max_norm=1.0, evaluations=1,
         patience=1, every=1, seed=0)  # fmt: skip
-    add(train.evaluate, model=small, batches=list(pictures))
+    add(lambda **given: train.evaluate(batches=pictures, **given), "evaluate", train.evaluate, model=small)
     add(metrics.accuracy, predictions=sequences, targets=sequences, ignore=-100)
     add(metrics.macro_f1, predictions=sequences, targets=sequences, ignore=-100)
     add(metrics.perplexity, loss=1.0)

@@ -141,6 +141,7 @@ class Callers:
             thread.join(PATIENCE)
             if thread.is_alive():
                 faulthandler.dump_traceback(all_threads=True)
+                _show_c_stacks()
                 raise AssertionError("a thread does not end")
         if self._errors:
             raise self._errors[0]
@@ -303,6 +304,13 @@ def _change_settings(rng: random.Random) -> None:
     time.sleep(0.02)
 
 
+def _show_c_stacks() -> None:
+    """Where all threads are in C, if gdb is there."""
+    with suppress(OSError, subprocess.TimeoutExpired):
+        command = ["gdb", "-p", str(os.getpid()), "-batch", "-ex", "thread apply all bt 12"]
+        subprocess.run(command, stdout=sys.stderr, stderr=subprocess.DEVNULL, timeout=60, check=False)
+
+
 def _ended(child: int) -> None:
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
@@ -374,7 +382,7 @@ def main() -> None:
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=SECONDS + 4 * PATIENCE, check=False, errors="replace"
             )  # fmt: skip
-            what = done.stderr[-3000:] if done.returncode else ""
+            what = done.stderr[-20000:] if done.returncode else ""
             status: Any = done.returncode
         except subprocess.TimeoutExpired as error:
             what, status = (error.stderr or b"").decode(errors="replace")[-3000:], "hangs"
