@@ -230,6 +230,9 @@ def check_gradients(model: Any, batch: Any, *, samples: int = 20, step: float = 
     if shapes != (expected := {name: p.shape for name, p in params.items()}):
         raise ValueError(f"grads: expected {expected}, got {shapes}")
     generator = validate.generator("rng", rng)
+    step = validate.at_least_zero("step", step)
+    if not step:
+        raise ValueError("step: expected a number above 0, got 0")
     floor = 1e-3 * max((float(np.abs(g).max(initial=0)) for g in grads.values()), default=0.0) or 1.0
     errors = {}
     for name, p in params.items():
