@@ -130,7 +130,7 @@ class Vocabulary:
     def decode(self, ids: Iterable[int]) -> list[str]:
         """Return the tokens of ids, without special tokens except "<unk>". The caller joins them to a text."""
         hidden = {k for k in range(len(self.specials)) if k != self.unknown}
-        return [self.tokens[k] for k in ids if k not in hidden]
+        return [self.tokens[validate.index("ids", k, len(self))] for k in ids if k not in hidden]
 
 
 def encode_words(
@@ -161,6 +161,12 @@ def encode_words(
     ValueError
         If `characters` has no "<pad>" at 0, or `more` does not have n tokens for each word.
     """
+    for name, given in (("vocabulary", vocabulary), ("characters", characters)):
+        if not isinstance(given, Vocabulary):
+            raise TypeError(f"{name}: expected a Vocabulary, got {type(given).__name__}")
+    max_characters = validate.size("max_characters", max_characters)
+    if isinstance(words, np.ndarray) or not all(isinstance(word, str) for word in words):
+        raise TypeError("words: expected a sequence of str, got something else in it")
     if characters.tokens[:1] != ("<pad>",):
         raise ValueError(f"characters: expected a vocabulary with '<pad>' at 0, got {characters!r}")
     result = np.zeros((len(words), 1 + max_characters), np.int32)
@@ -215,18 +221,21 @@ class Ragged:
 
     def __init__(self, values: NDArray, starts: Any, lengths: Any) -> None:
         self.values = np.asarray(values)
-        self.starts, self.lengths = np.asarray(starts, np.intp), np.asarray(lengths, np.intp)
+        self.starts, self.lengths = validate.integers("starts", starts), validate.integers("lengths", lengths)
         if self.starts.ndim != 1 or self.starts.shape != self.lengths.shape:
             got = f"{self.starts.shape} and {self.lengths.shape}"
             raise ValueError(f"starts, lengths: expected (N,) and (N,), got {got}")
-        ends = self.starts + self.lengths
-        if len(self) and (min(self.starts.min(), self.lengths.min()) < 0 or ends.max() > len(self.values)):
+        outside = (self.starts < 0) | (self.lengths < 0) | (self.lengths > len(self.values) - self.starts)
+        if outside.any():
             raise ValueError(f"starts, lengths: expected pieces of {len(self.values)} values, got some outside")
 
     @classmethod
     def of(cls, sequences: Sequence[Any], dtype: DTypeLike | None = None) -> Ragged:
         """Join sequences: each is array_like (T_k, ...), and all but T_k is the same for all of them."""
-        arrays = [np.asarray(sequence, dtype) for sequence in sequences]
+        try:
+            arrays = [np.asarray(sequence, dtype) for sequence in sequences]
+        except OverflowError as error:
+            raise ValueError(f"sequences: expected numbers that {np.dtype(dtype)} holds, got more ({error})") from None
         filled = [a for a in arrays if a.size] or arrays[:1]  # an empty list has no dtype of its own
         values = np.concatenate(filled) if filled else np.zeros(0, dtype or np.int32)
         lengths = np.array([len(a) for a in arrays], np.intp)
@@ -235,8 +244,8 @@ class Ragged:
     @classmethod
     def windows(cls, values: NDArray, length: int, starts: Any) -> Ragged:
         """Return windows of equal length on a series (n, ...). Values are not copied."""
-        starts = np.asarray(starts, np.intp)
-        return cls(values, starts, np.full(starts.shape, length))
+        starts = validate.integers("starts", starts)
+        return cls(values, starts, np.full(starts.shape, validate.size("length", length, minimum=0)))
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -249,6 +258,7 @@ class Ragged:
 
     def take(self, rows: Any) -> Ragged:
         """Return some of the sequences, by index or by mask. Values are not copied."""
+        rows = _index(rows, len(self))
         return Ragged(self.values, self.starts[rows], self.lengths[rows])
 
     def pad(self, rows: Any = slice(None)) -> tuple[NDArray, NDArray | None]:
@@ -266,6 +276,7 @@ class Ragged:
         lengths : ndarray of int or None
             (B,), or None if all are T.
         """
+        rows = _index(rows, len(self))
         starts, lengths = self.starts[rows], self.lengths[rows]
         T = int(lengths.max(initial=0))
         steps = np.arange(T)[:, None]
@@ -337,10 +348,12 @@ class Dataset:
 
     def take(self, rows: Any) -> Dataset:
         """Return some of the examples, by index or by mask."""
+        rows = _index(rows, len(self))
         return Dataset(*(None if c is None else c.take(rows) if isinstance(c, Ragged) else c[rows] for c in self._xy))
 
     def batch(self, rows: NDArray) -> Batch:
         """Return some of the examples, by index, as a batch."""
+        rows = _index(rows, len(self))
         (x, x_lengths), (y, y_lengths) = (
             c.pad(rows) if isinstance(c, Ragged) else (None if c is None else c[rows], None) for c in self._xy
         )
@@ -356,6 +369,15 @@ class Dataset:
     @property
     def _xy(self) -> tuple[Any, Any]:
         return self.x, self.y
+
+
+def _index(rows: Any, count: int) -> Any:
+    """Rows by index, of which negative ones count from the end, by mask or by slice."""
+    if isinstance(rows, slice):
+        return rows
+    index = validate.as_ndarray("rows", rows)
+    negative = index.dtype.kind == "i" and index.size and index.min() < 0
+    return validate.rows("rows", np.where(index < 0, index + count, index) if negative else index, count)
 
 
 def _column(values: Any) -> Ragged | NDArray:
@@ -479,6 +501,7 @@ class Chunks:
 
         Each column starts without context, so fewer columns give a better estimate.
         """
+        columns, steps = validate.size("columns", columns), validate.size("steps", steps)
         return cls(ids, max(1, min(columns, (len(ids) - 1) // steps)), steps)
 
     def __len__(self) -> int:

@@ -42,6 +42,8 @@ def gates(tape: Tape, row: int = 0, *, layer: int = 0, direction: int = 0) -> di
     IndexError
         If there is no such row, layer or direction.
     """
+    if not isinstance(tape, Tape):
+        raise TypeError(f"tape: expected a Tape from forward(), got {type(tape).__name__}")
     views = tape.gates(layer, direction)
     T = int(tape.lengths[validate.index("row", row, len(tape.lengths))])
     return {name: view[:T, row].copy() for name, view in views.items()}
@@ -127,6 +129,8 @@ def gradient_norms(layer: Recurrent, x: Any, dy: Any = None, *, rng: Any = 0) ->
     TypeError, ValueError
         If an argument has a wrong type or shape, or the layer is bidirectional.
     """
+    if not isinstance(layer, Recurrent):
+        raise TypeError(f"layer: expected an RNN, LSTM or GRU, got {type(layer).__name__}")
     if layer.bidirectional or layer.batch_first:
         raise ValueError("layer: expected a unidirectional one with batch_first=False, got another")
     x = validate.array("x", x, layer.dtype)
@@ -226,6 +230,9 @@ def check_gradients(model: Any, batch: Any, *, samples: int = 20, step: float = 
     if shapes != (expected := {name: p.shape for name, p in params.items()}):
         raise ValueError(f"grads: expected {expected}, got {shapes}")
     generator = validate.generator("rng", rng)
+    step = validate.at_least_zero("step", step)
+    if not step:
+        raise ValueError("step: expected a number above 0, got 0")
     floor = 1e-3 * max((float(np.abs(g).max(initial=0)) for g in grads.values()), default=0.0) or 1.0
     errors = {}
     for name, p in params.items():

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from fastrnn import validate
+
 __all__ = ["Counts", "accuracy", "chrf", "chrf_matrix", "macro_f1", "perplexity", "rmse", "token_f1"]
 
 
@@ -36,7 +38,7 @@ def accuracy(predictions: Any, targets: Any, ignore: int = -100) -> float:
         If an example does not have as many predictions as targets.
     """
     p, t = _flat_pair(predictions, targets)
-    counts = t != ignore
+    counts = t != validate.integer("ignore", ignore)
     return float((p[counts] == t[counts]).mean()) if counts.any() else math.nan
 
 
@@ -46,6 +48,7 @@ def macro_f1(predictions: Any, targets: Any, ignore: int = -100) -> float:
     Parameters and errors are those of `accuracy`.
     """
     p, t = _flat_pair(predictions, targets)
+    ignore = validate.integer("ignore", ignore)
     p, t = p[t != ignore], t[t != ignore]
     right, guessed = Counter(p[p == t].tolist()), Counter(p.tolist())
     scores = [2 * right[k] / (guessed[k] + count) for k, count in Counter(t.tolist()).items()]
@@ -131,12 +134,16 @@ def chrf(predictions: Sequence[str], targets: Sequence[str]) -> float:
     ----------
     M. Popovic, "chrF: character n-gram F-score for automatic MT evaluation" (2015).
     """
+    _texts("predictions", predictions)
+    _texts("targets", targets)
     if len(predictions) != len(targets):
         raise ValueError(f"predictions: expected as many as targets, {len(targets)}, got {len(predictions)}")
     try:
         import sacrebleu
     except ImportError:
         raise ImportError("chrf: needs sacrebleu: pip install fastrnn[train]") from None
+    if not targets:
+        raise ValueError("targets: expected at least one text, got none")
     return float(sacrebleu.corpus_chrf(list(predictions), [list(targets)]).score)
 
 
@@ -160,6 +167,8 @@ def chrf_matrix(predictions: Sequence[str], references: Sequence[str]) -> NDArra
     ----------
     S. Kumar, W. Byrne, "Minimum Bayes-risk decoding for statistical machine translation" (2004).
     """
+    _texts("predictions", predictions)
+    _texts("references", references)
     precision, recall, orders = np.zeros((3, len(predictions), len(references)))
     for n in range(1, 7):
         columns: dict[Any, int] = {}
@@ -172,6 +181,12 @@ def chrf_matrix(predictions: Sequence[str], references: Sequence[str]) -> NDArra
         orders += (in_p > 0) & (in_r > 0)  # an order counts only if both texts are long enough for it
     precision, recall = precision / np.maximum(orders, 1), recall / np.maximum(orders, 1)
     return 100 * 5 * precision * recall / np.maximum(4 * precision + recall, 1e-16)
+
+
+def _texts(name: str, value: Any) -> None:
+    """Check that this is a sequence of texts."""
+    if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(text, str) for text in value):
+        raise TypeError(f"{name}: expected a sequence of str, got another {type(value).__name__}")
 
 
 def _ngrams(texts: Sequence[str], n: int, columns: dict[Any, int]) -> csr_array:
@@ -216,8 +231,10 @@ class Counts:
     """
 
     def __init__(self, examples: Iterable[Any], targets: Sequence[Hashable], weight: float = 5.0) -> None:
-        self.targets, self.weight = tuple(targets), weight
+        self.targets, self.weight = tuple(targets), validate.at_least_zero("weight", weight)
         ids = {target: k for k, target in enumerate(self.targets)}
+        if len(ids) < len(self.targets):
+            raise ValueError(f"targets: expected each class once, got {self.targets}")
         self._counts: dict[Hashable, Counter[int]] = {}
         every = np.ones(len(ids))
         for target, chains in examples:

@@ -403,8 +403,10 @@ def evaluate(model: Any, batches: Iterable[Batch]) -> float:
         NaN if there are no targets.
     """
     total, count, state = 0.0, 0, None
+    if not callable(getattr(model, "loss", None)):
+        raise TypeError(f"model: expected one with a loss, got {type(model).__name__}")
     for batch in batches:
-        if batch.follows:
+        if getattr(batch, "follows", False):
             batch = dataclasses.replace(batch, state=state)
         loss = model.loss(batch)
         total, count, state = total + loss.value * loss.targets, count + loss.targets, loss.state

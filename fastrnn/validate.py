@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 __all__ = [
     "addressable", "array", "as_ndarray", "at_least_zero", "choice", "contiguous", "contiguous_rows", "dtype",
-    "fits_memory", "flag", "generator", "index", "integer", "mapping", "output", "parameter", "probability", "rows",
-    "size",
+    "fits_memory", "flag", "generator", "index", "integer", "integers", "mapping", "output", "parameter", "probability",
+    "rows", "size",
 ]  # fmt: skip
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
@@ -65,7 +65,7 @@ def contiguous(a: NDArray) -> NDArray:
 
 def contiguous_rows(a: NDArray) -> NDArray:
     """As `contiguous` where engines take strides: only the last axis has to be contiguous."""
-    return a if a.strides[-1] == a.itemsize and a.flags.aligned else np.require(a, requirements=("C", "A"))
+    return a if a.ndim and a.strides[-1] == a.itemsize and a.flags.aligned else np.require(a, requirements=("C", "A"))
 
 
 def output(name: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
@@ -109,6 +109,14 @@ def integer(name: str, value: Any) -> int:
         raise TypeError(f"{name}: expected an integer, got {type(value).__name__}") from None
 
 
+def integers(name: str, value: Any) -> NDArray[np.intp]:
+    """`value` as an array of intp; an error unless it holds integers."""
+    a = as_ndarray(name, value)
+    if a.dtype.kind not in "iu" and a.size:  # NumPy makes an array of floats of an empty list, which is allowed
+        raise TypeError(f"{name}: expected integers, got {a.dtype}")
+    return a.astype(np.intp, copy=False)
+
+
 def index(name: str, value: Any, count: int) -> int:
     """One of 0..count-1."""
     value = integer(name, value)
@@ -147,8 +155,10 @@ def choice(name: str, value: Any, options: tuple[str, ...]) -> str:
 
 def generator(name: str, value: Any) -> np.random.Generator:
     """A source of random numbers: a Generator itself, or one from a seed; None gives another each time."""
+    if isinstance(value, (list, tuple)) and any(isinstance(item, (list, tuple)) for item in value):
+        raise TypeError(f"{name}: expected a seed or a numpy.random.Generator, got a {type(value).__name__} of lists")
     try:
-        return np.random.default_rng(value)
+        return np.random.default_rng(value)  # it crashes on a list that holds itself
     except (TypeError, ValueError) as error:
         message = f"{name}: expected a seed or a numpy.random.Generator, got {value!r} ({error})"
         raise type(error)(message) from None

@@ -98,6 +98,8 @@ class Attention(Module):
     def remember(self, memory: NDArray, lengths: NDArray | None = None) -> Memory:
         """Return encoder outputs (S, B, M) in the form that `forward` reads, of each the first `lengths` (B,) steps."""
         memory = validate.contiguous_rows(validate.array("memory", memory, self.keys.dtype))
+        if memory.ndim != 3:
+            raise ValueError(f"memory: expected (S, B, {self.keys.in_features}), got {memory.shape}")
         lengths = _lengths(lengths, memory)
         rows, tape = self.keys.forward(pack(memory, lengths))
         return Memory(memory, unpack(rows, memory, lengths), lengths, tape)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import validate
+from fastrnn.validate import integers
 
-__all__ = ["as_rows", "floats", "integers", "same_shape", "within"]
+__all__ = ["as_rows", "floats", "integers", "part", "same_shape", "width", "within"]
 
 
 def as_rows(a: NDArray) -> NDArray:
@@ -29,12 +29,19 @@ def floats(name: str, value: Any) -> NDArray:
     return a
 
 
-def integers(name: str, value: Any) -> NDArray:
-    """Return `value` as an array of intp; an error unless it holds integers."""
-    a = validate.as_ndarray(name, value)
-    if a.dtype.kind not in "iu" and a.size:  # NumPy makes an array of floats of an empty list, which is allowed
-        raise TypeError(f"{name}: expected integers, got {a.dtype}")
-    return a.astype(np.intp, copy=False)
+def part(name: str, value: Any, *kinds: type) -> Any:
+    """Return `value`; an error unless it is of one of these classes."""
+    if not isinstance(value, kinds):
+        expected = " or ".join(kind.__name__ for kind in kinds)
+        raise TypeError(f"{name}: expected {expected}, got {type(value).__name__}")
+    return value
+
+
+def width(name: str, value: Any) -> Any:
+    """Return the output size of a part of any class; an error if it has none."""
+    if isinstance(value, type) or not hasattr(value, "output_size"):
+        raise TypeError(f"{name}: expected a part with an output_size, got {type(value).__name__}")
+    return value.output_size
 
 
 def within(name: str, value: NDArray, end: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import validate
-from fastrnn.nn.checks import same_shape
+from fastrnn.nn.checks import part, same_shape
 from fastrnn.nn.layers import Linear
 from fastrnn.nn.module import Module, parameters
 from fastrnn.params import Gradients
@@ -61,6 +61,7 @@ class Convolution(Module):
         self.shape = tuple(validate.size("shape", n) for n in shape)
         if len(self.shape) != 3 or min(self.shape[:2]) < self.size:
             raise ValueError(f"shape: expected (M, N, C), M and N of at least the size {size}, got {self.shape}")
+        part("linear", linear, Linear)
         values = self.size**2 * self.shape[2]
         if linear.in_features != values:
             raise ValueError(f"linear: expected in_features {values}, a square's values, got {linear.in_features}")

@@ -13,6 +13,7 @@ from fastrnn import validate
 from fastrnn.data import BOS, EOS
 from fastrnn.layers import Recurrent
 from fastrnn.nn.attention import Attention
+from fastrnn.nn.checks import integers, part, same_shape, width, within
 from fastrnn.nn.layers import Dropout, Embedding, Linear
 from fastrnn.nn.losses import SoftmaxCrossEntropy
 from fastrnn.nn.module import Module, parameters
@@ -77,7 +78,11 @@ class Decoder(Module):
         self, embedding: Embedding, rnn: Recurrent, output: Linear, bridge: Linear, attention: Attention | None = None,
         *, dropout: float = 0.0, feed: bool = False,
     ) -> None:  # fmt: skip
-        reads = embedding.output_size + (bridge.in_features if feed else 0)
+        part("output", output, Linear)
+        part("bridge", bridge, Linear)
+        if attention is not None:
+            part("attention", attention, Attention)
+        reads = width("embedding", embedding) + (bridge.in_features if feed else 0)
         self.embedding, self.rnn, self.output = embedding, checked("rnn", rnn, reads), output
         self.bridge, self.attention, self.feed = bridge, attention, feed
         if rnn.bidirectional:
@@ -230,12 +235,18 @@ class DecoderSteps:
 
 def _shifted(ids: NDArray, lengths: NDArray | None) -> tuple[NDArray, NDArray, NDArray | None]:
     """Return the inputs, BOS and `ids`, the targets, `ids` and EOS, both (U + 1, B), and their lengths."""
+    ids = integers("ids", ids)
+    if ids.ndim != 2:
+        raise ValueError(f"ids: expected (U, B), got {ids.shape}")
     U, B = ids.shape
     inputs, targets = np.empty((U + 1, B), np.intp), np.empty((U + 1, B), np.intp)
     inputs[0], inputs[1:] = BOS, ids
     targets[:U], targets[U] = ids, EOS
     if lengths is None:
         return inputs, targets, None
+    lengths = integers("lengths", lengths)
+    same_shape("lengths", lengths, (B,))
+    within("lengths", lengths, U + 1)
     targets[lengths, np.arange(B)] = EOS
     return inputs, targets, lengths + 1
 

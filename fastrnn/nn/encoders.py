@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fastrnn import validate
 from fastrnn.data import UNK
 from fastrnn.layers import Recurrent
-from fastrnn.nn.checks import as_rows, integers
+from fastrnn.nn.checks import as_rows, integers, part, same_shape
 from fastrnn.nn.layers import Dropout, Embedding, sum_rows
 from fastrnn.nn.module import Module, parameters
 from fastrnn.nn.states import checked, d_final, final
@@ -68,7 +68,9 @@ class WordEncoder(Module):
         self, characters: Embedding, rnn: Recurrent, words: Embedding | None = None, *, dropout: float = 0.0,
         word_dropout: float = 0.0,
     ) -> None:  # fmt: skip
-        self.characters, self.words = characters, words
+        self.characters, self.words = part("characters", characters, Embedding), words
+        if words is not None:
+            part("words", words, Embedding)
         self.rnn = checked("rnn", rnn, characters.output_size)
         self._dropout = Dropout(dropout)
         self.word_dropout = validate.probability("word_dropout", word_dropout)
@@ -130,7 +132,9 @@ class WordEncoder(Module):
         return vectors[which].reshape(*shape, self.output_size), tape
 
     def backward(self, tape: WordTape, dy: NDArray) -> Gradients:
-        """Differentiate `forward`. Pure. `dy` has y's shape; of the result, only `params` is not None."""
+        """Differentiate `forward`. Pure. `dy` has y's shape and dtype; of the result, only `params` is not None."""
+        dy = validate.array("dy", dy, self.characters.dtype)
+        same_shape("dy", dy, (*tape.shape, self.output_size))
         _, d = sum_rows(tape.which, dy.reshape(tape.which.size, self.output_size))  # every distinct word occurs
         own = self.output_size - self.rnn.output_size
         rnn = self.rnn.backward(tape.rnn, None, d_final(self.rnn, tape.state, np.ascontiguousarray(d[:, own:])))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fastrnn import engines, validate
 from fastrnn.data import BOS, EOS, PAD
+from fastrnn.nn.checks import integers, within
 from fastrnn.nn.losses import log_softmax, softmax
 
 __all__ = ["MeanSteps", "Steps", "beam_search", "consensus", "draw", "fill", "sample"]
@@ -198,6 +199,7 @@ def consensus(
 
 def _logits(logits: NDArray, rows: int | None = None) -> NDArray:
     """Return the logits of a step as operations take them, after checking that they are (rows, V)."""
+    logits = validate.as_ndarray("logits", logits)
     if logits.ndim != 2 or not logits.shape[1] or rows not in (None, len(logits)):
         raise ValueError(f"logits: expected ({'B' if rows is None else rows}, V), V at least 1, got {logits.shape}")
     dtype = logits.dtype if logits.dtype in (np.float32, np.float64) else np.float64
@@ -206,7 +208,11 @@ def _logits(logits: NDArray, rows: int | None = None) -> NDArray:
 
 def _ruled_out(banned: Sequence[int], logits: NDArray) -> NDArray[np.int64]:
     """Return the banned ids as operations take them; negative ones count from the end."""
-    return np.unique(np.arange(logits.shape[1], dtype=np.int64)[list(banned)])
+    ids, V = integers("banned", list(banned)), logits.shape[1]
+    if ids.ndim != 1:
+        raise ValueError(f"banned: expected a list of ids, got {banned!r}")
+    within("banned", np.where(ids < 0, ids + V, ids), V)
+    return np.unique(np.arange(V, dtype=np.int64)[ids])
 
 
 def _cut(ids: NDArray[np.intp]) -> list[NDArray[np.intp]]:
@@ -244,7 +250,10 @@ def fill(model: Any, x: Any, ids: Any, column: int, allowed: Any = None) -> NDAr
     M. Ghazvininejad et al., "Mask-Predict: Parallel Decoding of Conditional Masked Language Models", arXiv:1904.09324
     (2019); here one step is predicted in each round.
     """
-    x = np.array(x)[:, None]
+    x, ids = integers("x", x).copy(), integers("ids", ids)
+    if x.ndim != 2 or ids.ndim != 1:
+        raise ValueError(f"x, ids: expected (T, n) and (K,), got {x.shape} and {ids.shape}")
+    x, column = x[:, None], validate.index("column", column, x.shape[1])
     answers = np.full(len(x), -1)
     if allowed is not None and not np.any(allowed, axis=-1).all():
         raise ValueError("allowed: expected at least one class at each step")
@@ -253,6 +262,8 @@ def fill(model: Any, x: Any, ids: Any, column: int, allowed: Any = None) -> NDAr
         if allowed is not None:
             sure = np.where(allowed, sure, -1)
         sure[answers >= 0] = -2
+        if len(ids) != sure.shape[-1]:
+            raise ValueError(f"ids: expected one for each of {sure.shape[-1]} classes, got {len(ids)}")
         step, answer = np.unravel_index(sure.argmax(), sure.shape)
         x[step, 0, column], answers[step] = ids[answer], answer
     return answers

@@ -380,6 +380,8 @@ class Activation:
 
     def backward(self, tape: NDArray, dy: Any) -> Gradients:
         """Differentiate `forward`. Pure. `dy`, and `x` of the result, have y's shape."""
+        dy = floats("dy", dy)
+        same_shape("dy", dy, tape.shape)
         slope = 1 - tape * tape if self.kind == "tanh" else tape > 0
         return Gradients(dy * slope, None, {})
 

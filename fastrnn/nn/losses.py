@@ -334,7 +334,9 @@ class MeanSquaredError(Criterion):
 
 
 def _below_top(logits: Any, axis: int) -> NDArray:
-    a = np.asarray(logits)
+    a = validate.as_ndarray("logits", logits)
+    if not -a.ndim <= validate.integer("axis", axis) < a.ndim:
+        raise ValueError(f"axis: expected one of an array of shape {a.shape}, got {axis}")
     if a.dtype.kind != "f":
         a = a.astype(np.float64, casting="safe")
     y: NDArray = a - a.max(axis=axis, keepdims=True, initial=-np.inf)

@@ -227,4 +227,7 @@ def _known(classes: Iterable[type[Module]]) -> dict[str, Any]:
     ours: list[Any] = [*layers.LAYERS.values()]
     ours += [value for name in nn.__all__ if isinstance(value := getattr(nn, name), type) and hasattr(value, "rebuilt")]
     ours += [nn.Embedding, nn.Linear, nn.Activation, nn.Dropout]
+    for cls in (classes := tuple(classes)):
+        if not isinstance(cls, type):
+            raise TypeError(f"classes: expected types, got {type(cls).__name__}")
     return {cls.__name__: cls for cls in [*ours, *classes]}

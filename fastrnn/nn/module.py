@@ -7,6 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from fastrnn import validate
 from fastrnn.params import HasParams, Parameters, copy_in
 
 __all__ = ["Module", "load_parameters", "parameters"]
@@ -69,6 +70,9 @@ def parameters(parts: Mapping[str, HasParams]) -> dict[str, NDArray]:
     >>> list(parameters(parts))
     ['embedding.weight', 'output.weight', 'output.bias']
     """
+    for name, part in validate.mapping("parts", parts).items():
+        if isinstance(part, type) or not isinstance(getattr(part, "params", None), Mapping):
+            raise TypeError(f"parts[{name!r}]: expected a layer or another part, got {type(part).__name__}")
     return {f"{part}.{name}": value for part, layer in parts.items() for name, value in layer.params.items()}
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fastrnn import validate
 from fastrnn.data import BOS, PAD, Batch
 from fastrnn.layers import Recurrent
+from fastrnn.nn.checks import part, width
 from fastrnn.nn.decoder import Decoder
 from fastrnn.nn.generation import Steps, beam_search, draw, sample
 from fastrnn.nn.layers import Dropout, Linear
@@ -34,7 +35,7 @@ class _Reader(Model):
     def __init__(
         self, rnn: Recurrent, output: Any, embedding: Any, dropout: float, loss: str, **options: Any
     ) -> None:  # fmt: skip
-        self.rnn = checked("rnn", rnn, None if embedding is None else embedding.output_size)
+        self.rnn = checked("rnn", rnn, None if embedding is None else width("embedding", embedding))
         self.output, self.embedding = output, embedding
         reads = getattr(output, "in_features", rnn.output_size)
         if reads != rnn.output_size:
@@ -238,8 +239,8 @@ def cut(steps: NDArray, batch: Batch) -> list[NDArray]:
 
 
 def _targets(batch: Batch) -> NDArray:
-    if batch.y is None or batch.y.shape[:2] != np.shape(batch.x)[:2]:
-        got = None if batch.y is None else batch.y.shape
+    if not isinstance(batch.y, np.ndarray) or batch.y.shape[:2] != np.shape(batch.x)[:2]:
+        got = batch.y.shape if isinstance(batch.y, np.ndarray) else type(batch.y).__name__
         raise ValueError(f"batch.y: expected {np.shape(batch.x)[:2]} and maybe more axes, a target a step, got {got}")
     return batch.y
 
@@ -286,7 +287,8 @@ class ModelStream:
             self._pooled = np.full((len(self._counts), size), start, self._model.rnn.dtype)
             self._counts[:] = 0
         else:
-            self._pooled[rows], self._counts[rows] = start, 0
+            index = validate.rows("rows", rows, len(self._counts))
+            self._pooled[index], self._counts[index] = start, 0
 
 
 class Writer(Model):
@@ -364,8 +366,9 @@ class _Single(Writer):
 
 
 def _ids(batch: Batch) -> NDArray:
-    if batch.y is None or batch.y.ndim != 2:
-        raise ValueError(f"batch.y: expected ids (U, B), got {None if batch.y is None else batch.y.shape}")
+    if not isinstance(batch.y, np.ndarray) or batch.y.ndim != 2:
+        got = batch.y.shape if isinstance(batch.y, np.ndarray) else type(batch.y).__name__
+        raise ValueError(f"batch.y: expected ids (U, B), got {got}")
     return batch.y
 
 
@@ -391,10 +394,10 @@ class OneToMany(_Single):
     """
 
     def __init__(self, decoder: Decoder, encoder: Any = None) -> None:
-        self.decoder, self.encoder = decoder, encoder
+        self.decoder, self.encoder = part("decoder", decoder, Decoder), encoder
         if decoder.attention is not None:
             raise ValueError("decoder: expected one without attention, for there is no memory to read")
-        if encoder is not None and encoder.output_size not in (None, decoder.bridge.in_features):
+        if encoder is not None and width("encoder", encoder) not in (None, decoder.bridge.in_features):
             raise ValueError(f"encoder: expected {decoder.bridge.in_features} outputs, got {encoder.output_size}")
         super().__init__({"encoder": encoder, "decoder": decoder})
 
@@ -437,8 +440,8 @@ class EncoderDecoder(_Single):
     """
 
     def __init__(self, encoder: Recurrent, decoder: Decoder, embedding: Any = None, *, dropout: float = 0.0) -> None:
-        self.encoder = checked("encoder", encoder, None if embedding is None else embedding.output_size)
-        self.decoder, self.embedding, self._dropout = decoder, embedding, Dropout(dropout)
+        self.encoder = checked("encoder", encoder, None if embedding is None else width("embedding", embedding))
+        self.decoder, self.embedding, self._dropout = part("decoder", decoder, Decoder), embedding, Dropout(dropout)
         size = encoder.output_size
         if decoder.bridge.in_features != size:
             raise ValueError(f"decoder: expected a bridge with in_features {size}, got {decoder.bridge.in_features}")

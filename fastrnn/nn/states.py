@@ -83,6 +83,8 @@ def d_final(layer: Recurrent, state: State, d: NDArray) -> State:
 
 def state_size(layer: Recurrent) -> int:
     """Return how many values the state of one row has. A layer whose output is the state must have this output size."""
+    if not isinstance(layer, Recurrent):
+        raise TypeError(f"layer: expected an RNN, LSTM or GRU, got {type(layer).__name__}")
     return sum(L * size for L, _, size in layer.state_shapes(1))
 
 

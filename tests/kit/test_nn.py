@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fastrnn import nn
+from fastrnn import GRU, nn
 from fastrnn.data import UNK
 from fastrnn.engines import philox
 
@@ -488,3 +488,21 @@ def test_attention_leaves_out_what_does_not_count():
         close(found[2].params[name], value)
     with pytest.raises(ValueError, match="lengths: expected"):
         attention.forward(queries, attention.remember(memory), lengths[:2])
+
+
+@pytest.mark.parametrize(
+    ("dy", "error"),
+    [
+        (np.zeros((5, 2, 2), np.float16), TypeError),
+        (np.zeros((5, 2, 2), np.float64), TypeError),
+        (np.zeros((5, 2, 3), np.float32), ValueError),
+        (np.zeros((2, 5, 2), np.float32), ValueError),
+        ("x", TypeError),
+    ],
+)
+def test_gradients_of_words_that_are_none(dy, error):
+    """A gradient of another dtype or shape is refused; of float16 it overran the heap once."""
+    words = nn.WordEncoder(nn.Embedding(6, 3, rng=0), GRU(3, 2, rng=0))
+    _, tape = words.forward(np.ones((5, 2, 4), int))
+    with pytest.raises(error, match=r"dy: expected"):
+        words.backward(tape, dy)
