@@ -52,7 +52,8 @@ int frnn_gemm_begin(int threads) {
 void frnn_gemm_end(void) {
     if (!blas.set_threads) return;
     acquire();
-    if (--holders == 0 && before != 1) blas.set_threads(before);
+    /* none: in a child that a signal's handler forked in the middle of this call */
+    if (holders > 0 && --holders == 0 && before != 1) blas.set_threads(before);
     release();
 }
 

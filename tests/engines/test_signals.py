@@ -152,9 +152,9 @@ print("done")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork() here")
-@pytest.mark.parametrize("split", ["None", "'rows'", "'units'"])
+@pytest.mark.parametrize(("engine", "split"), [("packed", "'rows'"), ("packed", "'units'"), ("blas", "None")])
 @pytest.mark.parametrize("options", ["", ", bidirectional=True"])
-def test_a_handler_may_fork(options: str, split: str) -> None:
+def test_a_handler_may_fork(options: str, engine: str, split: str) -> None:
     """The child's call cannot go on without its threads, and says so. Its next call can, and so can the parent's."""
     code = f"""
 from running import ended
@@ -177,4 +177,4 @@ assert whole and children[0] != 0
 assert ended(children[0]) == 0
 print("done")
 """
-    child(code, split=split)
+    child(code, engine, split)
