@@ -31,8 +31,8 @@
 
 #define BLOCK_K 128
 
-/* k goes in chunks of this length, a multiple of BLOCK_K, so that the vectors of R that a tile reads (128 KiB) stay in the L2 cache while the
- * tiles of all rows read them, one after the other. */
+/* k goes in chunks of this length, a multiple of BLOCK_K, so that the vectors of R that a tile reads (128 KiB) stay in
+ * the L2 cache while the tiles of all rows read them, one after the other. */
 #define TILE_K (128 * 1024 / (4 * VL * (int64_t)sizeof(STORED)))
 
 /* If R has this many bytes or more, it may not fit into L2, and is prefetched. */
