@@ -85,7 +85,7 @@ def arguments(
     if initial is not None and resets is not None:
         raise ValueError("resets: expected None, because they set states to zero and not to the learnt ones, got some")
     I = stack.cells[0].input_size
-    x = array("x", x, stack.dtype)
+    x = array("x", x, stack.dtype)[...]  # an array object of our own: its shape stays, whatever happens to the caller's
     batched = x.ndim != 2
     axes = ("B", "T") if stack.batch_first else ("T", "B")
     if x.ndim not in (2, 3) or x.shape[-1] != I:
@@ -110,7 +110,7 @@ def arguments(
 
 def cotangent(stack: Stack, dy: Any, args: Arguments) -> NDArray:
     """Check the gradient of y; return it as engines take it."""
-    dy = array("dy", dy, stack.dtype)
+    dy = array("dy", dy, stack.dtype)[...]
     valid, (T, B) = args.valid, args.x.shape[:2]
     sizes = _shape(stack, T, B, args.batched) if valid is None else valid.shape
     if dy.shape != (*sizes, stack.output_size):
@@ -202,7 +202,7 @@ def _state_array(name: str, value: Any, shape: tuple[int, int, int], dtype: np.d
 def _lengths(lengths: Any, T: int, B: int, batched: bool) -> NDArray[np.int64] | None:
     if lengths is None:
         return None
-    lengths = as_ndarray("lengths", lengths)
+    lengths = as_ndarray("lengths", lengths)[...]
     if lengths.dtype.kind not in "iu" and lengths.size:  # an empty list is an array of floats, and fine
         raise TypeError(f"lengths: expected integers, got {lengths.dtype}")
     if lengths.ndim == 0 and not batched:
@@ -244,7 +244,7 @@ def _resets(stack: Stack, resets: Any, T: int, B: int, batched: bool, copy: bool
 
 def _booleans(stack: Stack, name: str, value: Any, T: int, B: int, batched: bool) -> NDArray[np.bool_]:
     """One boolean a step and row, as a (T, B) view."""
-    value = as_ndarray(name, value)
+    value = as_ndarray(name, value)[...]
     if value.dtype != np.bool_:
         raise TypeError(f"{name}: expected booleans, got {value.dtype}")
     expected = _shape(stack, T, B, batched)

@@ -100,10 +100,10 @@ class Stack:
         return ", ".join(options)
 
     def time_major(self, a: NDArray, batched: bool) -> NDArray:
-        """A caller's array as a (T, B, .) view: an array object of our own, which does not change if his does."""
+        """A caller's array as a (T, B, .) view."""
         if not batched:
             return a[:, None, :]
-        return a.swapaxes(0, 1) if self.batch_first else a[:]
+        return a.swapaxes(0, 1) if self.batch_first else a
 
     def to_caller(self, a: NDArray, batched: bool) -> NDArray:
         """The inverse of `time_major`."""
