@@ -62,6 +62,11 @@ def cross_entropy(size):
     loss, targets = nn.SoftmaxCrossEntropy(), np.zeros(size, np.int64)
     return lambda: loss.of_output(output, x, targets)
 
+def same(a, b):
+    # To the bit; with BLAS, whose sums depend on how many threads a call gets, within rounding.
+    exact = fastrnn.engines.current().name == "packed"
+    return np.array_equal(a, b) if exact else np.allclose(a, b, rtol=0, atol=1e-4 * np.abs(b).max())
+
 def start():
     ticks.clear()
     signal.signal(signal.SIGALRM, handler)
@@ -88,7 +93,7 @@ call = long_call(lambda size: {work}(size{options}))
 expected = call()
 
 start()
-assert np.array_equal(call(), expected)
+assert same(call(), expected)
 assert len(ticks) >= 2, ticks
 
 def on_tick():
@@ -104,7 +109,7 @@ except KeyboardInterrupt:
 else:
     raise AssertionError("not interrupted")
 assert tracemalloc.get_traced_memory()[0] < 100_000
-assert np.array_equal(call(), expected)
+assert same(call(), expected)
 print("done")
 """
     child(code, engine, split)
@@ -140,10 +145,10 @@ expected, expected_small = call(), small()
 found, tiny = [], np.float32(1e-30)
 
 def on_tick():
-    found.append(np.array_equal(small(), expected_small) and tiny * np.float32(1e-12) > 0)
+    found.append(same(small(), expected_small) and tiny * np.float32(1e-12) > 0)
 
 start()
-assert np.array_equal(call(), expected)
+assert same(call(), expected)
 stop()
 assert len(found) >= 2 and all(found), found
 print("done")
@@ -170,9 +175,9 @@ def on_tick():
 
 start()
 try:
-    whole = np.array_equal(call(), expected)
+    whole = same(call(), expected)
 except RuntimeError as error:
-    os._exit(0 if "forked" in str(error) and np.array_equal(small(), expected_small) else 1)
+    os._exit(0 if "forked" in str(error) and same(small(), expected_small) else 1)
 assert whole and children[0] != 0
 assert ended(children[0]) == 0
 print("done")

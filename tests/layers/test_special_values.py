@@ -1,5 +1,6 @@
 """NaN, infinities, huge and tiny values travel as IEEE says, and within their own row of the batch."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -180,18 +181,19 @@ def test_the_callers_floating_point_flags_are_as_before(
     layer = build(17, 83)
     call = random_call(layer, 5, 16, np.random.default_rng(3), lengths=True)
     frozen = layer.freeze()
-    stream, out = frozen.stream(16), np.empty((16, layer.output_size), np.float32)
+    streams = threading.local()  # a thread has its own
+    out = np.empty((16, layer.output_size), np.float32)
     tape = layer.forward(call.x)[2]
     wrong = np.zeros((16, 18), np.float32)
     calls: list[Callable] = [
         lambda: infer(layer, call), lambda: train(layer, call), layer.freeze, lambda: infer(frozen, call),
-        lambda: stream.step(call.x[0]), lambda: stream.step(call.x[0], out),
+        lambda: streams.own.step(call.x[0]), lambda: streams.own.step(call.x[0], out),
         lambda: layer(wrong), lambda: layer.forward(wrong), lambda: layer.backward(tape, wrong), lambda: frozen(wrong),
-        lambda: stream.step(wrong, out), lambda: layer(call.x, lengths=np.full(16, 6)), lambda: layer.backward(None),
+        lambda: streams.own.step(wrong, out), lambda: layer(call.x, lengths=np.full(16, 6)), lambda: layer.backward(None),
     ]  # fmt: skip
 
     def run() -> list[tuple[int, int, bool]]:
-        seen = []
+        seen, streams.own = [], frozen.stream(16)
         with controlled(flags), fastrnn.num_threads(threads):
             for function in calls:
                 before, failed = control(), False
