@@ -189,7 +189,8 @@ def test_the_callers_floating_point_flags_are_as_before(
         lambda: infer(layer, call), lambda: train(layer, call), layer.freeze, lambda: infer(frozen, call),
         lambda: streams.own.step(call.x[0]), lambda: streams.own.step(call.x[0], out),
         lambda: layer(wrong), lambda: layer.forward(wrong), lambda: layer.backward(tape, wrong), lambda: frozen(wrong),
-        lambda: streams.own.step(wrong, out), lambda: layer(call.x, lengths=np.full(16, 6)), lambda: layer.backward(None),
+        lambda: streams.own.step(wrong, out), lambda: layer(call.x, lengths=np.full(16, 6)),
+        lambda: layer.backward(None),
     ]  # fmt: skip
 
     def run() -> list[tuple[int, int, bool]]:
