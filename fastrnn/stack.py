@@ -106,10 +106,10 @@ class Stack:
         return a.swapaxes(0, 1) if self.batch_first else a
 
     def to_caller(self, a: NDArray, batched: bool) -> NDArray:
-        """The inverse of `time_major`."""
+        """The inverse of `time_major`. Always a view, so that a caller cannot give the memory of a tape away."""
         if not batched:
             return a[:, 0, :]
-        return a.swapaxes(0, 1) if self.batch_first else a
+        return a.swapaxes(0, 1) if self.batch_first else a[:]
 
     def empty(self, T: int, B: int, size: int) -> NDArray:
         """A new (T, B, size) view that is contiguous in the caller's layout."""
