@@ -157,6 +157,17 @@ def catalogue() -> dict[str, Entry]:
         dtype=f4,
     )
     add(weights.from_onnx, tensors=weights.to_onnx(gru), reset_after=True, dtype=f4, update_gate="keep")
+    blocks = {"weight_ih": np.ones((9, 2), f4), "weight_hh": np.ones((9, 3), f4), "bias": np.ones(9, f4)}
+    add(
+        weights.from_arrays,
+        arrays=blocks,
+        order="zrn",
+        transposed=False,
+        forget_bias=0.0,
+        bidirectional=False,
+        dtype=f4,
+        batch_first=True,
+    )
     add(weights.to_torch, layer=lstm, prefix="a.")
     add(weights.to_keras, layer=lstm, sum_biases=True)
     add(weights.to_onnx, layer=lstm)

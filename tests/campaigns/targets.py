@@ -490,6 +490,33 @@ def from_torch(content: bytes) -> None:
     checked(weights.from_torch, given, **_options(draws))
 
 
+def from_arrays(content: bytes) -> None:
+    draws = Draws(content)
+    order = draws.choice(("ifgo", "ofig", "igo", "rzn", "nzr", "h", "", "if"))
+    I, H, G = draws.integer(0, 4), draws.integer(0, 4), len(order)
+    shapes = {
+        "weight_ih": (G * H, I), "weight_hh": (G * H, H), "bias": (G * H,), "bias_ih": (G * H,), "bias_hh": (G * H,),
+        "weight_hr": (H - 1, H), "peephole": (3, H),
+    }  # fmt: skip
+    options = _options(draws)
+    if draws.chance(2):
+        shapes = {name: shape[::-1] if name.startswith("weight") else shape for name, shape in shapes.items()}
+        options["transposed"] = mostly(draws, True)
+
+    def blocks(shape: tuple[int, ...]) -> Any:
+        shape = tuple(max(n, 0) for n in shape)
+        if draws.chance(4) and order:
+            return changed(draws, {gate: array(draws, shape, "<f4") for gate in order})
+        return array(draws, shape, "<f4")
+
+    parts = [
+        changed(draws, {name: blocks(shapes[name]) for name in shapes if name[-2:] in ("ih", "hh") or draws.chance(3)})
+        for _ in range(draws.integer(1, 3))
+    ]
+    options |= {"order": mostly(draws, order)} | ({"forget_bias": mostly(draws, 1.0)} if draws.chance(3) else {})
+    checked(weights.from_arrays, mostly(draws, parts if draws.chance(2) else parts[0]), **options)
+
+
 def from_keras(content: bytes) -> None:
     draws = Draws(content)
     G, I, H = draws.choice((1, 3, 4)), draws.integer(1, 4), draws.integer(1, 4)
@@ -535,5 +562,5 @@ def _random_seeds() -> list[bytes]:
     return [bytes(64), *(rng.randbytes(n) for n in (32, 64, 64, 128, 128, 256, 256))]
 
 
-for _run in (damaged, run_op, run_grad, from_torch, from_keras, from_onnx, load_state_dict):
+for _run in (damaged, run_op, run_grad, from_torch, from_arrays, from_keras, from_onnx, load_state_dict):
     TARGETS[_run.__name__] = Target(_run, _random_seeds)
