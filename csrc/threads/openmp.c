@@ -21,10 +21,9 @@ static void run(frnn_call *call, int threads) {
     barrier.caller_core = -1;
 #pragma omp parallel num_threads(threads)
     {
-        frnn_progress own;
-        own.given = (frnn_word){0}, own.slept = 0;
-        const frnn_team team = {omp_get_thread_num(), omp_get_num_threads(), 0, &barrier, call->stop};
-        barrier.members[team.index] = &own, barrier.given[team.index] = 0;
+        frnn_progress own = {.slept = 0};
+        const frnn_team team = {omp_get_thread_num(), omp_get_num_threads(), 0, 0, &barrier, call->stop};
+        frnn_barrier_enter(&barrier, team.index, &own);
 #pragma omp barrier
         frnn_run_member(call, &team);
 #pragma omp barrier /* until then others may look at `own` */

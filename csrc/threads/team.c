@@ -92,14 +92,18 @@ frnn_split frnn_team_insisted(void) { return (frnn_split)atomic_load(&insisted);
 frnn_team frnn_team_half(const frnn_team *team, int *half) {
     const int middle = team->size / 2;
     *half = team->index >= middle;
-    return (frnn_team){team->index - (*half ? middle : 0), *half ? team->size - middle : middle,
-                       team->first + (*half ? middle : 0), team->barrier, team->stop};
+    return (frnn_team){team->index - (*half ? middle : 0),
+                       *half ? team->size - middle : middle,
+                       team->first + (*half ? middle : 0),
+                       1,
+                       team->barrier,
+                       team->stop};
 }
 
 static void run_alone(frnn_work *work, void *context, frnn_stop *stop) {
     const float_control before = set_float_control();
     stop->float_control = before;
-    work(context, &(frnn_team){0, 1, 0, NULL, stop});
+    work(context, &(frnn_team){0, 1, 0, 0, NULL, stop});
     restore_float_control(before);
 }
 

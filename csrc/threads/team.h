@@ -17,8 +17,9 @@ typedef struct {
 
 /* What a member knows of its team, which may be a half of another. */
 typedef struct {
-    int index, size;              /* 0 <= index < size */
-    int first;                    /* index of this team's first member in the whole team: 0, unless it is a half */
+    int index, size; /* 0 <= index < size */
+    int first;       /* index of this team's first member in the whole team: 0, unless it is a half */
+    int is_half;
     struct frnn_barrier *barrier; /* the whole team's; null in a team of one */
     frnn_stop *stop;              /* the whole team's */
 } frnn_team;

@@ -69,7 +69,7 @@ static void *worker_main(void *argument) {
         offer *const offer = self->offer;
         frnn_wait_while(&offer->size, 0, FRNN_WAIT_SPINS);
         frnn_leave_core(offer->barrier.caller_core);
-        const frnn_team team = {self->index, (int)atomic_load(&offer->size.value), 0, &offer->barrier,
+        const frnn_team team = {self->index,      (int)atomic_load(&offer->size.value), 0, 0, &offer->barrier,
                                 offer->call->stop};
         const int64_t begin = frnn_nanoseconds();
         frnn_run_member(offer->call, &team);
@@ -161,12 +161,9 @@ static void run(frnn_call *call, int threads) {
     const int joined = gather_members(&offer, threads - 1, only_awake, patience, members);
     if (joined == 0 && !only_awake)
         atomic_store_explicit(&awake_until, begin + VAIN_TIMES * patience, memory_order_relaxed);
-    offer.barrier.members[0] = &own, offer.barrier.given[0] = 0;
-    for (int k = 0; k < joined; k++) {
-        offer.barrier.members[k + 1] = &members[k].worker->progress;
-        offer.barrier.given[k + 1] = atomic_load(&members[k].worker->progress.given.value);
-    }
-    const frnn_team team = {0, joined + 1, 0, &offer.barrier, call->stop};
+    frnn_barrier_enter(&offer.barrier, 0, &own);
+    for (int k = 0; k < joined; k++) frnn_barrier_enter(&offer.barrier, k + 1, &members[k].worker->progress);
+    const frnn_team team = {0, joined + 1, 0, 0, &offer.barrier, call->stop};
     atomic_store(&offer.size.value, (unsigned)team.size);
     frnn_wake(&offer.size);
     frnn_run_member(call, &team);

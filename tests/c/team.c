@@ -31,6 +31,30 @@ static int has_denormals(void) {
     return least * half > 0;
 }
 
+/* What all members have written adds up to `expected`. */
+static void expect_sum(const board *b, const frnn_team *team, int64_t expected) {
+    int64_t sum = 0;
+    for (int k = 0; k < team->size; k++) sum += b->total[team->first + k];
+    if (sum != expected) atomic_fetch_add(&failures, 1);
+}
+
+/* Halves of different sizes, one of which has more barriers, and then a barrier of the whole team. */
+static void part_and_meet(board *b, const frnn_team *team) {
+    int which;
+    const frnn_team half = frnn_team_half(team, &which);
+    int64_t *own = &b->total[team->index];
+    for (int round = 0; round < 1 + 3 * which; round++) {
+        *own = round;
+        frnn_team_barrier(&half);
+        expect_sum(b, &half, round * half.size);
+        frnn_team_barrier(&half);
+    }
+    *own = 7;
+    frnn_team_barrier(team);
+    expect_sum(b, team, 7 * team->size);
+    frnn_team_barrier(team);
+}
+
 static void work(void *context, const frnn_team *team) {
     board *b = context;
     b->times[team->index]++;
@@ -40,11 +64,10 @@ static void work(void *context, const frnn_team *team) {
     for (int round = 0; round < ROUNDS; round++) {
         b->total[team->index] = round * 100 + team->index;
         frnn_team_barrier(team);
-        int64_t sum = 0;
-        for (int k = 0; k < team->size; k++) sum += b->total[k];
-        if (sum != team->size * (team->size - 1) / 2 + 100 * round * team->size) atomic_fetch_add(&failures, 1);
+        expect_sum(b, team, team->size * (team->size - 1) / 2 + 100 * round * team->size);
         frnn_team_barrier(team);
     }
+    if (team->size > 1) part_and_meet(b, team);
     int seen = atomic_load(&largest);
     while (seen < team->size && !atomic_compare_exchange_weak(&largest, &seen, team->size)) {
     }
@@ -122,6 +145,29 @@ static void check_pause(void) {
     printf("pause: not seen, for no second thread came\n");
 }
 
+static frnn_verdict stop(void) { return FRNN_STOP; }
+
+/* Halves that go on until the caller wants the call to stop. */
+static void work_until_stopped(void *context, const frnn_team *team) {
+    int which;
+    const frnn_team half = team->size > 1 ? frnn_team_half(team, &which) : *team;
+    do {
+        ((board *)context)->times[team->index]++;
+        frnn_team_barrier(&half);
+    } while (!frnn_team_agree_to_stop(&half));
+    frnn_team_barrier(team);
+}
+
+static void check_stopping(void) {
+    frnn_stop_install(stop);
+    for (int threads = 1; threads <= 5; threads++) {
+        board b = {{0}, {0}};
+        frnn_team_run(threads, 20000000, work_until_stopped, &b);
+        if (b.times[0] < 2) atomic_fetch_add(&failures, 1);
+    }
+    frnn_stop_install(NULL);
+}
+
 static void check(int forks) {
     atomic_store(&largest, 0);
     for (int threads = 1; threads <= MOST; threads++) { /* whole teams */
@@ -129,6 +175,7 @@ static void check(int forks) {
         for (int k = 0; k < 30; k++) call(threads, 0);
         if (frnn_has_threads() && atomic_load(&largest) != threads) atomic_fetch_add(&failures, 1);
     }
+    check_stopping();
     from_several_threads(2);       /* a worker goes from team to team, before all have seen its last signal */
     frnn_team_insist(FRNN_CHOOSE); /* whoever comes in time */
     calls(NULL);
