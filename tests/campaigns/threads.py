@@ -21,9 +21,9 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -199,19 +199,27 @@ def interrupts(all: Callers) -> None:
     jobs = Jobs()
     layer, x = fastrnn.LSTM(64, 128, rng=0), np.zeros((3000, 4, 64), np.float32)
     main = threading.main_thread().ident
+    armed = False
+
+    def handler(*_: Any) -> None:
+        nonlocal armed
+        if armed:
+            armed = False
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, handler)
     all.start(jobs.run, 3)
     rng = random.Random(all.seed)
     while all.going:
         timer = threading.Timer(rng.random() * 0.3, signal.pthread_kill, (main, signal.SIGINT))
         timer.start()
-        try:
-            with suppress(KeyboardInterrupt):
-                for _ in range(100):
-                    _, _, tape = layer.forward(x)
-                    layer.backward(tape, x[..., :1].repeat(128, -1))
-        finally:
-            with _deaf():
-                timer.join()
+        with suppress(KeyboardInterrupt):
+            armed = True
+            while timer.is_alive():
+                _, _, tape = layer.forward(x)
+                layer.backward(tape, x[..., :1].repeat(128, -1))
+            armed = False
+        timer.join()
         jobs.run(rng)
 
 
@@ -323,16 +331,6 @@ def _ended(child: int) -> None:
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     raise AssertionError("a child that was forked hangs")
-
-
-@contextmanager
-def _deaf() -> Iterator[None]:
-    """Without Ctrl-C."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 # ---- Processes -----------------------------------------------------------------------------------------------------
