@@ -107,6 +107,9 @@ def load(path: str | os.PathLike[str], *, max_bytes: int | None = None) -> tuple
                 raise ValueError(f"metadata[{key!r}]: expected text, got {type(value).__name__}")
         if digest is not None and digest != _digest(tensors, words):
             raise ValueError("expected the contents that fastrnn wrote with this digest, got others")
+        for key, value in words.items() if digest is None else ():
+            if len(value) == 64 and value == _digest(tensors, {k: v for k, v in words.items() if k != key}):
+                raise ValueError(f"metadata: expected the name of the digest, got {key!r}")  # its own name is damaged
     return tensors, words
 
 

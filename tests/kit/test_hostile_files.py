@@ -78,7 +78,7 @@ def test_a_flipped_bit_gives_the_same_layer_or_an_error(suffix, tmp_path):
         else:
             assert found.keys() == layer.params.keys()
             assert all((found[name] == value).all() for name, value in layer.params.items())
-            assert words["fastrnn.layer:"] == options
+            assert words == {"fastrnn.layer:": options}
     assert errors > len(bits) / 3
 
 
