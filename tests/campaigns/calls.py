@@ -38,6 +38,7 @@ from typing import Any
 import numpy as np
 import watch
 from catalogue import Entry, catalogue
+from mutations import HUGE
 from targets import copied, same
 
 CALLS = 10_000  # of one process
@@ -93,26 +94,7 @@ class Sub(np.ndarray):
     """A subclass of arrays."""
 
 
-_INTEGERS = (
-    -1,
-    0,
-    1,
-    2,
-    3,
-    4,
-    7,
-    100,
-    -(2**63),
-    2**31 - 1,
-    2**31,
-    2**32,
-    2**53,
-    2**62,
-    2**63 - 1,
-    2**63,
-    2**64,
-    10**30,
-)
+_INTEGERS = (-1, 0, 1, 2, 3, 4, 7, 100, -(2**63), *HUGE)
 _FLOATS = (0.0, -0.0, 0.5, 1.0, -1.0, 1e308, 5e-324, float("nan"), float("inf"), -float("inf"))
 _DTYPES = ("f4", "f8", ">f4", "f2", "g", "i1", "i8", "u8", "?", "c8", "U3", "S2", "O", "V4", "M8[s]", "f4,i4")
 _SHAPES = (

@@ -21,26 +21,8 @@ __all__ = ["Bytes", "Mutation", "changed_bytes", "onnx", "safetensors", "zipped"
 Bytes = Callable[[bytes, random.Random], bytes]
 Mutation = Callable[[bytes, random.Random, Bytes], "bytes | None"]
 
-_NUMBERS = (
-    -1,
-    0,
-    1,
-    2,
-    3,
-    5,
-    255,
-    2**16,
-    10**6,
-    2**31 - 1,
-    2**31,
-    2**32,
-    2**53,
-    2**62,
-    2**63 - 1,
-    2**63,
-    2**64,
-    10**30,
-)
+HUGE = (2**31 - 1, 2**31, 2**32, 2**53, 2**62, 2**63 - 1, 2**63, 2**64, 10**30)
+_NUMBERS = (0, 1, 2, 3, 5, 255, 2**16, 10**6, *HUGE)
 _TEXTS = (
     "",
     "x",
