@@ -16,13 +16,13 @@ import zipfile
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Bytes", "Mutation", "changed_bytes", "onnx", "safetensors", "zipped"]
+__all__ = ["HUGE", "Bytes", "Mutation", "changed_bytes", "onnx", "safetensors", "zipped"]
 
 Bytes = Callable[[bytes, random.Random], bytes]
 Mutation = Callable[[bytes, random.Random, Bytes], "bytes | None"]
 
 HUGE = (2**31 - 1, 2**31, 2**32, 2**53, 2**62, 2**63 - 1, 2**63, 2**64, 10**30)
-_NUMBERS = (0, 1, 2, 3, 5, 255, 2**16, 10**6, *HUGE)
+_NUMBERS = (-1, 0, 1, 2, 3, 5, 255, 2**16, 10**6, *HUGE)
 _TEXTS = (
     "",
     "x",
