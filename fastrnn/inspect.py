@@ -221,6 +221,7 @@ def check_gradients(model: Any, batch: Any, *, samples: int = 20, step: float = 
     ValueError
         If the gradients' names or shapes are not those of the parameters.
     """
+    samples = validate.size("samples", samples)
     params = model.params
     for name, p in params.items():
         if p.dtype != np.float64:

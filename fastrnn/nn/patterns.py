@@ -202,7 +202,10 @@ class ManyToMany(_Reader):
 
     def predict_batch(self, batch: Batch) -> Sequence[Any]:
         """Return each example's classes (T,) or, with loss "mse", numbers (T, K)."""
-        return cut(self._answer(self(batch.x, batch.x_lengths)[0]), batch)
+        y, _ = self(batch.x, batch.x_lengths)
+        if y.ndim < 3:
+            raise ValueError(f"batch.x: expected a batch of sequences, got one sequence, {np.shape(batch.x)}")
+        return cut(self._answer(y), batch)
 
     def generate(
         self, prompt: Any, temperature: float = 1.0, rng: Any = None, banned: Sequence[int] = ()

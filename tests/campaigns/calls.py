@@ -21,6 +21,7 @@ import gc
 import inspect
 import json
 import logging
+import operator
 import os
 import random
 import re
@@ -252,7 +253,7 @@ def call(name: str, entry: Entry, rng: random.Random) -> str:
     names = arguments_of(entry)
     for argument in rng.sample(names, min(len(names), rng.choice((1, 1, 2)))):
         given[argument] = spoilt(given[argument], rng) if argument in given else anything(rng)
-        if argument in LONG and isinstance(given[argument], int) and given[argument] > 100:
+        if argument in LONG and _integer(given[argument]) > 100:
             given[argument] = 100
     if rng.random() < 0.02:
         given.pop(rng.choice(list(given)), None) if given else given.update(x=1)
@@ -274,6 +275,14 @@ def call(name: str, entry: Entry, rng: random.Random) -> str:
             raise Finding(f"{name} raised a {type(error).__name__} that says nothing") from error
         return type(error).__name__
     return ""
+
+
+def _integer(value: Any) -> int:
+    """An argument that counts as an integer, as which; 0 for others."""
+    try:
+        return operator.index(value)
+    except (TypeError, ValueError, OwnError):
+        return 0
 
 
 def _clean(error: Exception) -> bool:
