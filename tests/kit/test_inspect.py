@@ -100,6 +100,8 @@ def test_a_check_needs_float64_and_the_parameters_names():
     model.loss_and_grads = lambda batch, rng=None: (0.0, {"a": np.zeros(1)})
     with pytest.raises(ValueError, match="grads: expected"):
         inspect.check_gradients(model, batch)
+    with pytest.raises(TypeError, match="samples: expected an integer"):
+        inspect.check_gradients(model, batch, samples=np.ma.array(-3.0))
 
 
 @pytest.mark.parametrize("kind", [fastrnn.LSTM, fastrnn.GRU, fastrnn.RNN])

@@ -590,6 +590,8 @@ def test_batches_that_do_not_fit():
         model.loss(dataclasses.replace(batch, y=batch.y[:-1]))
     with pytest.raises(ValueError, match="batches: expected batches of a data set"):
         model.predict([Batch(batch.x)])
+    with pytest.raises(ValueError, match=r"batch\.x: expected a batch of sequences, got one sequence, \(6,\)"):
+        model.predict_batch(Batch(batch.x[:, 0]))
     model, batch = build_model("attend")
     with pytest.raises(ValueError, match=r"batch\.y: expected ids \(U, B\), got None"):
         model.loss(dataclasses.replace(batch, y=None))
