@@ -62,6 +62,13 @@ def cross_entropy(size):
     loss, targets = nn.SoftmaxCrossEntropy(), np.zeros(size, np.int64)
     return lambda: loss.of_output(output, x, targets)
 
+def some_time(attempt):
+    # The machine's speed changes, so a call may be too short for what is to happen in it.
+    for _ in range(10):
+        if attempt():
+            return
+    raise AssertionError("it did not happen")
+
 def same(a, b):
     # To the bit; with BLAS, whose sums depend on how many threads a call gets, within rounding.
     exact = fastrnn.engines.current().name == "packed"
@@ -84,17 +91,20 @@ def child(code: str, engine: str = "packed", split: str = "None") -> None:
 
 
 @pytest.mark.parametrize(("engine", "split"), [("packed", "'rows'"), ("packed", "'units'"), ("blas", "None")])
-@pytest.mark.parametrize("options", ["", ", bidirectional=True"])
-@pytest.mark.parametrize("work", ["inference", "backward"])
+@pytest.mark.parametrize(("work", "options"), [("inference", ""), ("backward", ", bidirectional=True")])
 def test_handlers_run_during_a_call_of_a_layer(work: str, options: str, engine: str, split: str) -> None:
     """They run several times, and may raise; the next call is whole again, and memory is given back."""
     code = f"""
 call = long_call(lambda size: {work}(size{options}))
 expected = call()
 
-start()
-assert same(call(), expected)
-assert len(ticks) >= 2, ticks
+def several_ticks():
+    start()
+    assert same(call(), expected)
+    stop()
+    return len(ticks) >= 2
+
+some_time(several_ticks)
 
 def on_tick():
     stop()
@@ -103,6 +113,7 @@ def on_tick():
 tracemalloc.start()
 begin = time.perf_counter()
 try:
+    start()
     call()
 except KeyboardInterrupt:
     assert ticks[-1] > begin
@@ -120,15 +131,21 @@ def test_handlers_run_during_a_product(work: str) -> None:
     """The kit's long products, too."""
     code = f"""
 call = long_call({work})
-start()
-call()
-assert len(ticks) >= 2, ticks
+
+def several_ticks():
+    start()
+    call()
+    stop()
+    return len(ticks) >= 2
+
+some_time(several_ticks)
 
 def on_tick():
     stop()
     raise KeyboardInterrupt
 
 try:
+    start()
     call()
 except KeyboardInterrupt:
     print("done")
@@ -136,7 +153,7 @@ except KeyboardInterrupt:
     child(code)
 
 
-@pytest.mark.parametrize("split", ["None", "'rows'", "'units'"])
+@pytest.mark.parametrize("split", ["'rows'", "'units'"])
 def test_a_handler_may_call_us(split: str) -> None:
     """A call inside a call; and the handler's own float flags are the caller's, not the call's."""
     code = """
@@ -147,10 +164,14 @@ found, tiny = [], np.float32(1e-30)
 def on_tick():
     found.append(same(small(), expected_small) and tiny * np.float32(1e-12) > 0)
 
-start()
-assert same(call(), expected)
-stop()
-assert len(found) >= 2 and all(found), found
+def several_ticks():
+    start()
+    assert same(call(), expected)
+    stop()
+    assert all(found), found
+    return len(found) >= 2
+
+some_time(several_ticks)
 print("done")
 """
     child(code, split=split)
@@ -158,28 +179,38 @@ print("done")
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork() here")
 @pytest.mark.parametrize(("engine", "split"), [("packed", "'rows'"), ("packed", "'units'"), ("blas", "None")])
-@pytest.mark.parametrize("options", ["", ", bidirectional=True"])
-def test_a_handler_may_fork(options: str, engine: str, split: str) -> None:
+def test_a_handler_may_fork(engine: str, split: str) -> None:
     """The child's call cannot go on without its threads, and says so. Its next call can, and so can the parent's."""
-    code = f"""
+    code = """
 from running import ended
 
-call, small = long_call(lambda size: inference(size{options})), inference(3)
+call, small = long_call(lambda size: backward(size, bidirectional=True)), inference(3)
 expected, expected_small = call(), small()
 children = []
 
 def on_tick():
-    if len(ticks) == 3:  # the first may come before C runs
+    if len(ticks) == 2:  # the first may come before C runs
         stop()  # or else the next tick may come while this one forks
         children.append(os.fork())
 
-start()
-try:
-    whole = same(call(), expected)
-except RuntimeError as error:
-    os._exit(0 if "forked" in str(error) and same(small(), expected_small) else 1)
-assert whole and children[0] != 0
-assert ended(children[0]) == 0
+def child_in_a_call():
+    children.clear()
+    start()
+    try:
+        whole = same(call(), expected)
+    except RuntimeError as error:
+        os._exit(7 if "forked" in str(error) and same(small(), expected_small) else 1)
+    stop()
+    assert whole
+    if not children:
+        return False
+    if children[0] == 0:  # born after the call
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(ended(children[0]))
+    assert status in (0, 7), status
+    return status == 7
+
+some_time(child_in_a_call)
 print("done")
 """
     child(code, engine, split)
