@@ -62,6 +62,12 @@ def cross_entropy(size):
     loss, targets = nn.SoftmaxCrossEntropy(), np.zeros(size, np.int64)
     return lambda: loss.of_output(output, x, targets)
 
+def sees_ticks(call, right=lambda result: True):
+    start()
+    assert right(call())
+    stop()
+    return len(ticks) >= 2
+
 def some_time(attempt):
     # The machine's speed changes, so a call may be too short for what is to happen in it.
     for _ in range(10):
@@ -97,14 +103,7 @@ def test_handlers_run_during_a_call_of_a_layer(work: str, options: str, engine: 
     code = f"""
 call = long_call(lambda size: {work}(size{options}))
 expected = call()
-
-def several_ticks():
-    start()
-    assert same(call(), expected)
-    stop()
-    return len(ticks) >= 2
-
-some_time(several_ticks)
+some_time(lambda: sees_ticks(call, lambda result: same(result, expected)))
 
 def on_tick():
     stop()
@@ -131,14 +130,7 @@ def test_handlers_run_during_a_product(work: str) -> None:
     """The kit's long products, too."""
     code = f"""
 call = long_call({work})
-
-def several_ticks():
-    start()
-    call()
-    stop()
-    return len(ticks) >= 2
-
-some_time(several_ticks)
+some_time(lambda: sees_ticks(call))
 
 def on_tick():
     stop()
