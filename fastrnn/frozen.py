@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from fastrnn import engines, run, validate
 from fastrnn.arguments import Initial, StepCheck, arguments, state_like
 from fastrnn.engines import Engine
+from fastrnn.engines.precision import PRECISIONS, narrowed
 from fastrnn.engines.seam import Weights
 from fastrnn.stack import Stack, StackOwner, State, state_to_caller
 
@@ -22,18 +23,37 @@ class Frozen(StackOwner):
     Safe to share among threads: a call reads it and writes nothing but its own results.
     """
 
-    __slots__ = ("_engine", "_initial", "_prepared", "_stack", "_weights")
+    __slots__ = ("_engine", "_initial", "_precision", "_prepared", "_stack", "_weights")
 
-    def __init__(self, stack: Stack, engine: Engine, weights: list[Weights], initial: Initial = None) -> None:
+    def __init__(
+        self, stack: Stack, engine: Engine, weights: list[Weights], initial: Initial = None,
+        precision: tuple[str, ...] | None = None,
+    ) -> None:  # fmt: skip
+        """`weights` are arrays, or matrices that have the `precision` of their layer already."""
         self._stack, self._engine, self._initial = stack, engine, initial
-        self._weights = [Weights._make(None if a is None else a.copy() for a in w) for w in weights]
+        self._precision = precision or (stack.dtype.name,) * stack.num_layers
+        D = len(stack.directions)
+        self._weights = [_narrowed(w, self._precision[k // D]) for k, w in enumerate(weights)]
         self._prepared = run.prepare(stack, engine, self._weights)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _frozen, (self._stack, self._engine.name, self._weights, self._initial)
+        return _frozen, (self._stack, self._engine.name, self._weights, self._initial, self._precision)
 
     def __repr__(self) -> str:
-        return f"Frozen({self.cell.kind.upper()}({self._stack.options()}), engine={self._engine.name!r})"
+        options = self._stack.options()
+        if self.precision != self.dtype.name:
+            options += f", precision={self.precision!r}"
+        return f"Frozen({self.cell.kind.upper()}({options}), engine={self._engine.name!r})"
+
+    @property
+    def precision(self) -> str | tuple[str, ...]:
+        """What the weights are kept in; a tuple, from bottom to top, if layers differ."""
+        return self._precision[0] if len(set(self._precision)) == 1 else self._precision
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes that the parameters take as they are stored in a file."""
+        return sum(a.nbytes for w in self._weights for a in w if a is not None)
 
     @property
     def batch_first(self) -> bool:
@@ -72,9 +92,41 @@ class Frozen(StackOwner):
         return Stream(self, batch_size)
 
 
-def _frozen(stack: Stack, engine: str, weights: list[Weights], initial: Initial = None) -> Frozen:
+def _frozen(
+    stack: Stack, engine: str, weights: list[Weights], initial: Initial = None, precision: tuple[str, ...] | None = None
+) -> Frozen:
     """A frozen layer from its pickle: packed again, for the machine that it is on now."""
-    return Frozen(stack, engines.named("engine", engine), weights, initial)
+    return Frozen(stack, engines.named("engine", engine), weights, initial, precision)
+
+
+def _narrowed(weights: Weights, precision: str) -> Weights:
+    """A copy whose matrices are in this precision; biases and peepholes stay as they are."""
+    copies: dict[str, Any] = {}
+    for name, a in weights._asdict().items():
+        is_matrix = a is not None and name.startswith("weight")
+        copies[name] = narrowed(a, precision) if is_matrix else None if a is None else a.copy()
+    return Weights(**copies)
+
+
+def checked_precision(stack: Stack, precision: Any) -> tuple[str, ...]:
+    """The precision of each layer, from the argument `precision`: a name for all of them, or one for each.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is none of these, or fewer bits are asked of a layer that is not float32.
+    """
+    own = stack.dtype.name
+    if precision is None:
+        precision = own
+    if isinstance(precision, str):
+        precision = (precision,) * stack.num_layers
+    if not isinstance(precision, (tuple, list)):
+        raise TypeError(f"precision: expected str, or a sequence of them, got {type(precision).__name__}")
+    if len(precision) != stack.num_layers:
+        raise ValueError(f"precision: expected one for each of {stack.num_layers} layers, got {len(precision)}")
+    known = tuple(PRECISIONS) if own == "float32" else (own,)
+    return tuple(validate.choice("precision", name, known) for name in precision)
 
 
 class Stream(StackOwner):

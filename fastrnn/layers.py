@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +14,7 @@ from fastrnn.arguments import weights as checked_weights
 from fastrnn.engines import philox
 from fastrnn.engines.cell import Cell, GRUCell, LSTMCell, RNNCell
 from fastrnn.engines.seam import Weights
-from fastrnn.frozen import Frozen
+from fastrnn.frozen import Frozen, checked_precision
 from fastrnn.params import Gradients, Parameters
 from fastrnn.stack import Stack, StackOwner, State, direction_part, state_to_caller
 
@@ -293,18 +294,30 @@ class Recurrent(StackOwner, Parameters):
             dx = stack.to_caller(dx, args.batched)
         return Gradients(dx, state_to_caller(dh0, dc0, args.batched), params)
 
-    def freeze(self) -> Frozen:
+    def freeze(self, precision: str | Sequence[str] | None = None) -> Frozen:
         """Return an immutable copy for inference: weights packed once, safe to share among threads.
+
+        Parameters
+        ----------
+        precision : {"float32", "bfloat16", "int8"} or sequence of these, optional
+            What the matrices are kept in: for all layers, or for each, from the lowest to the highest. Default: the
+            layer's dtype. Inputs, outputs, states, biases and gates stay float32. docs/math.md has the scheme.
 
         Returns
         -------
         Frozen
             Keeps the parameters of this moment, and the engine in force now.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `precision` is none of these, the layer is not float32 and fewer bits are asked for, or a weight that
+            becomes int8 is not finite.
         """
         stack = self._stack
-        return Frozen(
-            stack, engines.current(), checked_weights(stack, self.params), initial_state(stack, self.params)
-        )  # fmt: skip
+        chosen = checked_precision(stack, precision)
+        weights, initial = checked_weights(stack, self.params), initial_state(stack, self.params)
+        return Frozen(stack, engines.current(), weights, initial, chosen)
 
 
 class RNN(Recurrent):

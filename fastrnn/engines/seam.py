@@ -19,7 +19,10 @@ __all__ = ["BackwardArgs", "Engine", "ForwardArgs", "Record", "Stepper", "Steps"
 
 
 class Weights(NamedTuple):
-    """The parameters of one direction of one layer, or their gradients; None where the cell has none."""
+    """The parameters of one direction of one layer, or their gradients; None where the cell has none.
+
+    The matrices of a layer that is frozen with fewer bits are `fastrnn.engines.precision.Narrow`.
+    """
 
     weight_ih: NDArray  # (G*H, I)  acts on x_t
     weight_hh: NDArray  # (G*H, O)  acts on h_{t-1}; O is P if projected, else H
@@ -94,7 +97,10 @@ class Engine(Protocol):
     operations: Operations  # what surrounds recurrent layers
 
     def prepare(self, cell: Cell, weights: Weights, backward: bool = False) -> Any:
-        """Return a cell and its weights in the form that `forward` and `stepper`, or `backward`, want (packed, say)."""
+        """Return a cell and its weights in the form that `forward` and `stepper`, or `backward`, want (packed, say).
+
+        The matrices may be narrow, if it is not for backward: all or none of them.
+        """
 
     def forward(self, runs: list[ForwardArgs]) -> None:
         """Run the one or two directions of a layer, at once where there are threads for it."""
