@@ -1,4 +1,4 @@
-"""Frozen layers of fewer bits: the compiled engines against the scheme as the reference engine has it, and the promises."""
+"""Frozen layers of fewer bits: the compiled engines against the reference engine's scheme, and the promises."""
 
 import pickle
 from typing import Any
@@ -110,7 +110,8 @@ def test_pickles_keep_the_precision(chosen: Any) -> None:
     layer = fastrnn.LSTM(9, 20, num_layers=2, peephole=True, proj_size=7, learn_initial_state=True, rng=0)
     frozen = layer.freeze(chosen)
     again = pickle.loads(pickle.dumps(frozen))
-    assert repr(again) == repr(frozen) and again.precision == frozen.precision == chosen
+    assert repr(again) == repr(frozen)
+    assert again.precision == frozen.precision == chosen
     assert (f"precision={chosen!r}" in repr(frozen)) == (chosen != "float32")
     assert again.weight_bytes == frozen.weight_bytes
     x = np.random.default_rng(6).standard_normal((5, 3, 9)).astype(np.float32)
@@ -165,7 +166,7 @@ def test_bad_arguments() -> None:
         layer.freeze("int4")
     with pytest.raises(TypeError, match="precision: expected str, or a sequence of them, got int"):
         layer.freeze(8)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="precision: expected one of .*, got int"):
+    with pytest.raises(TypeError, match=r"precision: expected one of .*, got int"):
         layer.freeze(("int8", 8))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="precision: expected one for each of 2 layers, got 3"):
         layer.freeze(("int8",) * 3)
