@@ -34,7 +34,7 @@ class Frozen(StackOwner, FrozenParameters):
         self._stack, self._engine, self._initial = stack, engine, initial
         self._precision = precision or (stack.dtype.name,) * stack.num_layers
         D = len(stack.directions)
-        self._weights = [_narrowed(w, self._precision[k // D]) for k, w in enumerate(weights)]
+        self._weights = [narrowed_weights(w, self._precision[k // D]) for k, w in enumerate(weights)]
         self._prepared = run.prepare(stack, engine, self._weights)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -117,7 +117,7 @@ def _frozen(
     return Frozen(stack, engines.named("engine", engine), weights, initial, precision)
 
 
-def _narrowed(weights: Weights, precision: str) -> Weights:
+def narrowed_weights(weights: Weights, precision: str) -> Weights:
     """A copy whose matrices are in this precision; biases and peepholes stay as they are."""
     copies: dict[str, Any] = {}
     for name, a in weights._asdict().items():

@@ -2,6 +2,7 @@
 
 >>> model = fastrnn.torch.accelerate(model)            # every torch.nn.LSTM, GRU and RNN in it, in place
 >>> lstm = fastrnn.torch.LSTM(input_size, hidden_size) # or one of its own
+>>> model = fastrnn.torch.accelerate(model.eval(), precision="int8")  # for inference, with weights of 8 bits
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import PackedSequence
 
 from fastrnn import validate
+from fastrnn.engines.precision import PRECISIONS
 from fastrnn.torch.calls import as_usual, recognise
 from fastrnn.torch.frozen import Frozen
 from fastrnn.torch.function import run
@@ -63,6 +65,12 @@ class _Accelerated:
         hx = self.permute_hidden(tuple(state) if call.stack.has_c else state[0], unsorted_indices)
         return PackedSequence(y, batch_sizes, sorted_indices, unsorted_indices), hx
 
+    def extra_repr(self: Any) -> str:
+        """The options, and the precision of weights in fewer bits."""
+        own = super().extra_repr()  # type: ignore[misc]
+        frozen = self._frozen
+        return f"{own}, precision={frozen.precision!r}" if frozen is not None and frozen.has_fewer_bits else own
+
     def __prepare_scriptable__(self) -> Any:
         """What torch.jit.script puts into the model instead: it compiles source code, so it must be PyTorch's."""
         return restore(self)
@@ -84,7 +92,7 @@ _FAST: dict[Any, Any] = {torch.nn.LSTM: LSTM, torch.nn.GRU: GRU, torch.nn.RNN: R
 _OWN = {fast: own for own, fast in _FAST.items()}
 
 
-def accelerate(module: Module, *, frozen: bool = False) -> Module:
+def accelerate(module: Module, *, frozen: bool = False, precision: str | None = None) -> Module:
     """Let fastrnn's kernels run every torch.nn.LSTM, GRU and RNN inside a module, in place.
 
     Modules keep their identity, parameters, hooks and state_dict; only their class changes. Subclasses that somebody
@@ -99,6 +107,10 @@ def accelerate(module: Module, *, frozen: bool = False) -> Module:
         changed weights, or one that needs gradients of the weights, raises a RuntimeError. Copies and loaded pickles
         are frozen, too, and pack the weights that they have at their first call. `restore`, or `accelerate` without
         `frozen`, ends it; `accelerate` with it packs again.
+    precision : {"float32", "bfloat16", "int8"}, optional
+        What the matrices are kept in; with it the weights are final, as with `frozen`. Parameters, inputs, outputs and
+        states stay float32. In fewer bits, the module has to be in evaluation mode, and a call in training mode or one
+        that needs gradients raises a RuntimeError. docs/math.md has the scheme. Default: the weights' dtype.
 
     Returns
     -------
@@ -108,13 +120,23 @@ def accelerate(module: Module, *, frozen: bool = False) -> Module:
     Raises
     ------
     TypeError
-        If `module` is not a torch.nn.Module, or `frozen` is not a bool.
+        If `module` is not a torch.nn.Module, `frozen` is not a bool, or `precision` is not a str.
     ValueError
-        If weights to be frozen are not all float32 or all float64 on the CPU. Nothing is changed then.
+        If weights to be frozen are not all float32 or all float64 on the CPU; with `precision`, if they are not
+        float32, or fewer bits are asked for in training mode, or for weights of int8 that are not finite. Nothing is
+        changed then.
     """
     frozen = validate.flag("frozen", frozen)
     classes = _classes(module, _FAST)
-    kept = {part: Frozen.of_weights(part) for part in classes} if frozen else {}
+    if precision is not None:
+        frozen, precision = True, validate.choice("precision", precision, tuple(PRECISIONS))
+        training = [part for part in classes if part.training]
+        if training and precision != "float32":
+            raise ValueError(
+                f"module: expected one in evaluation mode with precision={precision!r}, got a "
+                f"{type(training[0]).__name__} in training mode; call model.eval() first"
+            )
+    kept = {part: Frozen.of_weights(part, precision) for part in classes} if frozen else {}
     for part, cls in classes.items():
         part.__class__ = cls
         part.__dict__.pop("_frozen", None)

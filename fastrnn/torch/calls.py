@@ -150,7 +150,7 @@ def _pytorch_is_faster(module: Any, input: Any) -> bool:
 
     This is asked before a call is checked, for to check it takes longer than what there is to win.
     """
-    if module.mode == "LSTM":
+    if module.mode == "LSTM" or (module._frozen is not None and module._frozen.has_fewer_bits):
         return False
     recorded = records() and any(w is not None and w.requires_grad for w in module._flat_weights)
     steps = (TRAINED_FROM if recorded else INFERRED_FROM).get(module.mode, 0)

@@ -1,4 +1,4 @@
-"""Modules whose weights are final: `accelerate(model, frozen=True)` packs them once.
+"""Modules whose weights are final: `accelerate(model, frozen=True)` packs them once, maybe in fewer bits.
 
 Calls then compare no bytes, and a single frame goes by the shortest way. Each call only looks whether the parameters
 are the same tensors, at the same addresses and with the same counts of changes, as when they were packed.
@@ -15,6 +15,7 @@ from torch import Tensor
 from fastrnn import engines
 from fastrnn._core import native
 from fastrnn.engines import Engine
+from fastrnn.engines.seam import Weights
 from fastrnn.stack import Stack
 from fastrnn.torch.calls import described, flat_weights, records
 from fastrnn.torch.function import PACKING, step
@@ -41,23 +42,32 @@ class _Final(NamedTuple):
 
 
 class Frozen(Kept):
-    """What is kept of a module whose weights are final. Copies and pickles of it are empty; the first call packs."""
+    """What is kept of a module whose weights are final. Copies and pickles of it are empty; the first call packs.
 
-    __slots__ = ("_final", "_known")
+    `precision` is what the matrices are kept in; None: the module's dtype. `has_fewer_bits` says whether it is less.
+    """
+
+    __slots__ = ("_final", "_known", "has_fewer_bits", "precision")
     final = True
 
-    def __init__(self) -> None:
+    def __init__(self, precision: str | None = None) -> None:
         super().__init__()
+        self.precision, self.has_fewer_bits = precision, precision in ("bfloat16", "int8")
         self._final: _Final | None = None
         self._known: _Looks | None = None  # of parameters that have the values that were packed
 
     def __reduce__(self) -> Any:
-        return Frozen, ()
+        return Frozen, (self.precision,)
+
+    @property
+    def narrow(self) -> list[Weights] | None:  # type: ignore[override]
+        """See `Kept.narrow`."""
+        return self._final.packed.weights if self._final is not None and self.has_fewer_bits else None
 
     @classmethod
-    def of_weights(cls, module: Any) -> Frozen:
+    def of_weights(cls, module: Any, precision: str | None = None) -> Frozen:
         """What to keep of a module, packed now; errors are those of `pack`."""
-        frozen = cls()
+        frozen = cls(precision)
         frozen.pack(module)
         return frozen
 
@@ -67,7 +77,7 @@ class Frozen(Kept):
         Raises
         ------
         ValueError
-            If the kernels cannot take them.
+            If the kernels cannot take them, or not in this precision.
         """
         weights = flat_weights(module)
         dtype = getattr(weights[0], "dtype", None)
@@ -77,12 +87,14 @@ class Frozen(Kept):
                 "module: expected weights that are all ordinary float32 or all ordinary float64 tensors on the CPU, "
                 f"to freeze them, got a {type(module).__name__} of {', '.join(found)}"
             )
+        if self.precision is not None and dtype is not torch.float32:
+            raise ValueError(f"module: expected float32 weights with precision={self.precision!r}, got {dtype}")
         stack, places, shapes, _ = described(module, dtype)
         if tuple(w.shape for w in weights) != shapes:
             got = ", ".join(str(tuple(w.shape)) for w in weights)
             raise ValueError(f"module: expected weights of {', '.join(map(str, shapes))}, got {got}")
         made_for = PACKING, native.isa_selected(), stack, places
-        packed = pack(made_for, [array(w.contiguous()).copy() for w in weights], False)
+        packed = pack(made_for, [array(w.contiguous()).copy() for w in weights], False, self.precision)
         frame = native.NativeFrame(packed.prepared, stack.has_c) if stack.directions == (False,) else None
         h, *cs = stack.state_shapes(1)
         batched, unbatched = (h, cs[0] if cs else None), (h[::2], cs[0][::2] if cs else None)
@@ -96,8 +108,14 @@ class Frozen(Kept):
         Raises
         ------
         RuntimeError
-            If weights have changed, or the call would have to give them gradients.
+            If weights have changed, the call would have to give them gradients, or they are kept in fewer bits and the
+            module is in training mode.
         """
+        if self.has_fewer_bits and module.training:
+            raise RuntimeError(
+                f"frozen: expected a module in evaluation mode with precision={self.precision!r}, got one in training "
+                "mode; call model.eval()"
+            )
         if self._final is None:
             self.pack(module)
         if records():
@@ -136,6 +154,7 @@ class Frozen(Kept):
             return None
         found = self._packed.get(backward)
         if found is None:
+            assert not self.has_fewer_bits
             found = self._packed[backward] = pack(made_for, forward.arrays, backward)
         return found
 

@@ -38,6 +38,11 @@ def run(call: Call) -> tuple[Tensor, ...]:
     """y, h and, for an LSTM, c; part of the graph if PyTorch records one."""
     tensors = (call.x, call.h0, call.c0, *call.weights)
     if call.recorded:
+        if call.kept.narrow is not None:
+            raise RuntimeError(
+                "frozen: expected a call that needs no gradients, as weights are kept in fewer bits, got an input or a "
+                "state that requires one; call under torch.no_grad() or torch.inference_mode()"
+            )
         form = call._replace(x=None, h0=None, c0=None, weights=())  # tensors are the graph's to keep
         return Recurrence.apply(form, *tensors)
     engine = _engine_for(call)
@@ -189,6 +194,8 @@ def _weights(engine: Engine, call: Call, flat: Sequence[Tensor], backward: bool)
         packed = call.kept.packed(engine, call.stack, call.places, flat, backward)
         if packed is not None:
             return Ready(engine, packed), packed.weights
+    if call.kept.narrow is not None:
+        return engine, call.kept.narrow
     return engine, by_direction([array(w.contiguous()) for w in flat], call.places, len(call.stack.cells))
 
 

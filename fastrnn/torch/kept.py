@@ -22,6 +22,7 @@ from fastrnn._core import native
 from fastrnn.engines import Engine, memory
 from fastrnn.engines.cell import Cell
 from fastrnn.engines.seam import Weights
+from fastrnn.frozen import narrowed_weights
 from fastrnn.stack import Stack
 from fastrnn.torch.tensors import DTYPES, array
 
@@ -42,6 +43,7 @@ class Kept:
 
     __slots__ = ("_frame", "_looks", "_packed", "_seen")
     final = False  # whether the weights never change: `fastrnn.torch.frozen.Frozen`
+    narrow: list[Weights] | None = None  # the weights, if they are kept in fewer bits than the module's
 
     def __init__(self) -> None:
         self._looks: Any = None
@@ -123,10 +125,12 @@ def _looks(weights: Sequence[Tensor]) -> tuple[Any, ...]:
 _dtype, version = Tensor.dtype.__get__, Tensor._version.__get__
 
 
-def pack(made_for: tuple[Any, ...], arrays: list[NDArray], backward: bool) -> Packed:
+def pack(made_for: tuple[Any, ...], arrays: list[NDArray], backward: bool, precision: str | None = None) -> Packed:
     """Pack arrays that nobody else has, PyTorch's flat weights, for an engine, an instruction set, cells and places."""
     engine, _, stack, places = made_for
     weights = by_direction(arrays, places, len(stack.cells))
+    if precision is not None:
+        weights = [narrowed_weights(w, precision) for w in weights]
     prepared = [engine.prepare(cell, w, backward) for cell, w in zip(stack.cells, weights, strict=True)]
     return Packed(made_for, arrays, weights, prepared)
 
