@@ -168,8 +168,8 @@ def rebuild(
     known = {"kind", "batch_first", "dropout", "precision"}.union(*(cell.defaults() for cell in CELLS.values()))
     if not saved.keys() <= known:
         raise ValueError(f"{_word(prefix)}: expected some of {sorted(known)}, got {sorted(saved)}")
-    kind, precision = kind or saved.pop("kind", None), saved.pop("precision", None)
-    options = saved | dict(options or {})
+    saved_kind, precision = saved.pop("kind", None), saved.pop("precision", None)
+    kind, options = kind or saved_kind, saved | dict(options or {})
     if precision is None:
         return from_names(tensors, prefix, kind, dtype, options, None)
     return _frozen(tensors, prefix, kind, dtype, options, precision)
@@ -183,10 +183,10 @@ def _frozen(
     wide = {
         name: np.broadcast_to(np.float32(0), a.shape) if a.dtype in (np.int8, np.uint16) else a
         for name, a in tensors.items()
-        if name.startswith(prefix)
+        if name.startswith(f"{prefix}weight_") or a.dtype not in (np.int8, np.uint16)
     }
     layer = from_names(wide, prefix, kind, None, options, None)
-    if dtype not in (None, layer.dtype):
+    if dtype is not None and dtype != layer.dtype:
         raise ValueError(f"dtype: expected {layer.dtype}, that of a frozen layer, got {dtype}")
     stack = layer._stack
     chosen = checked_precision(stack, precision)

@@ -30,7 +30,7 @@ NOT_CALLED = {
     "fastrnn.data": {"BOS", "EOS", "PAD", "SPECIALS", "UNK"},
     "fastrnn.engines": {"ENGINES", "Engine", "Operations", "available", "current"},
     "fastrnn.inspect": {"plot_gates", "plot_gradient_norms"},  # Matplotlib's errors
-    "fastrnn.nn": {"HasParams", "Loss", "Model", "ModelStream", "Module", "Part", "Steps"},
+    "fastrnn.nn": {"FrozenEmbedding", "FrozenLinear", "HasParams", "Loss", "Model", "ModelStream", "Module", "Part", "Steps"},
     "fastrnn.optim": {"Optimizer", "Schedule"},
     "fastrnn.train": {"Report", "Source", "Trainable"},
     "fastrnn.weights": {"CONVENTIONS", "convention_table"},
@@ -106,6 +106,7 @@ def catalogue() -> dict[str, Entry]:
     add(lambda value: setattr(lstm, "dropout", value), "LSTM.dropout", lstm, value=0.1)
     frozen = lstm.freeze()
     add(frozen.__call__, "Frozen()", lstm, **call)
+    add(lstm.freeze, precision="int8")
     add(frozen.stream, batch_size=2)
     stream = frozen.stream(2)
     position = lambda: stream.state  # noqa: E731
@@ -174,7 +175,8 @@ def catalogue() -> dict[str, Entry]:
     fastrnn.save("layer.npz", lstm)
     add(fastrnn.save, "fastrnn.save", path="saved.npz", layer=lstm, prefix="a.", metadata={"a": "b"})
     add(fastrnn.load, "fastrnn.load", path="layer.npz", prefix="", kind="lstm", dtype=f4)
-    add(serialization.save, "serialization.save", path="arrays.npz", tensors={"a": x}, metadata={"a": "b"})
+    add(serialization.save, "serialization.save", path="arrays.npz", tensors={"a": x, "b": x.astype(np.uint16)},
+        metadata={"a": "b"}, bfloat16=["b"])  # fmt: skip
     add(serialization.load, "serialization.load", path="layer.npz")
     add(serialization.check_path, path="layer.npz")
     inputs = {**weights.to_onnx(lstm)[0], "X": x, "sequence_lens": lengths, "initial_h": h}
@@ -212,9 +214,12 @@ def catalogue() -> dict[str, Entry]:
         add(part.__call__, f"{name}()", part, **given)
         add(part.forward, f"{name}.forward", None, None, **given, rng=0)
         add(partial(part.backward, kept), f"{name}.backward", type(part).backward, None, dy=out)
+    for name, (part, given) in list(parts.items())[:2]:
+        add(part.freeze, f"{name}.freeze", precision="int8")
+        add(part.freeze("int8").__call__, f"Frozen{name}()", type(part).forward, **given)
     attention = nn.Attention(4, 4, rng=0)
     memory = attention.remember(y, lengths)
-    add(attention.remember, memory=y, lengths=lengths)
+    add(attention.remember, memory=y, lengths=lengths, grads=True)
     add(lambda queries, lengths: attention.forward(queries, memory, lengths), "Attention.forward", nn.Attention.forward,
         None, queries=y, lengths=lengths)  # fmt: skip
     add(nn.set_forget_bias, layer=fastrnn.LSTM(3, 4, rng=0), value=1.0)
@@ -299,6 +304,7 @@ def catalogue() -> dict[str, Entry]:
     add(nn.consensus, drawn=[[1, 2], [1, 3]], score=lambda a, b: float(a == b))
     shown = nn.ManyToMany(fastrnn.GRU(6, 4, rng=0), nn.Linear(4, 3, rng=0), nn.Embedding(6, 3, columns=2, rng=0))
     add(lambda **given: nn.fill(shown, **given), "fill", nn.fill, x=words[:, 0, :2], ids=np.array([3, 4, 5]), column=1)
+    add(tagger.freeze, "Model.freeze", nn.Module.freeze, tagger.state_dict, precision="int8", keep=["output"])
     tagger.save("model.npz")
     add(tagger.save, "Model.save", nn.Model.save, path="model-saved.npz", metadata={"a": "b"})
     add(nn.load, "nn.load", path="model.npz", classes=())

@@ -128,6 +128,7 @@ def _layers() -> list[Any]:
         fastrnn.LSTM(2, 4, num_layers=2, bidirectional=True, peephole=True, proj_size=2, rng=0, dtype=np.float64),
         fastrnn.LSTM(1, 2, coupled=True, batch_first=True, dropout=0.5, num_layers=2, bias=False, rng=0),
         fastrnn.RNN(3, 2, nonlinearity="relu", rng=0),
+        fastrnn.LSTM(3, 4, num_layers=2, learn_initial_state=True, rng=0).freeze(("bfloat16", "int8")),
     ]
 
 
@@ -170,7 +171,7 @@ def _models() -> list[Any]:
         ),
         nn.Embedding(5, 3, rng=rng),
     )  # fmt: skip
-    return [tagger, nn.OneToMany(decoder, picture), translator]
+    return [tagger, nn.OneToMany(decoder, picture), translator, tagger.freeze("int8"), translator.freeze("bfloat16")]
 
 
 def _model_used(model: Any) -> None:
