@@ -12,7 +12,6 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed: fastrnn.t
 from torch.nn.utils.rnn import pack_sequence  # noqa: E402
 from twins import CELLS, parts  # noqa: E402
 
-import fastrnn.torch  # noqa: E402
 from fastrnn import engines  # noqa: E402
 from fastrnn.torch import accelerate, restore  # noqa: E402
 from fastrnn.weights import from_torch  # noqa: E402
@@ -92,11 +91,11 @@ def test_errors() -> None:
     x = torch.randn(3, 2, 19)
     layer = torch.nn.Sequential(build().train())
     for precision in NARROW:
-        with pytest.raises(ValueError, match="module: expected one in evaluation mode .* got a LSTM in training mode"):
+        with pytest.raises(ValueError, match=r"module: expected one in evaluation mode .* got a LSTM in training mode"):
             accelerate(layer, precision=precision)
     assert type(layer[0]) is torch.nn.LSTM
     for precision in ("float32", *NARROW):
-        with pytest.raises(ValueError, match="module: expected float32 weights with precision=.*, got torch.float64"):
+        with pytest.raises(ValueError, match=r"module: expected float32 weights with precision=.*, got torch.float64"):
             accelerate(build(dtype=torch.float64), precision=precision)
     for wrong, kind in (("int4", ValueError), (8, TypeError)):
         with pytest.raises(kind, match="precision: expected"):

@@ -30,7 +30,9 @@ NOT_CALLED = {
     "fastrnn.data": {"BOS", "EOS", "PAD", "SPECIALS", "UNK"},
     "fastrnn.engines": {"ENGINES", "Engine", "Operations", "available", "current"},
     "fastrnn.inspect": {"plot_gates", "plot_gradient_norms"},  # Matplotlib's errors
-    "fastrnn.nn": {"FrozenEmbedding", "FrozenLinear", "HasParams", "Loss", "Model", "ModelStream", "Module", "Part", "Steps"},
+    "fastrnn.nn": {
+        "FrozenEmbedding", "FrozenLinear", "HasParams", "Loss", "Model", "ModelStream", "Module", "Part", "Steps",
+    },
     "fastrnn.optim": {"Optimizer", "Schedule"},
     "fastrnn.train": {"Report", "Source", "Trainable"},
     "fastrnn.weights": {"CONVENTIONS", "convention_table"},

@@ -113,7 +113,7 @@ def test_training_is_an_error(name: str) -> None:
         next(iter(frozen.params.values()))[...] = 0
     with pytest.raises((TypeError, ValueError), match="params"):
         optim.Adam(frozen.params)
-    with pytest.raises(TypeError, match="freeze: expected a .* of which nothing is frozen, got <"):
+    with pytest.raises(TypeError, match=r"freeze: expected a .* of which nothing is frozen, got <"):
         frozen.freeze()
 
 
