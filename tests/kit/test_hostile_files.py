@@ -117,10 +117,29 @@ def test_a_flipped_bit_gives_the_same_checkpoint_or_an_error(suffix, tmp_path):
     assert errors > len(bits) / 3
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+def test_a_flipped_bit_gives_the_same_frozen_layer_or_an_error(suffix, precision, tmp_path):
+    frozen = fastrnn.LSTM(3, 2, num_layers=2, rng=0).freeze(precision)
+    path = tmp_path / f"layer.{suffix}"
+    fastrnn.save(path, frozen)
+    errors = 0
+    for _ in flipped(path, random.Random(0).sample(range(8 * path.stat().st_size), 300)):
+        try:
+            found = fastrnn.load(path)
+        except ValueError as error:
+            assert str(path) in str(error)  # noqa: PT017
+            errors += 1
+        else:
+            assert repr(found) == repr(frozen)
+            assert {k: a.tobytes() for k, a in found.params.items()} == {k: a.tobytes() for k, a in frozen.params.items()}
+    assert errors > 100
+
+
 @pytest.mark.parametrize("suffix", ["npz", "safetensors"])
 def test_a_cut_file_is_an_error(suffix, tmp_path):
     path = tmp_path / f"layer.{suffix}"
-    fastrnn.save(path, fastrnn.LSTM(2, 3))
+    fastrnn.save(path, fastrnn.LSTM(2, 3).freeze("int8"))
     whole = path.read_bytes()
     for size in range(0, len(whole), 7):
         path.write_bytes(whole[:size])
