@@ -80,8 +80,9 @@ def _matmul(node: Any, inputs: Inputs) -> int:
 # exporters, converters and quantisers put between stored weights and a node. Views take no memory of their own.
 _VIEW = dict.fromkeys(("Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"))
 _EACH = dict.fromkeys(
-    ("Abs", "Cast", "Concat", "DequantizeLinear", "Exp", "Flatten", "Log", "Neg", "Reciprocal", "ReduceL2", "ReduceMax",
-     "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "Shape", "Sigmoid", "Size", "Sqrt", "Tanh"),
+    ("Abs", "Cast", "Concat", "DequantizeLinear", "Exp", "Flatten", "Log", "Neg", "QuantizeLinear", "Reciprocal",
+     "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "Shape", "Sigmoid", "Size", "Sqrt",
+     "Tanh"),
     _as_inputs,
 )  # fmt: skip
 _PAIR = dict.fromkeys(
@@ -147,6 +148,20 @@ class Constants:
                 begun.add(last)
                 pending += [source for source in node.input if source and source not in self._values]
         return self._values[name]
+
+    def dequantized(self, name: str) -> tuple[list[NDArray], int] | None:
+        """What a DequantizeLinear makes a constant of, integers, scale and maybe zero point, and the axis of these two.
+
+        None if no such node makes it, or one with other attributes: scales of blocks, another dtype.
+        """
+        node = self._nodes.get(name)
+        if node is None:
+            return self._outer.dequantized(name) if self._outer is not None and name not in self._initializers else None
+        attributes = {a.name: a.i for a in node.attribute}
+        if node.op_type != "DequantizeLinear" or any(attributes[name] for name in attributes if name != "axis"):
+            return None
+        inputs = [self.value(source) for source in node.input if source]
+        return [a for a in inputs if isinstance(a, np.ndarray)], attributes.get("axis", 1)
 
     def _set(self, node: Any, values: list[NDArray | Unknown] | Unknown) -> None:
         if isinstance(values, Unknown):
