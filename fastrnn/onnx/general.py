@@ -34,18 +34,17 @@ def run(call: Call) -> dict[str, NDArray]:
 
 
 def _sequence(step: Step, call: Call, reverse: bool, state: State, y: NDArray) -> State:
-    """Run one direction, each row from its own first step to its last; y is zero where a row has no step."""
+    """Run one direction, each row from its own first step; past its end its state is zero, and so is y."""
     T, B = call.x.shape[:2]
-    lengths = np.full(B, T) if call.lengths is None else call.lengths
-    y[...] = 0
+    lengths, rows, final = np.full(B, T) if call.lengths is None else call.lengths, np.arange(B), state
     for k in range(T):
-        rows = np.flatnonzero(k < lengths)
-        t = lengths[rows] - 1 - k if reverse else k
-        new = step(call.x[t, rows], tuple(a[rows] for a in state))
-        y[t, rows] = new[0]
-        for a, b in zip(state, new, strict=True):
-            a[rows] = b
-    return state
+        valid = k < lengths
+        t = np.where(valid & reverse, lengths - 1 - k, k)
+        new = step(call.x[t, rows], state)
+        final = tuple(np.where(valid[:, None], a, b) for a, b in zip(new, final, strict=True))
+        state = tuple(np.where(valid[:, None], a, 0) for a in new)
+        y[t, rows] = state[0]
+    return final
 
 
 def _clipped(call: Call, x: NDArray) -> NDArray:

@@ -43,9 +43,10 @@ class OneScale(Narrow):
 
 def as_onnxruntime(call: Call) -> Call:
     """A call that rounds X and h so on the general path."""
-    longest = len(call.x) if call.lengths is None else call.lengths.max(initial=0)
-    call = call.widened()
-    return replace(call, x=rounded(call.x[:longest]), r=tuple(map(OneScale, call.r)))
+    call, x = call.widened(), call.x.copy()
+    longest = len(x) if call.lengths is None else call.lengths.max(initial=0)
+    x[:longest] = rounded(x[:longest])
+    return replace(call, x=x, r=tuple(map(OneScale, call.r)))
 
 
 def rounded(a: NDArray) -> NDArray[np.float32]:
