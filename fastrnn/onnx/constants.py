@@ -96,6 +96,9 @@ OPERATORS: dict[str, Callable[[Any, Inputs], int] | None] = {
 
 WIDEST = 8  # bytes of an element
 
+# The oldest opsets for which onnx.reference has these operators. They compute what those of older opsets do.
+EVALUATED_FROM = {"DequantizeLinear": 19, "QuantizeLinear": 19}
+
 
 # ---- Values -------------------------------------------------------------------------------------------------------
 
@@ -197,7 +200,8 @@ class Constants:
         feeds = {f"in{k}": a for k, a in enumerate(inputs) if a is not None}
         sources = [f"in{k}" if a is not None else "" for k, a in enumerate(inputs)]
         copy = onnx.NodeProto(op_type=node.op_type, input=sources, output=names, attribute=node.attribute)
-        opsets = [onnx.helper.make_opsetid("", self._opset)]
+        opset = max(self._opset, EVALUATED_FROM.get(node.op_type, 0))
+        opsets = [onnx.helper.make_opsetid("", opset)]
         function = onnx.helper.make_function("fastrnn", "constant", list(feeds), names, [copy], opsets)
         with np.errstate(all="ignore"):
             return ReferenceEvaluator(function).run(None, feeds, attributes={})

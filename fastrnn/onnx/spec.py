@@ -245,10 +245,10 @@ def read_call(node: Node, inputs: Mapping[str, Any]) -> Call:
         raise TypeError(f"X: expected an array of {', '.join(known)}, got {dtype}")
     integers = ("W", "R", "W_zero_point", "R_zero_point") if quantized else ()
     for name in integers:
-        if arrays[name].dtype.name not in ("int8", "uint8") or arrays[name].dtype != arrays["W"].dtype:
-            raise TypeError(
-                f"{name}: expected int8 or uint8, and all of W, R, zero points alike, got {arrays[name].dtype}"
-            )
+        expected = ("int8", "uint8") if name == "W" else (arrays["W"].dtype.name,)
+        if arrays[name].dtype.name not in expected:
+            alike = "" if name == "W" else ", as W is"
+            raise TypeError(f"{name}: expected {' or '.join(expected)}{alike}, got {arrays[name].dtype}")
     for name, a in arrays.items():
         if name not in ("sequence_lens", *integers) and a.dtype != dtype:
             raise TypeError(f"{name}: expected an array of {dtype.name}, as X is, got {a.dtype.name}")
