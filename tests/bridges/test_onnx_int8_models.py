@@ -299,7 +299,7 @@ def test_a_model_of_pytorch_with_static_quantization(
     plain, quantized = str(tmp_path / "plain.onnx"), str(tmp_path / "quantized.onnx")
     y = exported(Path(plain), x)
     options = {"quant_format": QuantFormat.QDQ, "op_types_to_quantize": ["LSTM"]}
-    quantize_static(plain, quantized, Batches(), **options, extra_options={"WeightSymmetric": True})
+    quantize_static(plain, quantized, Batches(), **options, extra_options={"ActivationSymmetric": True})
     assert "LSTM" in [node.op_type for node in onnx.load(quantized).graph.node]
     wide, int8 = (load(quantized, precision=precision)["/LSTM"] for precision in ("float32", "int8"))
     for layer in (wide, int8):
