@@ -250,6 +250,8 @@ class _Loading:
         if len(set(stack.cells)) > 1:
             raise _NotServedError("the kernels do not have layers whose directions have different activations")
         precision = self._precision
+        if checked.op_type in spec.QUANTIZED and isinstance(call.w, np.ndarray):
+            log.info("%s %s is float32: less their zero points its weights need more than 8 bits", node.op_type, name)
         if precision is None:
             precision = Int8.precision if isinstance(call.w, tuple) else stack.dtype.name
         else:

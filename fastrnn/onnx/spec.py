@@ -323,8 +323,8 @@ def _integers(arrays: Mapping[str, NDArray]) -> tuple[Matrices, Matrices]:
     w, r = (without_zero_points(*part) for part in parts)
     if w is not None and r is not None:
         return w, r
-    w, r = ((weights - _wide(zero)[:, :, None]) * scale[:, :, None] for weights, scale, zero in parts)
-    return w, r
+    widened = [(weights - _wide(zero)[:, :, None]) * scale[:, :, None] for weights, scale, zero in parts]
+    return np.ascontiguousarray(widened[0]), np.ascontiguousarray(widened[1])
 
 
 def without_zero_points(weights: NDArray, scale: NDArray, zero: NDArray) -> tuple[Int8, ...] | None:

@@ -104,7 +104,7 @@ def to_onnx(layer: Layer | Frozen, *, precision: Any = None) -> list[dict[str, N
         If the layer has a projection, which ONNX does not, or `precision` is none of these, or is int8 of another layer
         than a float32 LSTM, or of one whose weights are not finite.
     """
-    parts, cell = exported(layer, "ONNX"), layer.cell
+    parts, cell = exported(layer, "ONNX", frozen=True), layer.cell
     if precision is None:
         own = checked_precision(layer._stack, layer.precision if isinstance(layer, Frozen) else None)
         kinds = tuple("float32" if kind == "bfloat16" else kind for kind in own)

@@ -38,24 +38,25 @@ _WIDENED = {"float16": "float32", "bfloat16": "float32"}  # no value changes
 # ---- Layers from parts and back ------------------------------------------------------------------------------------
 
 
-def checked(layer: Layer) -> Layer:
+def checked(layer: Layer | Frozen) -> Layer:
     """The layer, if it is one."""
     if not isinstance(layer, Recurrent):
         raise TypeError(f"layer: expected an RNN, LSTM or GRU, got {described(layer)}")
     return layer
 
 
-def exported(layer: Layer | Frozen, framework: str) -> list[Part]:
+def exported(layer: Layer | Frozen, framework: str, frozen: bool = False) -> list[Part]:
     """Copies of a layer's parameters by layer and direction, with an update gate that keeps.
 
-    The matrices of a frozen layer may be `Narrow`, but not where an update gate replaces: these are widened.
+    With `frozen` it may be a frozen layer, whose matrices may be `Narrow`. Where an update gate replaces they are
+    widened.
 
     Raises
     ------
     TypeError, ValueError
         If it is no layer, or the framework does not have such a one.
     """
-    cell = layer.cell if isinstance(layer, Frozen) else checked(layer).cell
+    cell = (layer if frozen and isinstance(layer, Frozen) else checked(layer)).cell
     if framework in cell.missing:
         raise ValueError(f"layer: expected one that {framework} has, got {cell.missing[framework]}")
     if layer._stack.learn_initial_state:

@@ -241,6 +241,12 @@ def test_errors_of_to_onnx(layer: Any, precision: Any, message: str) -> None:
         weights.to_onnx(layer, precision=precision)
 
 
+@pytest.mark.parametrize("convert", [weights.to_torch, weights.to_keras], ids=["torch", "keras"])
+def test_others_take_no_frozen_layers(convert: Any) -> None:
+    with pytest.raises(TypeError, match="layer: expected an RNN, LSTM or GRU, got Frozen"):
+        convert(LSTM(4, 5, rng=0).freeze(precision="int8"))
+
+
 def test_weights_that_are_not_finite() -> None:
     layer = LSTM(4, 5, rng=0)
     layer.params["weight_ih_l0"][0, 0] = np.inf

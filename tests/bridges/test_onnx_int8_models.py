@@ -123,11 +123,13 @@ def test_the_precision_that_a_caller_wants() -> None:
         load(stacked(LSTM(4, 5, dtype=np.float64, rng=0)), precision="int8")
 
 
-def test_what_needs_more_than_8_bits_is_a_float32_layer() -> None:
+def test_what_needs_more_than_8_bits_is_a_float32_layer(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "fastrnn.onnx")
     inputs = {name: a for name, a in random_inputs("uint8").items() if name not in FEEDS}
     inputs |= {"X": np.ones((2, 1, 4), np.float32), "R_zero_point": np.full(1, 10, np.uint8)}
     frozen = load(quantized_model(inputs, {"hidden_size": 5}))["Y"]
     assert frozen.precision == "float32"
+    assert caplog.messages == [f"{OP} Y is float32: less their zero points its weights need more than 8 bits"]
     expected = run_op("LSTM", dequantized(inputs))
     assert_close(frozen(inputs["X"])[0], expected["Y"][:, 0])
 
