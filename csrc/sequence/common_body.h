@@ -43,13 +43,18 @@ typedef struct {
 
 static inline int64_t FN(lanes)(void) { return frnn_kernels()->KERNELS_OF.lanes; }
 
-/* Bytes from one vector of columns of a packed matrix of K rows to the next. */
-static inline int64_t FN(packed_vector)(const PACKING *packing, int64_t K) {
-    const int64_t filled = (K + packing->together - 1) / packing->together * packing->together;
-    return (packing->head + filled * packing->bytes) * FN(lanes)();
+/* A packed matrix of K rows: the rows that it has room for, and bytes from one column to the next, a vector's apart. */
+static inline int64_t FN(packed_rows)(const PACKING *packing, int64_t K) {
+    return (K + packing->together - 1) & -packing->together; /* a power of two */
+}
+static inline int64_t FN(packed_column)(const PACKING *packing, int64_t K) {
+    return packing->head + FN(packed_rows)(packing, K) * packing->bytes;
 }
 
 static inline int64_t FN(vectors)(int64_t n) { return (n + FN(lanes)() - 1) / FN(lanes)(); }
+
+/* n, filled up to whole vectors. */
+static inline int64_t FN(filled)(int64_t n) { return (n + FN(lanes)() - 1) & -FN(lanes)(); }
 
 static inline FN(matrix) FN(row_major)(const REAL *data, int64_t row) {
     return (FN(matrix)){(REAL *)data, row, FN(lanes)()};

@@ -43,11 +43,11 @@ static void FN(product_task)(const FN(matrix_product) *run, int64_t m0, int64_t 
     product p = {.rows = m1 - m0, .columns = n1 - n0, .a_row = run->K, .a_vector = lanes, .R = piece};
     p.stride = (size + 1) * lanes, p.beta = run->bias != NULL;
     p.C = run->C + m0 * run->N + n0, p.ldc = run->N, p.c_vector = lanes;
-    if (run->packed) p.R = run->packed + n0 / lanes * FN(packed_vector)(packing, run->K);
+    if (run->packed) p.R = run->packed + n0 * FN(packed_column)(packing, run->K);
     for (int64_t m = 0; run->bias && m < p.rows; m++)
         memcpy(p.C + m * p.ldc, run->bias + n0, (size_t)p.columns * sizeof(REAL));
     if (run->converted) {
-        p.K = run->K, p.a_row = FRNN_ROW_BYTES(packing, run->K), p.stride = FN(packed_vector)(packing, run->K);
+        p.K = run->K, p.a_row = FRNN_ROW_BYTES(packing, run->K), p.stride = FN(packed_column)(packing, run->K) * lanes;
         p.A = (const REAL *)(const void *)(run->converted + m0 * p.a_row);
         packing->multiply(&p);
         return;
@@ -104,7 +104,7 @@ void FN(frnn_linear)(int64_t N, int64_t I, int64_t O, const REAL *x, const REAL 
 }
 
 int64_t FN(frnn_linear_pack_bytes)(frnn_storage storage, int64_t I, int64_t O) {
-    return FN(vectors)(O) * FN(packed_vector)(&frnn_kernels()->KERNELS_OF.packings[storage], I);
+    return FN(filled)(O) * FN(packed_column)(&frnn_kernels()->KERNELS_OF.packings[storage], I);
 }
 
 typedef struct {
@@ -118,16 +118,16 @@ typedef struct {
 static void FN(linear_pack_work)(void *context, const frnn_team *team) {
     const FN(linear_pack) *run = context;
     const PACKING *packing = &frnn_kernels()->KERNELS_OF.packings[run->storage];
-    const int64_t lanes = FN(lanes)(), vector = FN(packed_vector)(packing, run->I);
+    const int64_t lanes = FN(lanes)(), column = FN(packed_column)(packing, run->I);
     const frnn_range mine = frnn_share(run->O, lanes, team->index, team->size);
     for (int64_t n = mine.first; n < mine.end; n += lanes) {
         const int64_t columns = FRNN_MIN(lanes, mine.end - n);
         const char *weight = (const char *)run->weight + n * run->I * packing->bytes;
-        char *to = run->packed + n / lanes * vector;
+        char *to = run->packed + n * column;
         if (packing->pack_narrow)
             packing->pack_narrow(run->I, columns, weight, run->scales ? run->scales + n : NULL, to);
         else
-            packing->pack(1, run->I, columns, (const REAL *)(const void *)weight, run->I, to, vector / packing->bytes);
+            packing->pack(1, run->I, columns, (const REAL *)(const void *)weight, run->I, to, (run->I + 1) * lanes);
     }
 }
 
