@@ -144,3 +144,28 @@ def test_layers(compiled: str, isa: str, threads: int) -> None:
     code = prelude + dedent(LAYERS)
     environment = {"FASTRNN_ISA": isa, "FASTRNN_ENGINE": compiled, "FASTRNN_NUM_THREADS": str(threads)}
     assert output_of(code, PYTHONFAULTHANDLER="1", **environment) == "fine\n"
+
+
+NARROW_LINEAR = """
+    import itertools
+    import numpy as np
+    from fastrnn import engines, nn
+    from guards import PLACES, guarded, guarded_results
+
+    for (I, O, N), place in itertools.product([(1, 1, 1), (7, 17, 3), (67, 131, 9)], PLACES):
+        layer, x = nn.Linear(I, O, rng=0), np.random.default_rng(0).standard_normal((N, I), np.float32)
+        for precision in ("bfloat16", "int8"):
+            params = layer.freeze(precision).params
+            arrays = {name: guarded(value, place) for name, value in params.items()}
+            frozen = nn.FrozenLinear.from_arrays(arrays, precision)
+            with guarded_results(place):
+                y = frozen(guarded(x, place))
+            with engines.use("reference"):
+                np.testing.assert_allclose(y, layer.freeze(precision)(x), atol=0 if precision == "int8" else 0.05)
+    print("fine")
+"""
+
+
+@pytest.mark.parametrize("isa", native.isa_names())
+def test_linear_layers_of_fewer_bits(isa: str) -> None:
+    assert output_of(NARROW_LINEAR, PYTHONFAULTHANDLER="1", FASTRNN_ISA=isa, FASTRNN_NUM_THREADS="2") == "fine\n"
