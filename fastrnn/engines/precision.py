@@ -34,10 +34,6 @@ class Narrow:
     precision: str
     dtype = np.dtype(np.float32)  # of a product, and of the values widened
 
-    def __getitem__(self, rows: slice | NDArray[np.intp]) -> Narrow:
-        """Some rows, as they are kept."""
-        raise NotImplementedError
-
     @property
     def shape(self) -> tuple[int, int]:
         """N and K."""
@@ -54,6 +50,10 @@ class Narrow:
 
     def widened(self) -> NDArray[np.float32]:
         """Return the values, which float32 has without rounding in bfloat16, and rounded once in int8."""
+        raise NotImplementedError
+
+    def take(self, rows: NDArray[np.intp], axis: int = 0) -> NDArray[np.float32]:
+        """Return the values of some rows, (..., K), as an array's ``take`` does with this axis."""
         raise NotImplementedError
 
 
@@ -98,7 +98,7 @@ class BFloat16(Narrow):
         N, K = self.bits.shape
         return N, K
 
-    def __getitem__(self, rows: slice | NDArray[np.intp]) -> BFloat16:
+    def __getitem__(self, rows: slice) -> BFloat16:
         return BFloat16(self.bits[rows])
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -120,6 +120,10 @@ class BFloat16(Narrow):
     def widened(self) -> NDArray[np.float32]:
         """See `Narrow.widened`."""
         return (self.bits.astype(np.uint32) << 16).view(np.float32)
+
+    def take(self, rows: NDArray[np.intp], axis: int = 0) -> NDArray[np.float32]:
+        """See `Narrow.take`."""
+        return BFloat16(self.bits.take(rows, axis)).widened()
 
 
 class Int8(Narrow):
@@ -167,7 +171,7 @@ class Int8(Narrow):
         N, K = self.values.shape
         return N, K
 
-    def __getitem__(self, rows: slice | NDArray[np.intp]) -> Int8:
+    def __getitem__(self, rows: slice) -> Int8:
         return Int8(self.values[rows], self.scales[rows])
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -192,6 +196,10 @@ class Int8(Narrow):
     def widened(self) -> NDArray[np.float32]:
         """See `Narrow.widened`."""
         return self.values * self.scales[:, None]
+
+    def take(self, rows: NDArray[np.intp], axis: int = 0) -> NDArray[np.float32]:
+        """See `Narrow.take`."""
+        return self.values.take(rows, axis) * self.scales.take(rows)[..., None]
 
 
 PRECISIONS: dict[str, type[BFloat16] | type[Int8] | None] = {"float32": None, "bfloat16": BFloat16, "int8": Int8}

@@ -279,9 +279,8 @@ class FrozenEmbedding(_Table, FrozenLayer):
 
     def __call__(self, ids: Any) -> NDArray:
         """Look up the vectors of ids; as `Embedding.forward`, without the tape."""
-        ids, weight = self._checked(ids), self._weight
-        rows = weight[ids.reshape(-1)].widened() if isinstance(weight, Narrow) else weight.take(ids, axis=0)
-        return rows.reshape(self._joined(ids))
+        ids = self._checked(ids)
+        return self._weight.take(ids, axis=0).reshape(self._joined(ids))
 
 
 @dataclass(frozen=True, slots=True)
@@ -469,6 +468,8 @@ class FrozenLinear(FrozenLayer):
         x = validate.array("x", x, self.dtype)
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise ValueError(f"x: expected (..., {self.in_features}), got {x.shape}")
+        if x.ndim == 2:  # the usual case, where there is no time to lose
+            return self._run(validate.contiguous(x))
         return self._run(as_rows(x)).reshape(*x.shape[:-1], self.out_features)
 
 

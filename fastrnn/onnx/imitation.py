@@ -33,7 +33,7 @@ class OneScale(Narrow):
         N, K = self._weights.shape
         return N, K
 
-    def __getitem__(self, rows: slice | NDArray[np.intp]) -> OneScale:
+    def __getitem__(self, rows: slice) -> OneScale:
         return OneScale(self._weights[rows])
 
     def product(self, x: NDArray) -> NDArray[np.float32]:
