@@ -117,9 +117,10 @@ def test_whichever_rows_of_a_stream_advance(build: Callable, size: tuple[int, in
     frozen = build(*size, num_layers=2).freeze(precision=precision)
     stream, singles = frozen.stream(21), [frozen.stream() for _ in range(21)]
     rng = np.random.default_rng(6)
-    for count in (21, 1, 13, 0, 5):
+    for count, threads in ((13, 1), (1, 1), (21, 2), (0, 2), (5, 3)):
         x, rows = numbers(count, size[0]), rng.permutation(21)[:count]
-        y = stream.step(x, rows=rows)
+        with fastrnn.num_threads(threads):
+            y = stream.step(x, rows=rows)
         for k, b in enumerate(rows):
             np.testing.assert_array_equal(y[k], singles[b].step(x[k]))
     for b, single in enumerate(singles):
