@@ -9,13 +9,15 @@ Four ways of it take turns, with the weights and inputs of one LSTM:
 
 All results of a first tick are compared before anything is timed. The table has the time of the one call, and the times
 of the others divided by it: each ratio is taken within a round, and the table has the median over the rounds. In each
-tick other streams advance, in any order. onnx and onnxruntime are needed.
+tick other streams advance, in any order. With one thread, time is the CPU's, to which the work of others adds nothing;
+with more, it is the clock's. onnx and onnxruntime are needed.
 """
 
 from __future__ import annotations
 
 import itertools
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -147,6 +149,7 @@ def main(hidden: str, precisions: str, threads: str, rounds: int, seconds: float
     click.echo(f"{'precision':9} {'H':>4} threads {'streams':>7} {NAMES[0]:>11} {columns}")
     for precision, H, number in itertools.product(precisions.split(","), hidden.split(","), threads.split(",")):
         layer = fastrnn.LSTM(int(H), int(H), rng=0)
+        clock = time.process_time if number == "1" else time.perf_counter
         with fastrnn.num_threads(int(number)):
             given = ways(layer, precision, int(number))
             verify(given, ticks_of(100, int(H))[0], precision)
@@ -156,7 +159,7 @@ def main(hidden: str, precisions: str, threads: str, rounds: int, seconds: float
                 for _ in range(rounds):
                     for name, way in given.items():
                         wait_until_idle()
-                        times[name].append(median_seconds(partial(next_tick, way, ticks), seconds))
+                        times[name].append(median_seconds(partial(next_tick, way, ticks), seconds, clock))
                 base = times[NAMES[0]]
                 ratios = [median(a / b for a, b in zip(times[name], base, strict=True)) for name in NAMES[1:]]
                 click.echo(
