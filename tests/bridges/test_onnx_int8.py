@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from fastrnn.onnx import general, run_grad, run_op, spec
 
 Arrays = dict[str, NDArray]
 OP = "DynamicQuantizeLSTM"
+GOLDEN = sorted((Path(__file__).parents[1] / "golden" / "operators").glob("*.npz"))
 DIRECTIONS = {1: "forward", 2: "bidirectional"}
 LAYERS = {
     "plain": LSTM(4, 5, rng=0), "no bias": LSTM(4, 5, bias=False, rng=0),
@@ -150,6 +153,22 @@ def test_both_paths_agree(attrs: dict[str, Any]) -> None:
     slow = general.run(spec.read_call(spec.read_node(OP, attrs), inputs))
     for name, value in run_op(OP, inputs, attrs).items():
         assert_close(value, slow[name], "int8", name)
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_what_onnx_runtime_computed(path: Path) -> None:
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+    attrs = json.loads(str(arrays["attributes"]))
+    inputs = {name.removeprefix("input/"): a for name, a in arrays.items() if name.startswith("input/")}
+    own, same_scale = run_op(OP, inputs, attrs), run_op(OP, inputs, attrs, activation_scale="onnxruntime")
+    for name in ("Y", "Y_h", "Y_c"):
+        assert_close(same_scale[name], arrays[f"output/{name}"], name=name)
+        assert_close(own[name], arrays[f"output/{name}"], "int8", name)
+
+
+def test_there_are_golden_files() -> None:
+    assert len(GOLDEN) == 2
 
 
 GIVEN = random_inputs()
