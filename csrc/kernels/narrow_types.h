@@ -26,21 +26,17 @@ static ALWAYS_INLINE ivec larger(ivec a, ivec b) { return FRNN_MAX(a, b); }
  * -------------------------------------------------
  *
  * No sum overflows: |a| <= 127, |r| <= 128 and K <= 2^17 give less than 2^31. Where the instruction set wants unsigned
- * arguments they are a + INT8_SHIFT, and a column's sum starts at -INT8_SHIFT times the sum of its weights; integers
- * wrap around on the way, and come out right.
+ * arguments they are a + INT8_SHIFT. A column's sum starts with what `dot_int8` then lacks, FIRST_INT8(r) for each of
+ * its weights; integers wrap around on the way, and come out right.
  */
 #ifndef INT8_SHIFT
 #define INT8_SHIFT 0
 #endif
-
-static ALWAYS_INLINE ivec start_int8(const char *head) {
-#if INT8_SHIFT
-    return bits(load((const float *)head + VL, VL));
-#else
-    (void)head;
-    return (ivec)splat(0);
+#ifndef FIRST_INT8
+#define FIRST_INT8(r) (-INT8_SHIFT * (r))
 #endif
-}
+
+static ALWAYS_INLINE ivec start_int8(const char *head) { return bits(load((const float *)head + VL, VL)); }
 
 #ifndef HAS_DOT_INT8
 static ALWAYS_INLINE ivec dot_int8(ivec sum, int32_t argument, ivec words) {
@@ -84,10 +80,8 @@ static void pack_int8(int64_t K, int64_t columns, const void *weights, const flo
     float *scale = packed;
     int32_t *first = (int32_t *)(scale + VL);
     for (int64_t n = 0; n < VL; n++) {
-        int32_t sum = 0;
-        for (int64_t k = 0; n < columns && k < K; k++) sum += w[n * K + k];
-        scale[n] = n < columns ? scales[n] : 0;
-        first[n] = -INT8_SHIFT * sum;
+        scale[n] = n < columns ? scales[n] : 0, first[n] = 0;
+        for (int64_t k = 0; n < columns && k < K; k++) first[n] += FIRST_INT8(w[n * K + k]);
     }
     pack_words_int8(K, columns, weights, (char *)(first + VL));
 }
