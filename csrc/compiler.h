@@ -48,6 +48,18 @@
 #define FRNN_NEON 1
 #endif
 
+/* Whether the compiler knows the instructions for narrow types (GCC 11, clang 12): sets that need them are left out where
+ * it does not. */
+#if FRNN_X86
+#if __has_include(<avxvnniintrin.h>)
+#define FRNN_NARROW_SETS 1
+#endif
+#elif FRNN_NEON
+#if __has_include(<arm_bf16.h>)
+#define FRNN_NARROW_SETS 1
+#endif
+#endif
+
 #if (defined(__unix__) || defined(__APPLE__)) && !defined(FRNN_NO_THREADS)
 #define FRNN_POSIX 1 /* threads and fork */
 #endif

@@ -102,7 +102,7 @@ typedef void frnn_step(const void *rule, int64_t n, void *p, const void *g, void
     typedef struct {                                                                                                   \
         int64_t bytes;    /* of a stored value */                                                                      \
         int64_t head;     /* bytes a lane that a vector of columns has besides its values */                           \
-        int64_t together; /* values of a column that lie together: K is filled up to a multiple of this */             \
+        int64_t together; /* K is filled up with zeros to a multiple of this */                                        \
         int64_t argument; /* bytes of a value of A, as `convert` leaves it */                                          \
         double rate;      /* of `multiply`, compared with that of the dtype itself */                                  \
         void (*pack)(int transposed, int64_t K, int64_t columns, const REAL *weights, int64_t ld, void *packed,        \
@@ -171,8 +171,12 @@ FRNN_DECLARE_KERNELS(double, f64)
 /* The narrow types' packings. An instruction set that has instructions for them is, for all else, one without. */
 typedef struct {
     const char *name;
-    frnn_packing_f32 bf16, int8;
+    frnn_packing_f32 bf16; /* zeros, if those are for int8 alone */
+    frnn_packing_f32 int8;
 } frnn_narrow_set;
+
+/* Whether two sets with equally long vectors multiply alike: int8 to the bit, bfloat16 within rounding. */
+int frnn_narrow_agree(const frnn_narrow_set *one, const frnn_narrow_set *other);
 
 /* One instruction set's kernels. */
 typedef struct {

@@ -9,6 +9,8 @@
 
 const frnn_narrow_set JOIN(frnn_narrow, ISA) = {
     .name = TEXT(ISA),
+#ifdef HAS_DOT_BF16
     .bf16 = FRNN_PACKING_BF16,
+#endif
     .int8 = FRNN_PACKING_INT8,
 };

@@ -10,6 +10,7 @@
 
 /* Sums of products of int8: two products of at most 128*127 fit into 16 bits. */
 #define HAS_DOT_INT8
+#define INT8_RATE 1
 static ALWAYS_INLINE int32x4_t add_products_int8(int32x4_t sum, int8x16_t a, int8x16_t r) {
     const int16x8_t low = vmull_s8(vget_low_s8(a), vget_low_s8(r)), high = vmull_high_s8(a, r);
     return vpadalq_s16(sum, vpaddq_s16(low, high));

@@ -8,6 +8,7 @@
 
 /* Sums of products of int8, widened to 16 bits: those of even and of odd places apart. */
 #define HAS_DOT_INT8
+#define INT8_RATE 2
 #define EVEN(v) _mm_srai_epi16(_mm_slli_epi16(v, 8), 8)
 #define ODD(v) _mm_srai_epi16(v, 8)
 static ALWAYS_INLINE __m128i add_products_int8(__m128i sum, __m128i a, __m128i r) {
