@@ -48,8 +48,8 @@
 #define FRNN_NEON 1
 #endif
 
-/* Whether the compiler knows the instructions for narrow types (GCC 11, clang 12): sets that need them are left out where
- * it does not. */
+/* Whether the compiler knows the instructions for narrow types (GCC 11, clang 12): sets that need them are left out
+ * where it does not. */
 #if FRNN_X86
 #if __has_include(<avxvnniintrin.h>)
 #define FRNN_NARROW_SETS 1

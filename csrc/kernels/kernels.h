@@ -175,8 +175,8 @@ typedef struct {
     frnn_packing_f32 int8;
 } frnn_narrow_set;
 
-/* Whether two sets with equally long vectors multiply alike: int8 to the bit, bfloat16 within rounding. */
-int frnn_narrow_agree(const frnn_narrow_set *one, const frnn_narrow_set *other);
+/* Whether two sets, whose vectors have `lanes` values, multiply alike: int8 to the bit, bfloat16 within rounding. */
+int frnn_narrow_agree(const frnn_narrow_set *one, const frnn_narrow_set *other, int64_t lanes);
 
 /* One instruction set's kernels. */
 typedef struct {

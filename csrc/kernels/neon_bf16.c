@@ -4,7 +4,7 @@
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("dotprod,bf16"))), apply_to = function)
 #else
-#pragma GCC target("+dotprod+bf16")
+#pragma GCC target("arch=armv8.2-a+dotprod+bf16")
 #endif
 #include "../simd/neon.h"
 #include "../simd/neon_dot.h"

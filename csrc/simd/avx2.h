@@ -25,10 +25,10 @@ static ALWAYS_INLINE void store_some_f64(double *p, __m256d v, int64_t lanes) {
 #define FUSED_F32(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define FUSED_F64(a, b, c) _mm256_fmadd_pd(a, b, c)
 
-/* Sums of products of int8. The instruction multiplies unsigned values by signed ones and adds two neighbours in 16 bits,
- * where it saturates. The unsigned ones are |r|, the signed ones a, or where r is negative ~a = -a - 1; a column's sum
- * begins with the ones that lacks. Nothing saturates: where r >= 0 a product is between -127*127 and 127*127, else
- * between -128*128 and 126*128, so two are between -2^15 and 32512. */
+/* Sums of products of int8. The instruction multiplies unsigned values by signed ones and adds two neighbours in 16
+ * bits, where it saturates. The unsigned ones are |r|, the signed ones a, or where r is negative ~a = -a - 1; a
+ * column's sum begins with the ones that lacks. Nothing saturates: where r >= 0 a product is between -127*127 and
+ * 127*127, else between -128*128 and 126*128, so two are between -2^15 and 32258. */
 #define HAS_DOT_INT8
 #define FIRST_INT8(r) ((r) < 0 ? -(r) : 0)
 #define INT8_RATE 1.5
