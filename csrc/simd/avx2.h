@@ -31,7 +31,7 @@ static ALWAYS_INLINE void store_some_f64(double *p, __m256d v, int64_t lanes) {
  * 127*127, else between -128*128 and 126*128, so two are between -2^15 and 32258. */
 #define HAS_DOT_INT8
 #define FIRST_INT8(r) ((r) < 0 ? -(r) : 0)
-#define INT8_RATE 1.5
+#define INT8_RATE 1.8
 static ALWAYS_INLINE __m256i add_products_int8(__m256i sum, __m256i a, __m256i r) {
     const __m256i negative = _mm256_cmpgt_epi8(_mm256_setzero_si256(), r);
     const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(r), _mm256_xor_si256(a, negative));

@@ -27,7 +27,7 @@ static ALWAYS_INLINE void store_some_f64(double *p, __m512d v, int64_t lanes) {
 /* Sums of products of int8, as in avx2.h but for the sign, which a mask gives to a: two products are at most 2*128*127,
  * and nothing saturates. */
 #define HAS_DOT_INT8
-#define INT8_RATE 1.5
+#define INT8_RATE 1.7
 static ALWAYS_INLINE __m512i add_products_int8(__m512i sum, __m512i a, __m512i r) {
     const __m512i with_sign = _mm512_mask_sub_epi8(a, _mm512_movepi8_mask(r), _mm512_setzero_si512(), a);
     const __m512i pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(r), with_sign);
