@@ -1,4 +1,4 @@
-/* AVX-512 with sums of products of int8 (VNNI) and of bfloat16, and with tiles (AMX). */
+/* AVX-512 with products of tiles (AMX), of int8 and of bfloat16. */
 #include "../compiler.h"
 #if FRNN_X86 && FRNN_NARROW_SETS
 #if defined(__clang__)

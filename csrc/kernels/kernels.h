@@ -168,15 +168,14 @@ typedef void frnn_step(const void *rule, int64_t n, void *p, const void *g, void
 FRNN_DECLARE_KERNELS(float, f32)
 FRNN_DECLARE_KERNELS(double, f64)
 
-/* The narrow types' packings. An instruction set that has instructions for them is, for all else, one without. */
+/* Packings of narrow types, one or both, of a set that has instructions for them; the other is zeros. */
 typedef struct {
     const char *name;
-    frnn_packing_f32 bf16; /* zeros, if those are for int8 alone */
-    frnn_packing_f32 int8;
+    frnn_packing_f32 bf16, int8;
 } frnn_narrow_set;
 
-/* Whether two sets, whose vectors have `lanes` values, multiply alike: int8 to the bit, bfloat16 within rounding. */
-int frnn_narrow_agree(const frnn_narrow_set *one, const frnn_narrow_set *other, int64_t lanes);
+/* Whether two packings of one narrow type, of sets whose vectors have `lanes` values, multiply alike. */
+int frnn_packings_agree(const frnn_packing_f32 *one, const frnn_packing_f32 *other, int64_t lanes, float tolerance);
 
 /* One instruction set's kernels. */
 typedef struct {

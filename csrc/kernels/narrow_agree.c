@@ -1,4 +1,4 @@
-/* Whether two sets' products with narrow weights agree: dispatch.c tries a set in this way that it is not sure of. */
+/* Whether products with narrow weights agree: dispatch.c tries a set in this way that it is not sure of. */
 #include "kernels.h"
 
 enum { COLUMNS = 75, MOST_K = 100, MOST_ROWS = 33, MOST_LANES = 16, VECTORS = COLUMNS / MOST_LANES + 1 };
@@ -48,7 +48,7 @@ static void product(const frnn_packing_f32 *packing, int64_t lanes, int64_t rows
     packing->multiply(&p);
 }
 
-static int packings_agree(const frnn_packing_f32 *one, const frnn_packing_f32 *other, int64_t lanes, float tolerance) {
+int frnn_packings_agree(const frnn_packing_f32 *one, const frnn_packing_f32 *other, int64_t lanes, float tolerance) {
     static const int sizes[][2] = {{1, 100}, {7, 64}, {16, 33}, {20, 70}, {MOST_ROWS, MOST_K}}; /* rows, K */
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         float C[2][MOST_ROWS * COLUMNS];
@@ -59,8 +59,4 @@ static int packings_agree(const frnn_packing_f32 *one, const frnn_packing_f32 *o
             if (!(fabsf(C[0][k] - C[1][k]) <= tolerance)) return 0;
     }
     return 1;
-}
-
-int frnn_narrow_agree(const frnn_narrow_set *one, const frnn_narrow_set *other, int64_t lanes) {
-    return packings_agree(&one->int8, &other->int8, lanes, 0) && packings_agree(&one->bf16, &other->bf16, lanes, 1e-3f);
 }

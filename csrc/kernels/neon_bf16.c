@@ -1,13 +1,12 @@
-/* NEON with sums of products of int8 and of bfloat16. */
+/* NEON with sums of products of bfloat16. */
 #include "../compiler.h"
 #if FRNN_NEON && FRNN_NARROW_SETS
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("dotprod,bf16"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("bf16"))), apply_to = function)
 #else
-#pragma GCC target("arch=armv8.2-a+dotprod+bf16")
+#pragma GCC target("arch=armv8.2-a+bf16")
 #endif
 #include "../simd/neon.h"
-#include "../simd/neon_dot.h"
 #include "../simd/neon_bf16.h"
 #define ISA neon_bf16
 #define VECTOR_BYTES 16

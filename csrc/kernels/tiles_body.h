@@ -124,9 +124,11 @@ static ALWAYS_INLINE void multiply_tiles(const int int8, const product *p) {
     _tile_release();
 }
 
+extern const frnn_narrow_set frnn_narrow_avx512_vnni;
+
 static void multiply_tiles_int8(const product *p) {
     if (p->rows < FEW_ROWS)
-        multiply_int8(p);
+        frnn_narrow_avx512_vnni.int8.multiply(p);
     else
         multiply_tiles(1, p);
 }

@@ -1,4 +1,5 @@
 /* Sums of products of int8 (AVX-VNNI): the arguments are unsigned. */
+#define OWN_INT8
 #undef FIRST_INT8
 #undef INT8_RATE
 #undef dot_int8

@@ -1,4 +1,5 @@
 /* Sums of products of int8. */
+#define OWN_INT8
 #undef INT8_RATE
 #undef dot_int8
 #define INT8_RATE 4
