@@ -116,7 +116,8 @@ static ALWAYS_INLINE void multiply_tiles(const int int8, const product *p) {
                     const int64_t lanes = FRNN_MIN(VL, width - at);
                     const char *of = R + at / VL * p->stride;
                     const vec sum = load((const float *)sums[row] + at, VL);
-                    const vec result = int8 ? finish_int8(bits(sum) + start_int8(of), of, A + row * p->a_row) : sum;
+                    const ivec wrapped = (ivec)((uvec)bits(sum) + (uvec)start_int8(of));
+                    const vec result = int8 ? finish_int8(wrapped, of, A + row * p->a_row) : sum;
                     store(c, p->beta ? load(c, lanes) + result : result, lanes);
                 }
         }
