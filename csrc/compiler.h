@@ -48,6 +48,20 @@
 #define FRNN_NEON 1
 #endif
 
+/* Whether the compiler knows the instructions for narrow types: GCC 11, clang 12, on ARM 16 (Apple's 15). Sets that
+ * need them are left out where it does not. */
+#if FRNN_X86
+#if __has_include(<avxvnniintrin.h>)
+#define FRNN_NARROW_SETS 1
+#endif
+#elif FRNN_NEON
+#if !defined(__clang__) || __clang_major__ >= (defined(__apple_build_version__) ? 15 : 16)
+#if __has_include(<arm_bf16.h>)
+#define FRNN_NARROW_SETS 1
+#endif
+#endif
+#endif
+
 #if (defined(__unix__) || defined(__APPLE__)) && !defined(FRNN_NO_THREADS)
 #define FRNN_POSIX 1 /* threads and fork */
 #endif

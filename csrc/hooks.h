@@ -27,6 +27,13 @@ void frnn_direct_add_gradient(frnn_dtype dtype, int64_t rows, int64_t columns, i
                               int64_t a_vector, const void *R, int64_t stride, void *C, int64_t ldc);
 void frnn_direct_add_columns(frnn_dtype dtype, int64_t rows, int64_t n, const void *packed, int64_t stride, void *sum);
 
+/* C (rows, columns) = beta*C + A W^T with narrow weights W (columns, K), and `scales` of its rows if they are int8; A's
+ * rows lie a_row values apart. Packs and converts into `work`, of frnn_direct_narrow_work bytes. */
+int64_t frnn_direct_narrow_work(frnn_storage storage, int64_t rows, int64_t columns, int64_t K);
+void frnn_direct_multiply_narrow(frnn_storage storage, int64_t rows, int64_t columns, int64_t K, const float *A,
+                                 int64_t a_row, const void *weights, const float *scales, void *work, int beta,
+                                 float *C, int64_t ldc, int descending);
+
 /* ---- Teams ---- */
 
 /* Teams share rows, or units, among as many threads as a call may use, however small the work is and however busy the

@@ -1,6 +1,6 @@
 /* AVX-512 with sums of products of int8 (VNNI). */
 #include "../compiler.h"
-#if FRNN_X86
+#if FRNN_X86 && FRNN_NARROW_SETS
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,avx512vnni"))),        \
                              apply_to = function)

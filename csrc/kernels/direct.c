@@ -59,3 +59,40 @@ void frnn_direct_add_columns(frnn_dtype dtype, int64_t rows, int64_t n, const vo
     else
         frnn_kernels()->f64.add_columns(rows, n, packed, stride, sum);
 }
+
+/* Bytes of a packed vector of columns. */
+static int64_t narrow_stride(const frnn_packing_f32 *packing, int64_t K) {
+    const int64_t filled = (K + packing->together - 1) / packing->together * packing->together;
+    return (packing->head + filled * packing->bytes) * frnn_kernels()->f32.lanes;
+}
+
+int64_t frnn_direct_narrow_work(frnn_storage storage, int64_t rows, int64_t columns, int64_t K) {
+    const frnn_packing_f32 *packing = &frnn_kernels()->f32.packings[storage];
+    const int64_t lanes = frnn_kernels()->f32.lanes, vectors = (columns + lanes - 1) / lanes;
+    return vectors * narrow_stride(packing, K) + rows * FRNN_ROW_BYTES(packing, K);
+}
+
+void frnn_direct_multiply_narrow(frnn_storage storage, int64_t rows, int64_t columns, int64_t K, const float *A,
+                                 int64_t a_row, const void *weights, const float *scales, void *work, int beta,
+                                 float *C, int64_t ldc, int descending) {
+    const frnn_packing_f32 *packing = &frnn_kernels()->f32.packings[storage];
+    const int64_t lanes = frnn_kernels()->f32.lanes, stride = narrow_stride(packing, K);
+    const int64_t row = FRNN_ROW_BYTES(packing, K);
+    char *to = work;
+    for (int64_t n = 0; n < columns; n += lanes, to += stride)
+        packing->pack_narrow(K, FRNN_MIN(lanes, columns - n), (const char *)weights + n * K * packing->bytes,
+                             scales ? scales + n : NULL, to);
+    for (int64_t m = 0; m < rows; m++) packing->convert(K, A + m * a_row, to + m * row);
+    const frnn_product_f32 p = {.rows = rows,
+                                .columns = columns,
+                                .K = K,
+                                .A = (const float *)(const void *)to,
+                                .a_row = row,
+                                .R = work,
+                                .stride = stride,
+                                .beta = beta,
+                                .C = C,
+                                .ldc = ldc,
+                                .descending = descending};
+    packing->multiply(&p);
+}

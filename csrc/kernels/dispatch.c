@@ -1,77 +1,86 @@
 /* Which kernel sets and cells there are, which sets this machine runs, and which one is used. */
 #include "../hooks.h"
 #include "kernels.h"
+#include "machine.h"
 
 #if FRNN_X86
 extern const frnn_kernel_set frnn_kernels_avx512, frnn_kernels_avx2, frnn_kernels_sse2;
-extern const frnn_narrow_set frnn_narrow_avx512_bf16, frnn_narrow_avx512_vnni;
 #elif FRNN_NEON
 extern const frnn_kernel_set frnn_kernels_neon;
 #endif
 extern const frnn_kernel_set frnn_kernels_scalar;
 
-/* An instruction set; one with instructions for narrow types takes all other kernels from one without. */
+#if FRNN_X86 && FRNN_NARROW_SETS
+extern const frnn_narrow_set frnn_narrow_avx512_amx, frnn_narrow_avx512_bf16, frnn_narrow_avx512_vnni;
+extern const frnn_narrow_set frnn_narrow_avx2_vnni;
+
+/* Asked once, and tried: this set was written without a machine to run it on. */
+static int has_amx_that_works(void) {
+    static int answer = -1;
+    if (answer < 0)
+        answer = has_amx() && frnn_packings_agree(&frnn_narrow_avx512_amx.int8, &frnn_narrow_avx512_vnni.int8, 16, 0) &&
+                 frnn_packings_agree(&frnn_narrow_avx512_amx.bf16, &frnn_narrow_avx512_bf16.bf16, 16, 1e-3f);
+    return answer;
+}
+#elif FRNN_NARROW_SETS
+extern const frnn_narrow_set frnn_narrow_neon_bf16, frnn_narrow_neon_dot;
+#endif
+
+/* An instruction set. One with instructions for narrow types takes all else from one without. */
 typedef struct {
+    const char *name;
+    int (*runs_here)(void);
     const frnn_kernel_set *kernels;
-    const frnn_narrow_set *narrow; /* or null */
+    const frnn_narrow_set *int8, *bf16; /* or null */
 } instruction_set;
 
 /* Best first. */
 static const instruction_set compiled[] = {
-#if FRNN_X86
-    {&frnn_kernels_avx512, &frnn_narrow_avx512_bf16},
-    {&frnn_kernels_avx512, &frnn_narrow_avx512_vnni},
-    {&frnn_kernels_avx512, NULL},
-    {&frnn_kernels_avx2, NULL},
-    {&frnn_kernels_sse2, NULL},
-#elif FRNN_NEON
-    {&frnn_kernels_neon, NULL},
+#if FRNN_X86 && FRNN_NARROW_SETS
+    {"avx512_amx", has_amx_that_works, &frnn_kernels_avx512, &frnn_narrow_avx512_amx, &frnn_narrow_avx512_amx},
+    {"avx512_bf16", has_avx512_bf16, &frnn_kernels_avx512, &frnn_narrow_avx512_vnni, &frnn_narrow_avx512_bf16},
+    {"avx512_vnni", has_avx512_vnni, &frnn_kernels_avx512, &frnn_narrow_avx512_vnni, NULL},
 #endif
-    {&frnn_kernels_scalar, NULL},
+#if FRNN_X86
+    {"avx512", has_avx512, &frnn_kernels_avx512, NULL, NULL},
+#endif
+#if FRNN_X86 && FRNN_NARROW_SETS
+    {"avx2_vnni", has_avx2_vnni, &frnn_kernels_avx2, &frnn_narrow_avx2_vnni, NULL},
+#endif
+#if FRNN_X86
+    {"avx2", has_avx2, &frnn_kernels_avx2, NULL, NULL},
+    {"sse2", has_all, &frnn_kernels_sse2, NULL, NULL},
+#elif FRNN_NEON
+#if FRNN_NARROW_SETS
+    {"neon_bf16", has_neon_bf16, &frnn_kernels_neon, &frnn_narrow_neon_dot, &frnn_narrow_neon_bf16},
+    {"neon_dot", has_neon_dot, &frnn_kernels_neon, &frnn_narrow_neon_dot, NULL},
+#endif
+    {"neon", has_all, &frnn_kernels_neon, NULL, NULL},
+#endif
+    {"scalar", has_all, &frnn_kernels_scalar, NULL, NULL},
 };
 
 static frnn_kernel_set selected;
 
-static const char *name_of(const instruction_set *set) { return set->narrow ? set->narrow->name : set->kernels->name; }
-
-static int runs_here(const instruction_set *set) {
-#if FRNN_X86
-    __builtin_cpu_init();
-    if (set->kernels == &frnn_kernels_avx512 &&
-        !(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma")))
-        return 0;
-    if (set->kernels == &frnn_kernels_avx2 && !(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")))
-        return 0;
-    if (set->narrow == &frnn_narrow_avx512_vnni) return __builtin_cpu_supports("avx512vnni") != 0;
-    if (set->narrow == &frnn_narrow_avx512_bf16)
-        return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
-#endif
-    (void)set;
-    return 1;
-}
-
 static const instruction_set *nth(int index) {
     for (size_t k = 0; k < sizeof compiled / sizeof *compiled; k++)
-        if (runs_here(&compiled[k]) && index-- == 0) return &compiled[k];
+        if (compiled[k].runs_here() && index-- == 0) return &compiled[k];
     return NULL;
 }
 
 const char *frnn_isa_name(int index) {
     const instruction_set *set = nth(index);
-    return set ? name_of(set) : NULL;
+    return set ? set->name : NULL;
 }
 
 int frnn_isa_select(const char *name) {
     const instruction_set *set;
     for (int k = 0; (set = nth(k)) != NULL; k++)
-        if (strcmp(name_of(set), name) == 0) {
+        if (strcmp(set->name, name) == 0) {
             selected = *set->kernels;
-            selected.name = name_of(set);
-            if (set->narrow) {
-                selected.f32.packings[FRNN_STORED_BF16] = set->narrow->bf16;
-                selected.f32.packings[FRNN_STORED_INT8] = set->narrow->int8;
-            }
+            selected.name = set->name;
+            if (set->int8) selected.f32.packings[FRNN_STORED_INT8] = set->int8->int8;
+            if (set->bf16) selected.f32.packings[FRNN_STORED_BF16] = set->bf16->bf16;
             return 1;
         }
     return 0;

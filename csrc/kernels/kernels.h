@@ -102,7 +102,7 @@ typedef void frnn_step(const void *rule, int64_t n, void *p, const void *g, void
     typedef struct {                                                                                                   \
         int64_t bytes;    /* of a stored value */                                                                      \
         int64_t head;     /* bytes a lane that a vector of columns has besides its values */                           \
-        int64_t together; /* values of a column that lie together: K is filled up to a multiple of this */             \
+        int64_t together; /* K is filled up with zeros to a multiple of this */                                        \
         int64_t argument; /* bytes of a value of A, as `convert` leaves it */                                          \
         double rate;      /* of `multiply`, compared with that of the dtype itself */                                  \
         void (*pack)(int transposed, int64_t K, int64_t columns, const REAL *weights, int64_t ld, void *packed,        \
@@ -168,11 +168,14 @@ typedef void frnn_step(const void *rule, int64_t n, void *p, const void *g, void
 FRNN_DECLARE_KERNELS(float, f32)
 FRNN_DECLARE_KERNELS(double, f64)
 
-/* The narrow types' packings. An instruction set that has instructions for them is, for all else, one without. */
+/* Packings of narrow types, one or both, of a set that has instructions for them; the other is zeros. */
 typedef struct {
     const char *name;
     frnn_packing_f32 bf16, int8;
 } frnn_narrow_set;
+
+/* Whether two packings of one narrow type, of sets whose vectors have `lanes` values, multiply alike. */
+int frnn_packings_agree(const frnn_packing_f32 *one, const frnn_packing_f32 *other, int64_t lanes, float tolerance);
 
 /* One instruction set's kernels. */
 typedef struct {

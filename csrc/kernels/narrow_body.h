@@ -3,6 +3,7 @@
  *
  *     NARROW(name)               adds the type's suffix
  *     TOGETHER                   weights of a column that lie together: a word of 32 bits
+ *     FILL                       K is filled up with zeros to a multiple of this
  *     HEAD                       bytes a lane that lie before the words: what `finish` and `start` read
  *     argument                   type of what a word of weights is multiplied by, TOGETHER values of a row of A
  *     total                      vector type of sums
@@ -11,7 +12,7 @@
  *     finish(sum, head, row)     the result in float; `row` is what `convert` has put before the row's arguments
  *
  * Packed, a matrix R (K, columns) is a row of vectors. A vector holds VL neighbouring columns: their heads, and then
- * for each TOGETHER rows of R, one after the other, a word of each column. K is filled up with zeros.
+ * for each TOGETHER rows of R, one after the other, a word of each column.
  *
  * `convert` makes a row of A what kernels read: FRNN_ROW_HEAD bytes, of which the first float is the row's scale, and
  * then an argument for each word, up to a multiple of 64 bytes.
@@ -145,7 +146,7 @@ static void NARROW(multiply)(const product *p) {
 /* The words of at most VL columns, out of the weights' rows, of K values each. */
 static void NARROW(pack_words)(int64_t K, int64_t columns, const char *weights, char *words) {
     const int64_t bytes = 4 / TOGETHER;
-    memset(words, 0, (size_t)((K + TOGETHER - 1) / TOGETHER * WORD_BYTES));
+    memset(words, 0, (size_t)((K + FILL - 1) / FILL * FILL / TOGETHER * WORD_BYTES));
     for (int64_t n = 0; n < columns; n++)
         for (int64_t k = 0; k < K; k += TOGETHER)
             memcpy(words + k / TOGETHER * WORD_BYTES + n * 4, weights + (n * K + k) * bytes,

@@ -9,6 +9,10 @@
 
 const frnn_narrow_set JOIN(frnn_narrow, ISA) = {
     .name = TEXT(ISA),
+#ifdef OWN_BF16
     .bf16 = FRNN_PACKING_BF16,
+#endif
+#ifdef OWN_INT8
     .int8 = FRNN_PACKING_INT8,
+#endif
 };

@@ -26,21 +26,21 @@ static ALWAYS_INLINE ivec larger(ivec a, ivec b) { return FRNN_MAX(a, b); }
  * -------------------------------------------------
  *
  * No sum overflows: |a| <= 127, |r| <= 128 and K <= 2^17 give less than 2^31. Where the instruction set wants unsigned
- * arguments they are a + INT8_SHIFT, and a column's sum starts at -INT8_SHIFT times the sum of its weights; integers
- * wrap around on the way, and come out right.
+ * arguments they are a + INT8_SHIFT. A column's sum starts with what `dot_int8` then lacks, FIRST_INT8(r) for each of
+ * its weights; integers wrap around on the way, and come out right.
  */
+#ifndef FILL_INT8
+#define FILL_INT8 4
+#define FILL_BF16 2
+#endif
 #ifndef INT8_SHIFT
 #define INT8_SHIFT 0
 #endif
-
-static ALWAYS_INLINE ivec start_int8(const char *head) {
-#if INT8_SHIFT
-    return bits(load((const float *)head + VL, VL));
-#else
-    (void)head;
-    return (ivec)splat(0);
+#ifndef FIRST_INT8
+#define FIRST_INT8(r) (-INT8_SHIFT * (r))
 #endif
-}
+
+static ALWAYS_INLINE ivec start_int8(const char *head) { return bits(load((const float *)head + VL, VL)); }
 
 #ifndef HAS_DOT_INT8
 static ALWAYS_INLINE ivec dot_int8(ivec sum, int32_t argument, ivec words) {
@@ -63,6 +63,7 @@ static void pack_int8(int64_t K, int64_t columns, const void *weights, const flo
 
 #define NARROW(name) name##_int8
 #define TOGETHER 4
+#define FILL FILL_INT8
 #define HEAD 8
 #define argument int32_t
 #define total ivec
@@ -72,6 +73,7 @@ static void pack_int8(int64_t K, int64_t columns, const void *weights, const flo
 #include "narrow_body.h"
 #undef NARROW
 #undef TOGETHER
+#undef FILL
 #undef HEAD
 #undef argument
 #undef total
@@ -82,12 +84,10 @@ static void pack_int8(int64_t K, int64_t columns, const void *weights, const flo
 static void pack_int8(int64_t K, int64_t columns, const void *weights, const float *scales, void *packed) {
     const int8_t *w = weights;
     float *scale = packed;
-    int32_t *first = (int32_t *)(scale + VL);
+    uint32_t *first = (uint32_t *)(scale + VL); /* which may wrap around, as the sums that begin with it */
     for (int64_t n = 0; n < VL; n++) {
-        int32_t sum = 0;
-        for (int64_t k = 0; n < columns && k < K; k++) sum += w[n * K + k];
-        scale[n] = n < columns ? scales[n] : 0;
-        first[n] = -INT8_SHIFT * sum;
+        scale[n] = n < columns ? scales[n] : 0, first[n] = 0;
+        for (int64_t k = 0; n < columns && k < K; k++) first[n] += (uint32_t)(FIRST_INT8(w[n * K + k]));
     }
     pack_words_int8(K, columns, weights, (char *)(first + VL));
 }
@@ -145,6 +145,7 @@ static ALWAYS_INLINE vec dot_bf16(vec sum, pair_bf16 a, ivec words) {
 
 #define NARROW(name) name##_bf16
 #define TOGETHER 2
+#define FILL FILL_BF16
 #define HEAD 4 /* room, so that vectors do not lie a power of two apart */
 #define argument pair_bf16
 #define total vec
@@ -154,6 +155,7 @@ static ALWAYS_INLINE vec dot_bf16(vec sum, pair_bf16 a, ivec words) {
 #include "narrow_body.h"
 #undef NARROW
 #undef TOGETHER
+#undef FILL
 #undef HEAD
 #undef argument
 #undef total
@@ -177,12 +179,19 @@ static void convert_bf16(int64_t K, const float *x, void *to) {
         const uint32_t nan = (word & 0x7fffffff) > 0x7f800000;
         half[k] = (uint16_t)(nan ? word >> 16 | 0x40 : (word + 0x7fff + (word >> 16 & 1)) >> 16);
     }
-    if (K % 2) half[K] = 0;
+    memset(half + K, 0, (size_t)((K + 63) / 64 * 64 - K) * sizeof *half);
 #else
     memcpy(values, x, (size_t)K * sizeof *x);
     if (K % 2) memset(values + K * (int64_t)sizeof *x, 0, sizeof *x);
 #endif
 }
+
+#ifdef HAS_TILES
+#include "tiles_body.h"
+#else
+#define MULTIPLY_INT8 multiply_int8
+#define MULTIPLY_BF16 multiply_bf16
+#endif
 
 #undef product
 #undef LANE
@@ -192,21 +201,21 @@ static void convert_bf16(int64_t K, const float *x, void *to) {
 #define FRNN_PACKING_BF16                                                                                              \
     {.bytes = 2,                                                                                                       \
      .head = 4,                                                                                                        \
-     .together = 2,                                                                                                    \
+     .together = FILL_BF16,                                                                                            \
      .argument = (int)sizeof(pair_bf16) / 2,                                                                           \
      .rate = BF16_RATE,                                                                                                \
      .pack_narrow = pack_bf16,                                                                                         \
      .convert = convert_bf16,                                                                                          \
-     .multiply = multiply_bf16}
+     .multiply = MULTIPLY_BF16}
 #define FRNN_PACKING_INT8                                                                                              \
     {.bytes = 1,                                                                                                       \
      .head = 8,                                                                                                        \
-     .together = 4,                                                                                                    \
+     .together = FILL_INT8,                                                                                            \
      .argument = 1,                                                                                                    \
      .rate = INT8_RATE,                                                                                                \
      .pack_narrow = pack_int8,                                                                                         \
      .convert = convert_int8,                                                                                          \
-     .multiply = multiply_int8}
+     .multiply = MULTIPLY_INT8}
 #ifndef BF16_RATE
 #define BF16_RATE 1
 #endif

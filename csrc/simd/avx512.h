@@ -23,3 +23,14 @@ static ALWAYS_INLINE void store_some_f64(double *p, __m512d v, int64_t lanes) {
 #define ROOT_F64(a) _mm512_sqrt_pd(a)
 #define FUSED_F32(a, b, c) _mm512_fmadd_ps(a, b, c)
 #define FUSED_F64(a, b, c) _mm512_fmadd_pd(a, b, c)
+
+/* Sums of products of int8, as in avx2.h but for the sign, which a mask gives to a: two products are at most 2*128*127,
+ * and nothing saturates. */
+#define HAS_DOT_INT8
+#define INT8_RATE 1.7
+static ALWAYS_INLINE __m512i add_products_int8(__m512i sum, __m512i a, __m512i r) {
+    const __m512i with_sign = _mm512_mask_sub_epi8(a, _mm512_movepi8_mask(r), _mm512_setzero_si512(), a);
+    const __m512i pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(r), with_sign);
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+}
+#define dot_int8(sum, a, words) ((ivec)add_products_int8((__m512i)(sum), _mm512_set1_epi32(a), (__m512i)(words)))

@@ -1,4 +1,5 @@
 /* Sums of products of bfloat16. */
+#define OWN_BF16
 #define HAS_DOT_BF16
 #define BF16_RATE 2
 #define dot_bf16(sum, a, words)                                                                                        \

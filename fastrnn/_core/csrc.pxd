@@ -131,6 +131,10 @@ cdef extern from "hooks.h" nogil:
     void frnn_direct_add_gradient(frnn_dtype, int64_t rows, int64_t columns, int64_t K, const void *A,
                                   int64_t a_vector, const void *R, int64_t stride, void *C, int64_t ldc)
     void frnn_direct_add_columns(frnn_dtype, int64_t rows, int64_t n, const void *packed, int64_t stride, void *sum)
+    int64_t frnn_direct_narrow_work(frnn_storage, int64_t rows, int64_t columns, int64_t K)
+    void frnn_direct_multiply_narrow(frnn_storage, int64_t rows, int64_t columns, int64_t K, const float *A,
+                                     int64_t a_row, const void *weights, const float *scales, void *work, int beta,
+                                     float *C, int64_t ldc, int descending)
 
 cdef extern from "kept.h" nogil:
     void *frnn_kept_take(int64_t size, int64_t *actual)

@@ -629,6 +629,22 @@ def add_columns(cnp.ndarray packed not None, int64_t rows, cnp.ndarray total not
     )
 
 
+def multiply_narrow(
+    cnp.ndarray a not None, cnp.ndarray weights not None, cnp.ndarray scales, bint beta, cnp.ndarray c not None,
+    bint descending
+):
+    """c = beta*c + a W^T with W (columns, K) of bfloat16's bits, uint16, or int8 with the scales of its rows."""
+    cdef frnn_storage storage = FRNN_STORED_BF16 if scales is None else FRNN_STORED_INT8
+    cdef int64_t rows = cnp.PyArray_DIM(a, 0), K = cnp.PyArray_DIM(a, 1), columns = cnp.PyArray_DIM(weights, 0)
+    cdef cnp.npy_intp size = frnn_direct_narrow_work(storage, rows, columns, K) // 4
+    cdef cnp.ndarray work = cnp.PyArray_EMPTY(1, &size, cnp.NPY_FLOAT32, 0)
+    frnn_direct_multiply_narrow(
+        storage, rows, columns, K, <const float *> cnp.PyArray_DATA(a), stride_of(a, 0), cnp.PyArray_DATA(weights),
+        NULL if scales is None else <const float *> cnp.PyArray_DATA(scales), cnp.PyArray_DATA(work), beta,
+        <float *> cnp.PyArray_DATA(c), stride_of(c, 0), descending,
+    )
+
+
 # Whether a thread uses a stream. An atomic exchange, for where there is no GIL.
 cdef extern from *:
     """

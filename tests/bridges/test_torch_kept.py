@@ -14,6 +14,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: fastrnn.torch has nothing to accelerate")
 
+import instruction_sets  # noqa: E402
 from running import ended  # noqa: E402
 from torch.nn.utils import parametrizations, parametrize, vector_to_parameters  # noqa: E402
 from twins import CELLS, assert_close, parts, twins  # noqa: E402
@@ -239,7 +240,7 @@ def test_other_settings(case: tuple[Any, Any, Any]) -> None:
         expected = fast(x)[0]
         before = native.isa_selected()
         try:
-            for isa in native.isa_names():
+            for isa in instruction_sets.DISTINCT:
                 native.isa_select(isa)
                 for engine in engines.available():
                     with engines.use(engine):

@@ -54,13 +54,21 @@ static double sigmoid(double x) { return 1 / (1 + exp(-x)); }
 #define FN(name) name##_f64
 #include "kernels_body.h"
 
+#include "narrow.h"
+
 int main(void) {
     for (int k = 0; (set = frnn_isa_name(k)) != NULL; k++) {
         frnn_isa_select(set);
         checks = 0;
         check_philox();
-        for (from_start = 0; from_start < 2; from_start++) check_f32(), check_f64();
+        const frnn_kernels_f32 *f32 = &frnn_kernels()->f32;
+        for (from_start = 0; from_start < 2; from_start++) {
+            check_f32(), check_f64();
+            check_narrow_types(set, f32->lanes, &f32->packings[FRNN_STORED_BF16], &f32->packings[FRNN_STORED_INT8]);
+        }
         if (report(set)) return 1;
     }
-    return 0;
+    checks = 0;
+    for (from_start = 0; from_start < 2; from_start++) check_emulated();
+    return report("sets without a machine");
 }

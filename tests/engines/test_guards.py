@@ -7,10 +7,9 @@ import signal
 import sys
 from textwrap import dedent
 
+import instruction_sets
 import pytest
 from running import output_of, run_python
-
-from fastrnn._core import native
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="maps pages as Linux does")
 
@@ -96,7 +95,7 @@ PRODUCTS = """
 """
 
 
-@pytest.mark.parametrize("isa", native.isa_names())
+@pytest.mark.parametrize("isa", instruction_sets.DISTINCT)
 def test_products_and_activations(isa: str) -> None:
     assert output_of(PRODUCTS.format(isa=isa), PYTHONFAULTHANDLER="1") == "fine\n"
 
@@ -141,7 +140,7 @@ LAYERS = """
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("isa", native.isa_names())
+@pytest.mark.parametrize("isa", instruction_sets.DISTINCT)
 def test_layers(compiled: str, isa: str, threads: int) -> None:
     """Parameters, arguments, results, gradients, tapes and states of layers and streams, alone and in teams."""
     prelude = "from fastrnn._core import native; native.insist_on_teams('units')\n" if threads > 1 else ""

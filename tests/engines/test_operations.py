@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import instruction_sets
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -21,7 +22,7 @@ COMPILED, REFERENCE = CompiledOperations(), ReferenceOperations()
 DTYPES = (np.float32, np.float64)
 
 
-@pytest.fixture(params=native.isa_names(), autouse=True)
+@pytest.fixture(params=instruction_sets.DISTINCT, autouse=True)
 def instruction_set(request: pytest.FixtureRequest) -> Iterator[None]:
     before = native.isa_selected()
     assert native.isa_select(request.param)
