@@ -119,3 +119,47 @@ def test_plots_are_drawn(kind, tmp_path):
         inspect.plot_gates(tape, "abc")
     with pytest.raises(ValueError, match="names: expected one of"):
         inspect.plot_gates(tape, "abcd", names=["k"])
+
+
+@pytest.mark.parametrize("kind", [fastrnn.LSTM, fastrnn.GRU, fastrnn.RNN])
+def test_precisions_of_a_layer_are_compared_with_float32(kind):
+    layer, rng = kind(5, 9, 2, rng=0), np.random.default_rng(0)
+    x = [rng.standard_normal((T, 3, 5)).astype(np.float32) for T in (4, 7)]
+    report = inspect.precision(layer, x, precisions=["bfloat16", "int8", ["float32", "int8"]], rounds=1)
+    assert list(report) == ["float32", "bfloat16", "int8", ("float32", "int8")]
+    for name, row in report.items():
+        frozen = layer.freeze(precision=name)
+        distances = [np.abs(frozen(each)[0].astype(np.float64) - layer(each)[0]) for each in x]
+        assert row.largest == max(d.max() for d in distances)
+        assert row.mean == pytest.approx(np.concatenate([d.ravel() for d in distances]).mean())
+        assert row.weight_bytes == frozen.weight_bytes
+        assert row.score is None
+        assert row.seconds > 0
+    assert report["float32"].largest == 0
+    assert report["float32"].speed == 1
+    assert 0 < report["bfloat16"].mean < report["int8"].mean < 0.05
+    assert len(str(report).splitlines()) == 5
+    assert "float32, int8" in str(report)
+    one = inspect.precision(layer, x[0], lambda frozen: frozen(x[1])[0].sum(), rounds=1)
+    assert one["int8"].score == pytest.approx(float(layer.freeze(precision="int8")(x[1])[0].sum()))
+
+
+def test_a_difference_that_is_nan_shows():
+    layer = fastrnn.RNN(2, 3, nonlinearity="relu", rng=0)
+    x = np.full((2, 1, 2), np.inf, np.float32)
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(inspect.precision(layer, x, rounds=1)["int8"].largest)
+
+
+def test_a_comparison_of_precisions_says_what_it_needs():
+    layer, x = fastrnn.LSTM(2, 3, rng=0), np.zeros((2, 1, 2), np.float32)
+    with pytest.raises(TypeError, match="model: expected an RNN, LSTM or GRU, or a model"):
+        inspect.precision(np.zeros(3), x)
+    with pytest.raises(ValueError, match="batches: expected at least one"):
+        inspect.precision(layer, [])
+    with pytest.raises(TypeError, match="precisions: expected a sequence"):
+        inspect.precision(layer, x, precisions="int8")
+    with pytest.raises(ValueError, match="precision: expected one of"):
+        inspect.precision(layer, x, precisions=["int4"])
+    with pytest.raises(ValueError, match="rounds"):
+        inspect.precision(layer, x, rounds=0)
