@@ -1,4 +1,4 @@
-"""fastrnn.inspect: gates as the tape has them, norms against whole backward runs, wrong gradients found, plots."""
+"""fastrnn.inspect: gates as the tape has them, norms against whole backward runs, wrong gradients found, precisions, plots."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,11 @@ from models import build_model
 
 import fastrnn
 from fastrnn import inspect, nn
-from fastrnn.data import Batch
+from fastrnn.data import Batch, Chunks
+from fastrnn.nn import decoder
+from fastrnn.nn.losses import log_softmax
+from fastrnn.nn.states import pack
+from fastrnn.train import evaluate
 
 F8 = {"dtype": np.float64, "rng": 0}
 
@@ -114,6 +118,9 @@ def test_plots_are_drawn(kind, tmp_path):
     figure = inspect.plot_gates(tape, "abcd", units=[3, 1], names=[next(iter(tape.gates()))])
     assert len(figure.axes) == 2  # a heat map and its scale
     inspect.plot_gradient_norms({kind.__name__: inspect.gradient_norms(layer, x)["h"]}).savefig(tmp_path / "norms.png")
+    report = inspect.precision(layer, x, lambda frozen: 0.5, rounds=1)
+    report.plot().savefig(tmp_path / "precisions.png")
+    assert len(report.plot().axes) == 5
     assert all(path.stat().st_size > 1000 for path in tmp_path.iterdir())
     with pytest.raises(ValueError, match="tokens: expected 4, one a step, got 3"):
         inspect.plot_gates(tape, "abc")
@@ -142,6 +149,32 @@ def test_precisions_of_a_layer_are_compared_with_float32(kind):
     assert "float32, int8" in str(report)
     one = inspect.precision(layer, x[0], lambda frozen: frozen(x[1])[0].sum(), rounds=1)
     assert one["int8"].score == pytest.approx(float(layer.freeze(precision="int8")(x[1])[0].sum()))
+
+
+@pytest.mark.parametrize("name", ["caption", "caption_fed", "translate", "attend"])
+def test_a_writers_outputs_are_those_that_its_loss_is_of(name):
+    model, batch = build_model(name)
+    _, targets, lengths = decoder._shifted(batch.y, batch.y_lengths)
+    logits, _ = inspect._model_outputs(model, batch, None)
+    chosen = np.take_along_axis(log_softmax(logits), pack(targets, lengths)[:, None], axis=1)
+    assert -chosen.mean() == pytest.approx(model.loss(batch).value)
+
+
+def test_precisions_of_a_model_are_compared_by_its_loss_with_the_state_carried():
+    rng = np.random.default_rng(0)
+    model = nn.ManyToMany(fastrnn.GRU(6, 20, rng=rng), nn.Linear(20, 9, rng=rng), nn.Embedding(9, 6, rng=rng))
+    chunks = Chunks.to_evaluate(rng.integers(0, 9, 200), columns=3, steps=10)
+    report = inspect.precision(model, chunks, rounds=1)
+    state, distances = [None, None], []
+    frozen = [model.freeze(precision=name) for name in ("float32", "int8")]
+    for batch in chunks:
+        (exact, state[0]), (found, state[1]) = (m(batch.x, state=s) for m, s in zip(frozen, state, strict=True))
+        distances.append(np.abs(exact - found).max())
+    assert report["int8"].largest == pytest.approx(max(distances))
+    for name in ("float32", "int8"):
+        assert report[name].score == evaluate(model.freeze(precision=name), chunks)
+    assert report["int8"].score == pytest.approx(report["float32"].score, rel=0.02)
+    assert report["int8"].weight_bytes < 0.5 * report["float32"].weight_bytes
 
 
 def test_a_difference_that_is_nan_shows():
