@@ -154,7 +154,7 @@ def tagger(data, model, treebank):
 
     def dataset(part):
         rows = [list(zip(*block, strict=True)) for block in read_blocks(data / treebank / f"{part}.tsv.gz")]
-        return Dataset([encode_words(w, words, characters) for w, _ in rows], [tags.encode(t) for _, t in rows])
+        return Dataset([encode_words(r[0], words, characters) for r in rows], [tags.encode(r[1]) for r in rows])
 
     return accuracies(dataset("dev"), dataset("test"))
 
