@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 from fastrnn import engines, run, validate
 from fastrnn.arguments import Initial, StepCheck, arguments, state_like
 from fastrnn.engines import Engine
-from fastrnn.engines.precision import PRECISIONS, narrowed
+from fastrnn.engines.precision import narrowed, precisions_of, stored
 from fastrnn.engines.seam import Weights
+from fastrnn.params import FrozenParameters
 from fastrnn.stack import Stack, StackOwner, State, state_to_caller
 
 __all__ = ["Frozen", "Stream"]
 
 
-class Frozen(StackOwner):
+class Frozen(StackOwner, FrozenParameters):
     """An immutable layer for inference, from a layer's ``freeze()``: its weights are packed once.
 
     Safe to share among threads: a call reads it and writes nothing but its own results.
@@ -49,6 +50,23 @@ class Frozen(StackOwner):
     def precision(self) -> str | tuple[str, ...]:
         """What the weights are kept in; a tuple, from bottom to top, if layers differ."""
         return self._precision[0] if len(set(self._precision)) == 1 else self._precision
+
+    @property
+    def params(self) -> dict[str, NDArray]:
+        """The parameters as they are kept, read-only, under the layer's names.
+
+        A matrix of int8 has the scales of its rows beside it, as "weight_ih_l0.scale"; one of bfloat16 is its bits, as
+        uint16.
+        """
+        stack, params = self._stack, dict[str, NDArray]()
+        for k, weights in enumerate(self._weights):
+            there = [a for a in weights if a is not None]
+            for (name, _), a in zip(stack.names(k).values(), there, strict=True):
+                params |= stored(name, a)
+        for k in range(len(stack.cells)):
+            for name, states in zip(stack.initial_names(k), self._initial or (), strict=False):
+                params |= {} if states is None else stored(name, states[k])
+        return params
 
     @property
     def weight_bytes(self) -> int:
@@ -125,8 +143,7 @@ def checked_precision(stack: Stack, precision: Any) -> tuple[str, ...]:
         raise TypeError(f"precision: expected str, or a sequence of them, got {type(precision).__name__}")
     if len(precision) != stack.num_layers:
         raise ValueError(f"precision: expected one for each of {stack.num_layers} layers, got {len(precision)}")
-    known = tuple(PRECISIONS) if own == "float32" else (own,)
-    return tuple(validate.choice("precision", name, known) for name in precision)
+    return tuple(validate.choice("precision", name, precisions_of(stack.dtype)) for name in precision)
 
 
 class Stream(StackOwner):

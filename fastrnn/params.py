@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from fastrnn import validate
 
-__all__ = ["Gradients", "HasParams", "Parameters", "RowGradient", "check_names", "copy_in"]
+__all__ = ["FrozenParameters", "Gradients", "HasParams", "Parameters", "RowGradient", "check_names", "copy_in"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +122,8 @@ class HasParams(Protocol):
 class Parameters:
     """The parameters' way in and out of whatever has them in `params`."""
 
+    __slots__ = ()
+
     def state_dict(self: HasParams) -> dict[str, NDArray]:
         """Return copies of the parameters by name; a recurrent layer's names are PyTorch's."""
         return {name: value.copy() for name, value in self.params.items()}
@@ -142,6 +144,19 @@ class Parameters:
         copy_in(self.params, mapping)
 
 
+class FrozenParameters(Parameters):
+    """What is frozen: its parameters can be read, and to train it is an error."""
+
+    __slots__ = ()
+
+    def forward(self, *args: Any, **options: Any) -> Any:
+        """Raise a TypeError: what is frozen keeps nothing for gradients."""
+        raise TypeError(
+            f"forward: expected what can be trained, got a {type(self).__name__}, which is for inference only; "
+            "train what it was frozen from, and freeze that again"
+        )
+
+
 def copy_in(params: dict[str, NDArray], mapping: Mapping[str, Any]) -> None:
     """Copy the arrays of `mapping` into those of `params`, all of them or, on an error, none.
 
@@ -154,11 +169,11 @@ def copy_in(params: dict[str, NDArray], mapping: Mapping[str, Any]) -> None:
     check_names("mapping", mapping, params)
     checked = {}
     for name, value in params.items():
+        if not value.flags.writeable:
+            raise ValueError(f"{name}: expected a parameter that can be written, got a read-only array in params")
         new = validate.parameter(name, mapping[name], value.shape, value.dtype)
         shared = any(np.may_share_memory(new, other) for other in params.values())  # as in exchanging two of them
         checked[name] = new.copy() if shared else new
-        if not value.flags.writeable:
-            raise ValueError(f"{name}: expected a parameter that can be written, got a read-only array in params")
     for name, value in checked.items():
         params[name][...] = value
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +27,9 @@ FORMATS = {".npz": npz, ".safetensors": safetensors}
 
 
 def save(
-    path: str | os.PathLike[str], tensors: Mapping[str, NDArray], metadata: Mapping[str, str] | None = None
-) -> None:
+    path: str | os.PathLike[str], tensors: Mapping[str, NDArray], metadata: Mapping[str, str] | None = None, *,
+    bfloat16: Collection[str] = (),
+) -> None:  # fmt: skip
     """Write arrays to a file. An existing file is replaced when all is written.
 
     Parameters
@@ -39,6 +40,8 @@ def save(
         Arrays of booleans or numbers, not of objects or text. safetensors has no complex128 and no longdouble.
     metadata : mapping of str to str, optional
         Texts to keep with the arrays.
+    bfloat16 : collection of str, optional
+        Names of arrays of uint16 whose values are the bits of bfloat16. A .safetensors says so; an .npz has the bits.
 
     Raises
     ------
@@ -52,6 +55,10 @@ def save(
     metadata = {} if metadata is None else validate.mapping("metadata", metadata)
     arrays = {_text("tensors", name): _plain(name, value) for name, value in tensors.items()}
     words = {_text("metadata", key): _text(f"metadata[{key!r}]", value) for key, value in metadata.items()}
+    for name in bfloat16:
+        if name not in arrays or arrays[name].dtype != np.uint16:
+            got = arrays[name].dtype if name in arrays else "no such array"
+            raise TypeError(f"bfloat16: expected names of arrays of uint16, got {name!r}, {got}")
     for name in arrays:
         if name == npz.WORDS or "\0" in name:  # zipfile cuts names at a null character
             raise ValueError(
@@ -63,7 +70,7 @@ def save(
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:
-            FORMATS[_suffix(path)].write(file, arrays, words, _digest(arrays, words))
+            FORMATS[_suffix(path)].write(file, arrays, words, _digest(arrays, words), bfloat16)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
@@ -101,7 +108,7 @@ def load(path: str | os.PathLike[str], *, max_bytes: int | None = None) -> tuple
     """
     check_path(path)
     with opened(path, f"a readable {_suffix(path)} file of plain arrays", max_bytes) as (file, budget):
-        tensors, words, digest = FORMATS[_suffix(path)].read(file, budget)
+        tensors, words, digest, halves = FORMATS[_suffix(path)].read(file, budget)
         for key, value in words.items():
             if not isinstance(value, str):
                 raise ValueError(f"metadata[{key!r}]: expected text, got {type(value).__name__}")
@@ -110,6 +117,8 @@ def load(path: str | os.PathLike[str], *, max_bytes: int | None = None) -> tuple
         for key, value in words.items() if digest is None else ():
             if len(value) == 64 and value == _digest(tensors, {k: v for k, v in words.items() if k != key}):
                 raise ValueError(f"metadata: expected the name of the digest, got {key!r}")  # its own name is damaged
+        for name in halves:
+            tensors[name] = (tensors[name].astype(np.uint32) << 16).view(np.float32)
     return tensors, words
 
 

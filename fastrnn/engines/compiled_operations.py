@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from fastrnn._core import native
 from fastrnn.engines import philox
 from fastrnn.engines.operations import AttentionGradients, LinearGradients, PackedLinear, Update
+from fastrnn.engines.precision import Narrow
+from fastrnn.engines.reference_operations import ReferenceOperations
 
 __all__ = ["CompiledOperations"]
 
@@ -29,8 +31,10 @@ class CompiledOperations:
         native.linear_backward(x, weight, dy, *grads)
         return grads
 
-    def packed_linear(self, weight: NDArray, bias: NDArray | None) -> PackedLinear:
+    def packed_linear(self, weight: NDArray | Narrow, bias: NDArray | None) -> PackedLinear:
         """See `Operations.packed_linear`."""
+        if isinstance(weight, Narrow):
+            return ReferenceOperations().packed_linear(weight, bias)
         packed = native.PackedLinear(weight, bias)
 
         def run(x: NDArray) -> NDArray:

@@ -12,6 +12,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrnn.engines.precision import Narrow
+
 __all__ = ["AttentionGradients", "LinearGradients", "Operations", "PackedLinear", "Update"]
 
 
@@ -52,8 +54,11 @@ class Operations(Protocol):
     ) -> LinearGradients:
         """Differentiate `linear`, given dy (N, O)."""
 
-    def packed_linear(self, weight: NDArray, bias: NDArray | None) -> PackedLinear:
-        """Return a function from x to `linear`, made for many calls. The parameters must not change meanwhile."""
+    def packed_linear(self, weight: NDArray | Narrow, bias: NDArray | None) -> PackedLinear:
+        """Return a function from x to `linear`, made for many calls. The parameters must not change meanwhile.
+
+        If the weight is narrow, x and the bias are float32, and the product is `Narrow.product`.
+        """
 
     def cross_entropy(
         self, x: NDArray, weight: NDArray, bias: NDArray | None, targets: NDArray[np.int64],

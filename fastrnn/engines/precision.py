@@ -6,18 +6,24 @@ kernels (csrc/kernels/narrow_body.h) give the same bits with int8, and with bflo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PRECISIONS", "BFloat16", "Int8", "Narrow", "narrowed", "quantized_rows"]
+__all__ = [
+    "PRECISIONS", "SCALE", "BFloat16", "Int8", "Narrow", "narrowed", "precisions_of", "quantized_rows", "restored",
+    "stored",
+]  # fmt: skip
 
 LARGEST = np.float32(127)  # the range is symmetric: -127 to 127
 # The largest value of a row of activations that is less counts as zero: its reciprocal would be infinite.
 LEAST = np.float32(2.0**-100)
 # So many products of int8 are summed as integers: 2**17 * 128 * 127 is less than 2**31. Longer sums go on in float32.
 MOST_SUMMED = 1 << 17
+
+SCALE = ".scale"  # what the name of a matrix's scales ends with, where it is stored
 
 
 class Narrow:
@@ -26,6 +32,11 @@ class Narrow:
     __slots__ = ()
     __array_ufunc__ = None  # so that NumPy leaves `array @ narrow` to __rmatmul__
     precision: str
+    dtype = np.dtype(np.float32)  # of a product, and of the values widened
+
+    def __getitem__(self, rows: slice | NDArray[np.intp]) -> Narrow:
+        """Some rows, as they are kept."""
+        raise NotImplementedError
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -87,7 +98,7 @@ class BFloat16(Narrow):
         N, K = self.bits.shape
         return N, K
 
-    def __getitem__(self, rows: slice) -> BFloat16:
+    def __getitem__(self, rows: slice | NDArray[np.intp]) -> BFloat16:
         return BFloat16(self.bits[rows])
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -149,7 +160,7 @@ class Int8(Narrow):
         N, K = self.values.shape
         return N, K
 
-    def __getitem__(self, rows: slice) -> Int8:
+    def __getitem__(self, rows: slice | NDArray[np.intp]) -> Int8:
         return Int8(self.values[rows], self.scales[rows])
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -184,6 +195,11 @@ class Int8(Narrow):
 PRECISIONS: dict[str, type[BFloat16] | type[Int8] | None] = {"float32": None, "bfloat16": BFloat16, "int8": Int8}
 
 
+def precisions_of(dtype: np.dtype) -> tuple[str, ...]:
+    """The precisions that weights of this dtype may be kept in."""
+    return tuple(PRECISIONS) if dtype == np.float32 else (dtype.name,)
+
+
 def narrowed(weights: Any, precision: str) -> Any:
     """A copy of a matrix of weights in this precision; one that is `Narrow` already stays as it is."""
     kind = None if isinstance(weights, Narrow) else PRECISIONS.get(precision)
@@ -202,3 +218,60 @@ def quantized_rows(x: NDArray) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     values = np.where((finite & ~zero)[:, None], np.rint(x * inverse[:, None]), 0)
     scales = np.where(finite, np.where(zero, 0, largest / LARGEST), np.nan)
     return values.astype(np.int8), scales.astype(np.float32)
+
+
+# ---- Weights as they are stored --------------------------------------------------------------------------------------
+
+
+def stored(name: str, weights: NDArray | Narrow) -> dict[str, NDArray]:
+    """The arrays that weights are stored as, read-only, by names that begin with `name`.
+
+    Of int8 these are the values and the scales, of bfloat16 the bits as uint16.
+    """
+    arrays: dict[str, Any] = {name: weights}
+    if isinstance(weights, Int8):
+        arrays = {name: weights.values, name + SCALE: weights.scales}
+    elif isinstance(weights, BFloat16):
+        arrays = {name: weights.bits}
+    views = {key: array.view() for key, array in arrays.items()}
+    for view in views.values():
+        view.flags.writeable = False
+    return views
+
+
+def restored(name: str, arrays: Mapping[str, NDArray], precision: str) -> NDArray | Narrow:
+    """The matrix that `stored` has stored, of this precision. It shares the memory of the arrays.
+
+    bfloat16 may also be float32, as which files of .safetensors give it.
+
+    Raises
+    ------
+    ValueError
+        If the arrays are missing, or are not those of such a matrix.
+    """
+    array = _array(name, arrays, 2)
+    if precision == "int8":
+        scales = _array(name + SCALE, arrays, 1)
+        if array.dtype != np.int8 or (array == -128).any():
+            raise ValueError(f"{name}: expected int8 values from -127 to 127, got {array.dtype}, or others")
+        if scales.dtype != np.float32 or len(scales) != len(array) or not (np.isfinite(scales) & (scales >= 0)).all():
+            expected = f"({len(array)},) of float32, finite and at least 0"
+            raise ValueError(f"{name + SCALE}: expected {expected}, got {scales.dtype} {scales.shape}, or others")
+        return Int8(array, scales)
+    if precision == "bfloat16":
+        if array.dtype == np.uint16:
+            return BFloat16(array)
+        if array.dtype != np.float32 or (array.view(np.uint32) & 0xFFFF).any():
+            raise ValueError(f"{name}: expected values of bfloat16, got {array.dtype} with others")
+        return BFloat16((array.view(np.uint32) >> 16).astype(np.uint16))
+    if array.dtype.name != precision:
+        raise ValueError(f"{name}: expected {precision}, got {array.dtype}")
+    return array
+
+
+def _array(name: str, arrays: Mapping[str, NDArray], ndim: int) -> NDArray:
+    """The array of this name, with so many axes, contiguous."""
+    if name not in arrays or arrays[name].ndim != ndim:
+        got = arrays[name].shape if name in arrays else "no such array"
+        raise ValueError(f"{name}: expected {'a matrix' if ndim == 2 else 'a vector'}, got {got}")
+    return np.ascontiguousarray(arrays[name])

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from fastrnn.engines import philox
 from fastrnn.engines.operations import AttentionGradients, LinearGradients, PackedLinear, Update
+from fastrnn.engines.precision import Narrow
 
 __all__ = ["ReferenceOperations"]
 
@@ -27,9 +28,15 @@ class ReferenceOperations:
         """See `Operations.linear_backward`."""
         return LinearGradients(dy @ weight if wants_x else None, dy.T @ x, None if bias is None else dy.sum(axis=0))
 
-    def packed_linear(self, weight: NDArray, bias: NDArray | None) -> PackedLinear:
+    def packed_linear(self, weight: NDArray | Narrow, bias: NDArray | None) -> PackedLinear:
         """See `Operations.packed_linear`."""
-        return lambda x: self.linear(x, weight, bias)
+        right: Any = weight.T
+
+        def run(x: NDArray) -> NDArray:
+            y: NDArray = x @ right
+            return y if bias is None else y + bias
+
+        return run
 
     def cross_entropy(
         self, x: NDArray, weight: NDArray, bias: NDArray | None, targets: NDArray[np.int64],

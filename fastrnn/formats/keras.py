@@ -82,7 +82,7 @@ def _read_hdf5(data: bytes, name: str, max_bytes: int) -> tuple[list[list[NDArra
         raise ValueError("expected an HDF5 file, got one that HDF5's library does not come to an end with") from None
     if done.returncode:
         raise ValueError(f"expected an HDF5 file, got one with which HDF5's library ends with {done.returncode}")
-    found, words, _ = npz.read(io.BytesIO(done.stdout), Budget(len(done.stdout), None))
+    found, words, *_ = npz.read(io.BytesIO(done.stdout), Budget(len(done.stdout), None))
     if "error" in words:
         raise ValueError(words["error"])
     lists: dict[str, list[NDArray]] = {}

@@ -13,6 +13,7 @@ import os
 import re
 import struct
 import zipfile
+from collections.abc import Collection
 from typing import IO, Any, BinaryIO
 
 import numpy as np
@@ -37,8 +38,10 @@ HEADER = re.compile(rf"\{{(?:{ITEM},?){{3}}\}}".replace("'", "['\"]"), re.ASCII)
 FIELD = re.compile(ITEM.replace("'", "['\"]"), re.ASCII)
 
 
-def write(file: BinaryIO, arrays: dict[str, NDArray], words: dict[str, str], digest: str) -> None:
-    """Write C-contiguous arrays and words."""
+def write(
+    file: BinaryIO, arrays: dict[str, NDArray], words: dict[str, str], digest: str, halves: Collection[str] = ()
+) -> None:
+    """Write C-contiguous arrays and words. The format has no word for `halves`."""
     if words:
         arrays = arrays | {WORDS: np.frombuffer(json.dumps(words).encode(), np.uint8)}
     # np.savez(file, **arrays) would refuse arrays named "file" or "allow_pickle".
@@ -49,8 +52,8 @@ def write(file: BinaryIO, arrays: dict[str, NDArray], words: dict[str, str], dig
                 np.lib.format.write_array(entry, value, allow_pickle=False)
 
 
-def read(file: BinaryIO, budget: Budget) -> tuple[dict[str, NDArray], dict[str, Any], str | None]:
-    """Return the arrays, the words and, if there is one, the digest of an .npz."""
+def read(file: BinaryIO, budget: Budget) -> tuple[dict[str, NDArray], dict[str, Any], str | None, list[str]]:
+    """Return the arrays, the words, if there is one the digest, and no `halves` of an .npz."""
     arrays: dict[str, NDArray] = {}
     with zipfile.ZipFile(file) as archive:
         _check_whole(file, archive)
@@ -66,7 +69,7 @@ def read(file: BinaryIO, budget: Budget) -> tuple[dict[str, NDArray], dict[str, 
         comment = archive.comment
     words = json_object(arrays.pop(WORDS).tobytes(), WORDS) if WORDS in arrays else {}
     digest = comment.removeprefix(COMMENT).decode("ascii", "replace") if comment.startswith(COMMENT) else None
-    return arrays, words, digest
+    return arrays, words, digest, []
 
 
 def _check_whole(file: BinaryIO, archive: zipfile.ZipFile) -> None:

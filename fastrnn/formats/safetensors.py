@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+from collections.abc import Collection
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -30,13 +31,18 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 HALF = "BF16"  # bfloat16, the upper half of a float32
 
 
-def write(file: BinaryIO, arrays: dict[str, NDArray], words: dict[str, str], digest: str) -> None:
-    """Write C-contiguous arrays and words. Wider numbers come first, so that all are aligned in the file."""
+def write(
+    file: BinaryIO, arrays: dict[str, NDArray], words: dict[str, str], digest: str, halves: Collection[str]
+) -> None:
+    """Write C-contiguous arrays and words. Wider numbers come first, so that all are aligned in the file.
+
+    `halves` are names of arrays of uint16 that are the bits of bfloat16.
+    """
     header: dict[str, Any] = {WORDS: words | {DIGEST: digest}}
     arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].itemsize))
     end = 0
     for name, value in arrays.items():
-        dtype = NAMES.get(value.dtype.newbyteorder("<").str)
+        dtype = HALF if name in halves else NAMES.get(value.dtype.newbyteorder("<").str)
         if dtype is None:
             raise ValueError(f"tensors[{name!r}]: expected an array that .safetensors can hold, got {value.dtype}")
         start, end = end, end + value.nbytes
@@ -48,8 +54,8 @@ def write(file: BinaryIO, arrays: dict[str, NDArray], words: dict[str, str], dig
         file.write(value.astype(value.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8).data)
 
 
-def read(file: BinaryIO, budget: Budget) -> tuple[dict[str, NDArray], dict[str, Any], str | None]:
-    """Return the arrays, the words and, if there is one, the digest of a .safetensors."""
+def read(file: BinaryIO, budget: Budget) -> tuple[dict[str, NDArray], dict[str, Any], str | None, list[str]]:
+    """Return the arrays, the words, if there is one the digest, and the `halves` of a .safetensors."""
     start = file.read(LENGTH.size)
     if len(start) < LENGTH.size:
         raise ValueError("expected the length of a header, got the end of the file")
@@ -68,11 +74,11 @@ def read(file: BinaryIO, budget: Budget) -> tuple[dict[str, NDArray], dict[str, 
             raise ValueError(f"{name!r}: expected bytes from {at} on, where the array before it ends, got {start_at}")
         at = end
         _check_size(name, dtype, shape, end - start_at, size - start_at)
-        budget.take((end - start_at) * (2 if dtype == HALF else 1))
+        budget.take((end - start_at) * (2 if dtype == HALF else 1))  # which will be widened
         arrays[name] = _read_array(file, dtype, shape)
     if at != size:
         raise ValueError(f"expected {at} bytes of arrays, got {size}")
-    return arrays, words, words.pop(DIGEST, None)
+    return arrays, words, words.pop(DIGEST, None), [name for _, _, dtype, _, name in places if dtype == HALF]
 
 
 def _place(name: str, entry: Any) -> tuple[int, int, str, tuple[int, ...]]:
@@ -98,7 +104,6 @@ def _check_size(name: str, dtype: str, shape: tuple[int, ...], got: int, left: i
 
 
 def _read_array(file: BinaryIO, dtype: str, shape: tuple[int, ...]) -> NDArray:
-    """Read an array in the machine's byte order, of bfloat16 as float32, which has all its values."""
+    """Read an array in the machine's byte order, of bfloat16 the bits."""
     array = filled(file, np.empty(shape, DTYPES.get(dtype, "<u2")))
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    return (array.astype(np.uint32) << 16).view(np.float32) if dtype == HALF else array
+    return array.astype(array.dtype.newbyteorder("="), copy=False)

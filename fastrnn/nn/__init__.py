@@ -12,7 +12,7 @@ from fastrnn.nn.decoder import Decoder
 from fastrnn.nn.encoders import WordEncoder
 from fastrnn.nn.ensembles import Ensemble, WriterEnsemble
 from fastrnn.nn.generation import Steps, beam_search, consensus, draw, fill, sample
-from fastrnn.nn.layers import Activation, Dropout, Embedding, Linear, Part, Sequential
+from fastrnn.nn.layers import Activation, Dropout, Embedding, FrozenEmbedding, FrozenLinear, Linear, Part, Sequential
 from fastrnn.nn.losses import MeanSquaredError, SoftmaxCrossEntropy, log_softmax, softmax
 from fastrnn.nn.model import Loss, Model, load
 from fastrnn.nn.module import Module, load_parameters, parameters
@@ -29,6 +29,8 @@ __all__ = [
     "Embedding",
     "EncoderDecoder",
     "Ensemble",
+    "FrozenEmbedding",
+    "FrozenLinear",
     "HasParams",
     "Linear",
     "Loss",

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from fastrnn import engines, validate
 from fastrnn.engines.operations import Operations
 from fastrnn.nn.checks import same_shape
-from fastrnn.nn.layers import Linear
+from fastrnn.nn.layers import FrozenLinear, Linear, packed
 from fastrnn.nn.module import Module, parameters
 from fastrnn.nn.states import pack, unpack
 from fastrnn.params import Gradients
@@ -79,8 +79,9 @@ class Attention(Module):
             Linear(memory_size + query_size, query_size, dtype=dtype, rng=rng),
         )
 
-    def _fill(self, keys: Linear, combine: Linear) -> None:
-        self.keys, self.combine = keys, combine
+    def _fill(self, keys: Linear | FrozenLinear, combine: Linear | FrozenLinear) -> None:
+        self.keys: Any = keys
+        self.combine: Any = combine
         Module.__init__(self, {"keys": keys, "combine": combine})
 
     @classmethod
@@ -95,14 +96,25 @@ class Attention(Module):
         """Q."""
         return self.combine.out_features
 
-    def remember(self, memory: NDArray, lengths: NDArray | None = None) -> Memory:
-        """Return encoder outputs (S, B, M) in the form that `forward` reads, of each the first `lengths` (B,) steps."""
+    def remember(self, memory: NDArray, lengths: NDArray | None = None, *, grads: bool = True) -> Memory:
+        """Return encoder outputs (S, B, M) in the form that `forward` reads, of each the first `lengths` (B,) steps.
+
+        Without `grads` it is for inference only.
+        """
         memory = validate.contiguous_rows(validate.array("memory", memory, self.keys.dtype))
         if memory.ndim != 3:
             raise ValueError(f"memory: expected (S, B, {self.keys.in_features}), got {memory.shape}")
         lengths = _lengths(lengths, memory)
-        rows, tape = self.keys.forward(pack(memory, lengths))
+        rows = pack(memory, lengths)
+        rows, tape = self.keys.forward(rows) if grads else (self.keys(rows), None)
         return Memory(memory, unpack(rows, memory, lengths), lengths, tape)
+
+    def __call__(self, queries: NDArray, memory: Memory, lengths: NDArray | None = None) -> NDArray:
+        """Read the memory and keep nothing: inference. As `forward`, without the tape."""
+        queries, lengths = self._checked(queries, memory, lengths)
+        joined, _ = _operations().attend(queries, memory.keys, memory.values, memory.lengths)
+        rows = self.combine(pack(joined, lengths))
+        return unpack(np.tanh(rows, out=rows), queries, lengths)
 
     def forward(
         self, queries: NDArray, memory: Memory, lengths: NDArray | None = None
@@ -125,13 +137,18 @@ class Attention(Module):
         tape : AttentionTape
             What `backward` needs. Its `weights` show what was read.
         """
-        queries = validate.contiguous_rows(validate.array("queries", queries, memory.keys.dtype))
-        same_shape("queries", queries, (*queries.shape[:1], *memory.keys.shape[1:]))
-        lengths = _lengths(lengths, queries)
+        queries, lengths = self._checked(queries, memory, lengths)
         joined, weights = _operations().attend(queries, memory.keys, memory.values, memory.lengths)
         combined, tape = self.combine.forward(pack(joined, lengths))
         rows = np.tanh(combined, out=combined)
         return unpack(rows, queries, lengths), AttentionTape(memory, queries, lengths, weights, tape, rows)
+
+    def _checked(
+        self, queries: NDArray, memory: Memory, lengths: NDArray | None
+    ) -> tuple[NDArray, NDArray[np.int64] | None]:
+        queries = validate.contiguous_rows(validate.array("queries", queries, memory.keys.dtype))
+        same_shape("queries", queries, (*queries.shape[:1], *memory.keys.shape[1:]))
+        return queries, _lengths(lengths, queries)
 
     def packed(self, memory: Memory) -> Callable[[NDArray], NDArray]:
         """Return a function from rows (B * U, Q), U queries of each memory, to their y: for many calls with few rows.
@@ -141,7 +158,7 @@ class Attention(Module):
         B = memory.keys.shape[1]
         # The steps of a memory lie side by side here, because they are read together.
         values, keys = (np.ascontiguousarray(a.swapaxes(0, 1)).swapaxes(0, 1) for a in (memory.values, memory.keys))
-        combine = self.combine.freeze()
+        combine = packed(self.combine)
 
         def run(rows: NDArray) -> NDArray:
             queries = rows.reshape(B, -1, self.output_size).swapaxes(0, 1)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fastrnn import validate
 from fastrnn.nn.checks import part, same_shape
-from fastrnn.nn.layers import Linear
+from fastrnn.nn.layers import FrozenLinear, Linear
 from fastrnn.nn.module import Module, parameters
 from fastrnn.params import Gradients
 
@@ -56,12 +56,13 @@ class Convolution(Module):
         If an argument has a wrong type or value, or sizes do not fit.
     """
 
-    def __init__(self, linear: Linear, shape: Sequence[int], size: int, stride: int = 1) -> None:
-        self.linear, self.size, self.stride = linear, validate.size("size", size), validate.size("stride", stride)
+    def __init__(self, linear: Linear | FrozenLinear, shape: Sequence[int], size: int, stride: int = 1) -> None:
+        self.linear: Any = linear
+        self.size, self.stride = validate.size("size", size), validate.size("stride", stride)
         self.shape = tuple(validate.size("shape", n) for n in shape)
         if len(self.shape) != 3 or min(self.shape[:2]) < self.size:
             raise ValueError(f"shape: expected (M, N, C), M and N of at least the size {size}, got {self.shape}")
-        part("linear", linear, Linear)
+        part("linear", linear, Linear, FrozenLinear)
         values = self.size**2 * self.shape[2]
         if linear.in_features != values:
             raise ValueError(f"linear: expected in_features {values}, a square's values, got {linear.in_features}")
@@ -76,7 +77,8 @@ class Convolution(Module):
 
     def __call__(self, x: Any) -> NDArray:
         """Convolve and keep nothing: inference. As `forward`, without the tape."""
-        return self.forward(x)[0]
+        squares = self._squares(x)
+        return self.linear(squares).reshape(len(squares), self.output_size)
 
     def forward(self, x: Any, *, rng: Any = None) -> tuple[NDArray, ConvolutionTape]:
         """Convolve images.
@@ -100,15 +102,9 @@ class Convolution(Module):
         TypeError, ValueError
             If `x` has a wrong dtype or shape.
         """
-        x = validate.array("x", x, self.linear.dtype)
-        if x.shape[1:] not in (self.shape, (int(np.prod(self.shape)),)):
-            raise ValueError(f"x: expected (B, {', '.join(map(str, self.shape))}) or these as rows, got {x.shape}")
-        images = x.reshape(len(x), *self.shape)
-        squares = np.empty((len(x), *self.output_shape[:2], self.size**2, self.shape[2]), x.dtype)
-        for k, pixels in enumerate(self._pixels()):
-            squares[..., k, :] = images[pixels]
-        y, tape = self.linear.forward(squares.reshape(*squares.shape[:3], self.linear.in_features))
-        return y.reshape(len(x), self.output_size), ConvolutionTape(x.shape, tape)
+        squares = self._squares(x)
+        y, tape = self.linear.forward(squares)
+        return y.reshape(len(squares), self.output_size), ConvolutionTape(np.shape(x), tape)
 
     def backward(self, tape: ConvolutionTape, dy: Any) -> Gradients:
         """Differentiate `forward`. Pure.
@@ -138,6 +134,17 @@ class Convolution(Module):
         for k, pixels in enumerate(self._pixels()):
             dx[pixels] += d_squares[..., k, :]
         return Gradients(dx.reshape(tape.shape), None, parameters({"linear": grads}))
+
+    def _squares(self, x: Any) -> NDArray:
+        """The values of each square, (B, rows, columns, size * size * C)."""
+        x = validate.array("x", x, self.linear.dtype)
+        if x.shape[1:] not in (self.shape, (int(np.prod(self.shape)),)):
+            raise ValueError(f"x: expected (B, {', '.join(map(str, self.shape))}) or these as rows, got {x.shape}")
+        images = x.reshape(len(x), *self.shape)
+        squares = np.empty((len(x), *self.output_shape[:2], self.size**2, self.shape[2]), x.dtype)
+        for k, pixels in enumerate(self._pixels()):
+            squares[..., k, :] = images[pixels]
+        return squares.reshape(*squares.shape[:3], self.linear.in_features)
 
     def _pixels(self) -> Iterator[tuple[slice, ...]]:
         """Yield, for each place in a square, the index of the pixels at this place of all squares."""

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from fastrnn import validate
 from fastrnn.data import BOS, EOS
+from fastrnn.frozen import Frozen
 from fastrnn.layers import Recurrent
 from fastrnn.nn.attention import Attention
 from fastrnn.nn.checks import integers, part, same_shape, width, within
-from fastrnn.nn.layers import Dropout, Embedding, Linear
+from fastrnn.nn.layers import Dropout, Embedding, FrozenEmbedding, FrozenLinear, Linear, packed
 from fastrnn.nn.losses import SoftmaxCrossEntropy
 from fastrnn.nn.module import Module, parameters
 from fastrnn.nn.states import checked, join_state, pack, split_state, state_size, unpack
@@ -75,16 +76,19 @@ class Decoder(Module):
     """
 
     def __init__(
-        self, embedding: Embedding, rnn: Recurrent, output: Linear, bridge: Linear, attention: Attention | None = None,
-        *, dropout: float = 0.0, feed: bool = False,
+        self, embedding: Embedding | FrozenEmbedding, rnn: Recurrent | Frozen, output: Linear | FrozenLinear,
+        bridge: Linear | FrozenLinear, attention: Attention | None = None, *, dropout: float = 0.0, feed: bool = False,
     ) -> None:  # fmt: skip
-        part("output", output, Linear)
-        part("bridge", bridge, Linear)
+        part("output", output, Linear, FrozenLinear)
+        part("bridge", bridge, Linear, FrozenLinear)
         if attention is not None:
             part("attention", attention, Attention)
         reads = width("embedding", embedding) + (bridge.in_features if feed else 0)
-        self.embedding, self.rnn, self.output = embedding, checked("rnn", rnn, reads), output
-        self.bridge, self.attention, self.feed = bridge, attention, feed
+        self.embedding: Any = embedding
+        self.rnn: Any = checked("rnn", rnn, reads)
+        self.output: Any = output
+        self.bridge: Any = bridge
+        self.attention, self.feed = attention, feed
         if rnn.bidirectional:
             raise ValueError("rnn: expected a unidirectional layer, got a bidirectional one, which needs the end")
         if bridge.out_features != state_size(rnn):
@@ -106,7 +110,7 @@ class Decoder(Module):
         state = split_state(self.rnn, np.tanh(self.bridge(vector)))
         y, _ = self.rnn(self._fed(self.embedding(inputs), vector), state, lengths=lengths)
         if self.attention is not None:
-            y, _ = self.attention.forward(y, self.attention.remember(_given(memory), memory_lengths), lengths)
+            y = self.attention(y, self.attention.remember(_given(memory), memory_lengths, grads=False), lengths)
         loss = self._criterion.of_output(self.output, pack(y, lengths), pack(targets, lengths), grads=False)
         return loss.value, loss.targets
 
@@ -211,9 +215,9 @@ class DecoderSteps:
         vector = np.repeat(vector, width, axis=0)
         self._attend: Callable[[NDArray], NDArray] | None = None
         if decoder.attention is not None:
-            self._attend = decoder.attention.packed(decoder.attention.remember(_given(memory), memory_lengths))
-        self._output = decoder.output.freeze() if type(decoder.output) is Linear else decoder.output
-        self._stream = decoder.rnn.freeze().stream(len(vector))
+            remembered = decoder.attention.remember(_given(memory), memory_lengths, grads=False)
+            self._attend = decoder.attention.packed(remembered)
+        self._output, self._stream = packed(decoder.output), packed(decoder.rnn).stream(len(vector))
         self._stream.state = split_state(decoder.rnn, np.tanh(decoder.bridge(vector)))
         self._x = decoder._fed(np.zeros((len(vector), decoder.embedding.output_size), decoder.rnn.dtype), vector)
         self._y = np.empty((len(vector), decoder.rnn.output_size), decoder.rnn.dtype)

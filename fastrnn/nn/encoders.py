@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from fastrnn import validate
 from fastrnn.data import UNK
+from fastrnn.frozen import Frozen
 from fastrnn.layers import Recurrent
 from fastrnn.nn.checks import as_rows, integers, part, same_shape
-from fastrnn.nn.layers import Dropout, Embedding, sum_rows
+from fastrnn.nn.layers import Dropout, Embedding, FrozenEmbedding, sum_rows
 from fastrnn.nn.module import Module, parameters
 from fastrnn.nn.states import checked, d_final, final
 from fastrnn.params import Gradients
@@ -65,12 +66,11 @@ class WordEncoder(Module):
     """
 
     def __init__(
-        self, characters: Embedding, rnn: Recurrent, words: Embedding | None = None, *, dropout: float = 0.0,
-        word_dropout: float = 0.0,
+        self, characters: Embedding | FrozenEmbedding, rnn: Recurrent | Frozen,
+        words: Embedding | FrozenEmbedding | None = None, *, dropout: float = 0.0, word_dropout: float = 0.0,
     ) -> None:  # fmt: skip
-        self.characters, self.words = part("characters", characters, Embedding), words
-        if words is not None:
-            part("words", words, Embedding)
+        self.characters: Any = part("characters", characters, Embedding, FrozenEmbedding)
+        self.words: Any = None if words is None else part("words", words, Embedding, FrozenEmbedding)
         self.rnn = checked("rnn", rnn, characters.output_size)
         self._dropout = Dropout(dropout)
         self.word_dropout = validate.probability("word_dropout", word_dropout)
@@ -146,7 +146,6 @@ class WordEncoder(Module):
 
     def _own(self, distinct: NDArray) -> NDArray:
         """Return the ids that `words` reads."""
-        assert self.words is not None
         return distinct[:, 0] if self.words.columns is None else distinct[:, : self._ids]
 
     def _distinct(self, ids: Any) -> tuple[NDArray, NDArray, NDArray]:

@@ -2,7 +2,8 @@
 
 They work like the recurrent layers: `forward` returns a tape with what `backward` needs, `backward` is a pure function
 of that tape, parameters are plain arrays in `params`, and inputs are never modified. Every `forward` takes `rng`, the
-source of random numbers, so that layers can replace each other; only dropout and word dropout use it.
+source of random numbers, so that layers can replace each other; only dropout and word dropout use it. `freeze` makes
+the layer for inference.
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ from fastrnn import engines, validate
 from fastrnn.data import UNK
 from fastrnn.engines import philox
 from fastrnn.engines.operations import LinearGradients
+from fastrnn.engines.precision import Narrow, narrowed, precisions_of, restored, stored
+from fastrnn.layers import Recurrent
 from fastrnn.nn.checks import as_rows, floats, integers, same_shape, within
 from fastrnn.nn.module import Module, parameters
-from fastrnn.params import Gradients, Parameters, RowGradient
+from fastrnn.params import FrozenParameters, Gradients, Parameters, RowGradient, check_names
 
-__all__ = ["Activation", "Dropout", "Embedding", "Linear", "Part", "Sequential"]
+__all__ = [
+    "Activation", "Dropout", "Embedding", "FrozenEmbedding", "FrozenLinear", "Linear", "Part", "Sequential",
+]  # fmt: skip
 
 
 class Part(Protocol):
@@ -51,6 +56,34 @@ class Layer(Parameters):
     def _param(self, name: str) -> NDArray:
         return validate.parameter(name, self.params[name], self._shapes[name], self.dtype)
 
+    def _frozen_weight(self, kind: type, precision: str | None) -> Any:
+        """A copy of the weight in this precision; None: the layer's dtype."""
+        if type(self) is not kind:  # it may compute something else
+            raise TypeError(f"freeze: expected a {kind.__name__}, got a {type(self).__name__} without its own `freeze`")
+        precision = self.dtype.name if precision is None else precision
+        return narrowed(self._param("weight"), validate.choice("precision", precision, precisions_of(self.dtype)))
+
+
+class FrozenLayer(FrozenParameters):
+    """The base class of frozen layers with a weight.
+
+    Attributes
+    ----------
+    dtype : dtype
+        Of inputs and outputs, but for ids.
+    precision : str
+        What the weight is kept in.
+    params : dict of str to ndarray
+        The parameters as they are kept, read-only: a weight of int8 has the scales of its rows beside it, as
+        "weight.scale", one of bfloat16 is its bits, as uint16.
+    """
+
+    def __init__(self, weight: NDArray | Narrow) -> None:
+        self._weight, self.dtype = weight, weight.dtype
+        self.precision = weight.precision if isinstance(weight, Narrow) else weight.dtype.name
+        self.params = stored("weight", weight)
+        self.options: dict[str, Any] = {"precision": self.precision}  # for files
+
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingTape:
@@ -59,7 +92,34 @@ class EmbeddingTape:
     ids: NDArray
 
 
-class Embedding(Layer):
+class _Table:
+    """What an embedding says of itself, frozen or not."""
+
+    num_embeddings: int
+    embedding_dim: int
+    columns: int | None
+
+    @property
+    def output_size(self) -> int:
+        """E, or columns * E."""
+        return self.embedding_dim * (self.columns or 1)
+
+    def _checked(self, ids: Any) -> NDArray[np.intp]:
+        """The ids, if they are such as `Embedding.forward` takes."""
+        ids = integers("ids", ids)
+        within("ids", ids, self.num_embeddings)
+        if self.columns is not None and ids.shape[-1:] != (self.columns,):
+            raise ValueError(f"ids: expected (..., {self.columns}), got {ids.shape}")
+        return ids
+
+    def _joined(self, ids: NDArray) -> tuple[int, ...]:
+        """The shape of y."""
+        if self.columns is None:
+            return (*ids.shape, self.embedding_dim)
+        return (*ids.shape[:-1], self.columns * self.embedding_dim)
+
+
+class Embedding(_Table, Layer):
     """A table of vectors, one for each id.
 
     Parameters
@@ -116,17 +176,9 @@ class Embedding(Layer):
         layer.load_state_dict(arrays)
         return layer
 
-    @property
-    def output_size(self) -> int:
-        """E, or columns * E."""
-        return self.embedding_dim * (self.columns or 1)
-
     def __call__(self, ids: Any) -> NDArray:
         """Look up the vectors and keep nothing: inference. As `forward`, without the tape."""
-        ids = integers("ids", ids)
-        within("ids", ids, self.num_embeddings)
-        if self.columns is not None and ids.shape[-1:] != (self.columns,):
-            raise ValueError(f"ids: expected (..., {self.columns}), got {ids.shape}")
+        ids = self._checked(ids)
         return self._param("weight").take(ids, axis=0).reshape(self._joined(ids))
 
     def forward(self, ids: Any, *, rng: Any = None) -> tuple[NDArray, EmbeddingTape]:
@@ -186,11 +238,50 @@ class Embedding(Layer):
         ids, rows = sum_rows(tape.ids.reshape(-1), dy.reshape(tape.ids.size, self.embedding_dim))
         return Gradients(None, None, {"weight": RowGradient(ids, rows, self._shapes["weight"])})
 
-    def _joined(self, ids: NDArray) -> tuple[int, ...]:
-        """The shape of y."""
-        if self.columns is None:
-            return (*ids.shape, self.embedding_dim)
-        return (*ids.shape[:-1], self.columns * self.embedding_dim)
+    def freeze(self, precision: str | None = None) -> FrozenEmbedding:
+        """Return the layer for inference, with a copy of the table as it is now.
+
+        Parameters
+        ----------
+        precision : {"float32", "bfloat16", "int8"}, optional
+            What the table is kept in. A vector is widened when it is looked up. Default: the layer's dtype.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `precision` is none of these, the layer is not float32 and fewer bits are asked for, or a value that
+            becomes int8 is not finite.
+        """
+        return FrozenEmbedding(self._frozen_weight(Embedding, precision), self.columns)
+
+
+class FrozenEmbedding(_Table, FrozenLayer):
+    """An `Embedding` for inference, made by its `freeze`."""
+
+    def __init__(self, weight: NDArray | Narrow, columns: int | None = None) -> None:
+        super().__init__(weight)
+        self.num_embeddings, self.embedding_dim = weight.shape
+        self.columns = None if columns is None else validate.size("columns", columns)
+        self.options |= {} if columns is None else {"columns": self.columns}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray], precision: str, columns: int | None = None) -> FrozenEmbedding:
+        """Build the layer from its `params`."""
+        layer = cls(restored("weight", arrays, precision), columns)
+        check_names("arrays", arrays, layer.params)
+        return layer
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._weight, self.columns)
+
+    def __repr__(self) -> str:
+        return f"FrozenEmbedding({self.num_embeddings}, {self.embedding_dim}, precision={self.precision!r})"
+
+    def __call__(self, ids: Any) -> NDArray:
+        """Look up the vectors of ids; as `Embedding.forward`, without the tape."""
+        ids, weight = self._checked(ids), self._weight
+        rows = weight[ids.reshape(-1)].widened() if isinstance(weight, Narrow) else weight.take(ids, axis=0)
+        return rows.reshape(self._joined(ids))
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,10 +375,22 @@ class Linear(Layer):
         y = engines.current().operations.linear(as_rows(x), weight, bias)
         return y.reshape(*x.shape[:-1], self.out_features), LinearTape(x, weight)
 
-    def freeze(self) -> FrozenLinear:
-        """Return the layer for inference, with copies of the parameters as they are now."""
+    def freeze(self, precision: str | None = None) -> FrozenLinear:
+        """Return the layer for inference, with copies of the parameters as they are now.
+
+        Parameters
+        ----------
+        precision : {"float32", "bfloat16", "int8"}, optional
+            What the weight is kept in. Inputs, outputs and the bias stay float32. Default: the layer's dtype.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `precision` is none of these, the layer is not float32 and fewer bits are asked for, or a weight that
+            becomes int8 is not finite.
+        """
         bias = self._param("bias").copy() if self.bias else None
-        return FrozenLinear(self._param("weight").copy(), bias)
+        return FrozenLinear(self._frozen_weight(Linear, precision), bias)
 
     def checked(self, x: Any) -> tuple[NDArray, NDArray, NDArray | None]:
         """Return x, the weight and the bias as operations take them, or raise what `forward` raises."""
@@ -330,22 +433,48 @@ class Linear(Layer):
         return Gradients(None if grads.x is None else grads.x.reshape(shape), None, params)
 
 
-class FrozenLinear:
+class FrozenLinear(FrozenLayer):
     """A `Linear` for inference, made by its `freeze`. Its weight is packed once: for many calls with few rows."""
 
-    def __init__(self, weight: NDArray, bias: NDArray | None) -> None:
-        self._parameters = weight, bias
+    def __init__(self, weight: NDArray | Narrow, bias: NDArray | None) -> None:
+        super().__init__(weight)
+        self.out_features, self.in_features = weight.shape
+        self.params |= {} if bias is None else stored("bias", bias)
+        self._bias = bias
         self._run = engines.current().operations.packed_linear(weight, bias)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self._parameters
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray], precision: str) -> FrozenLinear:
+        """Build the layer from its `params`."""
+        weight, bias = restored("weight", arrays, precision), arrays.get("bias")
+        if bias is not None:
+            bias = validate.parameter("bias", bias, weight.shape[:1], weight.dtype)
+        layer = cls(weight, bias)
+        check_names("arrays", arrays, layer.params)
+        return layer
 
-    def __call__(self, x: NDArray) -> NDArray:
-        """Return y (N, O) for x (N, I), of the layer's dtype."""
-        weight, _ = self._parameters
-        if x.ndim != 2 or x.shape[1] != weight.shape[1] or x.dtype != weight.dtype:
-            raise ValueError(f"x: expected {weight.dtype} (N, {weight.shape[1]}), got {x.dtype} {x.shape}")
-        return self._run(as_rows(x))
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._weight, self._bias)
+
+    def __repr__(self) -> str:
+        return f"FrozenLinear({self.in_features}, {self.out_features}, precision={self.precision!r})"
+
+    @property
+    def output_size(self) -> int:
+        """O."""
+        return self.out_features
+
+    def __call__(self, x: Any) -> NDArray:
+        """Return y (..., O) for x (..., I), of the layer's dtype."""
+        x = validate.array("x", x, self.dtype)
+        if x.ndim == 0 or x.shape[-1] != self.in_features:
+            raise ValueError(f"x: expected (..., {self.in_features}), got {x.shape}")
+        return self._run(as_rows(x)).reshape(*x.shape[:-1], self.out_features)
+
+
+def packed(part: Any) -> Any:
+    """A recurrent or linear layer as it is now, packed for many short calls; any other part as it is."""
+    return part.freeze() if isinstance(part, Recurrent) or type(part) is Linear else part
 
 
 class Activation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from fastrnn import serialization
 from fastrnn.data import Batch, Vocabulary
 from fastrnn.formats.reading import json_object, refusing
+from fastrnn.frozen import Frozen
 from fastrnn.layers import Recurrent
 from fastrnn.nn.module import Module
 from fastrnn.weights import files
@@ -98,10 +100,17 @@ class Model(Module):
             answers |= zip(batch.rows.tolist(), self.predict_batch(batch, **options), strict=True)
         return [answers[row] for row in sorted(answers)]
 
+    def freeze(self, precision: str | None = None, keep: Iterable[str] = ()) -> Any:
+        """See `Module.freeze`; `vocabularies` and `notes` are copied, too."""
+        frozen = super().freeze(precision, keep)
+        frozen.vocabularies, frozen.notes = dict(self.vocabularies), copy.deepcopy(self.notes)
+        return frozen
+
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
         """Write the model, with `vocabularies` and `notes`, to a file that `fastrnn.nn.load` reads.
 
-        A recurrent layer in the file can also be read alone: ``fastrnn.load(path, prefix="rnn.")``.
+        A recurrent layer in the file can also be read alone: ``fastrnn.load(path, prefix="rnn.")``. A frozen model is
+        written as it is kept, in fewer bits maybe, and read back frozen.
 
         Parameters
         ----------
@@ -126,7 +135,7 @@ class Model(Module):
             "notes": self.notes,
         }
         words = {**(metadata or {}), **_layer_words(self, ""), KEY: json.dumps(description)}
-        serialization.save(path, self.params, words)
+        files.write(path, self.params, words)
 
 
 def load(
@@ -175,7 +184,7 @@ def load(
 def _describe(part: Any) -> dict[str, Any]:
     """Return a part as JSON: its class, options and parts. `_layer_words` has the options of recurrent layers."""
     described: dict[str, Any] = {"class": type(part).__name__}
-    if not isinstance(part, Recurrent):
+    if not isinstance(part, (Recurrent, Frozen)):
         described["options"] = part.options
     if isinstance(part, Module):
         described["parts"] = {name: _describe(inner) for name, inner in part.parts.items()}
@@ -187,8 +196,8 @@ def _layer_words(module: Module, prefix: str) -> dict[str, str]:
     for name, part in module.parts.items():
         if isinstance(part, Module):
             words |= _layer_words(part, f"{prefix}{name}.")
-        elif isinstance(part, Recurrent):
-            words |= files.describe(cast(Layer, part), f"{prefix}{name}.")
+        elif isinstance(part, (Recurrent, Frozen)):
+            words |= files.describe(cast("Layer | Frozen", part), f"{prefix}{name}.")
     return words
 
 
@@ -210,7 +219,7 @@ def _rebuild(
     if again := sorted(prefix + name for name in arrays if prefix + name in used):
         raise ValueError(f"expected arrays of one part each, got {again} in two")
     used |= {prefix + name for name in arrays}
-    if issubclass(cls, Recurrent):
+    if issubclass(cls, (Recurrent, Frozen)):
         layer = files.rebuild(tensors, words, prefix)
         if type(layer) is not cls:
             raise ValueError(f"{prefix}: expected {cls.__name__}, got {type(layer).__name__}")
@@ -224,9 +233,9 @@ def _known(classes: Iterable[type[Module]]) -> dict[str, Any]:
     """Return the classes that files may name."""
     from fastrnn import layers, nn
 
-    ours: list[Any] = [*layers.LAYERS.values()]
+    ours: list[Any] = [*layers.LAYERS.values(), Frozen]
     ours += [value for name in nn.__all__ if isinstance(value := getattr(nn, name), type) and hasattr(value, "rebuilt")]
-    ours += [nn.Embedding, nn.Linear, nn.Activation, nn.Dropout]
+    ours += [nn.Embedding, nn.FrozenEmbedding, nn.Linear, nn.FrozenLinear, nn.Activation, nn.Dropout]
     for cls in (classes := tuple(classes)):
         if not isinstance(cls, type):
             raise TypeError(f"classes: expected types, got {type(cls).__name__}")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import validate
+from fastrnn.engines.precision import precisions_of
+from fastrnn.layers import Recurrent
 from fastrnn.params import HasParams, Parameters, copy_in
 
 __all__ = ["Module", "load_parameters", "parameters"]
@@ -35,10 +39,13 @@ class Module(Parameters):
     def __init__(self, parts: Mapping[str, Any], **options: Any) -> None:
         self.parts = {name: part for name, part in parts.items() if part is not None}
         self.options = options
-        dtypes = {value.dtype.name for value in self.params.values()}
-        if len(dtypes) > 1:
-            found = {name: {p.dtype.name for p in part.params.values()} for name, part in self.parts.items()}
+        if len(_dtypes(self)) > 1:
+            found = {name: {dtype.name for dtype in _dtypes(part)} for name, part in self.parts.items()}
             raise TypeError(f"parts: expected parameters of one dtype, got {found}")
+
+    def __repr__(self) -> str:
+        frozen = "" if self.precision is None else f", precision={self.precision!r}"
+        return f"<{type(self).__name__} of {', '.join(self.parts)}{frozen}>"
 
     @classmethod
     def rebuilt(cls, parts: dict[str, Any], options: dict[str, Any]) -> Module:
@@ -49,6 +56,90 @@ class Module(Parameters):
     def params(self) -> dict[str, NDArray]:
         """All parameters under "part.name": the arrays themselves, not copies."""
         return parameters(self.parts)
+
+    @property
+    def precision(self) -> Any:
+        """What weights are kept in: a name, or a dict of the parts if these differ; None if nothing is frozen."""
+        found = {name: getattr(part, "precision", None) for name, part in self.parts.items()}
+        frozen = {name: precision for name, precision in found.items() if precision is not None}
+        first = next(iter(frozen.values()), None)
+        return first if all(precision == first for precision in frozen.values()) else frozen
+
+    def freeze(self, precision: str | None = None, keep: Iterable[str] = ()) -> Any:
+        """Return a copy for inference, with weights packed once, and in fewer bits if these are asked for.
+
+        Recurrent layers, linear layers and embeddings are frozen with their parameters of this moment. A part of a
+        class of your own is frozen by its own method ``freeze(precision)``, or copied if it has none.
+
+        Parameters
+        ----------
+        precision : {"float32", "bfloat16", "int8"}, optional
+            What matrices and tables are kept in. Inputs, outputs, states and biases stay float32. Default: the dtype of
+            the parameters.
+        keep : iterable of str, optional
+            Names of parts that keep that dtype: such as "output", "decoder.output" for a part of a part, or "rnn.0" for
+            the lowest layer of a recurrent layer.
+
+        Returns
+        -------
+        Module
+            Of the same class. It answers as this one does, but to train it or to change its parameters is an error.
+            `params` are the parameters as they are kept, read-only.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument has a wrong type, `precision` is none of these, the parameters are not float32 and fewer bits
+            are asked for, a name is not that of a part, a weight that becomes int8 is not finite, or a part is frozen
+            already.
+        """
+        if self.precision is not None:
+            raise TypeError(f"freeze: expected a {type(self).__name__} of which nothing is frozen, got {self!r}")
+        if precision is not None:
+            dtype = next(iter(_dtypes(self)), np.dtype(np.float32))
+            precision = validate.choice("precision", precision, precisions_of(dtype))
+        return type(self).rebuilt(_frozen(self.parts, precision, _names(keep)), self.options)
+
+
+def _frozen(parts: Mapping[str, Any], precision: str | None, keep: list[str]) -> dict[str, Any]:
+    """The parts frozen, but for those to keep."""
+    kept: dict[str, list[str]] = {name: [] for name in parts}
+    for name in keep:
+        part, _, rest = name.partition(".")
+        if part not in parts:
+            raise ValueError(f"keep: expected names of parts ({', '.join(parts)}), got {name!r}")
+        kept[part].append(rest)
+    frozen = {}
+    for name, part in parts.items():
+        if not hasattr(part, "freeze"):
+            frozen[name] = copy.deepcopy(part)
+        elif not kept[name] or "" in kept[name]:
+            frozen[name] = part.freeze(None if kept[name] else precision)
+        elif isinstance(part, Module):
+            frozen[name] = part.freeze(precision, kept[name])
+        else:
+            layers = [str(k) for k in range(part.num_layers)] if isinstance(part, Recurrent) else []
+            if unknown := sorted(set(kept[name]) - set(layers)):
+                there = [name, *(f"{name}.{k}" for k in layers)]
+                raise ValueError(f"keep: expected one of {', '.join(there)}, got '{name}.{unknown[0]}'")
+            own = part.dtype.name
+            frozen[name] = part.freeze([own if k in kept[name] else precision or own for k in layers])
+    return frozen
+
+
+def _names(keep: Any) -> list[str]:
+    if isinstance(keep, str) or not isinstance(keep, Iterable):
+        raise TypeError(f"keep: expected names of parts, got {type(keep).__name__}")
+    names = list(keep)
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"keep: expected names (str), got {type(name).__name__}")
+    return names
+
+
+def _dtypes(part: HasParams) -> set[np.dtype]:
+    """The dtypes of a part's parameters, but for those that are kept in fewer bits."""
+    return {value.dtype for value in part.params.values()} - {np.dtype(np.int8), np.dtype(np.uint16)}
 
 
 def parameters(parts: Mapping[str, HasParams]) -> dict[str, NDArray]:

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from fastrnn import validate
 from fastrnn.data import BOS, PAD, Batch
+from fastrnn.frozen import Frozen
 from fastrnn.layers import Recurrent
 from fastrnn.nn.checks import part, width
 from fastrnn.nn.decoder import Decoder
 from fastrnn.nn.generation import Steps, beam_search, draw, sample
-from fastrnn.nn.layers import Dropout, Linear
+from fastrnn.nn.layers import Dropout, packed
 from fastrnn.nn.losses import MeanSquaredError, OutputLoss, SoftmaxCrossEntropy
 from fastrnn.nn.model import Loss, Model
 from fastrnn.nn.module import parameters
@@ -33,7 +34,7 @@ class _Reader(Model):
     """The base class of ManyToOne and ManyToMany: an optional embedding, a recurrent layer, an output and a loss."""
 
     def __init__(
-        self, rnn: Recurrent, output: Any, embedding: Any, dropout: float, loss: str, **options: Any
+        self, rnn: Recurrent | Frozen, output: Any, embedding: Any, dropout: float, loss: str, **options: Any
     ) -> None:  # fmt: skip
         self.rnn = checked("rnn", rnn, None if embedding is None else width("embedding", embedding))
         self.output, self.embedding = output, embedding
@@ -112,8 +113,8 @@ class ManyToOne(_Reader):
     """
 
     def __init__(
-        self, rnn: Recurrent, output: Any, embedding: Any = None, *, pooling: str = "last", dropout: float = 0.0,
-        loss: str = "cross_entropy",
+        self, rnn: Recurrent | Frozen, output: Any, embedding: Any = None, *, pooling: str = "last",
+        dropout: float = 0.0, loss: str = "cross_entropy",
     ) -> None:  # fmt: skip
         self.pooling = validate.choice("pooling", pooling, POOLINGS)
         super().__init__(rnn, output, embedding, dropout, loss, pooling=pooling)
@@ -170,8 +171,9 @@ class ManyToMany(_Reader):
     """
 
     def __init__(
-        self, rnn: Recurrent, output: Any, embedding: Any = None, *, dropout: float = 0.0, loss: str = "cross_entropy"
-    ) -> None:
+        self, rnn: Recurrent | Frozen, output: Any, embedding: Any = None, *, dropout: float = 0.0,
+        loss: str = "cross_entropy",
+    ) -> None:  # fmt: skip
         super().__init__(rnn, output, embedding, dropout, loss)
 
     def __call__(self, x: Any, lengths: Any = None, state: Any = None) -> tuple[NDArray, State]:
@@ -253,8 +255,7 @@ class ModelStream:
 
     def __init__(self, model: _Reader, batch_size: int, pooling: str) -> None:
         self._model, self._pooling = model, pooling
-        self._output = model.output.freeze() if type(model.output) is Linear else model.output
-        self._rnn = model.rnn.freeze().stream(batch_size)
+        self._output, self._rnn = packed(model.output), packed(model.rnn).stream(batch_size)
         self._pooled: Any = None
         self._counts = np.zeros((batch_size, 1), model.rnn.dtype)
         self.reset()
@@ -442,7 +443,9 @@ class EncoderDecoder(_Single):
         If a part is of a wrong kind, or sizes do not fit.
     """
 
-    def __init__(self, encoder: Recurrent, decoder: Decoder, embedding: Any = None, *, dropout: float = 0.0) -> None:
+    def __init__(
+        self, encoder: Recurrent | Frozen, decoder: Decoder, embedding: Any = None, *, dropout: float = 0.0
+    ) -> None:
         self.encoder = checked("encoder", encoder, None if embedding is None else width("embedding", embedding))
         self.decoder, self.embedding, self._dropout = part("decoder", decoder, Decoder), embedding, Dropout(dropout)
         size = encoder.output_size

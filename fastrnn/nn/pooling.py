@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn.layers import Recurrent
 from fastrnn.nn.states import d_final, final
-from fastrnn.stack import State
+from fastrnn.stack import StackOwner, State
 
 __all__ = ["POOLINGS", "PoolTape", "pool", "unpool"]
 
@@ -28,7 +27,7 @@ class PoolTape:
     highest: tuple[NDArray, NDArray] | None  # the valid outputs, and their maxima
 
 
-def pool(kind: str, layer: Recurrent, y: NDArray, state: State, lengths: NDArray | None) -> tuple[NDArray, PoolTape]:
+def pool(kind: str, layer: StackOwner, y: NDArray, state: State, lengths: NDArray | None) -> tuple[NDArray, PoolTape]:
     """Pool outputs (T, B, D*O), zero after a sequence's end, to (B, D*O). A sequence without steps gives zeros."""
     counts: Any = len(y) if lengths is None else np.asarray(lengths)[:, None]
     highest = None
@@ -44,7 +43,7 @@ def pool(kind: str, layer: Recurrent, y: NDArray, state: State, lengths: NDArray
     return pooled, PoolTape(kind, y.shape, state, counts, highest)
 
 
-def unpool(layer: Recurrent, tape: PoolTape, d: NDArray) -> tuple[NDArray | None, State | None]:
+def unpool(layer: StackOwner, tape: PoolTape, d: NDArray) -> tuple[NDArray | None, State | None]:
     """Return the gradients of y and of the final state, given that of `pool`'s result. One of the two is None."""
     if tape.kind == "last":
         return None, d_final(layer, tape.state, d)

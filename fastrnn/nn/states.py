@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrnn.frozen import Frozen
 from fastrnn.layers import LSTM, Recurrent
-from fastrnn.stack import State
+from fastrnn.stack import StackOwner, State
 
 __all__ = [
     "checked",
@@ -55,9 +56,9 @@ def set_forget_bias(layer: Recurrent, value: float = 1.0) -> None:
         layer.params[name][start : start + layer.hidden_size] = value if name.startswith("bias_ih") else 0
 
 
-def checked(name: str, layer: Any, reads: int | None = None) -> Recurrent:
+def checked(name: str, layer: Any, reads: int | None = None) -> Any:
     """Return the layer, after checking that time comes first and, if `reads` is given, the input size."""
-    if not isinstance(layer, Recurrent):
+    if not isinstance(layer, (Recurrent, Frozen)):
         raise TypeError(f"{name}: expected an RNN, LSTM or GRU, got {type(layer).__name__}")
     if layer.batch_first:
         raise ValueError(f"{name}: expected batch_first=False, got True")
@@ -66,14 +67,14 @@ def checked(name: str, layer: Any, reads: int | None = None) -> Recurrent:
     return layer
 
 
-def final(layer: Recurrent, state: State) -> NDArray:
+def final(layer: StackOwner, state: State) -> NDArray:
     """Return the final h of the last layer, (B, D*O), with both directions joined."""
     h = state[0] if isinstance(state, tuple) else state
     D = 1 + layer.bidirectional
     return np.concatenate(h[-D:], axis=-1)
 
 
-def d_final(layer: Recurrent, state: State, d: NDArray) -> State:
+def d_final(layer: StackOwner, state: State, d: NDArray) -> State:
     """Return the gradient of the final state, given that of `final`."""
     D = 1 + layer.bidirectional
     dh = np.zeros_like(state[0] if isinstance(state, tuple) else state)
@@ -81,14 +82,14 @@ def d_final(layer: Recurrent, state: State, d: NDArray) -> State:
     return (dh, np.zeros_like(state[1])) if isinstance(state, tuple) else dh
 
 
-def state_size(layer: Recurrent) -> int:
+def state_size(layer: Recurrent | Frozen) -> int:
     """Return how many values the state of one row has. A layer whose output is the state must have this output size."""
-    if not isinstance(layer, Recurrent):
+    if not isinstance(layer, (Recurrent, Frozen)):
         raise TypeError(f"layer: expected an RNN, LSTM or GRU, got {type(layer).__name__}")
     return sum(L * size for L, _, size in layer.state_shapes(1))
 
 
-def split_state(layer: Recurrent, flat: NDArray) -> State:
+def split_state(layer: StackOwner, flat: NDArray) -> State:
     """Return the state whose values are `flat`, (B, `state_size`): first h of all layers, then c."""
     parts, start = [], 0
     for L, B, size in layer.state_shapes(len(flat)):

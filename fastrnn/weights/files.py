@@ -1,4 +1,4 @@
-"""Layers in files: their parameters, and beside these the options that parameters do not show."""
+"""Layers in files, frozen or not: their parameters, and beside these the options that parameters do not show."""
 
 from __future__ import annotations
 
@@ -8,29 +8,35 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn import serialization, validate
+from fastrnn import arguments, engines, serialization, validate
 from fastrnn.engines.cell import CELLS
+from fastrnn.engines.precision import restored
 from fastrnn.formats import keras, torch
 from fastrnn.formats.reading import json_object, refusing
+from fastrnn.frozen import Frozen, checked_precision
 from fastrnn.weights.keras import from_keras
 from fastrnn.weights.parts import Layer, checked
 from fastrnn.weights.torch import from_names, from_torch
 
-__all__ = ["describe", "load", "rebuild", "save"]
+__all__ = ["describe", "load", "rebuild", "save", "write"]
 
 
 def save(
-    path: str | os.PathLike[str], layer: Layer, prefix: str = "", metadata: Mapping[str, str] | None = None
+    path: str | os.PathLike[str], layer: Layer | Frozen, prefix: str = "", metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write a layer to a file: its state dict, and its options as metadata.
+
+    The weights of a frozen layer are written as they are kept: as int8, with the scales of the rows beside them as
+    "weight_ih_l0.scale", or as bfloat16, of which an .npz has the bits as uint16.
 
     Parameters
     ----------
     path : path-like
         Ends in .npz or .safetensors, which selects the format.
-    layer : RNN, LSTM or GRU
+    layer : RNN, LSTM, GRU or Frozen
     prefix : str, default ""
         What to put before the parameters' names.
     metadata : mapping of str to str, optional
@@ -42,14 +48,19 @@ def save(
         As `fastrnn.serialization.save`, which stores any arrays.
     """
     words = describe(layer, prefix)
-    tensors = {prefix + name: value for name, value in layer.params.items()}
-    serialization.save(path, tensors, {**(metadata or {}), **words})
+    write(path, {prefix + name: value for name, value in layer.params.items()}, {**(metadata or {}), **words})
+
+
+def write(path: str | os.PathLike[str], params: Mapping[str, NDArray], words: Mapping[str, str]) -> None:
+    """Write parameters, those of frozen layers as they are kept, and words to a file."""
+    halves = [name for name, value in params.items() if value.dtype == np.uint16]  # no other parameter is uint16
+    serialization.save(path, params, words, bfloat16=halves)
 
 
 def load(
     path: str | os.PathLike[str], prefix: str = "", *, kind: str | None = None, dtype: Any = None,
     max_bytes: int | None = None, **options: Any,
-) -> Layer:  # fmt: skip
+) -> Any:  # fmt: skip
     """Read a layer from a file: one that `save` wrote, a state dict of PyTorch's, or a model of Keras's.
 
     Parameters
@@ -70,7 +81,9 @@ def load(
 
     Returns
     -------
-    RNN, LSTM or GRU
+    RNN, LSTM, GRU or Frozen
+        `Frozen` if the layer was frozen when it was saved; its weights have the same bits, and the engine is the one in
+        force now.
 
     Raises
     ------
@@ -97,7 +110,7 @@ def load(
 def _load_arrays(
     path: str | os.PathLike[str], prefix: str, kind: str | None, dtype: Any, max_bytes: int | None,
     options: dict[str, Any],
-) -> Layer:  # fmt: skip
+) -> Layer | Frozen:  # fmt: skip
     tensors, words = serialization.load(path, max_bytes=max_bytes)
     with refusing(path):
         return rebuild(tensors, words, prefix, kind, dtype, options)
@@ -124,31 +137,66 @@ def _load_keras(
         return layer
 
 
-_READERS: dict[str, Callable[..., Layer]] = {
+_READERS: dict[str, Callable[..., Layer | Frozen]] = {
     **dict.fromkeys(serialization.FORMATS, _load_arrays),
     **dict.fromkeys(torch.SUFFIXES, _load_torch),
     **dict.fromkeys(keras.SUFFIXES, _load_keras),
 }
 
 
-def describe(layer: Layer, prefix: str) -> dict[str, str]:
-    """What a file says of a layer besides its parameters: the options that these do not show, under one key."""
-    cell = checked(layer).cell
-    options = {"kind": cell.kind, "batch_first": layer.batch_first, "dropout": layer.dropout} | cell.hidden_options
+def describe(layer: Layer | Frozen, prefix: str) -> dict[str, str]:
+    """What a file says of a layer besides its parameters: the options that these do not show, under one key.
+
+    A frozen layer has no dropout. It has the precision of each of its layers, even if it is their dtype.
+    """
+    more: dict[str, Any]
+    if isinstance(layer, Frozen):
+        one = isinstance(layer.precision, str)
+        more = {"precision": [layer.precision] * layer.num_layers if one else list(layer.precision)}
+    else:
+        more = {"dropout": checked(layer).dropout}
+    options = {"kind": layer.cell.kind, "batch_first": layer.batch_first} | more | layer.cell.hidden_options
     return {_word(prefix): json.dumps(options)}
 
 
 def rebuild(
     tensors: Mapping[str, NDArray], words: Mapping[str, str], prefix: str, kind: str | None = None, dtype: Any = None,
     options: Mapping[str, Any] | None = None,
-) -> Layer:  # fmt: skip
+) -> Layer | Frozen:  # fmt: skip
     """The layer of a file's tensors and words; arguments and errors as for `load`."""
     saved = json_object(words.get(_word(prefix), "{}"), _word(prefix))
-    known = {"kind", "batch_first", "dropout"}.union(*(cell.defaults() for cell in CELLS.values()))
+    known = {"kind", "batch_first", "dropout", "precision"}.union(*(cell.defaults() for cell in CELLS.values()))
     if not saved.keys() <= known:
         raise ValueError(f"{_word(prefix)}: expected some of {sorted(known)}, got {sorted(saved)}")
-    saved_kind = saved.pop("kind", None)
-    return from_names(tensors, prefix, kind or saved_kind, dtype, saved | dict(options or {}), None)
+    kind, precision = kind or saved.pop("kind", None), saved.pop("precision", None)
+    options = saved | dict(options or {})
+    if precision is None:
+        return from_names(tensors, prefix, kind, dtype, options, None)
+    return _frozen(tensors, prefix, kind, dtype, options, precision)
+
+
+def _frozen(
+    tensors: Mapping[str, NDArray], prefix: str, kind: str | None, dtype: Any, options: dict[str, Any], precision: Any
+) -> Frozen:
+    """A frozen layer whose matrices are kept in these precisions, one for each layer."""
+    # All checks but those of fewer bits are a layer's, which gets zeros for them.
+    wide = {
+        name: np.broadcast_to(np.float32(0), a.shape) if a.dtype in (np.int8, np.uint16) else a
+        for name, a in tensors.items()
+        if name.startswith(prefix)
+    }
+    layer = from_names(wide, prefix, kind, None, options, None)
+    if dtype not in (None, layer.dtype):
+        raise ValueError(f"dtype: expected {layer.dtype}, that of a frozen layer, got {dtype}")
+    stack = layer._stack
+    chosen = checked_precision(stack, precision)
+    weights = arguments.weights(stack, layer.params)
+    for k, w in enumerate(weights):
+        names = {field: prefix + name for field, (name, _) in stack.names(k).items() if field.startswith("weight")}
+        own = chosen[k // len(stack.directions)]
+        matrices: dict[str, Any] = {field: restored(name, tensors, own) for field, name in names.items()}
+        weights[k] = w._replace(**matrices)
+    return Frozen(stack, engines.current(), weights, arguments.initial_state(stack, layer.params), chosen)
 
 
 def _word(prefix: str) -> str:
