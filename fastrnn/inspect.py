@@ -271,8 +271,8 @@ class PrecisionRow:
 
     Attributes
     ----------
-    precision : object
-        As it was given to `freeze`.
+    precision : str or tuple of str
+        What was compared: a name, one for each layer, or the label of the arguments.
     largest, mean : float
         The largest and the mean absolute difference of an output from that in float32.
     score : float or None
@@ -282,10 +282,10 @@ class PrecisionRow:
     speed : float
         float32's time over this precision's, above 1 if this one is faster: the median over batches and rounds.
     weight_bytes : int
-        Bytes of the parameters, as they are stored in a file.
+        Bytes of all parameters, as they are kept and stored in a file.
     """
 
-    precision: Any
+    precision: str | tuple[str, ...]
     largest: float
     mean: float
     score: float | None
@@ -358,7 +358,7 @@ class PrecisionReport(Mapping[Any, PrecisionRow]):
 
 def precision(
     model: Any, batches: Any, score: Callable[[Any], float] | None = None, *,
-    precisions: Sequence[Any] = ("bfloat16", "int8"), rounds: int = 3,
+    precisions: Sequence[str | Sequence[str]] | Mapping[Any, Mapping[str, Any]] = ("bfloat16", "int8"), rounds: int = 3,
 ) -> PrecisionReport:  # fmt: skip
     """Compare a model with weights of fewer bits with the same model in float32.
 
@@ -371,8 +371,9 @@ def precision(
     score : callable, optional
         From a frozen model to a number, such as an accuracy. Default: for a model `fastrnn.train.evaluate`, the mean
         loss on the batches; for a layer none.
-    precisions : sequence, default ("bfloat16", "int8")
-        Each as `freeze` takes it. float32 is compared in any case.
+    precisions : sequence, or mapping of str to mapping, default ("bfloat16", "int8")
+        Each as `freeze` takes it. A mapping has all arguments of `freeze` for a label, such as
+        ``{"int8, first layer not": {"precision": "int8", "keep": ["rnn.0"]}}``. float32 is compared in any case.
     rounds : int, default 3
         How many times the time of the batches is measured. Precisions take turns, batch by batch, so that other work
         of the machine hardly changes their ratio.
@@ -394,15 +395,20 @@ def precision(
     """
     if not callable(getattr(model, "freeze", None)):
         raise TypeError(f"model: expected an RNN, LSTM or GRU, or a model of fastrnn.nn, got {type(model).__name__}")
-    if isinstance(precisions, str):
-        raise TypeError(f"precisions: expected a sequence of precisions, got {precisions!r}")
+    if isinstance(precisions, str) or not isinstance(precisions, Iterable):
+        raise TypeError(f"precisions: expected a sequence or a mapping, got {precisions!r}")
     rounds = validate.size("rounds", rounds)
     is_layer = isinstance(model, Recurrent)
     batches = [batches] if isinstance(batches, np.ndarray) else list(batches)
     if not batches:
         raise ValueError("batches: expected at least one, got none")
-    chosen = list(dict.fromkeys(["float32", *(tuple(p) if isinstance(p, list) else p for p in precisions)]))
-    frozen = [model.freeze(precision=p) for p in chosen]
+    chosen: dict[Any, Mapping[str, Any]] = {"float32": {"precision": "float32"}}
+    for name in precisions:
+        if not isinstance(name, (str, tuple, list)):
+            raise TypeError(f"precisions: expected str or sequences of str, got {type(name).__name__}")
+        label = tuple(name) if isinstance(name, list) else name
+        chosen[label] = precisions[label] if isinstance(precisions, Mapping) else {"precision": name}
+    frozen = [model.freeze(**arguments) for arguments in chosen.values()]
     if score is None and not is_layer:
 
         def score(model: Any) -> float:
@@ -427,7 +433,8 @@ def precision(
     return PrecisionReport(
         PrecisionRow(
             name, largest, total / max(count, 1), None if score is None else float(score(each)),
-            median(seconds[:, :, k].sum(axis=1).tolist()), float(speeds[k]), each.weight_bytes,
+            median(seconds[:, :, k].sum(axis=1).tolist()), float(speeds[k]),
+            sum(a.nbytes for a in each.params.values()),
         )
         for k, (name, each, (largest, total, count)) in enumerate(zip(chosen, frozen, differences, strict=True))
     )  # fmt: skip

@@ -1,4 +1,6 @@
-"""fastrnn.inspect: gates as the tape has them, norms against whole backward runs, wrong gradients found, precisions, plots."""
+"""fastrnn.inspect: gates as the tape has them, norms against whole backward runs, wrong gradients found, precisions
+compared, plots.
+"""
 
 import numpy as np
 import pytest
@@ -175,6 +177,9 @@ def test_precisions_of_a_model_are_compared_by_its_loss_with_the_state_carried()
         assert report[name].score == evaluate(model.freeze(precision=name), chunks)
     assert report["int8"].score == pytest.approx(report["float32"].score, rel=0.02)
     assert report["int8"].weight_bytes < 0.5 * report["float32"].weight_bytes
+    kept = {"int8": {"precision": "int8"}, "but the ends": {"precision": "int8", "keep": ["embedding", "output"]}}
+    report = inspect.precision(model, chunks, precisions=kept, rounds=1)
+    assert report["but the ends"].mean < report["int8"].mean
 
 
 def test_a_difference_that_is_nan_shows():
@@ -192,6 +197,8 @@ def test_a_comparison_of_precisions_says_what_it_needs():
         inspect.precision(layer, [])
     with pytest.raises(TypeError, match="precisions: expected a sequence"):
         inspect.precision(layer, x, precisions="int8")
+    with pytest.raises(TypeError, match="precisions: expected str or sequences of str, got int"):
+        inspect.precision(layer, x, precisions=[8])
     with pytest.raises(ValueError, match="precision: expected one of"):
         inspect.precision(layer, x, precisions=["int4"])
     with pytest.raises(ValueError, match="rounds"):
