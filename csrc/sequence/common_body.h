@@ -43,6 +43,12 @@ typedef struct {
 
 static inline int64_t FN(lanes)(void) { return frnn_kernels()->KERNELS_OF.lanes; }
 
+/* Bytes from one vector of columns of a packed matrix of K rows to the next. */
+static inline int64_t FN(packed_vector)(const PACKING *packing, int64_t K) {
+    const int64_t filled = (K + packing->together - 1) / packing->together * packing->together;
+    return (packing->head + filled * packing->bytes) * FN(lanes)();
+}
+
 static inline int64_t FN(vectors)(int64_t n) { return (n + FN(lanes)() - 1) / FN(lanes)(); }
 
 static inline FN(matrix) FN(row_major)(const REAL *data, int64_t row) {

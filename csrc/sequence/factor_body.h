@@ -117,9 +117,7 @@ static FN(factors) FN(factors_of)(const frnn_cell *cell, frnn_pass pass) {
     const PACKING *packing = &frnn_kernels()->KERNELS_OF.packings[cell->storage];
     for (int i = 0; i < 3; i++) {
         all[i]->scales = scales[i], all[i]->packed = packed, all[i]->packing = packing;
-        const int64_t K = all[i]->k_blocks * FN(block_rows)(all[i]);
-        const int64_t filled = (K + packing->together - 1) / packing->together * packing->together;
-        all[i]->vector = (packing->head + filled * packing->bytes) * FN(lanes)();
+        all[i]->vector = FN(packed_vector)(packing, all[i]->k_blocks * FN(block_rows)(all[i]));
         if (packed && all[i]->weights) packed += FN(packed_size)(all[i]);
     }
     return f;

@@ -14,11 +14,14 @@ int64_t frnn_linear_workspace(frnn_dtype dtype, int64_t N, int64_t I, int64_t O,
 void frnn_linear(frnn_dtype dtype, int64_t N, int64_t I, int64_t O, const void *x, const void *weight, const void *bias,
                  void *y, int threads, void *workspace);
 
-/* The same with weights that were packed before. */
-int64_t frnn_linear_pack_bytes(frnn_dtype dtype, int64_t I, int64_t O);
-void frnn_linear_pack(frnn_dtype dtype, int64_t I, int64_t O, const void *weight, int threads, void *packed);
-void frnn_linear_packed(frnn_dtype dtype, int64_t N, int64_t I, int64_t O, const void *x, const void *packed,
-                        const void *bias, void *y, int threads);
+/* The same with weights that were packed before, maybe narrow ones; int8 ones have `scales` (O). What is not a weight
+ * is of the dtype that the storage belongs to. */
+int64_t frnn_linear_pack_bytes(frnn_storage storage, int64_t I, int64_t O);
+void frnn_linear_pack(frnn_storage storage, int64_t I, int64_t O, const void *weight, const float *scales, int threads,
+                      void *packed);
+int64_t frnn_linear_packed_workspace(frnn_storage storage, int64_t N, int64_t I);
+void frnn_linear_packed(frnn_storage storage, int64_t N, int64_t I, int64_t O, const void *x, const void *packed,
+                        const void *bias, void *y, int threads, void *workspace);
 
 /* dx = dy W, dweight = dy^T x and dbias, the sums of dy over the rows; dx and dbias may be null. */
 int64_t frnn_linear_backward_workspace(frnn_dtype dtype, int64_t N, int64_t I, int64_t O, int threads);

@@ -7,6 +7,8 @@
 #define PIECE_K 512
 /* More rows or columns than this are more tasks than one. */
 #define TASK_MOST 8192
+/* So many rows are converted at a time for narrow weights. */
+#define NARROW_ROWS 1024
 
 /* About how many nanoseconds `operations` take one thread. */
 static int64_t FN(product_time)(double operations) { return (int64_t)(operations / (9.6 * (double)FN(lanes)())); }
@@ -17,10 +19,14 @@ static int64_t FN(packed_room)(int64_t rows, int64_t columns) {
 }
 
 /* C (M, N) = A R (+ bias, if there is one): A (M, K) is row-major, R is B (K, N), or if `transposed` the transpose of B
- * (N, K). If `packed` is not null, it is R, packed before. */
+ * (N, K). If `packed` is not null, it is R, packed before as `storage` says; if that is narrow, `converted` is A, too.
+ */
 typedef struct {
     int64_t M, N, K;
-    const REAL *A, *B, *packed, *bias;
+    const REAL *A, *B, *bias;
+    const char *packed;
+    frnn_storage storage;
+    char *converted;
     int transposed;
     REAL *C;
     REAL *pieces; /* a member's each */
@@ -33,13 +39,19 @@ static int64_t FN(piece_room)(int64_t K) { return FN(packed_room)(FRNN_MIN(K, PI
 static void FN(product_task)(const FN(matrix_product) *run, int64_t m0, int64_t m1, int64_t n0, int64_t n1,
                              REAL *piece) {
     const int64_t lanes = FN(lanes)(), size = run->packed ? run->K : FRNN_MIN(run->K, PIECE_K);
-    const PACKING *packing = &frnn_kernels()->KERNELS_OF.packings[STORED_AS_IS];
+    const PACKING *packing = &frnn_kernels()->KERNELS_OF.packings[run->packed ? run->storage : STORED_AS_IS];
     product p = {.rows = m1 - m0, .columns = n1 - n0, .a_row = run->K, .a_vector = lanes, .R = piece};
     p.stride = (size + 1) * lanes, p.beta = run->bias != NULL;
     p.C = run->C + m0 * run->N + n0, p.ldc = run->N, p.c_vector = lanes;
-    if (run->packed) p.R = run->packed + n0 / lanes * p.stride;
+    if (run->packed) p.R = run->packed + n0 / lanes * FN(packed_vector)(packing, run->K);
     for (int64_t m = 0; run->bias && m < p.rows; m++)
         memcpy(p.C + m * p.ldc, run->bias + n0, (size_t)p.columns * sizeof(REAL));
+    if (run->converted) {
+        p.K = run->K, p.a_row = FRNN_ROW_BYTES(packing, run->K), p.stride = FN(packed_vector)(packing, run->K);
+        p.A = (const REAL *)(const void *)(run->converted + m0 * p.a_row);
+        packing->multiply(&p);
+        return;
+    }
     for (int64_t k = 0; k < run->K; k += size, p.beta = 1) {
         p.K = FRNN_MIN(size, run->K - k), p.A = run->A + m0 * run->K + k;
         if (!run->packed && run->transposed)
@@ -91,37 +103,73 @@ void FN(frnn_linear)(int64_t N, int64_t I, int64_t O, const REAL *x, const REAL 
     frnn_team_run(threads, FN(product_time)(2.0 * (double)N * (double)O * (double)I), FN(product_work), &run);
 }
 
-int64_t FN(frnn_linear_pack_bytes)(int64_t I, int64_t O) { return FN(packed_room)(I, O) * (int64_t)sizeof(REAL); }
+int64_t FN(frnn_linear_pack_bytes)(frnn_storage storage, int64_t I, int64_t O) {
+    return FN(vectors)(O) * FN(packed_vector)(&frnn_kernels()->KERNELS_OF.packings[storage], I);
+}
 
 typedef struct {
+    frnn_storage storage;
     int64_t I, O;
-    const REAL *weight;
-    REAL *packed;
+    const void *weight;
+    const float *scales;
+    char *packed;
 } FN(linear_pack);
 
 static void FN(linear_pack_work)(void *context, const frnn_team *team) {
     const FN(linear_pack) *run = context;
-    const int64_t lanes = FN(lanes)(), stride = (run->I + 1) * lanes;
+    const PACKING *packing = &frnn_kernels()->KERNELS_OF.packings[run->storage];
+    const int64_t lanes = FN(lanes)(), vector = FN(packed_vector)(packing, run->I);
     const frnn_range mine = frnn_share(run->O, lanes, team->index, team->size);
-    if (mine.first < mine.end)
-        frnn_kernels()->KERNELS_OF.packings[STORED_AS_IS].pack(1, run->I, mine.end - mine.first,
-                                                               run->weight + mine.first * run->I, run->I,
-                                                               run->packed + mine.first / lanes * stride, stride);
+    for (int64_t n = mine.first; n < mine.end; n += lanes) {
+        const int64_t columns = FRNN_MIN(lanes, mine.end - n);
+        const char *weight = (const char *)run->weight + n * run->I * packing->bytes;
+        char *to = run->packed + n / lanes * vector;
+        if (packing->pack_narrow)
+            packing->pack_narrow(run->I, columns, weight, run->scales ? run->scales + n : NULL, to);
+        else
+            packing->pack(1, run->I, columns, (const REAL *)(const void *)weight, run->I, to, vector / packing->bytes);
+    }
 }
 
-void FN(frnn_linear_pack)(int64_t I, int64_t O, const REAL *weight, int threads, REAL *packed) {
-    FN(linear_pack) run = {I, O, weight, packed};
+void FN(frnn_linear_pack)(frnn_storage storage, int64_t I, int64_t O, const void *weight, const float *scales,
+                          int threads, void *packed) {
+    FN(linear_pack) run = {storage, I, O, weight, scales, packed};
     frnn_team_run(threads, I * O / 4, FN(linear_pack_work), &run);
 }
 
-void FN(frnn_linear_packed)(int64_t N, int64_t I, int64_t O, const REAL *x, const REAL *packed, const REAL *bias,
-                            REAL *y, int threads) {
-    FN(matrix_product) run = {.M = N, .N = O, .K = I, .A = x, .packed = packed, .bias = bias, .C = y};
+int64_t FN(frnn_linear_packed_workspace)(frnn_storage storage, int64_t N, int64_t I) {
+    const PACKING *packing = &frnn_kernels()->KERNELS_OF.packings[storage];
+    return packing->convert ? FRNN_MIN(N, NARROW_ROWS) * FRNN_ROW_BYTES(packing, I) : 0;
+}
+
+/* Rows are converted and multiplied by turns. */
+static void FN(narrow_work)(void *context, const frnn_team *team) {
+    const FN(matrix_product) *run = context;
+    const PACKING *packing = &frnn_kernels()->KERNELS_OF.packings[run->storage];
+    const int64_t row = FRNN_ROW_BYTES(packing, run->K);
+    frnn_round round = 0;
+    for (int64_t m = 0; m < run->M; m += NARROW_ROWS) {
+        FN(matrix_product) part = *run;
+        part.M = FRNN_MIN(NARROW_ROWS, run->M - m), part.A += m * run->K, part.C += m * run->N;
+        const frnn_range mine = frnn_share(part.M, 1, team->index, team->size);
+        for (int64_t i = mine.first; i < mine.end; i++)
+            packing->convert(run->K, part.A + i * run->K, run->converted + i * row);
+        frnn_team_barrier(team);
+        FN(product_share)(&part, &round, team);
+        if (m + part.M < run->M) frnn_team_barrier(team);
+    }
+}
+
+void FN(frnn_linear_packed)(frnn_storage storage, int64_t N, int64_t I, int64_t O, const REAL *x, const void *packed,
+                            const REAL *bias, REAL *y, int threads, void *workspace) {
+    const PACKING *packing = &frnn_kernels()->KERNELS_OF.packings[storage];
+    FN(matrix_product) run = {
+        .M = N, .N = O, .K = I, .A = x, .packed = packed, .storage = storage, .bias = bias, .C = y};
     frnn_tasks tasks = {0};
-    run.tasks = &tasks;
+    run.tasks = &tasks, run.converted = packing->convert ? workspace : NULL;
     /* a few rows take as long as it takes to read the weights */
-    const double operations = 2.0 * (double)FRNN_MAX(N, 6) * (double)O * (double)I;
-    frnn_team_run(threads, FN(product_time)(operations), FN(product_work), &run);
+    const double operations = 2.0 * (double)FRNN_MAX(N, 6) * (double)O * (double)I / packing->rate;
+    frnn_team_run(threads, FN(product_time)(operations), packing->convert ? FN(narrow_work) : FN(product_work), &run);
 }
 
 typedef struct {
@@ -192,3 +240,4 @@ void FN(frnn_linear_backward)(int64_t N, int64_t I, int64_t O, const REAL *x, co
 #undef TASK_COLUMNS
 #undef PIECE_K
 #undef TASK_MOST
+#undef NARROW_ROWS

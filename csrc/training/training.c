@@ -7,9 +7,11 @@
 #define DECLARE(REAL, D)                                                                                               \
     int64_t frnn_linear_workspace_##D(int64_t, int threads);                                                           \
     void frnn_linear_##D(int64_t, int64_t, int64_t, const REAL *, const REAL *, const REAL *, REAL *, int, void *);    \
-    int64_t frnn_linear_pack_bytes_##D(int64_t, int64_t);                                                              \
-    void frnn_linear_pack_##D(int64_t, int64_t, const REAL *, int, REAL *);                                            \
-    void frnn_linear_packed_##D(int64_t, int64_t, int64_t, const REAL *, const REAL *, const REAL *, REAL *, int);     \
+    int64_t frnn_linear_pack_bytes_##D(frnn_storage, int64_t, int64_t);                                                \
+    void frnn_linear_pack_##D(frnn_storage, int64_t, int64_t, const void *, const float *, int, void *);               \
+    int64_t frnn_linear_packed_workspace_##D(frnn_storage, int64_t, int64_t);                                          \
+    void frnn_linear_packed_##D(frnn_storage, int64_t, int64_t, int64_t, const REAL *, const void *, const REAL *,     \
+                                REAL *, int, void *);                                                                  \
     int64_t frnn_linear_backward_workspace_##D(int64_t, int64_t, int64_t, int);                                        \
     void frnn_linear_backward_##D(int64_t, int64_t, int64_t, const REAL *, const REAL *, const REAL *, REAL *, REAL *, \
                                   REAL *, int, void *);                                                                \
@@ -38,23 +40,27 @@ void frnn_linear(frnn_dtype dtype, int64_t N, int64_t I, int64_t O, const void *
         frnn_linear_f64(N, I, O, x, weight, bias, y, threads, workspace);
 }
 
-int64_t frnn_linear_pack_bytes(frnn_dtype dtype, int64_t I, int64_t O) {
-    return (dtype == FRNN_F32 ? frnn_linear_pack_bytes_f32 : frnn_linear_pack_bytes_f64)(I, O);
+int64_t frnn_linear_pack_bytes(frnn_storage storage, int64_t I, int64_t O) {
+    return (storage == FRNN_STORED_F64 ? frnn_linear_pack_bytes_f64 : frnn_linear_pack_bytes_f32)(storage, I, O);
 }
 
-void frnn_linear_pack(frnn_dtype dtype, int64_t I, int64_t O, const void *weight, int threads, void *packed) {
-    if (dtype == FRNN_F32)
-        frnn_linear_pack_f32(I, O, weight, threads, packed);
-    else
-        frnn_linear_pack_f64(I, O, weight, threads, packed);
+void frnn_linear_pack(frnn_storage storage, int64_t I, int64_t O, const void *weight, const float *scales, int threads,
+                      void *packed) {
+    (storage == FRNN_STORED_F64 ? frnn_linear_pack_f64 : frnn_linear_pack_f32)(storage, I, O, weight, scales, threads,
+                                                                               packed);
 }
 
-void frnn_linear_packed(frnn_dtype dtype, int64_t N, int64_t I, int64_t O, const void *x, const void *packed,
-                        const void *bias, void *y, int threads) {
-    if (dtype == FRNN_F32)
-        frnn_linear_packed_f32(N, I, O, x, packed, bias, y, threads);
+int64_t frnn_linear_packed_workspace(frnn_storage storage, int64_t N, int64_t I) {
+    return (storage == FRNN_STORED_F64 ? frnn_linear_packed_workspace_f64 : frnn_linear_packed_workspace_f32)(storage,
+                                                                                                              N, I);
+}
+
+void frnn_linear_packed(frnn_storage storage, int64_t N, int64_t I, int64_t O, const void *x, const void *packed,
+                        const void *bias, void *y, int threads, void *workspace) {
+    if (storage == FRNN_STORED_F64)
+        frnn_linear_packed_f64(storage, N, I, O, x, packed, bias, y, threads, workspace);
     else
-        frnn_linear_packed_f64(N, I, O, x, packed, bias, y, threads);
+        frnn_linear_packed_f32(storage, N, I, O, x, packed, bias, y, threads, workspace);
 }
 
 int64_t frnn_linear_backward_workspace(frnn_dtype dtype, int64_t N, int64_t I, int64_t O, int threads) {

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from fastrnn.engines.cell import Cell
 from fastrnn.engines.operations import Update
+from fastrnn.engines.precision import Narrow
 from fastrnn.engines.seam import BackwardArgs, ForwardArgs, Weights
 
 MOST_THREADS: int  # that a call may use
@@ -81,7 +82,7 @@ def cross_entropy(
 ) -> None: ...
 
 class PackedLinear:
-    def __init__(self, weight: NDArray, bias: NDArray | None) -> None: ...
+    def __init__(self, weight: NDArray | Narrow, bias: NDArray | None) -> None: ...
     def __call__(self, x: NDArray, y: NDArray) -> None: ...
 
 # attention.pxi

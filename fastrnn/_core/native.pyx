@@ -258,6 +258,13 @@ cdef (void *, const float *) matrix(object a):
     return address(a.bits if isinstance(a, BFloat16) else a), <const float *> NULL
 
 
+cdef frnn_storage storage_of(object a):
+    """How packed weights are stored that are made of a matrix."""
+    if isinstance(a, Narrow):
+        return FRNN_STORED_INT8 if isinstance(a, Int8) else FRNN_STORED_BF16
+    return FRNN_STORED_F32 if a.dtype.itemsize == 4 else FRNN_STORED_F64
+
+
 cdef class NativeCell:
     """A cell and its weights as C takes them. Keeps the arrays alive.
 
@@ -276,10 +283,9 @@ cdef class NativeCell:
         self.c.kind = frnn_kind(name)
         assert self.c.kind >= 0, cell.native
         self.c.dtype = FRNN_F32 if cell.dtype.itemsize == 4 else FRNN_F64
-        self.c.storage = FRNN_STORED_F32 if cell.dtype.itemsize == 4 else FRNN_STORED_F64
+        self.c.storage = storage_of(weights[0])
         if isinstance(weights[0], Narrow):
             packed_for = "forward"
-            self.c.storage = FRNN_STORED_INT8 if isinstance(weights[0], Int8) else FRNN_STORED_BF16
         self.c.replace = cell.replaces
         self.c.I, self.c.H, self.c.O = cell.input_size, cell.hidden_size, cell.output_size
         self.c.w_ih, self.c.s_ih = matrix(weights[0])

@@ -4,10 +4,12 @@ cdef extern from "training/products.h" nogil:
     int64_t frnn_linear_workspace(frnn_dtype, int64_t N, int64_t I, int64_t O, int threads)
     void frnn_linear(frnn_dtype, int64_t N, int64_t I, int64_t O, const void *x, const void *weight, const void *bias,
                      void *y, int threads, void *workspace)
-    int64_t frnn_linear_pack_bytes(frnn_dtype, int64_t I, int64_t O)
-    void frnn_linear_pack(frnn_dtype, int64_t I, int64_t O, const void *weight, int threads, void *packed)
-    void frnn_linear_packed(frnn_dtype, int64_t N, int64_t I, int64_t O, const void *x, const void *packed,
-                            const void *bias, void *y, int threads)
+    int64_t frnn_linear_pack_bytes(frnn_storage, int64_t I, int64_t O)
+    void frnn_linear_pack(frnn_storage, int64_t I, int64_t O, const void *weight, const float *scales, int threads,
+                          void *packed)
+    int64_t frnn_linear_packed_workspace(frnn_storage, int64_t N, int64_t I)
+    void frnn_linear_packed(frnn_storage, int64_t N, int64_t I, int64_t O, const void *x, const void *packed,
+                            const void *bias, void *y, int threads, void *workspace)
     int64_t frnn_linear_backward_workspace(frnn_dtype, int64_t N, int64_t I, int64_t O, int threads)
     void frnn_linear_backward(frnn_dtype, int64_t N, int64_t I, int64_t O, const void *x, const void *weight,
                               const void *dy, void *dx, void *dweight, void *dbias, int threads, void *workspace)
@@ -90,22 +92,24 @@ def cross_entropy(
 
 
 cdef class PackedLinear:
-    """A linear layer's weights (O, I) and bias, packed: for many calls with few rows each."""
+    """A linear layer's weights (O, I), an array or narrow, and bias, packed: for many calls with few rows each."""
 
-    cdef frnn_dtype dtype
+    cdef frnn_storage storage
     cdef int64_t I, O
     cdef object bias
     cdef Workspace packed
 
-    def __init__(self, cnp.ndarray weight not None, cnp.ndarray bias):
+    def __init__(self, weight not None, cnp.ndarray bias):
         cdef int threads = allowed_threads()
-        cdef void *pointer = cnp.PyArray_DATA(weight)
-        self.dtype, self.bias = dtype_of(weight), bias
-        self.O, self.I = cnp.PyArray_DIM(weight, 0), cnp.PyArray_DIM(weight, 1)
+        cdef void *pointer
+        cdef const float *scales
+        pointer, scales = matrix(weight)
+        self.storage, self.bias = storage_of(weight), bias
+        self.O, self.I = weight.shape
         self.packed = Workspace()
-        self.packed.reserve(frnn_linear_pack_bytes(self.dtype, self.I, self.O))
+        self.packed.reserve(frnn_linear_pack_bytes(self.storage, self.I, self.O))
         with nogil:
-            frnn_linear_pack(self.dtype, self.I, self.O, pointer, threads, self.packed.data)
+            frnn_linear_pack(self.storage, self.I, self.O, pointer, scales, threads, self.packed.data)
 
     def __call__(self, cnp.ndarray x not None, cnp.ndarray y not None):
         """y (N, O) = x W^T + b."""
@@ -114,6 +118,13 @@ cdef class PackedLinear:
         cdef void *px = cnp.PyArray_DATA(x)
         cdef void *pb = address(self.bias)
         cdef void *py = cnp.PyArray_DATA(y)
+        cdef Workspace workspace = None
+        cdef void *room = NULL
+        cdef int64_t size = frnn_linear_packed_workspace(self.storage, N, self.I)
+        if size > 0:
+            workspace = Workspace()
+            workspace.reserve(size)
+            room = workspace.data
         with nogil:
-            frnn_linear_packed(self.dtype, N, self.I, self.O, px, self.packed.data, pb, py, threads)
+            frnn_linear_packed(self.storage, N, self.I, self.O, px, self.packed.data, pb, py, threads, room)
         raise_pending()

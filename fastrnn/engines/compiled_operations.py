@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from fastrnn._core import native
 from fastrnn.engines import philox
 from fastrnn.engines.operations import AttentionGradients, LinearGradients, PackedLinear, Update
-from fastrnn.engines.precision import Narrow
+from fastrnn.engines.precision import MOST_SUMMED, Int8, Narrow
 from fastrnn.engines.reference_operations import ReferenceOperations
 
 __all__ = ["CompiledOperations"]
@@ -33,12 +33,12 @@ class CompiledOperations:
 
     def packed_linear(self, weight: NDArray | Narrow, bias: NDArray | None) -> PackedLinear:
         """See `Operations.packed_linear`."""
-        if isinstance(weight, Narrow):
+        if isinstance(weight, Int8) and weight.shape[1] > MOST_SUMMED:  # a sum that C's integers cannot hold
             return ReferenceOperations().packed_linear(weight, bias)
         packed = native.PackedLinear(weight, bias)
 
         def run(x: NDArray) -> NDArray:
-            y = native.empty((len(x), len(weight)), x.dtype)
+            y = native.empty((len(x), weight.shape[0]), x.dtype)
             packed(x, y)
             return y
 
