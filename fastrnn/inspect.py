@@ -278,9 +278,9 @@ class PrecisionRow:
     score : float or None
         What the `score` function returned; None for a layer without one.
     seconds : float
-        Time of one pass over the batches: the median over the rounds.
+        Time for all batches: the median, if they were run several times.
     speed : float
-        float32's time over this precision's, above 1 if this one is faster: the median over batches and rounds.
+        float32's time over this precision's, above 1 if this one is faster: the median over the rounds.
     weight_bytes : int
         Bytes of all parameters, as they are kept and stored in a file.
     """
@@ -358,7 +358,7 @@ class PrecisionReport(Mapping[Any, PrecisionRow]):
 
 def precision(
     model: Any, batches: Any, score: Callable[[Any], float] | None = None, *,
-    precisions: Sequence[str | Sequence[str]] | Mapping[Any, Mapping[str, Any]] = ("bfloat16", "int8"), rounds: int = 3,
+    precisions: Sequence[str | Sequence[str]] | Mapping[Any, Mapping[str, Any]] = ("bfloat16", "int8"), rounds: int = 15,
 ) -> PrecisionReport:  # fmt: skip
     """Compare a model with weights of fewer bits with the same model in float32.
 
@@ -374,9 +374,9 @@ def precision(
     precisions : sequence, or mapping of str to mapping, default ("bfloat16", "int8")
         Each as `freeze` takes it. A mapping has all arguments of `freeze` for a label, such as
         ``{"int8, first layer not": {"precision": "int8", "keep": ["rnn.0"]}}``. float32 is compared in any case.
-    rounds : int, default 3
-        How many times the time of the batches is measured. Precisions take turns, batch by batch, so that other work
-        of the machine hardly changes their ratio.
+    rounds : int, default 15
+        In how many rounds times are measured, at least. In a round all precisions run one batch, in turn, so that other
+        work of the machine hardly changes their ratio. If there are fewer batches, they are run again.
 
     Returns
     -------
@@ -416,18 +416,19 @@ def precision(
 
     outputs = _layer_outputs if is_layer else _model_outputs
     differences = [[0.0, 0.0, 0] for _ in chosen]  # the largest, the sum, how many
-    seconds = np.zeros((rounds, len(batches), len(chosen)))
-    outputs(frozen[0], batches[0], None)  # the first call of all is slower
-    for r in range(rounds):
+    seconds = np.zeros((-(-rounds // len(batches)), len(batches), len(chosen)))
+    for each in frozen:
+        outputs(each, batches[0], None)  # a first call is slower
+    for r in range(len(seconds)):
         states: list[Any] = [None] * len(chosen)
         for b, batch in enumerate(batches):
-            exact: Any = None
+            exact: Any = None  # float32's outputs
             for k, each in enumerate(frozen):
                 begin = time.perf_counter()
                 found, states[k] = outputs(each, batch, states[k])
                 seconds[r, b, k] = time.perf_counter() - begin
+                exact = exact if k else found
                 if r == 0:
-                    exact = found if k == 0 else exact
                     _note(differences[k], found, exact)
     speeds = np.median((seconds[:, :, :1] / seconds).reshape(-1, len(chosen)), axis=0)
     return PrecisionReport(
