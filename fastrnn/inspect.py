@@ -358,7 +358,8 @@ class PrecisionReport(Mapping[Any, PrecisionRow]):
 
 def precision(
     model: Any, batches: Any, score: Callable[[Any], float] | None = None, *,
-    precisions: Sequence[str | Sequence[str]] | Mapping[Any, Mapping[str, Any]] = ("bfloat16", "int8"), rounds: int = 15,
+    precisions: Sequence[str | Sequence[str]] | Mapping[Any, Mapping[str, Any]] = ("bfloat16", "int8"),
+    rounds: int = 15,
 ) -> PrecisionReport:  # fmt: skip
     """Compare a model with weights of fewer bits with the same model in float32.
 
