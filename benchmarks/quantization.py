@@ -185,7 +185,7 @@ def characters(data, model):
     text = gzip.decompress((data / "tinyshakespeare" / "input.txt.gz").read_bytes()).decode()
     ids = model.vocabularies["characters"].encode(text)
     split = len(ids) * 9 // 10
-    test = list(Chunks.to_evaluate(ids[split : split + 40_000], columns=16))
+    test = list(Chunks.to_evaluate(ids[split : split + 20_000], columns=16))
     other = list(Chunks.to_evaluate(ids[split - 20_000 : split], columns=16))
     return other, test, lambda model: metrics.perplexity(train.evaluate(model, test))
 
