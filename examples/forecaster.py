@@ -96,7 +96,9 @@ def read_index(path):
     return Series(inputs, price[:, None], ("log of the price",), 1, cuts)
 
 
-def forecast(series, past, horizon, *, choose, shrink, hidden, dropout, lr, batch, budget, members, seed):
+def forecast(
+    series, past, horizon, *, choose, shrink, hidden, dropout, lr, batch, budget, members, seed, precisions=()
+):  # fmt: skip
     """Train, and return truth and forecasts, the baselines' first, by name: (N, horizon, K) of the test times."""
     begin, end = series.cuts if choose else (series.cuts[1], len(series.inputs))
     known = np.apply_along_axis(filled, 0, series.targets)
@@ -121,7 +123,7 @@ def forecast(series, past, horizon, *, choose, shrink, hidden, dropout, lr, batc
     windows = Dataset(Ragged.windows(inputs, past, now - past + 1), ((change - linear) / scale).astype(np.float32))
     source, test = Batches(windows.take(learned), batch), Batches(windows.take(tested), 512)
 
-    rest = []
+    models = []
     for member in range(members):
         rng = np.random.default_rng([seed, member])
         output = nn.Sequential(nn.Dropout(dropout), nn.Linear(hidden, change.shape[1], rng=rng))
@@ -129,10 +131,14 @@ def forecast(series, past, horizon, *, choose, shrink, hidden, dropout, lr, batc
         nn.set_forget_bias(model.rnn)
         optimizer = optim.AdamW(model.params, lr, weight_decay=0.05)
         Trainer(model, optimizer, source, schedule=optim.warmup_cosine(), seed=seed + member, **budget).fit()
-        rest.append(model.predict(test))
+        models.append(model)
     guesses = {name: guess[tested] for name, guess in guesses.items()}
-    for name, part in (("linear", linear[tested]), ("model", linear[tested] + np.mean(rest, axis=0) * scale)):
-        guesses[name] = guesses["persistence"] + part.reshape(-1, *truth.shape[1:])
+    parts = {"linear": 0, "model": np.mean([model.predict(test) for model in models], axis=0)}
+    for name in precisions:
+        frozen = [model.freeze(precision=name) for model in models]
+        parts[f"model in {name}"] = np.mean([model.predict(test) for model in frozen], axis=0)
+    for name, part in parts.items():
+        guesses[name] = guesses["persistence"] + (linear[tested] + part * scale).reshape(-1, *truth.shape[1:])
     return truth[tested], guesses
 
 
@@ -141,7 +147,7 @@ def report(series, truth, guesses):
     for k, name in reversed(list(enumerate(series.names))):
         for what, steps in ((f"{truth.shape[1]} ahead", slice(-1, None)), ("mean of all steps", slice(None))):
             errors = {who: metrics.rmse(guess[:, steps, k], truth[:, steps, k]) for who, guess in guesses.items()}
-            one, other, _, reached = errors.values()
+            one, other, _, reached, *_ = errors.values()
             print(f"{name}, {what}: RMSE", *(f"{who} {error:.4g}," for who, error in errors.items()), end=" ")
             print(f"{reached / min(one, other) - 1:+.1%} to the better baseline")
     return errors
@@ -158,8 +164,9 @@ def report(series, truth, guesses):
 @click.option("--epochs", default=2)
 @click.option("--members", default=3, help="models, whose mean is the forecast")
 @click.option("--minutes", type=float, help="a budget for the weather, instead of epochs")
+@click.option("--precisions", is_flag=True, help="also compare float32, bfloat16 and int8")
 @click.option("--seed", default=0)
-def main(data, quick, choose, past, hidden, dropout, lr, epochs, members, minutes, seed):
+def main(data, quick, choose, past, hidden, dropout, lr, epochs, members, minutes, precisions, seed):
     """Forecast the weather for 24 hours, and a stock index for 12 months."""
     if data is None:
         weather, index = generate(np.random.default_rng([seed, 1]), 8000 if quick else 40000)
@@ -170,6 +177,7 @@ def main(data, quick, choose, past, hidden, dropout, lr, epochs, members, minute
         past, hidden, epochs, lr, members = 48, 24, 4, 3e-3, 1
     budget = {"epochs": epochs} if minutes is None else {"seconds": 60 * minutes / members}
     options = {"choose": choose, "dropout": dropout, "lr": lr, "members": members, "seed": seed}
+    options["precisions"] = ("bfloat16", "int8") if precisions else ()
 
     begin = time.perf_counter()
     results = forecast(weather, past, 24, shrink=1e3, hidden=hidden, batch=64, budget=budget, **options)

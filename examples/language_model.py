@@ -18,7 +18,7 @@ import click
 import numpy as np
 
 import fastrnn
-from fastrnn import metrics, nn, optim
+from fastrnn import inspect, metrics, nn, optim
 from fastrnn.data import Chunks, Vocabulary
 from fastrnn.train import Trainer
 
@@ -110,9 +110,10 @@ def ngram_loss(train, held_out, size, order):
 @click.option("--chunk", type=int, help="steps that a gradient goes back  [default: 64; words: 35]")
 @click.option("--epochs", type=int, help="passes through the text  [default: 14; words: 12]")
 @click.option("--minutes", type=float, help="instead of --epochs; no two runs are quite alike then")
+@click.option("--precisions", is_flag=True, help="also compare float32, bfloat16 and int8")
 @click.option("--save", type=click.Path(), help="where to keep the model: .npz or .safetensors")
 @click.option("--seed", default=0, show_default=True)
-def main(data, words, quick, minutes, save, seed, **given):
+def main(data, words, quick, minutes, precisions, save, seed, **given):
     """Train a language model, print its loss on text held out, and what it writes."""
     text, order, unit = read(data), 4 if words else 5, "word" if words else "character"
     settings = {
@@ -158,6 +159,8 @@ def main(data, words, quick, minutes, save, seed, **given):
     print(f"{'':24}{f'nats/{unit}':>14}  perplexity")
     print(f"{f'{order}-gram, Kneser-Ney':24}{baseline:14.3f}  {metrics.perplexity(baseline):10.2f}")
     print(f"{f'LSTM, {layers} x {H}':24}{loss:14.3f}  {metrics.perplexity(loss):10.2f}   in {took:.1f} min")
+    if precisions:
+        print(inspect.precision(model, Chunks.to_evaluate(held_out, columns=16)))
     if quick and loss > baseline - QUICK_MARGIN:
         sys.exit(f"expected at least {QUICK_MARGIN} nats less than the baseline")
 

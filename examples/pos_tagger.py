@@ -15,7 +15,7 @@ import click
 import numpy as np
 
 import fastrnn
-from fastrnn import metrics, nn, optim
+from fastrnn import inspect, metrics, nn, optim
 from fastrnn.data import Batches, Dataset, Vocabulary, encode_words, read_blocks
 from fastrnn.train import Trainer
 
@@ -83,8 +83,9 @@ def most_frequent(train, test):
 @click.option("--hidden", default=128, show_default=True, help="H, in each direction")
 @click.option("--dropout", default=0.4, show_default=True)
 @click.option("--lr", default=3e-3, show_default=True)
+@click.option("--precisions", is_flag=True, help="also compare float32, bfloat16 and int8")
 @click.option("--save", type=click.Path(), help="a file for the model: .npz or .safetensors")
-def main(data, treebank, quick, epochs, minutes, seed, hidden, dropout, lr, save):
+def main(data, treebank, quick, epochs, minutes, seed, hidden, dropout, lr, precisions, save):
     """Train, and print the accuracy beside that of the most frequent tags."""
     rng = np.random.default_rng(seed)
     if data and not quick:
@@ -135,6 +136,8 @@ def main(data, treebank, quick, epochs, minutes, seed, hidden, dropout, lr, save
 
     score, baseline = accuracy(model, test), most_frequent(train, test)
     print(f"UPOS accuracy {score:.4f}, most frequent tag {baseline:.4f}, on {sum(len(w) for w, _ in test):,} words")
+    if precisions:
+        print(inspect.precision(model, Batches(dataset(test), 64), lambda model: accuracy(model, test)))
     if "korean" in treebank:
         return
     tagged = []

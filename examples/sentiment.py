@@ -14,7 +14,7 @@ import click
 import numpy as np
 
 import fastrnn
-from fastrnn import metrics, nn, optim
+from fastrnn import inspect, metrics, nn, optim
 from fastrnn.data import Batches, Dataset, Vocabulary
 from fastrnn.train import Trainer
 
@@ -69,8 +69,9 @@ def naive_bayes(train, test, size):
 @click.option("--hidden", default=128, show_default=True, help="H, in each direction")
 @click.option("--dropout", default=0.4, show_default=True)
 @click.option("--lr", default=2e-3, show_default=True)
+@click.option("--precisions", is_flag=True, help="also compare float32, bfloat16 and int8")
 @click.option("--save", type=click.Path(), help="a file for the model: .npz or .safetensors")
-def main(data, quick, epochs, minutes, seed, hidden, dropout, lr, save):
+def main(data, quick, epochs, minutes, seed, hidden, dropout, lr, precisions, save):
     """Train, and print the accuracy beside that of naive Bayes."""
     rng = np.random.default_rng(seed)
     if data and not quick:
@@ -96,11 +97,15 @@ def main(data, quick, epochs, minutes, seed, hidden, dropout, lr, save):
     rnn = fastrnn.LSTM(embedding.output_size, hidden, bidirectional=True, rng=rng)
     model = nn.ManyToOne(rnn, nn.Linear(2 * hidden, 2, rng=rng), embedding, pooling="max", dropout=dropout)
     model.vocabularies["syllables"] = vocabulary
+
+    def accuracy(model, data=test):
+        return metrics.accuracy(model.predict(Batches(data, 256)), data.y)
+
     trainer = Trainer(
         model,
         optim.AdamW(model.params, lr),
         Batches(train, batch),
-        lambda model: metrics.accuracy(model.predict(Batches(valid, 256)), valid.y),
+        lambda model: accuracy(model, valid),
         maximize=True,
         schedule=optim.warmup_cosine(),
         evaluations=6 if minutes else None,
@@ -113,9 +118,11 @@ def main(data, quick, epochs, minutes, seed, hidden, dropout, lr, save):
         model.save(save)  # nn.load(save) reads it
 
     baseline = naive_bayes(train, test, len(vocabulary))
-    accuracy = metrics.accuracy(model.predict(Batches(test, 256)), test.y)
-    print(f"accuracy {accuracy:.4f}, naive Bayes {baseline:.4f}, on {len(test):,} reviews that were not read before")
-    if quick and accuracy < BAR:
+    score = accuracy(model)
+    print(f"accuracy {score:.4f}, naive Bayes {baseline:.4f}, on {len(test):,} reviews that were not read before")
+    if precisions:
+        print(inspect.precision(model, Batches(test, 256), accuracy))
+    if quick and score < BAR:
         sys.exit(f"expected an accuracy of at least {BAR}")
 
 

@@ -18,7 +18,7 @@ import click
 import numpy as np
 
 import fastrnn
-from fastrnn import metrics, nn, optim
+from fastrnn import inspect, metrics, nn, optim
 from fastrnn.data import Batches, Dataset
 from fastrnn.train import Trainer
 
@@ -137,9 +137,14 @@ def train(clips, *, share, hidden, dropout, lr, budget, seed):
     return model
 
 
+def heard(clips):
+    """Return batches of the clips' features."""
+    return Batches(Dataset([features(clip) for clip in clips.frames]), 64)
+
+
 def name_digits(model, clips):
     """Return the digits that the model hears."""
-    return np.array(model.predict(Batches(Dataset([features(clip) for clip in clips.frames]), 64)))
+    return np.array(model.predict(heard(clips)))
 
 
 @click.command()
@@ -153,8 +158,9 @@ def name_digits(model, clips):
 @click.option("--epochs", default=24)
 @click.option("--members", default=3, help="models, whose mean answers")
 @click.option("--minutes", type=float, help="a budget for each model, instead of epochs")
+@click.option("--precisions", is_flag=True, help="also compare float32, bfloat16 and int8")
 @click.option("--seed", default=0)
-def main(data, quick, split, share, hidden, dropout, lr, epochs, members, minutes, seed):
+def main(data, quick, split, share, hidden, dropout, lr, epochs, members, minutes, precisions, seed):
     """Train models for recordings held out, and for each speaker held out."""
     if data is None:
         clips = generate(np.random.default_rng([seed, 1]))
@@ -176,6 +182,12 @@ def main(data, quick, split, share, hidden, dropout, lr, epochs, members, minute
         answers = [name_digits(model, test), *(nearest_neighbour(learned, test, level=on) for on in (True, False))]
         scores[name] = [metrics.accuracy(a, test.digits) for a in answers]
         print(f"{name} held out:", RESULT.format(*scores[name]), f"({time.perf_counter() - begin:.0f} s)", flush=True)
+        if precisions:
+
+            def accuracy(model, test=test):
+                return metrics.accuracy(name_digits(model, test), test.digits)
+
+            print(inspect.precision(model, heard(test), accuracy))
     recordings = scores.pop("recordings", None)
     if scores:
         score, *floors = np.mean(list(scores.values()), axis=0)

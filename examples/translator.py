@@ -24,7 +24,7 @@ import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 import fastrnn
-from fastrnn import metrics, nn, optim
+from fastrnn import inspect, metrics, nn, optim
 from fastrnn.data import BOS, PAD, UNK, Batches, Dataset, Vocabulary, encode_words
 from fastrnn.train import Trainer
 
@@ -100,8 +100,9 @@ def consensus(own, near, copies, trust):
 @click.option("--batch", default=32, show_default=True, help="sentences of a training step")
 @click.option("--epochs", default=40, show_default=True, help="passes through the data")
 @click.option("--keep", type=click.Path(path_type=Path), help="folder of the models: trained if they are not there")
+@click.option("--precisions", is_flag=True, help="also compare float32, bfloat16 and int8")
 @click.option("--seed", default=0, show_default=True)
-def main(data, quick, members, hidden, embedding, dropout, word_dropout, rate, batch, epochs, keep, seed):
+def main(data, quick, members, hidden, embedding, dropout, word_dropout, rate, batch, epochs, keep, precisions, seed):
     """Train encoder-decoders, and compare their translations of test sentences with the nearest one's."""
     if data is None:
         pairs = dates(16_000, np.random.default_rng(seed))
@@ -208,6 +209,8 @@ def main(data, quick, members, hidden, embedding, dropout, word_dropout, rate, b
     for (source, target), answer in list(zip(test, answers, strict=True))[:: len(test) // 8]:
         print(f"{source}\n    {answer}    (expected: {target})")
     print(f"in {(time.perf_counter() - start) / 60:.1f} min")
+    if precisions:  # the score is that of the likeliest translations of the dev part
+        print(inspect.precision(ensemble, Batches(encoded(dev), 64), greedy))
     if quick and data is None and exact < QUICK_EXACT:
         sys.exit(f"expected at least {QUICK_EXACT:.0%} of the dates exactly")
 

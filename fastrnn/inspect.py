@@ -1,23 +1,37 @@
-"""A look inside: gates and cell states over time, how far gradients reach, and whether a model's gradients are right.
+"""A look inside: gates and cell states over time, how far gradients reach, whether a model's gradients are right, and
+what weights of fewer bits change.
 
-Each function that plots draws arrays that another function returns. Plots need matplotlib (pip install fastrnn[plot]).
+What is plotted is what another function returns. Plots need matplotlib (pip install fastrnn[plot]).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn import validate
+from fastrnn import train, validate
+from fastrnn.data import BOS
 from fastrnn.layers import Recurrent, Tape
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["check_gradients", "gates", "gradient_norms", "plot_gates", "plot_gradient_norms"]
+__all__ = [
+    "PrecisionReport",
+    "PrecisionRow",
+    "check_gradients",
+    "gates",
+    "gradient_norms",
+    "plot_gates",
+    "plot_gradient_norms",
+    "precision",
+]
 
 
 def gates(tape: Tape, row: int = 0, *, layer: int = 0, direction: int = 0) -> dict[str, NDArray]:
@@ -249,6 +263,219 @@ def check_gradients(model: Any, batch: Any, *, samples: int = 20, step: float = 
             error, largest = max(error, abs(slope - gradient)), max(largest, abs(gradient), abs(slope))
         errors[name] = error / largest
     return errors
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PrecisionRow:
+    """What one precision changes.
+
+    Attributes
+    ----------
+    precision : str or tuple of str
+        What was compared: a name, one for each layer, or the label of the arguments.
+    largest, mean : float
+        The largest and the mean absolute difference of an output from that in float32.
+    score : float or None
+        What the `score` function returned; None for a layer without one.
+    seconds : float
+        Time for all batches: the median, if they were run several times.
+    speed : float
+        float32's time over this precision's, above 1 if this one is faster: the median over the rounds.
+    weight_bytes : int
+        Bytes of all parameters, as they are kept and stored in a file.
+    """
+
+    precision: str | tuple[str, ...]
+    largest: float
+    mean: float
+    score: float | None
+    seconds: float
+    speed: float
+    weight_bytes: int
+
+
+class PrecisionReport(Mapping[Any, PrecisionRow]):
+    """The result of `precision`: a row for each precision, float32 first. ``print(report)`` shows a table."""
+
+    def __init__(self, rows: Iterable[PrecisionRow]) -> None:
+        self._rows = {row.precision: row for row in rows}
+
+    def __getitem__(self, precision: Any) -> PrecisionRow:
+        return self._rows[precision]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __repr__(self) -> str:
+        return f"PrecisionReport({list(self.values())})"
+
+    def __str__(self) -> str:
+        titles = ["precision", "score", "largest difference", "mean", "seconds", "speed", "bytes of weights"]
+        cells = [
+            [
+                _name(row.precision), "" if row.score is None else f"{row.score:.5g}", f"{row.largest:.2g}",
+                f"{row.mean:.2g}", f"{row.seconds:.3g}", f"{row.speed:.2f} x", f"{row.weight_bytes:,}",
+            ]
+            for row in self.values()
+        ]  # fmt: skip
+        widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
+        lines = [[text.rjust(width) for text, width in zip(line, widths, strict=True)] for line in (titles, *cells)]
+        return "\n".join("  ".join([line[0].strip().ljust(widths[0]), *line[1:]]) for line in lines)
+
+    def plot(self) -> Figure:
+        """Draw scores, differences, speeds and bytes as bars, one for each precision.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            ``figure.savefig("precision.png")`` writes it.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        """
+        rows = list(self.values())
+        scored = all(row.score is not None for row in rows)
+        panels = {
+            **({"score": [row.score for row in rows]} if scored else {}),
+            "largest difference": [row.largest for row in rows],
+            "mean difference": [row.mean for row in rows],
+            "speed, float32 = 1": [row.speed for row in rows],
+            "bytes of weights": [row.weight_bytes for row in rows],
+        }
+        figure = _figure((2.4 * len(panels), 2.8))
+        names = [_name(row.precision).replace(", ", "\n") for row in rows]
+        for ax, (title, values) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+            ax.bar(names, values, color=[f"C{k}" for k in range(len(rows))])
+            ax.set_title(title, loc="left", fontsize=9)
+            ax.tick_params(labelsize=8)
+        return figure
+
+
+def precision(
+    model: Any, batches: Any, score: Callable[[Any], float] | None = None, *,
+    precisions: Sequence[str | Sequence[str]] | Mapping[Any, Mapping[str, Any]] = ("bfloat16", "int8"),
+    rounds: int = 15,
+) -> PrecisionReport:  # fmt: skip
+    """Compare a model with weights of fewer bits with the same model in float32.
+
+    Parameters
+    ----------
+    model : RNN, LSTM, GRU or fastrnn.nn.Model
+        Of float32. It is frozen in each precision, and not changed.
+    batches : iterable of Batch; for a layer ndarray, or iterable of ndarray
+        What the models read. For a layer: x, or several of them, as a call takes them.
+    score : callable, optional
+        From a frozen model to a number, such as an accuracy. Default: for a model `fastrnn.train.evaluate`, the mean
+        loss on the batches; for a layer none.
+    precisions : sequence, or mapping of str to mapping, default ("bfloat16", "int8")
+        Each as `freeze` takes it. A mapping has all arguments of `freeze` for a label, such as
+        ``{"int8, first layer not": {"precision": "int8", "keep": ["rnn.0"]}}``. float32 is compared in any case.
+    rounds : int, default 15
+        In how many rounds times are measured, at least. In a round all precisions run one batch, in turn, so that other
+        work of the machine hardly changes their ratio. If there are fewer batches, they are run again.
+
+    Returns
+    -------
+    PrecisionReport
+        A mapping from float32 and each of `precisions` to its `PrecisionRow`. It prints as a table, and has `plot()`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has a wrong type or value, the model is not float32, or there are no batches.
+
+    Notes
+    -----
+    Outputs are what the model computes last: y of a layer, the logits or numbers of a model, the probabilities of an
+    `Ensemble`. A writer's are its logits where it reads the targets.
+    """
+    if not callable(getattr(model, "freeze", None)):
+        raise TypeError(f"model: expected an RNN, LSTM or GRU, or a model of fastrnn.nn, got {type(model).__name__}")
+    if isinstance(precisions, str) or not isinstance(precisions, Iterable):
+        raise TypeError(f"precisions: expected a sequence or a mapping, got {precisions!r}")
+    rounds = validate.size("rounds", rounds)
+    is_layer = isinstance(model, Recurrent)
+    batches = [batches] if isinstance(batches, np.ndarray) else list(batches)
+    if not batches:
+        raise ValueError("batches: expected at least one, got none")
+    chosen: dict[Any, Mapping[str, Any]] = {"float32": {"precision": "float32"}}
+    for name in precisions:
+        if not isinstance(name, (str, tuple, list)):
+            raise TypeError(f"precisions: expected str or sequences of str, got {type(name).__name__}")
+        label = tuple(name) if isinstance(name, list) else name
+        chosen[label] = precisions[label] if isinstance(precisions, Mapping) else {"precision": name}
+    frozen = [model.freeze(**arguments) for arguments in chosen.values()]
+    if score is None and not is_layer:
+
+        def score(model: Any) -> float:
+            return train.evaluate(model, batches)
+
+    outputs = _layer_outputs if is_layer else _model_outputs
+    differences = [[0.0, 0.0, 0] for _ in chosen]  # the largest, the sum, how many
+    seconds = np.zeros((-(-rounds // len(batches)), len(batches), len(chosen)))
+    for each in frozen:
+        outputs(each, batches[0], None)  # a first call is slower
+    for r in range(len(seconds)):
+        states: list[Any] = [None] * len(chosen)
+        for b, batch in enumerate(batches):
+            exact: Any = None  # float32's outputs
+            for k, each in enumerate(frozen):
+                begin = time.perf_counter()
+                found, states[k] = outputs(each, batch, states[k])
+                seconds[r, b, k] = time.perf_counter() - begin
+                exact = exact if k else found
+                if r == 0:
+                    _note(differences[k], found, exact)
+    speeds = np.median((seconds[:, :, :1] / seconds).reshape(-1, len(chosen)), axis=0)
+    return PrecisionReport(
+        PrecisionRow(
+            name, largest, total / max(count, 1), None if score is None else float(score(each)),
+            median(seconds[:, :, k].sum(axis=1).tolist()), float(speeds[k]),
+            sum(a.nbytes for a in each.params.values()),
+        )
+        for k, (name, each, (largest, total, count)) in enumerate(zip(chosen, frozen, differences, strict=True))
+    )  # fmt: skip
+
+
+def _layer_outputs(layer: Any, x: NDArray, state: Any) -> tuple[NDArray, None]:
+    return layer(x)[0], None
+
+
+def _model_outputs(model: Any, batch: Any, state: Any) -> tuple[NDArray, Any]:
+    """The outputs of a frozen model for a batch, and the state that the next one may follow from."""
+    if callable(model):
+        if getattr(batch, "follows", False):
+            result = model(batch.x, batch.x_lengths, state)
+        else:
+            result = model(batch.x, batch.x_lengths)
+        y, state = result if isinstance(result, tuple) else (result, None)
+        return _valid(y, batch.x_lengths) if y.ndim == 3 else y, state
+    steps = model.steps(batch.x, batch.x_lengths)
+    read = [np.full(batch.y.shape[1], BOS), *batch.y]  # what the steps take: teacher forcing
+    lengths = None if batch.y_lengths is None else np.add(batch.y_lengths, 1)
+    return _valid(np.stack([steps.step(ids).copy() for ids in read]), lengths), None
+
+
+def _valid(y: NDArray, lengths: Any) -> NDArray:
+    """The valid steps of outputs (T, B, K)."""
+    return y if lengths is None else y[np.arange(len(y))[:, None] < lengths]
+
+
+def _note(difference: list[Any], found: NDArray, exact: NDArray) -> None:
+    """Add the differences of an array to those found before."""
+    distance = np.abs(np.subtract(found, exact, dtype=np.float64))
+    difference[0] = float(np.maximum(difference[0], distance.max(initial=0)))  # NaN stays
+    difference[1] += float(distance.sum())
+    difference[2] += distance.size
+
+
+def _name(precision: Any) -> str:
+    return precision if isinstance(precision, str) else ", ".join(map(str, precision))
 
 
 def _chosen(grad: NDArray, samples: int, rng: np.random.Generator) -> list[tuple[int, ...]]:

@@ -29,7 +29,7 @@ NOT_CALLED = {
     "fastrnn.onnx": {"load", "ops"},  # fuzz.py has models
     "fastrnn.data": {"BOS", "EOS", "PAD", "SPECIALS", "UNK"},
     "fastrnn.engines": {"ENGINES", "Engine", "Operations", "available", "current"},
-    "fastrnn.inspect": {"plot_gates", "plot_gradient_norms"},  # Matplotlib's errors
+    "fastrnn.inspect": {"PrecisionReport", "PrecisionRow", "plot_gates", "plot_gradient_norms"},  # Matplotlib's errors
     "fastrnn.nn": {
         "FrozenEmbedding", "FrozenLinear", "HasParams", "Loss", "Model", "ModelStream", "Module", "Part", "Steps",
     },
@@ -387,4 +387,5 @@ def catalogue() -> dict[str, Entry]:
     doubles = data.Dataset([np.ones((3, 2))], [0]).batch(np.array([0]))
     add(lambda **given: inspect.check_gradients(exact, doubles, **given), "check_gradients",
         inspect.check_gradients, samples=1, step=1e-5, rng=0)  # fmt: skip
+    add(inspect.precision, model=lstm, batches=x, precisions=("int8", ("bfloat16",)), rounds=1)
     return entries

@@ -1,4 +1,6 @@
-"""fastrnn.inspect: gates as the tape has them, norms against whole backward runs, wrong gradients found, plots."""
+"""fastrnn.inspect: gates as the tape has them, norms against whole backward runs, wrong gradients found, precisions
+compared, plots.
+"""
 
 import numpy as np
 import pytest
@@ -6,7 +8,11 @@ from models import build_model
 
 import fastrnn
 from fastrnn import inspect, nn
-from fastrnn.data import Batch
+from fastrnn.data import Batch, Chunks
+from fastrnn.nn import decoder
+from fastrnn.nn.losses import log_softmax
+from fastrnn.nn.states import pack
+from fastrnn.train import evaluate
 
 F8 = {"dtype": np.float64, "rng": 0}
 
@@ -114,8 +120,86 @@ def test_plots_are_drawn(kind, tmp_path):
     figure = inspect.plot_gates(tape, "abcd", units=[3, 1], names=[next(iter(tape.gates()))])
     assert len(figure.axes) == 2  # a heat map and its scale
     inspect.plot_gradient_norms({kind.__name__: inspect.gradient_norms(layer, x)["h"]}).savefig(tmp_path / "norms.png")
+    report = inspect.precision(layer, x, lambda frozen: 0.5, rounds=1)
+    report.plot().savefig(tmp_path / "precisions.png")
+    assert len(report.plot().axes) == 5
     assert all(path.stat().st_size > 1000 for path in tmp_path.iterdir())
     with pytest.raises(ValueError, match="tokens: expected 4, one a step, got 3"):
         inspect.plot_gates(tape, "abc")
     with pytest.raises(ValueError, match="names: expected one of"):
         inspect.plot_gates(tape, "abcd", names=["k"])
+
+
+@pytest.mark.parametrize("kind", [fastrnn.LSTM, fastrnn.GRU, fastrnn.RNN])
+def test_precisions_of_a_layer_are_compared_with_float32(kind):
+    layer, rng = kind(5, 9, 2, rng=0), np.random.default_rng(0)
+    x = [rng.standard_normal((T, 3, 5)).astype(np.float32) for T in (4, 7)]
+    report = inspect.precision(layer, x, precisions=["bfloat16", "int8", ["float32", "int8"]], rounds=1)
+    assert list(report) == ["float32", "bfloat16", "int8", ("float32", "int8")]
+    for name, row in report.items():
+        frozen = layer.freeze(precision=name)
+        distances = [np.abs(frozen(each)[0].astype(np.float64) - layer(each)[0]) for each in x]
+        assert row.largest == max(d.max() for d in distances)
+        assert row.mean == pytest.approx(np.concatenate([d.ravel() for d in distances]).mean())
+        assert row.weight_bytes == frozen.weight_bytes
+        assert row.score is None
+        assert row.seconds > 0
+    assert report["float32"].largest == 0
+    assert report["float32"].speed == 1
+    assert 0 < report["bfloat16"].mean < report["int8"].mean < 0.05
+    assert len(str(report).splitlines()) == 5
+    assert "float32, int8" in str(report)
+    one = inspect.precision(layer, x[0], lambda frozen: frozen(x[1])[0].sum(), rounds=1)
+    assert one["int8"].score == pytest.approx(float(layer.freeze(precision="int8")(x[1])[0].sum()))
+
+
+@pytest.mark.parametrize("name", ["caption", "caption_fed", "translate", "attend"])
+def test_a_writers_outputs_are_those_that_its_loss_is_of(name):
+    model, batch = build_model(name)
+    _, targets, lengths = decoder._shifted(batch.y, batch.y_lengths)
+    logits, _ = inspect._model_outputs(model, batch, None)
+    chosen = np.take_along_axis(log_softmax(logits), pack(targets, lengths)[:, None], axis=1)
+    assert -chosen.mean() == pytest.approx(model.loss(batch).value)
+
+
+def test_precisions_of_a_model_are_compared_by_its_loss_with_the_state_carried():
+    rng = np.random.default_rng(0)
+    model = nn.ManyToMany(fastrnn.GRU(6, 20, rng=rng), nn.Linear(20, 9, rng=rng), nn.Embedding(9, 6, rng=rng))
+    chunks = Chunks.to_evaluate(rng.integers(0, 9, 200), columns=3, steps=10)
+    report = inspect.precision(model, chunks, rounds=1)
+    state, distances = [None, None], []
+    frozen = [model.freeze(precision=name) for name in ("float32", "int8")]
+    for batch in chunks:
+        (exact, state[0]), (found, state[1]) = (m(batch.x, state=s) for m, s in zip(frozen, state, strict=True))
+        distances.append(np.abs(exact - found).max())
+    assert report["int8"].largest == pytest.approx(max(distances))
+    for name in ("float32", "int8"):
+        assert report[name].score == evaluate(model.freeze(precision=name), chunks)
+    assert report["int8"].score == pytest.approx(report["float32"].score, rel=0.02)
+    assert report["int8"].weight_bytes < 0.5 * report["float32"].weight_bytes
+    kept = {"int8": {"precision": "int8"}, "but the ends": {"precision": "int8", "keep": ["embedding", "output"]}}
+    report = inspect.precision(model, chunks, precisions=kept, rounds=1)
+    assert report["but the ends"].mean < report["int8"].mean
+
+
+def test_a_difference_that_is_nan_shows():
+    layer = fastrnn.RNN(2, 3, nonlinearity="relu", rng=0)
+    x = np.full((2, 1, 2), np.inf, np.float32)
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(inspect.precision(layer, x, rounds=1)["int8"].largest)
+
+
+def test_a_comparison_of_precisions_says_what_it_needs():
+    layer, x = fastrnn.LSTM(2, 3, rng=0), np.zeros((2, 1, 2), np.float32)
+    with pytest.raises(TypeError, match="model: expected an RNN, LSTM or GRU, or a model"):
+        inspect.precision(np.zeros(3), x)
+    with pytest.raises(ValueError, match="batches: expected at least one"):
+        inspect.precision(layer, [])
+    with pytest.raises(TypeError, match="precisions: expected a sequence"):
+        inspect.precision(layer, x, precisions="int8")
+    with pytest.raises(TypeError, match="precisions: expected str or sequences of str, got int"):
+        inspect.precision(layer, x, precisions=[8])
+    with pytest.raises(ValueError, match="precision: expected one of"):
+        inspect.precision(layer, x, precisions=["int4"])
+    with pytest.raises(ValueError, match="rounds"):
+        inspect.precision(layer, x, rounds=0)

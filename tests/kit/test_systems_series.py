@@ -19,6 +19,7 @@ def test_a_system_reaches_its_bar(name):
         pytest.skip("examples are not here")
     path = os.pathsep.join(filter(None, [str(EXAMPLES.parent), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, str(EXAMPLES / f"{name}.py"), "--quick"]
+    command += ["--precisions"] if name == "forecaster" else []
     run = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "macro F1" in run.stdout or "RMSE" in run.stdout
