@@ -26,7 +26,19 @@ typedef struct {
     double (*read[2])(const void *data, int64_t bytes, int64_t repeats);
 } probe;
 
+/* What a set has for values of fewer bits, if the machine has it. A set may have several; the first one counts. */
+typedef struct {
+    const char *isa;
+    int bytes; /* of a value: 1 is int8, 2 is bfloat16 */
+    int (*there)(void);
+    int products; /* multiply-adds of an instruction */
+    double (*dot)(int64_t repeats);
+} narrow_probe;
+
+static int always(void) { return 1; }
+
 #if FRNN_X86
+#include <immintrin.h>
 #define ISA avx512
 #define VECTOR_BYTES 64
 #define TARGET __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")))
@@ -53,6 +65,8 @@ typedef struct {
 #define TARGET
 #include "probe_isa.h"
 
+#include "probe_narrow.h"
+
 static const probe *selected(void) {
     static const probe *const probes[] = {
 #if FRNN_X86
@@ -69,11 +83,18 @@ static const probe *selected(void) {
     return &probe_scalar;
 }
 
-int64_t frnn_probe_multiply_add(frnn_dtype dtype, int64_t repeats, double *result) {
+int64_t frnn_probe_multiply_add(int bytes, int64_t repeats, double *result) {
     const probe *p = selected();
-    const int64_t size = dtype == FRNN_F32 ? sizeof(float) : sizeof(double);
+    for (size_t k = 0; k < sizeof narrow_probes / sizeof *narrow_probes; k++) {
+        const narrow_probe *n = &narrow_probes[k];
+        if (n->bytes == bytes && strcmp(n->isa, p->isa) == 0 && n->there()) {
+            *result = n->dot(repeats);
+            return 2 * SUMS * n->products * repeats;
+        }
+    }
+    const int64_t size = FRNN_MAX(bytes, (int)sizeof(float)); /* without instructions, values are widened */
     const int64_t lanes = p->vector_bytes ? p->vector_bytes / size : 1;
-    *result = p->multiply_add[dtype != FRNN_F32](repeats);
+    *result = p->multiply_add[size > (int)sizeof(float)](repeats);
     return 2 * SUMS * lanes * repeats;
 }
 

@@ -524,12 +524,11 @@ def gemm(bint ta, bint tb, cnp.ndarray a not None, cnp.ndarray b not None, bint 
 
 
 def probe_multiply_add(int itemsize, int64_t repeats):
-    """Multiply-adds in registers, in float32 (itemsize 4) or float64; how many operations, and what came out."""
-    cdef frnn_dtype dtype = FRNN_F32 if itemsize == 4 else FRNN_F64
+    """Multiply-adds in registers, of values of 8, 4, 2 (bfloat16) or 1 byte; how many operations, and what came out."""
     cdef double result
     cdef int64_t operations
     with nogil:
-        operations = frnn_probe_multiply_add(dtype, repeats, &result)
+        operations = frnn_probe_multiply_add(itemsize, repeats, &result)
     return operations, result
 
 

@@ -1,7 +1,7 @@
-"""How much memory tasks take, each in a fresh process: the scratch memory of a call, and the tape.
+"""How much memory tasks take, each in a fresh process: frozen weights, the scratch memory of a call, and the tape.
 
-What a call takes is measured as the growth of the process's peak resident size, which Linux reports. So memory that C
-allocates counts as well. The limits are those that docs/memory.md promises.
+What a call takes is measured as the growth of the process's peak resident size, which Linux reports, and frozen weights
+as the growth of its size. So memory that C allocates counts as well. The limits are those that docs/memory.md promises.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,10 +26,13 @@ from fastrnn.bench.processes import python_path
 from fastrnn.bench.tasks import CASES, KINDS, Sizes, Task
 from fastrnn.bench.worker import MEASURES_MEMORY, memory_size, reset_memory_peak
 from fastrnn.engines.threads import num_threads
+from fastrnn.layers import LAYERS
 
-__all__ = ["SCRATCH_LIMIT", "Usage", "available", "long_task", "run", "summary", "tape_limit"]
+__all__ = ["SCRATCH_LIMIT", "WEIGHTS_LIMIT", "Usage", "available", "long_task", "run", "summary", "tape_limit"]
 
 SCRATCH_LIMIT = 8 << 20  # of inference, for any T
+WEIGHTS_LIMIT = {"int8": 0.27, "bfloat16": 0.52}  # of a frozen layer's size in float32
+WEIGHTS_LEAST = 1 << 20  # if that has so many bytes: in small layers, biases and whole pages count
 # Sequences are longer than those of the cases, so that memory which grows with T becomes visible. The limits below keep
 # them from taking too much time and memory.
 LONGEST = 10_000
@@ -50,17 +54,30 @@ class Usage:
         training the call is forward and backward.
     tape : int
         Size of the arrays that only the tape holds; 0 in inference.
+    weights, full_weights : int
+        Growth of the resident size by freezing the layer in the task's precision, and in its dtype; 0 in training.
     """
 
     task: Task
     engine: str
     scratch: int
     tape: int
+    weights: int = 0
+    full_weights: int = 0
+
+    @property
+    def weights_share(self) -> float:
+        """A frozen layer's size beside that in its dtype."""
+        return self.weights / max(1, self.full_weights)
 
     @property
     def broken(self) -> tuple[str, ...]:
         """The promises that this breaks, in words."""
+        share = WEIGHTS_LIMIT.get(self.task.precision, 1)
         kept = {
+            f"weights above {share} of float32's": share == 1
+            or self.full_weights < WEIGHTS_LEAST
+            or self.weights_share <= share,
             f"scratch above {SCRATCH_LIMIT >> 20} MiB": self.task.kind != "inference" or self.scratch <= SCRATCH_LIMIT,
             "tape above the design's": self.tape <= tape_limit(self.task),
         }
@@ -136,12 +153,37 @@ def measured(task: Task) -> dict[str, int]:
     """Return the figures of a `Usage`, measured in this process."""
     short = replace(task, sizes=task.sizes._replace(T=min(task.sizes.T, CASES["lat64"].T)))
     work = {"inference": infer, "training": train}[task.kind]
+    # First of all: later, blocks are there that calls have freed.
+    weights = weights_of(task) if task.kind == "inference" else {}
     work(Problem.draw(short))  # loads code, starts threads and fills BLAS's buffers: these come once
-    return work(Problem.draw(task))
+    return work(Problem.draw(task)) | weights
+
+
+def weights_of(task: Task) -> dict[str, int]:
+    """Return by how many bytes freezing the layer makes the process grow, in its dtype and in the task's precision."""
+    precisions = {"full_weights": task.dtype, "weights": task.precision}
+    for precision in precisions.values():
+        LAYERS[task.cell](1, 1, dtype=task.dtype).freeze(precision=precision)  # loads code
+    layer = LAYERS[task.cell](task.sizes.I, task.sizes.H, dtype=task.dtype)
+    sizes, held = {}, []
+    for name, precision in precisions.items():
+        gc.collect()
+        before = resident()
+        held.append(layer.freeze(precision=precision))
+        gc.collect()
+        sizes[name] = resident() - before
+    return sizes
+
+
+def resident() -> int:
+    """Return the resident size of this process in bytes. Counted page by page, which "VmRSS" is not."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("Rss:"))
 
 
 def infer(problem: Problem) -> dict[str, int]:
-    frozen, state = problem.layer.freeze(), to_layer(problem.state)  # weights are packed here
+    frozen = problem.layer.freeze(precision=problem.precision)  # weights are packed here
+    state = to_layer(problem.state)
     if len(problem.x) == 1:
         stream, out = frozen.stream(problem.x.shape[1]), np.zeros_like(problem.dy[0])
         _, grown = grows(lambda: stream.step(problem.x[0], out))
@@ -215,6 +257,13 @@ def summary(results: Iterable[Usage]) -> list[str]:
             most = max(part, key=lambda usage: usage.scratch)
             limit = f" of {SCRATCH_LIMIT >> 20}" if kind == "inference" else ""
             lines.append(f"{kind}: at most {most.scratch / 2**20:.1f}{limit} MiB of scratch ({most.task})")
+    for precision, limit in WEIGHTS_LIMIT.items():
+        frozen = [u for u in usages if u.task.precision == precision and u.full_weights >= WEIGHTS_LEAST]
+        if frozen:
+            most = max(frozen, key=lambda usage: usage.weights_share)
+            lines.append(
+                f"{precision}: frozen layers of at most {most.weights_share:.3f} of {limit} of float32's ({most.task})"
+            )
     tapes = [usage for usage in usages if usage.task.kind == "training"]
     if tapes:
         within = sum(usage.tape <= tape_limit(usage.task) for usage in tapes)

@@ -76,7 +76,7 @@ def verify(contender: Contender, task: Task, expectation: Results) -> Verificati
     task = verified_task(task)
     actual = contender.load(task).results()
     errors = {name: scaled_error(actual.get(name), value) for name, value in expectation.items()}
-    tolerance = TOLERANCE[task.dtype]
+    tolerance = TOLERANCE[task.precision]
     wrong = [
         name for name, error in errors.items() if error > tolerance["gradient" if name.startswith("grad") else "value"]
     ]
