@@ -165,7 +165,8 @@ def weights_of(task: Task) -> dict[str, int]:
     for precision in precisions.values():
         LAYERS[task.cell](1, 1, dtype=task.dtype).freeze(precision=precision)  # loads code
     layer = LAYERS[task.cell](task.sizes.I, task.sizes.H, dtype=task.dtype)
-    sizes, held = {}, []
+    sizes: dict[str, int] = {}
+    held = []
     for name, precision in precisions.items():
         gc.collect()
         before = resident()
@@ -257,12 +258,12 @@ def summary(results: Iterable[Usage]) -> list[str]:
             most = max(part, key=lambda usage: usage.scratch)
             limit = f" of {SCRATCH_LIMIT >> 20}" if kind == "inference" else ""
             lines.append(f"{kind}: at most {most.scratch / 2**20:.1f}{limit} MiB of scratch ({most.task})")
-    for precision, limit in WEIGHTS_LIMIT.items():
+    for precision, share in WEIGHTS_LIMIT.items():
         frozen = [u for u in usages if u.task.precision == precision and u.full_weights >= WEIGHTS_LEAST]
         if frozen:
             most = max(frozen, key=lambda usage: usage.weights_share)
             lines.append(
-                f"{precision}: frozen layers of at most {most.weights_share:.3f} of {limit} of float32's ({most.task})"
+                f"{precision}: frozen layers of at most {most.weights_share:.3f} of {share} of float32's ({most.task})"
             )
     tapes = [usage for usage in usages if usage.task.kind == "training"]
     if tapes:

@@ -189,7 +189,7 @@ def onnx_model(problem: Any) -> bytes:
 
     biases = np.concatenate([reordered("bias_ih"), reordered("bias_hh")], axis=1)
     constants = {"W": reordered("weight_ih"), "R": reordered("weight_hh"), "B": biases}
-    options = {"linear_before_reset": 1} if problem.cell == "gru" else {}
+    options: dict[str, Any] = {"linear_before_reset": 1} if problem.cell == "gru" else {}
     name, inputs, domains = problem.cell.upper(), ["X", *constants], [helper.make_opsetid("", 17)]
     if problem.precision == "int8":
         name, options = "DynamicQuantizeLSTM", {"domain": "com.microsoft"}

@@ -518,8 +518,8 @@ class Memory:
         entries = [
             {
                 **asdict(usage.task), "dtype": usage.task.dtype, "sizes": usage.task.sizes._asdict(),
-                "engine": usage.engine, "scratch": usage.scratch, "tape": usage.tape, "tape_limit": memory.tape_limit(usage.task),
-                "weights": usage.weights, "full_weights": usage.full_weights, "broken": usage.broken,
+                "engine": usage.engine, "scratch": usage.scratch, "tape": usage.tape,
+                "tape_limit": memory.tape_limit(usage.task), "weights": usage.weights, "full_weights": usage.full_weights, "broken": usage.broken,
             }
             for usage in results
         ]  # fmt: skip
