@@ -52,6 +52,18 @@
 #define FRNN_POSIX 1 /* threads and fork */
 #endif
 
+/* From here on the variable, a float or a vector of them, is a rounded value: a compiler may not contract the operation
+ * that made it with one that uses it. */
+#if FRNN_X86
+#define ROUNDED(v) __asm__("" : "+v"(v))
+#elif FRNN_NEON
+#define ROUNDED(v) __asm__("" : "+w"(v))
+#elif FRNN_VECTORS
+#define ROUNDED(v) __asm__("" : "+m"(v))
+#else
+#define ROUNDED(v) (void)(v)
+#endif
+
 #define FRNN_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define FRNN_MAX(a, b) ((a) > (b) ? (a) : (b))
 

@@ -15,8 +15,8 @@
 
 typedef enum { FRNN_F32, FRNN_F64 } frnn_dtype;
 
-/* What packed weights are stored in. Products are summed in the cell's dtype, whatever this is. */
-typedef enum { FRNN_STORED_F32, FRNN_STORED_F64, FRNN_STORAGES } frnn_storage;
+/* What weights are stored in. The last two are narrow: for inference in float, with packed weights. */
+typedef enum { FRNN_STORED_F32, FRNN_STORED_F64, FRNN_STORED_BF16, FRNN_STORED_INT8, FRNN_STORAGES } frnn_storage;
 
 /* The kind of the cell in csrc/cells/ that has this name; -1 if there is none. */
 int frnn_kind(const char *name);
@@ -27,7 +27,7 @@ int frnn_kind(const char *name);
 typedef struct {
     int kind;
     frnn_dtype dtype;
-    frnn_storage storage; /* of packed */
+    frnn_storage storage; /* of w_ih, w_hh, w_hr and packed */
     int replace;          /* GRU: h_t = z*n + (1-z)*h_{t-1} instead of (1-z)*n + z*h_{t-1} */
     int64_t I, H, O;
     const void *w_ih;     /* (G*H, I) */
@@ -36,7 +36,9 @@ typedef struct {
     const void *b_hh;     /* (G*H) or null, null exactly if b_ih is */
     const void *w_hr;     /* (O, H) or null: LSTM projection */
     const void *peephole; /* (the cell's peepholes, H) or null: LSTM p_i, p_f, p_o */
-    const void *packed;   /* frnn_pack's, 64-byte aligned, or null */
+    const float *s_ih;    /* (G*H) scales of the rows of w_ih, if they are int8; likewise the next two */
+    const float *s_hh, *s_hr;
+    const void *packed; /* frnn_pack's, 64-byte aligned, or null */
 } frnn_cell;
 
 /* Gradients of a cell's parameters; null where the parameter is. */
@@ -95,9 +97,9 @@ typedef struct {
 
 /* ---- A cell over a sequence ---- */
 
-/* Workspace in bytes, of forward for each cell and any number of threads, of backward for all `count` cells and
- * `threads` threads; -1 if a size does not fit BLAS's integer or an address. */
-int64_t frnn_forward_workspace(const frnn_cell *cell, const frnn_forward_args *args);
+/* Workspace in bytes for at most `threads` threads, of forward for each cell, of backward for all `count` cells; -1 if
+ * a size does not fit BLAS's integer or an address. */
+int64_t frnn_forward_workspace(const frnn_cell *cell, const frnn_forward_args *args, int threads);
 int64_t frnn_backward_workspace(int count, const frnn_cell *const *cells, const frnn_backward_args *args, int threads);
 
 /* Run with at most `threads` threads; `workspace` is 64-byte aligned and as large as the functions above say. Two cells

@@ -10,6 +10,13 @@
 #include "../compiler.h"
 #include "../fastrnn.h"
 
+/* What precedes the values of a row that a narrow type's `convert` has made; in its first four bytes is its scale. */
+#define FRNN_ROW_HEAD 64
+/* Bytes of such a row; what lies after the values is zero. */
+#define FRNN_ROW_BYTES(packing, K) (FRNN_ROW_HEAD + ((K) + 63) / 64 * 64 * (packing)->argument)
+/* So many rows are converted at a time. */
+#define FRNN_ROWS_CONVERTED 48
+
 /* Values of an array that share blocks of random words (dropout_body.h). */
 #define FRNN_DROPOUT_GROUP 64
 
@@ -80,7 +87,7 @@ typedef void frnn_step(const void *rule, int64_t n, void *p, const void *g, void
         const REAL *A;                                                                                                 \
         int64_t a_row, a_vector; /* element (m, k) is at A[m*a_row + k/lanes*a_vector + k%lanes] */                    \
         const void *R;           /* packed: of a packing's stored type for `multiply`, REAL for `add_gradient` */      \
-        int64_t stride;          /* in values, from one vector of columns of R to the next */                          \
+        int64_t stride;          /* from one vector of columns of R to the next, in values; narrow: a_row and this in bytes */ \
         int beta;                /* 0 or 1; at 0 nothing is read from C */                                             \
         REAL *C;                                                                                                       \
         int64_t ldc, c_vector;   /* from row to row of C, and from vector to vector of its columns: the lanes, if C is */ \
@@ -88,12 +95,20 @@ typedef void frnn_step(const void *rule, int64_t n, void *p, const void *g, void
         int descending;          /* go through the columns from the last to the first */                               \
     } frnn_product_##D;                                                                                                \
                                                                                                                        \
-    /* A way to store packed weights. `pack` packs R (K, columns), the weights or, if `transposed`, their transpose; */ \
-    /* `multiply`: C = beta*C + A R. Both in packed_body.h. */                                                         \
+    /* A way to store packed weights, and a product with them: C = beta*C + A R. Of the dtype itself (packed_body.h) `pack` */\
+    /* packs R (K, columns), the weights or, if `transposed`, their transpose. Of narrow types (narrow_body.h) the weights */\
+    /* are always the transpose, (columns, K); `pack_narrow` packs at most a vector of columns, and `convert` makes of a */\
+    /* row of A what `multiply` reads. */                                                                              \
     typedef struct {                                                                                                   \
-        int64_t bytes; /* of a stored value */                                                                         \
+        int64_t bytes;    /* of a stored value */                                                                      \
+        int64_t head;     /* bytes a lane that a vector of columns has besides its values */                           \
+        int64_t together; /* values of a column that lie together: K is filled up to a multiple of this */             \
+        int64_t argument; /* bytes of a value of A, as `convert` leaves it */                                          \
+        double rate;      /* of `multiply`, compared with that of the dtype itself */                                  \
         void (*pack)(int transposed, int64_t K, int64_t columns, const REAL *weights, int64_t ld, void *packed,        \
                      int64_t stride);                                                                                  \
+        void (*pack_narrow)(int64_t K, int64_t columns, const void *weights, const float *scales, void *packed);       \
+        void (*convert)(int64_t K, const REAL *row, void *converted);                                                  \
         void (*multiply)(const frnn_product_##D *);                                                                    \
     } frnn_packing_##D;                                                                                                \
                                                                                                                        \
@@ -152,6 +167,12 @@ typedef void frnn_step(const void *rule, int64_t n, void *p, const void *g, void
 
 FRNN_DECLARE_KERNELS(float, f32)
 FRNN_DECLARE_KERNELS(double, f64)
+
+/* The narrow types' packings. An instruction set that has instructions for them is, for all else, one without. */
+typedef struct {
+    const char *name;
+    frnn_packing_f32 bf16, int8;
+} frnn_narrow_set;
 
 /* One instruction set's kernels. */
 typedef struct {

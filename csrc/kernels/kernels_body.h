@@ -51,18 +51,11 @@ static ALWAYS_INLINE void FN(store_da)(const backward_row *row, int k, vec da, i
 #include "../cells/cells.h"
 #undef FRNN_CELL_KERNELS
 
-/* Weights are stored in the type that is computed with. Another storage type is one more inclusion of packed_body.h,
- * with a load_stored that widens what it reads, and an entry in kernels_isa.h. */
-#define STORED REAL
-#define STORED_AS(name) FN(name)
-#define load_stored(p) load(p, VL)
-#define store_stored(p, v) store(p, v, VL)
 #include "packed_body.h"
-#undef STORED
-#undef STORED_AS
-#undef load_stored
-#undef store_stored
 
+#if REAL_BITS == 32
+#include "narrow_types.h"
+#endif
 #include "gradient_body.h"
 #include "softmax_body.h"
 #include "attention_body.h"

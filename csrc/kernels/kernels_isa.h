@@ -1,18 +1,9 @@
 /* All kernels of one instruction set, as a table. The file that includes this one defines ISA (a name), VECTOR_BYTES (0
  * for plain C) and VECTOR_REGISTERS, and has switched the compiler to that instruction set. */
 #include "kernels.h"
+#include "names.h"
 
-#define JOIN_(a, b) a##_##b
-#define JOIN(a, b) JOIN_(a, b)
-#define TEXT_(a) #a
-#define TEXT(a) TEXT_(a)
-
-#define REAL float
-#define INTEGER int32_t
-#define UNSIGNED uint32_t
-#define REAL_BITS 32
-#define MANTISSA_BITS 23
-#define FN(name) JOIN(name, f32)
+#include "float32.h"
 #include "kernels_body.h"
 #undef REAL
 #undef INTEGER
@@ -34,13 +25,19 @@
 #define CELL_f32(cell) &cell##_f32,
 #define CELL_f64(cell) &cell##_f64,
 
+/* Between vectors of columns there is room for one more row, so that they do not lie a power of two apart. */
+#define FRNN_PACKING(REAL, D)                                                                                          \
+    {.bytes = sizeof(REAL), .head = sizeof(REAL), .together = 1, .rate = 1, .pack = pack_##D, .multiply = multiply_##D}
+
 /* clang-format off */
 const frnn_kernel_set JOIN(frnn_kernels, ISA) = {
     .name = TEXT(ISA),
     .f32 = {
         .lanes = LANES_f32,
         .cells = {FRNN_CELLS(CELL_f32)},
-        .packings = {[FRNN_STORED_F32] = {sizeof(float), pack_f32, multiply_f32}},
+        .packings = {[FRNN_STORED_F32] = FRNN_PACKING(float, f32),
+                     [FRNN_STORED_BF16] = FRNN_PACKING_BF16,
+                     [FRNN_STORED_INT8] = FRNN_PACKING_INT8},
         .add_gradient = add_gradient_f32,
         .add_columns = add_columns_f32,
         .pack_row = pack_row_f32,
@@ -64,7 +61,7 @@ const frnn_kernel_set JOIN(frnn_kernels, ISA) = {
     .f64 = {
         .lanes = LANES_f64,
         .cells = {FRNN_CELLS(CELL_f64)},
-        .packings = {[FRNN_STORED_F64] = {sizeof(double), pack_f64, multiply_f64}},
+        .packings = {[FRNN_STORED_F64] = FRNN_PACKING(double, f64)},
         .add_gradient = add_gradient_f64,
         .add_columns = add_columns_f64,
         .pack_row = pack_row_f64,

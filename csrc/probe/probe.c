@@ -79,7 +79,7 @@ static const probe *selected(void) {
         &probe_scalar,
     };
     for (size_t k = 0; k + 1 < sizeof probes / sizeof *probes; k++)
-        if (strcmp(probes[k]->isa, frnn_isa_selected()) == 0) return probes[k];
+        if (strncmp(probes[k]->isa, frnn_isa_selected(), strlen(probes[k]->isa)) == 0) return probes[k]; /* or more */
     return &probe_scalar;
 }
 

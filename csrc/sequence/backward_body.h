@@ -79,7 +79,7 @@ static void FN(return_through)(const FN(backward_run) *run, const frnn_part *par
     const int64_t O = run->cell->O;
     const FN(matrix) da = FN(every)(FN(at)(run->da, at + part->row_first, b0 * run->plane), part->row_step);
     FN(multiply)(&run->factors.state, rows, da, b0, b1, 0, 1, part->outputs.first, part->outputs.end, beta,
-                 C + part->row_first * O, part->row_step * O, O, t % 2);
+                 C + part->row_first * O, part->row_step * O, O, t % 2, NULL);
 }
 
 static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part, int64_t j0, int64_t t, int64_t at,
@@ -104,7 +104,7 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
         if (part->by_units) frnn_team_barrier(team); /* dm needs all of dh */
         const FN(matrix) dh_out = FN(every)(FN(at)(run->dh_out, at + part->row_first, 0), part->row_step);
         FN(multiply)(&run->factors.projection, rows, dh_out, 0, 1, 0, 1, u0, part->units.end, 0,
-                     run->dm + part->row_first * H, part->row_step * H, H, t % 2);
+                     run->dm + part->row_first * H, part->row_step * H, H, t % 2, NULL);
     }
 
     FN(frnn_backward_row) row = {.n = part->units.end - u0, .H = H, .replace = cell->replace};
@@ -266,10 +266,11 @@ static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *ch
     for (int64_t r = 0; run->args->dx.data && r < rows; r += task_rows) {
         const int64_t count = FRNN_MIN(task_rows, rows - r);
         if (!MINE) continue;
-        FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, 0), 0, joint, 0, 1, 0, I, 0, dx + r * I, I, I, 0);
+        FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, 0), 0, joint, 0, 1, 0, I, 0, dx + r * I, I, I, 0,
+                     NULL);
         if (apart)
             FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, G * run->plane), joint, G, 0, 1, 0, I, 1,
-                         dx + r * I, I, I, 0);
+                         dx + r * I, I, I, 0, NULL);
     }
     if (d->b_ih && MINE) {
         FN(add_bias)(run, rows, 0, joint, d->b_ih, 0);

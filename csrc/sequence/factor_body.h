@@ -10,10 +10,11 @@
 typedef struct {
     int64_t K, k_blocks; /* rows: blocks of K */
     int64_t N, blocks;   /* columns: blocks of N */
-    const REAL *weights; /* (blocks*N, K) if transposed, else (k_blocks*K, N) */
+    const REAL *weights; /* (blocks*N, K) if transposed, else (k_blocks*K, N); narrow ones are of their own type */
     int transposed;
-    const char *packed; /* in the storage type of `packing`; null: BLAS multiplies */
-    int64_t stride;     /* of packed, from vector to vector, in values */
+    const float *scales; /* of the weights' rows, if they are int8 */
+    const char *packed;  /* as `packing` has it; null: BLAS multiplies */
+    int64_t vector;      /* of packed, bytes from vector to vector */
     const PACKING *packing;
 } FN(factor);
 
@@ -27,30 +28,54 @@ static inline int64_t FN(block_rows)(const FN(factor) *f) {
     return f->packed && f->k_blocks > 1 ? FN(vectors)(f->K) * FN(lanes)() : f->K;
 }
 
+/* A product with packed weights, of which rows, A and how the columns are gone through are set already. */
+static void FN(multiply_packed)(const FN(factor) *f, product p, int k0, int k1, int b0, int b1, int64_t n0, int64_t n1,
+                                REAL *C, int64_t plane) {
+    const int64_t lanes = FN(lanes)(), vectors = FN(vectors)(f->N), block = FN(block_rows)(f);
+    const char *R = f->packed + k0 * block * lanes * f->packing->bytes;
+    p.K = (k1 - k0 - 1) * block + f->K, p.c_vector = lanes;
+    p.stride = f->packing->convert ? f->vector : f->vector / f->packing->bytes;
+    if (n0 == 0 && n1 == f->N && plane == vectors * lanes && b1 - b0 > 1) { /* all blocks at once */
+        p.R = R + b0 * vectors * f->vector, p.columns = (b1 - b0) * plane, p.C = C + b0 * plane;
+        f->packing->multiply(&p);
+        return;
+    }
+    for (int i = b0; i < b1; i++) {
+        const int b = p.descending ? b0 + b1 - 1 - i : i;
+        p.R = R + (b * vectors + n0 / lanes) * f->vector, p.columns = n1 - n0, p.C = C + b * plane + n0;
+        f->packing->multiply(&p);
+    }
+}
+
 /* C[column blocks b0..b1-1, their columns n0..n1-1] = beta*C + A R[row blocks k0..k1-1]; A (rows, those blocks), C's
  * blocks lie `plane` apart. If every other call is `descending`, it begins with the part of R that the call before read
- * last, and that is still in the cache where R as a whole does not fit. */
+ * last, and that is still in the cache where R as a whole does not fit. Narrow weights need `scratch`, a member's own,
+ * for FRNN_ROWS_CONVERTED rows or all. */
 static void FN(multiply)(const FN(factor) *f, int64_t rows, FN(matrix) A, int k0, int k1, int b0, int b1, int64_t n0,
-                         int64_t n1, int beta, REAL *C, int64_t ldc, int64_t plane, int descending) {
-    const KERNELS *kernels = &frnn_kernels()->KERNELS_OF;
+                         int64_t n1, int beta, REAL *C, int64_t ldc, int64_t plane, int descending, char *scratch) {
     if (rows == 0 || n0 == n1) return;
-    if (f->packed) {
-        const int64_t vectors = FN(vectors)(f->N), first = n0 / kernels->lanes, block = FN(block_rows)(f);
-        product p = {.rows = rows, .K = (k1 - k0 - 1) * block + f->K, .A = A.data, .a_row = A.row};
-        p.a_vector = A.vector, p.stride = f->stride, p.beta = beta, p.ldc = ldc, p.c_vector = kernels->lanes;
-        p.descending = descending;
-        const char *R = f->packed + k0 * block * kernels->lanes * f->packing->bytes;
-        const int64_t vector = f->stride * f->packing->bytes;
-        if (n0 == 0 && n1 == f->N && plane == vectors * kernels->lanes && b1 - b0 > 1) { /* all blocks at once */
-            p.R = R + b0 * vectors * vector, p.columns = (b1 - b0) * plane, p.C = C + b0 * plane;
-            f->packing->multiply(&p);
-            return;
+    if (f->packed && f->packing->convert) {
+        const int64_t row = FRNN_ROW_BYTES(f->packing, f->K);
+        for (int64_t m = 0; m < rows; m += FRNN_ROWS_CONVERTED) {
+            const int64_t some = FRNN_MIN(FRNN_ROWS_CONVERTED, rows - m);
+            for (int64_t i = 0; i < some; i++) f->packing->convert(f->K, A.data + (m + i) * A.row, scratch + i * row);
+            const product p = {.rows = some,
+                               .A = (const REAL *)(const void *)scratch,
+                               .a_row = row,
+                               .beta = beta,
+                               .ldc = ldc,
+                               .descending = descending};
+            FN(multiply_packed)(f, p, k0, k1, b0, b1, n0, n1, C + m * ldc, plane);
         }
-        for (int i = b0; i < b1; i++) {
-            const int b = descending ? b0 + b1 - 1 - i : i;
-            p.R = R + (b * vectors + first) * vector, p.columns = n1 - n0, p.C = C + b * plane + n0;
-            f->packing->multiply(&p);
-        }
+    } else if (f->packed) {
+        const product p = {.rows = rows,
+                           .A = A.data,
+                           .a_row = A.row,
+                           .a_vector = A.vector,
+                           .beta = beta,
+                           .ldc = ldc,
+                           .descending = descending};
+        FN(multiply_packed)(f, p, k0, k1, b0, b1, n0, n1, C, plane);
     } else if (!f->transposed) {
         GEMM(0, 0, rows, n1 - n0, (k1 - k0) * f->K, A.data, A.row, f->weights + k0 * f->K * f->N + n0, f->N, beta,
              C + n0, ldc);
@@ -66,7 +91,7 @@ static void FN(multiply)(const FN(factor) *f, int64_t rows, FN(matrix) A, int k0
 
 /* In bytes, so many that what follows is aligned. */
 static int64_t FN(packed_size)(const FN(factor) *f) {
-    return (f->blocks * FN(vectors)(f->N) * f->stride * f->packing->bytes + 63) / 64 * 64;
+    return (f->blocks * FN(vectors)(f->N) * f->vector + 63) / 64 * 64;
 }
 
 /* The factors of a pass: of its input, its state and, if there is one, its projection. */
@@ -88,9 +113,13 @@ static FN(factors) FN(factors_of)(const frnn_cell *cell, frnn_pass pass) {
     }
     const char *packed = cell->packed;
     FN(factor) *all[] = {&f.input, &f.state, &f.projection};
+    const float *scales[] = {cell->s_ih, cell->s_hh, cell->s_hr};
+    const PACKING *packing = &frnn_kernels()->KERNELS_OF.packings[cell->storage];
     for (int i = 0; i < 3; i++) {
-        all[i]->packed = packed, all[i]->packing = &frnn_kernels()->KERNELS_OF.packings[cell->storage];
-        all[i]->stride = (all[i]->k_blocks * FN(block_rows)(all[i]) + 1) * FN(lanes)();
+        all[i]->scales = scales[i], all[i]->packed = packed, all[i]->packing = packing;
+        const int64_t K = all[i]->k_blocks * FN(block_rows)(all[i]);
+        const int64_t filled = (K + packing->together - 1) / packing->together * packing->together;
+        all[i]->vector = (packing->head + filled * packing->bytes) * FN(lanes)();
         if (packed && all[i]->weights) packed += FN(packed_size)(all[i]);
     }
     return f;
@@ -123,13 +152,19 @@ static void FN(pack_work)(void *context, const frnn_team *team) {
         for (int64_t b = 0; b < g->blocks; b++)
             for (int64_t n = mine.first; n < mine.end; n += lanes) {
                 const int64_t columns = FRNN_MIN(lanes, g->N - n);
-                char *to = (char *)g->packed + (b * vectors + n / lanes) * g->stride * g->packing->bytes;
+                char *to = (char *)g->packed + (b * vectors + n / lanes) * g->vector;
+                const int64_t first = b * g->N + n, stride = g->vector / g->packing->bytes;
+                if (g->packing->pack_narrow) {
+                    const char *weights = (const char *)g->weights + first * g->K * g->packing->bytes;
+                    g->packing->pack_narrow(g->K, columns, weights, g->scales ? g->scales + first : NULL, to);
+                    continue;
+                }
                 if (g->transposed) {
-                    g->packing->pack(1, g->K, columns, g->weights + (b * g->N + n) * g->K, g->K, to, g->stride);
+                    g->packing->pack(1, g->K, columns, g->weights + first * g->K, g->K, (REAL *)to, stride);
                     continue;
                 }
                 for (int64_t k = 0; k < g->k_blocks; k++, to += block * row) {
-                    g->packing->pack(0, g->K, columns, g->weights + k * g->K * g->N + n, g->N, to, g->stride);
+                    g->packing->pack(0, g->K, columns, g->weights + k * g->K * g->N + n, g->N, (REAL *)to, stride);
                     memset(to + g->K * row, 0, (size_t)((block - g->K) * row));
                 }
             }

@@ -23,10 +23,21 @@ typedef struct {
     REAL *m;        /* (block rows, H) what is to be projected */
     REAL *early;    /* (block rows, gates before the reset product, H); unused where a tape has them */
     REAL *rh;       /* (block rows, H) r*h_{t-1} of a cell that resets before a product */
+    char *scratch;  /* of each member: rows that are converted for narrow weights */
+    int64_t member_scratch;
 } FN(forward_run);
 
-/* Lay out the workspace; with base null only its size counts. */
-static size_t FN(forward_layout)(FN(forward_run) *run, char *base) {
+/* Bytes of a member's scratch. */
+static int64_t FN(scratch_bytes)(const FN(forward_run) *run) {
+    const frnn_cell *cell = run->cell;
+    const PACKING *packing = run->factors.state.packing;
+    if (!cell->packed || !packing->convert) return 0;
+    const int64_t widest = FRNN_MAX(cell->I, FRNN_MAX(cell->H, cell->O));
+    return FRNN_MIN(FRNN_ROWS_CONVERTED, run->plan.chunk_rows) * FRNN_ROW_BYTES(packing, widest);
+}
+
+/* Lay out the workspace for at most so many threads; with base null only its size counts. */
+static size_t FN(forward_layout)(FN(forward_run) *run, int threads, char *base) {
     const frnn_cell *cell = run->cell;
     const frnn_plan *plan = &run->plan;
     const int64_t early = run->is->reset ? run->is->gates - run->is->reset : 0;
@@ -40,6 +51,9 @@ static size_t FN(forward_layout)(FN(forward_run) *run, char *base) {
     run->m = FN(take)(base, &used, cell->w_hr ? plan->block_rows * cell->H : 0);
     run->early = FN(take)(base, &used, plan->block_rows * early * cell->H);
     run->rh = FN(take)(base, &used, run->is->reset ? plan->block_rows * cell->H : 0);
+    run->member_scratch = FN(scratch_bytes)(run);
+    const int members = frnn_most_members(cell, &run->args->steps, threads);
+    run->scratch = (char *)FN(take)(base, &used, members * run->member_scratch / (int64_t)sizeof(REAL));
     return used;
 }
 
@@ -86,18 +100,20 @@ static void FN(finish_states)(const FN(forward_run) *run, int64_t j0, int64_t j1
 }
 
 /* a = x W^T for `count` rows of a chunk, every step-th from `first` on, and some units. */
-static void FN(project_part)(const FN(forward_run) *run, FN(matrix) x, int64_t first, int64_t step, int64_t count,
-                             frnn_range units) {
+static void FN(project_part)(const FN(forward_run) *run, const frnn_part *part, FN(matrix) x, int64_t first,
+                             int64_t step, int64_t count) {
     const FN(factor) *W = &run->factors.input;
+    const frnn_range units = part->units;
+    char *scratch = run->scratch + part->member * run->member_scratch;
     const int64_t A = run->blocks * run->plane;
     const int G = run->is->gates, apart = run->is->apart, joint = G - apart;
     REAL *a = run->a + first * A;
     x = FN(every)(FN(at)(x, first, 0), step);
-    FN(multiply)(W, count, x, 0, 1, 0, joint, units.first, units.end, 0, a, step * A, run->plane, 0);
+    FN(multiply)(W, count, x, 0, 1, 0, joint, units.first, units.end, 0, a, step * A, run->plane, 0, scratch);
     if (!apart) return;
     /* W x of these gates goes to blocks of its own, and U h will be added to zeros */
     FN(multiply)(W, count, x, 0, 1, joint, G, units.first, units.end, 0, a + apart * run->plane, step * A, run->plane,
-                 0);
+                 0, scratch);
     const int64_t end = units.end == run->cell->H ? run->plane : units.end;
     for (int64_t r = 0; r < count; r++)
         for (int g = joint; g < G; g++)
@@ -116,14 +132,14 @@ static void FN(project)(const FN(forward_run) *run, const frnn_part *part, const
     FN(matrix) x = run->x;
     if (run->plan.direct) x.data = FN(series_at)(&run->args->steps, &run->args->x, chunk->low, 0);
     if (part->by_units || team->size == 1) {
-        FN(project_part)(run, x, 0, 1, rows, part->units);
+        FN(project_part)(run, part, x, 0, 1, rows);
     } else if (!run->cell->packed || rows < OWN_ROWS * team->size * (chunk->high - chunk->low)) {
         const frnn_range mine = frnn_chunk_share(chunk, team->index, team->size);
-        FN(project_part)(run, x, mine.first, 1, mine.end - mine.first, part->units);
+        FN(project_part)(run, part, x, mine.first, 1, mine.end - mine.first);
     } else {
         for (int64_t i = 0; i < chunk->high - chunk->low; i++) {
             const int64_t own = frnn_part_rows(part, chunk->offset[i + 1] - chunk->offset[i]);
-            if (own > 0) FN(project_part)(run, x, chunk->offset[i] + part->row_first, part->row_step, own, part->units);
+            if (own > 0) FN(project_part)(run, part, x, chunk->offset[i] + part->row_first, part->row_step, own);
         }
     }
 }
@@ -134,7 +150,8 @@ static void FN(recur)(const FN(forward_run) *run, const frnn_part *part, int64_t
     const FN(factor) *U = &run->factors.state;
     const int64_t A = run->blocks * run->plane;
     FN(multiply)(U, rows, FN(row_major)(h + part->row_first * U->K, part->row_step * U->K), 0, 1, b0, b1,
-                 part->units.first, part->units.end, 1, a + part->row_first * A, part->row_step * A, run->plane, s % 2);
+                 part->units.first, part->units.end, 1, a + part->row_first * A, part->row_step * A, run->plane, s % 2,
+                 run->scratch + part->member * run->member_scratch);
 }
 
 static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, int64_t j0, int64_t s, int64_t t,
@@ -181,7 +198,8 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
     if (cell->w_hr) {
         if (part->by_units) frnn_team_barrier(team); /* the projection needs all of m */
         FN(multiply)(&run->factors.projection, rows, FN(row_major)(run->m + part->row_first * H, part->row_step * H), 0,
-                     1, 0, 1, o0, part->outputs.end, 0, h_next + part->row_first * O, part->row_step * O, O, s % 2);
+                     1, 0, 1, o0, part->outputs.end, 0, h_next + part->row_first * O, part->row_step * O, O, s % 2,
+                     run->scratch + part->member * run->member_scratch);
     }
     if (cell->w_hr || steps->resets)
         for (int64_t j = part->row_first; j < n; j += part->row_step) {
@@ -250,9 +268,9 @@ static FN(forward_run) FN(forward_new)(const frnn_cell *cell, const frnn_forward
     return run;
 }
 
-int64_t FN(frnn_forward_workspace)(const frnn_cell *cell, const frnn_forward_args *args) {
+int64_t FN(frnn_forward_workspace)(const frnn_cell *cell, const frnn_forward_args *args, int threads) {
     FN(forward_run) run = FN(forward_new)(cell, args);
-    return frnn_fits(cell, &args->steps, &run.plan) ? (int64_t)FN(forward_layout)(&run, NULL) : -1;
+    return frnn_fits(cell, &args->steps, &run.plan) ? (int64_t)FN(forward_layout)(&run, threads, NULL) : -1;
 }
 
 typedef struct {
@@ -279,7 +297,7 @@ void FN(frnn_forward)(int count, const frnn_cell *const *cells, const frnn_forwa
     for (int k = 0; k < count; k++) {
         all.runs[k] = FN(forward_new)(cells[k], args + k);
         all.runs[k].by_units = plan.by_units;
-        workspace = (char *)workspace + FN(forward_layout)(&all.runs[k], workspace);
+        workspace = (char *)workspace + FN(forward_layout)(&all.runs[k], plan.threads, workspace);
     }
     threads = cells[0]->packed ? plan.threads : frnn_gemm_begin(plan.threads);
     frnn_team_run(threads, plan.alone, FN(forward_team), &all);

@@ -5,6 +5,7 @@
 
 #include "../blas/gemm.h"
 #include "../cells/cells.h"
+#include "../kernels/kernels.h"
 #include "../threads/team.h"
 #if FRNN_POSIX
 #include <unistd.h>
@@ -96,16 +97,29 @@ static double reading(double bytes, double kept) {
     return bytes * (near / BANDWIDTH_NEAR + (1 - near) / BANDWIDTH_FAR);
 }
 
+typedef struct {
+    double bytes; /* of a weight */
+    double rate;  /* of multiplications, compared with those of the cell's dtype */
+} weight_cost;
+
+static weight_cost cost_of_weights(const frnn_cell *cell) {
+    const frnn_kernel_set *kernels = frnn_kernels();
+    if (cell->dtype == FRNN_F64) return (weight_cost){8, 1};
+    const frnn_packing_f32 *packing = &kernels->f32.packings[cell->storage];
+    return (weight_cost){(double)packing->bytes, packing->rate};
+}
+
 /* A pass's time for B rows a step. */
 static double pass_time(const frnn_cell *cell, frnn_pass pass, double T, double B, int lanes, int threads,
                         int by_units) {
     const frnn_description *is = frnn_describe(cell->kind);
-    const double size = cell->dtype == FRNN_F32 ? 4 : 8, rate = LANE_RATE * lanes, G = is->gates;
+    const weight_cost weight = cost_of_weights(cell);
+    const double size = cell->dtype == FRNN_F32 ? 4 : 8, rate = LANE_RATE * lanes * weight.rate, G = is->gates;
     const double I = (double)cell->I, H = (double)cell->H, O = (double)cell->O;
     const double rows = by_units ? B : ceil(B / threads), share = by_units ? threads : 1;
     const double weights = (G * H * O + (cell->w_hr ? H * O : 0)) / share, inputs = G * H * I / share;
-    const double kept = (weights + (T == 1 ? inputs : 0)) * size; /* a step on its own needs all weights once */
-    double step = FRNN_MAX(2 * rows * weights / rate, reading(weights * size, kept));
+    const double kept = (weights + (T == 1 ? inputs : 0)) * weight.bytes; /* a step on its own needs all weights once */
+    double step = FRNN_MAX(2 * rows * weights / rate, reading(weights * weight.bytes, kept));
     step += rows * (H / share * is->gate_time / lanes + ROW_OVERHEAD);
     if (by_units && threads > 1) {
         const double barriers = 1 + (is->reset > 0) + (cell->w_hr != NULL);
@@ -114,8 +128,14 @@ static double pass_time(const frnn_cell *cell, frnn_pass pass, double T, double 
     }
     /* what all steps do together is shared evenly: the input's projection, or its gradient and those of the weights */
     double together = T * 2 * B * G * H * (pass == FRNN_FORWARD ? I : 2 * I + O) / rate / threads;
-    together = FRNN_MAX(together, reading(inputs * size, T == 1 ? kept : inputs * size));
+    together = FRNN_MAX(together, reading(inputs * weight.bytes, T == 1 ? kept : inputs * weight.bytes));
     return T * step + together + (threads > 1 ? START : 0);
+}
+
+static int64_t most_units(const frnn_cell *cell) { return FRNN_MAX(1, cell->H / FEWEST_UNITS); }
+
+int frnn_most_members(const frnn_cell *cell, const frnn_steps *steps, int threads) {
+    return (int)FRNN_MIN(threads, FRNN_MAX(most_units(cell), steps->B));
 }
 
 static int power_of_two_below(int n) {
@@ -127,21 +147,20 @@ static int power_of_two_below(int n) {
 /* The best way for one direction. */
 static frnn_split_plan choose(const frnn_cell *cell, const frnn_steps *steps, frnn_pass pass, double B, int lanes,
                               int threads, double *best_time) {
-    const int64_t most_units = FRNN_MAX(1, cell->H / FEWEST_UNITS);
     const frnn_split insisted = frnn_team_insisted();
     const double T = (double)steps->T, one = pass_time(cell, pass, T, B, lanes, 1, 0);
     frnn_split_plan plan = {.threads = 1, .alone = (int64_t)one};
     *best_time = one;
     if (insisted) {
         plan.by_units = insisted == FRNN_BY_UNITS;
-        plan.threads = (int)FRNN_MIN(threads, plan.by_units ? most_units : FRNN_MAX(1, steps->B));
+        plan.threads = (int)FRNN_MIN(threads, plan.by_units ? most_units(cell) : FRNN_MAX(1, steps->B));
         return plan;
     }
     if (one < START) return plan; /* a team alone would take longer to start */
     /* All threads, or a power of two, so that with more threads at most the same plans are left out. */
     for (int n = threads; n > 1; n = power_of_two_below(n))
         for (int units = 0; units < 2; units++) {
-            const int members = (int)FRNN_MIN(n, units ? most_units : steps->B);
+            const int members = (int)FRNN_MIN(n, units ? most_units(cell) : steps->B);
             if (members < 2 || (!cell->packed && !units && steps->B < BLAS_ROWS * members)) continue;
             const double time = pass_time(cell, pass, T, B, lanes, members, units);
             if (time < FRNN_MIN(*best_time, WORTH * one))
@@ -180,7 +199,9 @@ frnn_split_plan frnn_choose_threads(const frnn_cell *cell, const frnn_steps *ste
 
 double frnn_simulate_plan(const char *cell, frnn_dtype dtype, frnn_pass pass, int64_t T, int64_t B, int64_t I,
                           int64_t H, int directions, int lanes, int threads, int *members, frnn_split *split) {
-    const frnn_cell c = {.kind = frnn_kind(cell), .dtype = dtype, .I = I, .H = H, .O = H, .packed = cell};
+    const frnn_storage storage = dtype == FRNN_F32 ? FRNN_STORED_F32 : FRNN_STORED_F64;
+    const frnn_cell c = {
+        .kind = frnn_kind(cell), .dtype = dtype, .storage = storage, .I = I, .H = H, .O = H, .packed = cell};
     const frnn_steps steps = {.T = T, .B = B};
     double time;
     const frnn_split_plan plan = choose_threads(&c, &steps, pass, directions, lanes, threads, &time);

@@ -24,6 +24,9 @@ frnn_plan frnn_backward_plan(const frnn_cell *cell, const frnn_backward_args *ar
 /* Does every size and leading dimension fit the integer of what multiplies? BLAS's may have 32 bits. */
 int frnn_fits(const frnn_cell *cell, const frnn_steps *steps, const frnn_plan *plan);
 
+/* The most members that one direction's team can have, of at most `threads`. */
+int frnn_most_members(const frnn_cell *cell, const frnn_steps *steps, int threads);
+
 typedef struct {
     int threads;
     int by_units;  /* members share the hidden units; else the rows of the batch */

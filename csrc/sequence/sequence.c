@@ -5,8 +5,8 @@ int64_t frnn_pack_bytes_f32(const frnn_cell *, frnn_pass);
 int64_t frnn_pack_bytes_f64(const frnn_cell *, frnn_pass);
 void frnn_pack_f32(const frnn_cell *, frnn_pass, int, void *);
 void frnn_pack_f64(const frnn_cell *, frnn_pass, int, void *);
-int64_t frnn_forward_workspace_f32(const frnn_cell *, const frnn_forward_args *);
-int64_t frnn_forward_workspace_f64(const frnn_cell *, const frnn_forward_args *);
+int64_t frnn_forward_workspace_f32(const frnn_cell *, const frnn_forward_args *, int);
+int64_t frnn_forward_workspace_f64(const frnn_cell *, const frnn_forward_args *, int);
 int64_t frnn_backward_workspace_f32(int, const frnn_cell *const *, const frnn_backward_args *, int);
 int64_t frnn_backward_workspace_f64(int, const frnn_cell *const *, const frnn_backward_args *, int);
 void frnn_forward_f32(int, const frnn_cell *const *, const frnn_forward_args *, int, void *);
@@ -14,8 +14,8 @@ void frnn_forward_f64(int, const frnn_cell *const *, const frnn_forward_args *, 
 void frnn_backward_f32(int, const frnn_cell *const *, const frnn_backward_args *, int, void *);
 void frnn_backward_f64(int, const frnn_cell *const *, const frnn_backward_args *, int, void *);
 
-int64_t frnn_forward_workspace(const frnn_cell *cell, const frnn_forward_args *args) {
-    return (cell->dtype == FRNN_F32 ? frnn_forward_workspace_f32 : frnn_forward_workspace_f64)(cell, args);
+int64_t frnn_forward_workspace(const frnn_cell *cell, const frnn_forward_args *args, int threads) {
+    return (cell->dtype == FRNN_F32 ? frnn_forward_workspace_f32 : frnn_forward_workspace_f64)(cell, args, threads);
 }
 
 int64_t frnn_backward_workspace(int count, const frnn_cell *const *cells, const frnn_backward_args *args, int threads) {

@@ -95,17 +95,18 @@ typedef struct {
     int64_t row_first, row_end, row_step;
     frnn_range units, outputs; /* of H and of O */
     int by_units;
+    int member;
 } frnn_part;
 
 static inline frnn_part frnn_part_of(const frnn_cell *cell, const frnn_steps *s, int by_units, int64_t rows, int index,
                                      int size) {
     if (by_units && size > 1) {
         const frnn_range units = frnn_share(cell->H, FRNN_UNITS, index, size);
-        return (frnn_part){0, rows, 1, units, frnn_share(cell->O, FRNN_UNITS, index, size), 1};
+        return (frnn_part){0, rows, 1, units, frnn_share(cell->O, FRNN_UNITS, index, size), 1, index};
     }
     const frnn_range own = frnn_share(rows, 1, index, size), units = {0, cell->H}, outputs = {0, cell->O};
-    if (s->lengths) return (frnn_part){index, rows, size, units, outputs, 0};
-    return (frnn_part){own.first, own.end, 1, units, outputs, 0};
+    if (s->lengths) return (frnn_part){index, rows, size, units, outputs, 0, index};
+    return (frnn_part){own.first, own.end, 1, units, outputs, 0, index};
 }
 
 /* How many of the first n rows are a part's. */

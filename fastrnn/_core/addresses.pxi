@@ -32,7 +32,7 @@ cdef class NativeFrame:
         self.cells, self.has_c, self.size, self.between = cells, has_c, 0, 0
         for cell in cells:
             step_of_one(&cell.c, &args)
-            one = frnn_forward_workspace(&cell.c, &args)
+            one = frnn_forward_workspace(&cell.c, &args, FRNN_MOST_THREADS)
             if one < 0:
                 raise ValueError("hidden_size: expected a size that fits BLAS's integer, got a larger one")
             self.size = max(self.size, (one + 63) // 64 * 64)

@@ -9,6 +9,8 @@ cdef extern from "fastrnn.h" nogil:
     ctypedef enum frnn_storage:
         FRNN_STORED_F32
         FRNN_STORED_F64
+        FRNN_STORED_BF16
+        FRNN_STORED_INT8
 
     int frnn_kind(const char *name)
 
@@ -24,6 +26,9 @@ cdef extern from "fastrnn.h" nogil:
         const void *b_hh
         const void *w_hr
         const void *peephole
+        const float *s_ih
+        const float *s_hh
+        const float *s_hr
         const void *packed
 
     ctypedef enum frnn_pass:
@@ -79,7 +84,7 @@ cdef extern from "fastrnn.h" nogil:
         void *dc0
         frnn_cell_gradient dcell
 
-    int64_t frnn_forward_workspace(const frnn_cell *, const frnn_forward_args *)
+    int64_t frnn_forward_workspace(const frnn_cell *, const frnn_forward_args *, int threads)
     int64_t frnn_backward_workspace(int count, const frnn_cell **cells, const frnn_backward_args *, int threads)
     void frnn_forward(int count, const frnn_cell **cells, const frnn_forward_args *, int threads, void *workspace)
     void frnn_backward(int count, const frnn_cell **cells, const frnn_backward_args *, int threads, void *workspace)

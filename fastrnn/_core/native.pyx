@@ -11,6 +11,7 @@ from libc.stdint cimport int64_t, uint8_t, uintptr_t
 from libc.string cimport memcmp, memset
 
 from fastrnn._core.csrc cimport *
+from fastrnn.engines.precision import BFloat16, Int8, Narrow
 
 cnp.import_array()
 
@@ -250,10 +251,18 @@ def view(uintptr_t data, shape, strides, dtype, owner):
     return array
 
 
+cdef (void *, const float *) matrix(object a):
+    """Addresses of a matrix of weights and of its rows' scales, null where there are none."""
+    if isinstance(a, Int8):
+        return address(a.values), <const float *> address(a.scales)
+    return address(a.bits if isinstance(a, BFloat16) else a), <const float *> NULL
+
+
 cdef class NativeCell:
     """A cell and its weights as C takes them. Keeps the arrays alive.
 
     `packed_for` says for which pass the weights are packed, "forward" or "backward"; None leaves products to BLAS.
+    Narrow weights (fastrnn/engines/precision.py) are always packed, and forwards.
     """
 
     cdef frnn_cell c
@@ -268,11 +277,16 @@ cdef class NativeCell:
         assert self.c.kind >= 0, cell.native
         self.c.dtype = FRNN_F32 if cell.dtype.itemsize == 4 else FRNN_F64
         self.c.storage = FRNN_STORED_F32 if cell.dtype.itemsize == 4 else FRNN_STORED_F64
+        if isinstance(weights[0], Narrow):
+            packed_for = "forward"
+            self.c.storage = FRNN_STORED_INT8 if isinstance(weights[0], Int8) else FRNN_STORED_BF16
         self.c.replace = cell.replaces
         self.c.I, self.c.H, self.c.O = cell.input_size, cell.hidden_size, cell.output_size
-        self.c.w_ih, self.c.w_hh = address(weights[0]), address(weights[1])
+        self.c.w_ih, self.c.s_ih = matrix(weights[0])
+        self.c.w_hh, self.c.s_hh = matrix(weights[1])
+        self.c.w_hr, self.c.s_hr = matrix(weights[4])
         self.c.b_ih, self.c.b_hh = address(weights[2]), address(weights[3])
-        self.c.w_hr, self.c.peephole = address(weights[4]), address(weights[5])
+        self.c.peephole = address(weights[5])
         self.c.packed = NULL
         self.weights = weights
         if packed_for is not None:
@@ -306,7 +320,7 @@ def forward(list runs):
     for run in runs:
         cells[count] = &(<NativeCell?> run.prepared).c
         unpack_forward(run, &args[count])
-        one = frnn_forward_workspace(cells[count], &args[count])
+        one = frnn_forward_workspace(cells[count], &args[count], threads)
         size = -1 if one < 0 or size < 0 else size + one
         count += 1
     workspace.reserve(size)
@@ -365,6 +379,7 @@ cdef class NativeStepper:
     cdef list cells
     cdef list args  # of StepArgs, a layer each
     cdef Workspace workspace
+    cdef int threads  # that there is room for
     cdef atomic_int busy
 
     def __init__(self, list cells, list outputs, cnp.ndarray h, cnp.ndarray c):
@@ -382,8 +397,18 @@ cdef class NativeStepper:
             step.a.c0 = step.a.c_n = address(step.keep[1])
             step.a.x.data = address(outputs[layer - 1]) if layer > 0 else NULL
             step.a.y.data = address(outputs[layer]) if layer + 1 < len(cells) else NULL
-            self.workspace.reserve(frnn_forward_workspace(&cell.c, &step.a))
             self.args.append(step)
+        self.threads = 0
+        self.reserve(allowed_threads())
+
+    cdef int reserve(self, int threads) except -1:
+        """Room for so many threads."""
+        cdef StepArgs step
+        cdef NativeCell cell
+        for step, cell in zip(self.args, self.cells):
+            self.workspace.reserve(frnn_forward_workspace(&cell.c, &step.a, threads))
+        self.threads = threads
+        return 0
 
     def __call__(self, cnp.ndarray x, cnp.ndarray out):
         cdef Py_ssize_t layer, last = len(self.cells) - 1
@@ -393,6 +418,12 @@ cdef class NativeStepper:
         cdef NativeCell cell
         if not claim(&self.busy):
             raise RuntimeError("stream: expected one thread at a time, got a step while another thread's step runs")
+        if threads > self.threads:
+            try:
+                self.reserve(threads)
+            except MemoryError:
+                unclaim(&self.busy)
+                raise
         for layer in range(last + 1):
             step, cell = self.args[layer], self.cells[layer]
             if layer == 0:

@@ -102,7 +102,7 @@ static results run(problem p, int threads) {
     p.cell.packed = packed;
     const frnn_forward_args forward = {p.steps, p.x, p.h0, p.c0, y, r.data[1], r.data[2], record};
     const frnn_cell *const cells[] = {&p.cell};
-    frnn_forward(1, cells, &forward, threads, guarded((size_t)frnn_forward_workspace(&p.cell, &forward), 0));
+    frnn_forward(1, cells, &forward, threads, guarded((size_t)frnn_forward_workspace(&p.cell, &forward, threads), 0));
 
     packed = guarded((size_t)frnn_pack_bytes(&p.cell, FRNN_BACKWARD), 0);
     frnn_pack(&p.cell, FRNN_BACKWARD, threads, packed);
