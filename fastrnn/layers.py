@@ -311,8 +311,8 @@ class Recurrent(StackOwner, Parameters):
         Raises
         ------
         TypeError, ValueError
-            If `precision` is none of these, the layer is not float32 and fewer bits are asked for, or a weight that
-            becomes int8 is not finite.
+            If `precision` is none of these, the layer is not float32 and fewer bits are asked for, or int8 is and a
+            weight is not finite or a layer has more than 131,072 inputs.
         """
         stack = self._stack
         chosen = checked_precision(stack, precision)

@@ -19,11 +19,15 @@
 
 /* A tile is the part of C that is held in registers while k runs. */
 #if VECTOR_REGISTERS >= 32
-#define MOST_ROWS 6
+#define MOST_ROWS 8
 #define MOST_VECTORS 4
+#define TILE_VECTORS(rows) ((rows) <= 6 || (rows) > 8 ? 4 : 3)
+#define TILE_ROWS(rows) ((rows) <= 8 ? 8 : 6)
 #else
 #define MOST_ROWS 4
 #define MOST_VECTORS 2
+#define TILE_VECTORS(rows) 2
+#define TILE_ROWS(rows) 4
 #endif
 /* A row alone: several sums hide the latency of one. */
 #define ROW_VECTORS 8
@@ -73,30 +77,37 @@ typedef void (*NARROW(tile_function))(const product *, const char *, const char 
 TILE(1, 8)
 TILES(1)
 TILES(2)
-#if MOST_ROWS == 6
+#if MOST_ROWS == 8
 #define TALL_TILES(vectors) TILE(5, vectors) TILE(6, vectors)
 #define TALL_ENTRIES(vectors) NARROW(tile_5_##vectors), NARROW(tile_6_##vectors)
+#define TALLEST_TILES(vectors) TILE(7, vectors) TILE(8, vectors)
+#define TALLEST_ENTRIES(vectors) NARROW(tile_7_##vectors), NARROW(tile_8_##vectors)
 TALL_TILES(1)
 TALL_TILES(2)
 TILES(3)
 TALL_TILES(3)
 TILES(4)
 TALL_TILES(4)
+TALLEST_TILES(1)
+TALLEST_TILES(2)
+TALLEST_TILES(3)
 static const NARROW(tile_function) NARROW(tiles)[MOST_VECTORS][MOST_ROWS] = {
-    {ENTRIES(1), TALL_ENTRIES(1)},
-    {ENTRIES(2), TALL_ENTRIES(2)},
-    {ENTRIES(3), TALL_ENTRIES(3)},
+    {ENTRIES(1), TALL_ENTRIES(1), TALLEST_ENTRIES(1)},
+    {ENTRIES(2), TALL_ENTRIES(2), TALLEST_ENTRIES(2)},
+    {ENTRIES(3), TALL_ENTRIES(3), TALLEST_ENTRIES(3)},
     {ENTRIES(4), TALL_ENTRIES(4)},
 };
 #undef TALL_TILES
 #undef TALL_ENTRIES
+#undef TALLEST_TILES
+#undef TALLEST_ENTRIES
 #else
 static const NARROW(tile_function) NARROW(tiles)[MOST_VECTORS][MOST_ROWS] = {{ENTRIES(1)}, {ENTRIES(2)}};
 #endif
 
-/* All rows of C, for `width` columns from n on, which are at most MOST_VECTORS vectors. */
+/* All rows of C, for `width` columns from n on, which are at most TILE_VECTORS vectors. */
 static void NARROW(multiply_columns)(const product *p, int64_t n, int64_t width) {
-    const int64_t tiles = (p->rows + MOST_ROWS - 1) / MOST_ROWS, vectors = (width + VL - 1) / VL;
+    const int64_t most = TILE_ROWS(p->rows), tiles = (p->rows + most - 1) / most, vectors = (width + VL - 1) / VL;
     const int far = p->columns / VL * p->stride >= FAR_BYTES;
     const char *R = (const char *)p->R + n / VL * p->stride;
     for (int64_t i = 0; i < tiles; i++) {
@@ -119,15 +130,15 @@ static void NARROW(multiply_columns)(const product *p, int64_t n, int64_t width)
 
 /* C = beta*C + A R; A as `convert` leaves its rows, `a_row` and `stride` in bytes. */
 static void NARROW(multiply)(const product *p) {
-    const int64_t step = (p->rows == 1 ? ROW_VECTORS : MOST_VECTORS) * VL, steps = (p->columns + step - 1) / step;
+    const int64_t width = TILE_VECTORS(p->rows) * VL, step = p->rows == 1 ? ROW_VECTORS * VL : width;
+    const int64_t steps = (p->columns + step - 1) / step;
     for (int64_t i = 0; i < steps; i++) {
         const int64_t n = (p->descending ? steps - 1 - i : i) * step, end = FRNN_MIN(n + step, p->columns);
         if (p->rows == 1 && end - n == step)
             NARROW(tile_1_8)(p, (const char *)p->A + FRNN_ROW_HEAD, (const char *)p->R + n / VL * p->stride, NULL,
                              p->C + n, p->ldc);
         else
-            for (int64_t m = n; m < end; m += MOST_VECTORS * VL)
-                NARROW(multiply_columns)(p, m, FRNN_MIN(MOST_VECTORS * VL, end - m));
+            for (int64_t m = n; m < end; m += width) NARROW(multiply_columns)(p, m, FRNN_MIN(width, end - m));
     }
 }
 
@@ -143,6 +154,8 @@ static void NARROW(pack_words)(int64_t K, int64_t columns, const char *weights, 
 
 #undef MOST_ROWS
 #undef MOST_VECTORS
+#undef TILE_VECTORS
+#undef TILE_ROWS
 #undef ROW_VECTORS
 #undef WORD_BYTES
 #undef FAR_BYTES

@@ -16,7 +16,7 @@ __all__ = ["PRECISIONS", "BFloat16", "Int8", "Narrow", "narrowed", "quantized_ro
 LARGEST = np.float32(127)  # the range is symmetric: -127 to 127
 # The largest value of a row of activations that is less counts as zero: its reciprocal would be infinite.
 LEAST = np.float32(2.0**-100)
-# So many products of int8 are summed as integers: 2**17 * 128 * 127 is less than 2**31. Longer sums go on in float32.
+# So many products of int8 are summed at most: 2**17 * 128 * 127 is less than 2**31, which an integer of 32 bits holds.
 MOST_SUMMED = 1 << 17
 
 
@@ -120,12 +120,19 @@ class Int8(Narrow):
         (N, K).
     scales : ndarray of float32
         (N,).
+
+    Raises
+    ------
+    ValueError
+        If there are more than 131,072 weights in a row.
     """
 
     __slots__ = ("scales", "values")
     precision = "int8"
 
     def __init__(self, values: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
+        if values.shape[1] > MOST_SUMMED:
+            raise ValueError(f"precision: expected at most {MOST_SUMMED} weights a row for int8, got {values.shape[1]}")
         self.values, self.scales = values, scales
 
     @classmethod
@@ -135,7 +142,7 @@ class Int8(Narrow):
         Raises
         ------
         ValueError
-            If a weight is not finite.
+            If a weight is not finite, or there are more than 131,072 in a row.
         """
         weights = np.asarray(weights, np.float32)
         if not np.isfinite(weights).all():
@@ -167,14 +174,9 @@ class Int8(Narrow):
     def product(self, x: NDArray) -> NDArray[np.float32]:
         """See `Narrow.product`."""
         values, scales = quantized_rows(x)
-        scale = scales[:, None] * self.scales
-        result = np.zeros((len(x), len(self.values)), np.float32)
-        for k in range(0, max(1, values.shape[1]), MOST_SUMMED):
-            block = slice(k, k + MOST_SUMMED)
-            # float64 sums these integers without rounding, and by BLAS
-            sums = values[:, block].astype(np.float64) @ self.values[:, block].T.astype(np.float64)
-            result += sums.astype(np.float32) * scale
-        return result
+        # float64 sums these integers without rounding
+        sums = values.astype(np.float64) @ self.values.T.astype(np.float64)
+        return sums.astype(np.float32) * (scales[:, None] * self.scales)
 
     def widened(self) -> NDArray[np.float32]:
         """See `Narrow.widened`."""
