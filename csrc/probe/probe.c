@@ -26,16 +26,13 @@ typedef struct {
     double (*read[2])(const void *data, int64_t bytes, int64_t repeats);
 } probe;
 
-/* What a set has for values of fewer bits, if the machine has it. A set may have several; the first one counts. */
+/* What a set has for values of fewer bits. */
 typedef struct {
     const char *isa;
-    int bytes; /* of a value: 1 is int8, 2 is bfloat16 */
-    int (*there)(void);
+    int bytes;    /* of a value: 1 is int8, 2 is bfloat16 */
     int products; /* multiply-adds of an instruction */
     double (*dot)(int64_t repeats);
 } narrow_probe;
-
-static int always(void) { return 1; }
 
 #if FRNN_X86
 #include <immintrin.h>
@@ -67,6 +64,9 @@ static int always(void) { return 1; }
 
 #include "probe_narrow.h"
 
+/* Whether the selected set is this one, or this one and more. */
+static int selected_has(const char *isa) { return strncmp(isa, frnn_isa_selected(), strlen(isa)) == 0; }
+
 static const probe *selected(void) {
     static const probe *const probes[] = {
 #if FRNN_X86
@@ -79,19 +79,17 @@ static const probe *selected(void) {
         &probe_scalar,
     };
     for (size_t k = 0; k + 1 < sizeof probes / sizeof *probes; k++)
-        if (strncmp(probes[k]->isa, frnn_isa_selected(), strlen(probes[k]->isa)) == 0) return probes[k]; /* or more */
+        if (selected_has(probes[k]->isa)) return probes[k];
     return &probe_scalar;
 }
 
 int64_t frnn_probe_multiply_add(int bytes, int64_t repeats, double *result) {
-    const probe *p = selected();
-    for (size_t k = 0; k < sizeof narrow_probes / sizeof *narrow_probes; k++) {
-        const narrow_probe *n = &narrow_probes[k];
-        if (n->bytes == bytes && strcmp(n->isa, p->isa) == 0 && n->there()) {
+    for (const narrow_probe *n = narrow_probes; n->isa; n++)
+        if (n->bytes == bytes && selected_has(n->isa)) {
             *result = n->dot(repeats);
             return 2 * SUMS * n->products * repeats;
         }
-    }
+    const probe *p = selected();
     const int64_t size = FRNN_MAX(bytes, (int)sizeof(float)); /* without instructions, values are widened */
     const int64_t lanes = p->vector_bytes ? p->vector_bytes / size : 1;
     *result = p->multiply_add[size > (int)sizeof(float)](repeats);

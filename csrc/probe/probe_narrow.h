@@ -49,17 +49,16 @@
 #undef ONES
 #undef TOGETHER
 
-static int has_avx512_vnni(void) { return __builtin_cpu_supports("avx512vnni") != 0; }
-static int has_avx512_bf16(void) { return __builtin_cpu_supports("avx512bf16") != 0; }
 #endif
 
 static const narrow_probe narrow_probes[] = {
 #if FRNN_X86
-    {"avx512", 1, has_avx512_vnni, 64, dot_avx512_vnni},
-    {"avx512", 1, always, 32, dot_avx512_words},
-    {"avx512", 2, has_avx512_bf16, 32, dot_avx512_bf16},
-    {"avx2", 1, always, 16, dot_avx2_words},
-    {"sse2", 1, always, 8, dot_sse2_words},
+    {"avx512_bf16", 2, 32, dot_avx512_bf16},
+    {"avx512_bf16", 1, 64, dot_avx512_vnni},
+    {"avx512_vnni", 1, 64, dot_avx512_vnni},
+    {"avx512", 1, 32, dot_avx512_words},
+    {"avx2", 1, 16, dot_avx2_words},
+    {"sse2", 1, 8, dot_sse2_words},
 #endif
-    {"", 0, always, 0, NULL},
+    {NULL, 0, 0, NULL},
 };

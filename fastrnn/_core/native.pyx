@@ -263,8 +263,14 @@ cdef class NativeCell:
 
     `packed_for` says for which pass the weights are packed, "forward" or "backward"; None leaves products to BLAS.
     Narrow weights (fastrnn/engines/precision.py) are always packed, and forwards.
+
+    Attributes
+    ----------
+    packed_bytes : int
+        Bytes of the packed weights; 0 where there are none.
     """
 
+    cdef readonly int64_t packed_bytes
     cdef frnn_cell c
     cdef object weights
     cdef Workspace packed
@@ -292,7 +298,8 @@ cdef class NativeCell:
         if packed_for is not None:
             which = FRNN_FORWARD if packed_for == "forward" else FRNN_BACKWARD
             self.packed = Workspace()
-            self.packed.reserve(frnn_pack_bytes(&self.c, which))
+            self.packed_bytes = frnn_pack_bytes(&self.c, which)
+            self.packed.reserve(self.packed_bytes)
             with nogil:
                 frnn_pack(&self.c, which, threads, self.packed.data)
             self.c.packed = self.packed.data

@@ -1,20 +1,20 @@
 """How much memory tasks take, each in a fresh process: frozen weights, the scratch memory of a call, and the tape.
 
-What a call takes is measured as the growth of the process's peak resident size, which Linux reports, and frozen weights
-as the growth of its size. So memory that C allocates counts as well. The limits are those that docs/memory.md promises.
+What a call takes is measured as the growth of the process's peak resident size, which Linux reports. So memory that C
+allocates counts as well. The limits are those that docs/memory.md promises.
 """
 
 from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import subprocess
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -32,7 +32,7 @@ __all__ = ["SCRATCH_LIMIT", "WEIGHTS_LIMIT", "Usage", "available", "long_task", 
 
 SCRATCH_LIMIT = 8 << 20  # of inference, for any T
 WEIGHTS_LIMIT = {"int8": 0.27, "bfloat16": 0.52}  # of a frozen layer's size in float32
-WEIGHTS_LEAST = 1 << 20  # if that has so many bytes: in small layers, biases and whole pages count
+WEIGHTS_LEAST = 128  # if I and H are at least that: in small layers, scales and biases count
 # Sequences are longer than those of the cases, so that memory which grows with T becomes visible. The limits below keep
 # them from taking too much time and memory.
 LONGEST = 10_000
@@ -55,7 +55,8 @@ class Usage:
     tape : int
         Size of the arrays that only the tape holds; 0 in inference.
     weights, full_weights : int
-        Growth of the resident size by freezing the layer in the task's precision, and in its dtype; 0 in training.
+        What a frozen layer keeps, in the task's precision and in its dtype: parameters, and packed weights; 0 in
+        training.
     """
 
     task: Task
@@ -71,13 +72,16 @@ class Usage:
         return self.weights / max(1, self.full_weights)
 
     @property
+    def weights_limit(self) -> float:
+        """What `weights_share` may be. An engine that does not pack float32 weights packs those of fewer bits."""
+        promised = self.engine == "packed" and min(self.task.sizes.I, self.task.sizes.H) >= WEIGHTS_LEAST
+        return WEIGHTS_LIMIT.get(self.task.precision, math.inf) if promised else math.inf
+
+    @property
     def broken(self) -> tuple[str, ...]:
         """The promises that this breaks, in words."""
-        share = WEIGHTS_LIMIT.get(self.task.precision, 1)
         kept = {
-            f"weights above {share} of float32's": share == 1
-            or self.full_weights < WEIGHTS_LEAST
-            or self.weights_share <= share,
+            f"weights above {self.weights_limit} of float32's": self.weights_share <= self.weights_limit,
             f"scratch above {SCRATCH_LIMIT >> 20} MiB": self.task.kind != "inference" or self.scratch <= SCRATCH_LIMIT,
             "tape above the design's": self.tape <= tape_limit(self.task),
         }
@@ -153,33 +157,19 @@ def measured(task: Task) -> dict[str, int]:
     """Return the figures of a `Usage`, measured in this process."""
     short = replace(task, sizes=task.sizes._replace(T=min(task.sizes.T, CASES["lat64"].T)))
     work = {"inference": infer, "training": train}[task.kind]
-    # First of all: later, blocks are there that calls have freed.
-    weights = weights_of(task) if task.kind == "inference" else {}
     work(Problem.draw(short))  # loads code, starts threads and fills BLAS's buffers: these come once
-    return work(Problem.draw(task)) | weights
+    return work(Problem.draw(task)) | (weights_of(task) if task.kind == "inference" else {})
 
 
 def weights_of(task: Task) -> dict[str, int]:
-    """Return by how many bytes freezing the layer makes the process grow, in its dtype and in the task's precision."""
-    precisions = {"full_weights": task.dtype, "weights": task.precision}
-    for precision in precisions.values():
-        LAYERS[task.cell](1, 1, dtype=task.dtype).freeze(precision=precision)  # loads code
+    """Return how many bytes the weights of a frozen layer take, in the task's precision and in its dtype."""
     layer = LAYERS[task.cell](task.sizes.I, task.sizes.H, dtype=task.dtype)
-    sizes: dict[str, int] = {}
-    held = []
-    for name, precision in precisions.items():
-        gc.collect()
-        before = resident()
-        held.append(layer.freeze(precision=precision))
-        gc.collect()
-        sizes[name] = resident() - before
+    sizes = {}
+    for name, precision in {"weights": task.precision, "full_weights": task.dtype}.items():
+        frozen = layer.freeze(precision=precision)
+        packed = sum(getattr(prepared, "packed_bytes", 0) for prepared in frozen._prepared)
+        sizes[name] = frozen.weight_bytes + packed
     return sizes
-
-
-def resident() -> int:
-    """Return the resident size of this process in bytes. Counted page by page, which "VmRSS" is not."""
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("Rss:"))
 
 
 def infer(problem: Problem) -> dict[str, int]:
@@ -259,7 +249,7 @@ def summary(results: Iterable[Usage]) -> list[str]:
             limit = f" of {SCRATCH_LIMIT >> 20}" if kind == "inference" else ""
             lines.append(f"{kind}: at most {most.scratch / 2**20:.1f}{limit} MiB of scratch ({most.task})")
     for precision, share in WEIGHTS_LIMIT.items():
-        frozen = [u for u in usages if u.task.precision == precision and u.full_weights >= WEIGHTS_LEAST]
+        frozen = [u for u in usages if u.task.precision == precision and u.weights_limit < math.inf]
         if frozen:
             most = max(frozen, key=lambda usage: usage.weights_share)
             lines.append(
