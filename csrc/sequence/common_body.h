@@ -45,6 +45,9 @@ static inline int64_t FN(lanes)(void) { return frnn_kernels()->KERNELS_OF.lanes;
 
 static inline int64_t FN(vectors)(int64_t n) { return (n + FN(lanes)() - 1) / FN(lanes)(); }
 
+/* n, filled up to whole vectors. */
+static inline int64_t FN(filled)(int64_t n) { return (n + FN(lanes)() - 1) & -FN(lanes)(); }
+
 static inline FN(matrix) FN(row_major)(const REAL *data, int64_t row) {
     return (FN(matrix)){(REAL *)data, row, FN(lanes)()};
 }

@@ -14,35 +14,33 @@ typedef struct {
     int transposed;
     const float *scales; /* of the weights' rows, if they are int8 */
     const char *packed;  /* as `packing` has it; null: BLAS multiplies */
-    int64_t vector;      /* of packed, bytes from vector to vector */
+    int64_t column;      /* of packed, bytes of a column */
+    int64_t stride;      /* of packed, from vector to vector as products take it */
     const PACKING *packing;
 } FN(factor);
 
 /* The distance between blocks of N columns in an array that products write: a whole number of vectors when packed. */
-static inline int64_t FN(plane)(const frnn_cell *cell) {
-    return cell->packed ? FN(vectors)(cell->H) * FN(lanes)() : cell->H;
-}
+static inline int64_t FN(plane)(const frnn_cell *cell) { return cell->packed ? FN(filled)(cell->H) : cell->H; }
 
 /* The distance between blocks of rows. */
 static inline int64_t FN(block_rows)(const FN(factor) *f) {
-    return f->packed && f->k_blocks > 1 ? FN(vectors)(f->K) * FN(lanes)() : f->K;
+    return f->packed && f->k_blocks > 1 ? FN(filled)(f->K) : f->K;
 }
 
 /* A product with packed weights, of which rows, A and how the columns are gone through are set already. */
-static void FN(multiply_packed)(const FN(factor) *f, product p, int k0, int k1, int b0, int b1, int64_t n0, int64_t n1,
-                                REAL *C, int64_t plane) {
-    const int64_t lanes = FN(lanes)(), vectors = FN(vectors)(f->N), block = FN(block_rows)(f);
+static ALWAYS_INLINE void FN(multiply_packed)(const FN(factor) *f, product p, int k0, int k1, int b0, int b1,
+                                              int64_t n0, int64_t n1, REAL *C, int64_t plane) {
+    const int64_t lanes = FN(lanes)(), N = FN(filled)(f->N), block = FN(block_rows)(f);
     const char *R = f->packed + k0 * block * lanes * f->packing->bytes;
-    p.K = (k1 - k0 - 1) * block + f->K, p.c_vector = lanes;
-    p.stride = f->packing->convert ? f->vector : f->vector / f->packing->bytes;
-    if (n0 == 0 && n1 == f->N && plane == vectors * lanes && b1 - b0 > 1) { /* all blocks at once */
-        p.R = R + b0 * vectors * f->vector, p.columns = (b1 - b0) * plane, p.C = C + b0 * plane;
+    p.K = (k1 - k0 - 1) * block + f->K, p.stride = f->stride, p.c_vector = lanes;
+    if (n0 == 0 && n1 == f->N && plane == N && b1 - b0 > 1) { /* all blocks at once */
+        p.R = R + b0 * N * f->column, p.columns = (b1 - b0) * plane, p.C = C + b0 * plane;
         f->packing->multiply(&p);
         return;
     }
     for (int i = b0; i < b1; i++) {
         const int b = p.descending ? b0 + b1 - 1 - i : i;
-        p.R = R + (b * vectors + n0 / lanes) * f->vector, p.columns = n1 - n0, p.C = C + b * plane + n0;
+        p.R = R + (b * N + n0) * f->column, p.columns = n1 - n0, p.C = C + b * plane + n0;
         f->packing->multiply(&p);
     }
 }
@@ -91,7 +89,7 @@ static void FN(multiply)(const FN(factor) *f, int64_t rows, FN(matrix) A, int k0
 
 /* In bytes, so many that what follows is aligned. */
 static int64_t FN(packed_size)(const FN(factor) *f) {
-    return (f->blocks * FN(vectors)(f->N) * f->vector + 63) / 64 * 64;
+    return (f->blocks * FN(filled)(f->N) * f->column + 63) / 64 * 64;
 }
 
 /* The factors of a pass: of its input, its state and, if there is one, its projection. */
@@ -115,11 +113,13 @@ static FN(factors) FN(factors_of)(const frnn_cell *cell, frnn_pass pass) {
     FN(factor) *all[] = {&f.input, &f.state, &f.projection};
     const float *scales[] = {cell->s_ih, cell->s_hh, cell->s_hr};
     const PACKING *packing = &frnn_kernels()->KERNELS_OF.packings[cell->storage];
+    const int64_t lanes = FN(lanes)();
     for (int i = 0; i < 3; i++) {
         all[i]->scales = scales[i], all[i]->packed = packed, all[i]->packing = packing;
         const int64_t K = all[i]->k_blocks * FN(block_rows)(all[i]);
-        const int64_t filled = (K + packing->together - 1) / packing->together * packing->together;
-        all[i]->vector = (packing->head + filled * packing->bytes) * FN(lanes)();
+        const int64_t filled = (K + packing->together - 1) & -packing->together; /* a power of two */
+        all[i]->column = packing->head + filled * packing->bytes;
+        all[i]->stride = (packing->convert ? all[i]->column : filled + 1) * lanes;
         if (packed && all[i]->weights) packed += FN(packed_size)(all[i]);
     }
     return f;
@@ -147,24 +147,24 @@ static void FN(pack_work)(void *context, const frnn_team *team) {
     for (int i = 0; i < 3; i++) {
         const FN(factor) *g = all[i];
         if (!g->weights) continue;
-        const int64_t vectors = FN(vectors)(g->N), block = FN(block_rows)(g), row = lanes * g->packing->bytes;
+        const int64_t N = FN(filled)(g->N), block = FN(block_rows)(g), row = lanes * g->packing->bytes;
         const frnn_range mine = frnn_share(g->N, FRNN_UNITS, team->index, team->size);
         for (int64_t b = 0; b < g->blocks; b++)
             for (int64_t n = mine.first; n < mine.end; n += lanes) {
                 const int64_t columns = FRNN_MIN(lanes, g->N - n);
-                char *to = (char *)g->packed + (b * vectors + n / lanes) * g->vector;
-                const int64_t first = b * g->N + n, stride = g->vector / g->packing->bytes;
+                char *to = (char *)g->packed + (b * N + n) * g->column;
+                const int64_t first = b * g->N + n;
                 if (g->packing->pack_narrow) {
                     const char *weights = (const char *)g->weights + first * g->K * g->packing->bytes;
                     g->packing->pack_narrow(g->K, columns, weights, g->scales ? g->scales + first : NULL, to);
                     continue;
                 }
                 if (g->transposed) {
-                    g->packing->pack(1, g->K, columns, g->weights + first * g->K, g->K, (REAL *)to, stride);
+                    g->packing->pack(1, g->K, columns, g->weights + first * g->K, g->K, (REAL *)to, g->stride);
                     continue;
                 }
                 for (int64_t k = 0; k < g->k_blocks; k++, to += block * row) {
-                    g->packing->pack(0, g->K, columns, g->weights + k * g->K * g->N + n, g->N, (REAL *)to, stride);
+                    g->packing->pack(0, g->K, columns, g->weights + k * g->K * g->N + n, g->N, (REAL *)to, g->stride);
                     memset(to + g->K * row, 0, (size_t)((block - g->K) * row));
                 }
             }

@@ -80,8 +80,9 @@ def _matmul(node: Any, inputs: Inputs) -> int:
 # exporters, converters and quantisers put between stored weights and a node. Views take no memory of their own.
 _VIEW = dict.fromkeys(("Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"))
 _EACH = dict.fromkeys(
-    ("Abs", "Cast", "Concat", "DequantizeLinear", "Exp", "Flatten", "Log", "Neg", "Reciprocal", "ReduceL2", "ReduceMax",
-     "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "Shape", "Sigmoid", "Size", "Sqrt", "Tanh"),
+    ("Abs", "Cast", "Concat", "DequantizeLinear", "Exp", "Flatten", "Log", "Neg", "QuantizeLinear", "Reciprocal",
+     "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "Shape", "Sigmoid", "Size", "Sqrt",
+     "Tanh"),
     _as_inputs,
 )  # fmt: skip
 _PAIR = dict.fromkeys(
@@ -94,6 +95,9 @@ OPERATORS: dict[str, Callable[[Any, Inputs], int] | None] = {
 }  # fmt: skip
 
 WIDEST = 8  # bytes of an element
+
+# The oldest opsets for which onnx.reference has these operators. They compute what those of older opsets do.
+EVALUATED_FROM = {"DequantizeLinear": 19, "QuantizeLinear": 19}
 
 
 # ---- Values -------------------------------------------------------------------------------------------------------
@@ -148,6 +152,20 @@ class Constants:
                 pending += [source for source in node.input if source and source not in self._values]
         return self._values[name]
 
+    def dequantized(self, name: str) -> tuple[list[NDArray], int] | None:
+        """What a DequantizeLinear makes a constant of, integers, scale and maybe zero point, and the axis of these two.
+
+        None if no such node makes it, or one with other attributes: scales of blocks, another dtype.
+        """
+        node = self._nodes.get(name)
+        if node is None:
+            return self._outer.dequantized(name) if self._outer is not None and name not in self._initializers else None
+        attributes = {a.name: a.i for a in node.attribute}
+        if node.op_type != "DequantizeLinear" or any(attributes[name] for name in attributes if name != "axis"):
+            return None
+        inputs = [self.value(source) for source in node.input if source]
+        return [a for a in inputs if isinstance(a, np.ndarray)], attributes.get("axis", 1)
+
     def _set(self, node: Any, values: list[NDArray | Unknown] | Unknown) -> None:
         if isinstance(values, Unknown):
             values = [values] * len(node.output)
@@ -182,7 +200,8 @@ class Constants:
         feeds = {f"in{k}": a for k, a in enumerate(inputs) if a is not None}
         sources = [f"in{k}" if a is not None else "" for k, a in enumerate(inputs)]
         copy = onnx.NodeProto(op_type=node.op_type, input=sources, output=names, attribute=node.attribute)
-        opsets = [onnx.helper.make_opsetid("", self._opset)]
+        opset = max(self._opset, EVALUATED_FROM.get(node.op_type, 0))
+        opsets = [onnx.helper.make_opsetid("", opset)]
         function = onnx.helper.make_function("fastrnn", "constant", list(feeds), names, [copy], opsets)
         with np.errstate(all="ignore"):
             return ReferenceEvaluator(function).run(None, feeds, attributes={})

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from onnx.reference.op_run import OpRun
 
 from fastrnn.onnx.run import run_op
-from fastrnn.onnx.spec import INPUTS, OUTPUTS
+from fastrnn.onnx.spec import INPUTS, OUTPUTS, domain_of
 
-__all__ = ["GRU", "LSTM", "RNN", "ops"]
+__all__ = ["GRU", "LSTM", "RNN", "DynamicQuantizeLSTM", "ops"]
 
 
 class _Recurrent(OpRun):
@@ -34,6 +34,10 @@ class LSTM(_Recurrent):
     pass
 
 
+class DynamicQuantizeLSTM(_Recurrent):
+    op_domain = domain_of("DynamicQuantizeLSTM")
+
+
 # For ReferenceEvaluator(model, new_ops=ops), which hands them on to the bodies of Loop, If and Scan, but not to the
 # model's functions: onnx.inliner.inline_local_functions(model) makes these part of the graph.
-ops: list[type[OpRun]] = [RNN, GRU, LSTM]
+ops: list[type[OpRun]] = [RNN, GRU, LSTM, DynamicQuantizeLSTM]

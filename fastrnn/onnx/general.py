@@ -6,12 +6,12 @@ Written to be read beside them; never optimised.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn.onnx.spec import Call
+from fastrnn.onnx.spec import GATES, Call
 
 __all__ = ["run"]
 
@@ -27,23 +27,24 @@ def run(call: Call) -> dict[str, NDArray]:
     with np.errstate(all="ignore"):  # NaN and infinity travel without a word, as in the kernels
         for d, reverse in enumerate(node.reversed):
             state: State = (call.h0[d],) if call.c0 is None else (call.h0[d], call.c0[d])
-            finals.append(_sequence(STEPS[node.op_type](call, d), call, reverse, state, node.by_direction(y)[:, :, d]))
+            step = STEPS[node.equations](call, d)
+            finals.append(_sequence(step, call, reverse, state, node.by_direction(y)[:, :, d]))
     states = [np.stack(parts) for parts in zip(*finals, strict=True)]
     return {"Y": y} | {name: node.contiguous(a) for name, a in zip(("Y_h", "Y_c"), states, strict=False)}
 
 
 def _sequence(step: Step, call: Call, reverse: bool, state: State, y: NDArray) -> State:
-    """Run one direction: past a row's end its state waits, and its y is zero."""
-    T = len(call.x)
-    for t in reversed(range(T)) if reverse else range(T):
-        new = step(call.x[t], state)
-        if call.lengths is None:
-            state, y[t] = new, new[0]
-        else:
-            valid = (t < call.lengths)[:, None]
-            state = tuple(np.where(valid, a, b) for a, b in zip(new, state, strict=True))
-            y[t] = np.where(valid, state[0], 0)
-    return state
+    """Run one direction, each row from its own first step; past its end its state is zero, and so is y."""
+    T, B = call.x.shape[:2]
+    lengths, rows, final = np.full(B, T) if call.lengths is None else call.lengths, np.arange(B), state
+    for k in range(T):
+        valid = k < lengths
+        t = np.where(valid & reverse, lengths - 1 - k, k)
+        new = step(call.x[t, rows], state)
+        final = tuple(np.where(valid[:, None], a, b) for a, b in zip(new, final, strict=True))
+        state = tuple(np.where(valid[:, None], a, 0) for a in new)
+        y[t, rows] = state[0]
+    return final
 
 
 def _clipped(call: Call, x: NDArray) -> NDArray:
@@ -52,10 +53,16 @@ def _clipped(call: Call, x: NDArray) -> NDArray:
     return x if clip is None else np.clip(x, -clip, clip)
 
 
+def _gates(call: Call, matrix: Any) -> list[Any]:
+    """The rows of each gate of a direction's W or R."""
+    H, G = call.hidden_size, GATES[call.node.equations]
+    return [matrix[k * H : (k + 1) * H] for k in range(G)]
+
+
 def _biases(call: Call, d: int) -> NDArray:
     """Wb and Rb, gate by gate: (2*G, H), zeros where there is no B."""
-    H = call.hidden_size
-    return np.zeros((2 * call.w.shape[1] // H, H), call.x.dtype) if call.b is None else call.b[d].reshape(-1, H)
+    H, G = call.hidden_size, GATES[call.node.equations]
+    return np.zeros((2 * G, H), call.x.dtype) if call.b is None else call.b[d].reshape(-1, H)
 
 
 def _rnn(call: Call, d: int) -> Step:
@@ -70,9 +77,8 @@ def _rnn(call: Call, d: int) -> Step:
 
 
 def _gru(call: Call, d: int) -> Step:
-    H = call.hidden_size
-    wz, wr, wh = call.w[d].reshape(3, H, -1)
-    rz, rr, rh = call.r[d].reshape(3, H, -1)
+    wz, wr, wh = _gates(call, call.w[d])
+    rz, rr, rh = _gates(call, call.r[d])
     wbz, wbr, wbh, rbz, rbr, rbh = _biases(call, d)
     f, g = call.node.activations[d]
 
@@ -91,8 +97,8 @@ def _gru(call: Call, d: int) -> Step:
 
 def _lstm(call: Call, d: int) -> Step:
     H = call.hidden_size
-    wi, wo, wf, wc = call.w[d].reshape(4, H, -1)
-    ri, ro, rf, rc = call.r[d].reshape(4, H, -1)
+    wi, wo, wf, wc = _gates(call, call.w[d])
+    ri, ro, rf, rc = _gates(call, call.r[d])
     wbi, wbo, wbf, wbc, rbi, rbo, rbf, rbc = _biases(call, d)
     pi, po, pf = np.zeros((3, H), call.x.dtype) if call.p is None else call.p[d].reshape(3, H)
     f, g, h_of = call.node.activations[d]

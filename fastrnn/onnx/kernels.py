@@ -9,6 +9,7 @@ from fastrnn import engines
 from fastrnn import run as walk
 from fastrnn.arguments import Arguments
 from fastrnn.engines.cell import CELLS
+from fastrnn.engines.precision import Narrow
 from fastrnn.engines.seam import Weights
 from fastrnn.onnx.spec import OWN, Call, Node
 from fastrnn.stack import Stack
@@ -24,20 +25,20 @@ SATURATED = {np.dtype(np.float32): 89.0, np.dtype(np.float64): 710.0}
 
 def obstacle(node: Node, dtype: np.dtype) -> str:
     """What the kernels do not have of a node, computed in this dtype; empty if they have all."""
-    names = OPERATORS[node.op_type].onnx
+    names = OPERATORS[node.equations].onnx
     for functions in node.activations:
         activations = tuple(function.name for function in functions)
         if activations not in names.activations:
             return f"activations {', '.join(activations)}"
         if node.clip is not None and ("Relu" in activations or node.clip < SATURATED[dtype]):
             return f"clip={node.clip:g}"
-    strange = [name for name in OWN[node.op_type] if getattr(node, name) and name not in names.attributes.values()]
+    strange = [name for name in OWN[node.equations] if getattr(node, name) and name not in names.attributes.values()]
     return f"{strange[0]}=1" if strange else ""
 
 
 def stack_of(call: Call) -> Stack:
     """What a node that has no obstacle computes: one layer, whose directions may have different activations."""
-    node, kind = call.node, OPERATORS[call.node.op_type]
+    node, kind = call.node, OPERATORS[call.node.equations]
     (options, *_) = kind.structures({} if call.p is None else {"peephole": call.p.shape})
     options |= {option: bool(getattr(node, attribute)) for option, attribute in kind.onnx.attributes.items()}
     cells = []
@@ -50,7 +51,10 @@ def stack_of(call: Call) -> Stack:
 def weights_of(call: Call, stack: Stack) -> list[Weights]:
     """Each direction's W, R, B and P as engines take them."""
     parts = [split(cell, call.weights(d)) for d, cell in enumerate(stack.cells)]
-    return [Weights(**{name: np.ascontiguousarray(a) for name, a in part.items()}) for part in parts]
+    return [
+        Weights(**{name: a if isinstance(a, Narrow) else np.ascontiguousarray(a) for name, a in part.items()})
+        for part in parts
+    ]
 
 
 def run(call: Call) -> dict[str, NDArray]:

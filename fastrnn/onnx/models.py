@@ -16,8 +16,9 @@ import onnx
 from numpy.typing import NDArray
 
 from fastrnn import engines, validate
+from fastrnn.engines.precision import PRECISIONS, Int8
 from fastrnn.formats.reading import refusing
-from fastrnn.frozen import Frozen
+from fastrnn.frozen import Frozen, checked_precision
 from fastrnn.onnx import kernels, reading, spec
 from fastrnn.onnx.constants import Constants, Unknown, is_view
 from fastrnn.onnx.reading import bodies, text
@@ -28,11 +29,11 @@ __all__ = ["load"]
 
 log = logging.getLogger("fastrnn.onnx")
 
-WEIGHTS = ("W", "R", "B", "P")
+WEIGHTS = ("W", "R", "B", "P", *spec.QUANTIZATION)
 STATES = ("initial_h", "initial_c")
 
 
-def load(model: Any, *, max_bytes: int | None = None) -> dict[str, Frozen]:
+def load(model: Any, *, precision: str | None = None, max_bytes: int | None = None) -> dict[str, Frozen]:
     """Return a model's recurrent nodes with constant weights as frozen layers.
 
     Parameters
@@ -40,6 +41,10 @@ def load(model: Any, *, max_bytes: int | None = None) -> dict[str, Frozen]:
     model : onnx.ModelProto or path-like
         A model, or the file of one, in ONNX's binary format. Tensors in files of their own must lie in the model's
         directory.
+    precision : {"float32", "bfloat16", "int8"}, optional
+        What weights are frozen to, as by `freeze(precision=)`. Default: what they are in the model. With "int8",
+        weights that the model has as integers behind DequantizeLinear are not rounded again, where each row has one
+        scale and they fit into int8.
     max_bytes : int, optional
         How much memory the layers, and what is computed for them, may take. Default: 16 times the size of the model's
         files, and at least 64 MiB.
@@ -52,7 +57,9 @@ def load(model: Any, *, max_bytes: int | None = None) -> dict[str, Frozen]:
         too. A layer takes and gives arrays as any frozen layer, y (T, B, D*H) and states (L*D, B, H), with B before T
         in x and y where the node has layout=1. A node's own initial states and sequence_lens are not part of it.
         float16 and bfloat16 weights give float32 layers. A node with direction="reverse" is a layer that runs from the
-        end only.
+        end only. ONNX Runtime's DynamicQuantizeLSTM gives a layer of precision "int8" that has the node's own integers
+        and scales, or one of "float32" if an integer less its zero point is not in -128..127. It rounds activations row
+        by row, as every frozen layer does, and not as ONNX Runtime does.
 
         Nodes are one layer, by the name of the lowest, where each one's output is read by the next one alone and all
         are alike. Layers in the two branches of an If are one layer, by the name of the first, where all they are made
@@ -61,13 +68,13 @@ def load(model: Any, *, max_bytes: int | None = None) -> dict[str, Frozen]:
     Raises
     ------
     TypeError
-        If it is neither a model nor a path.
+        If it is neither a model nor a path, or `precision` is no str.
     ValueError
-        If the file is damaged or no model, a tensor's file lies outside the model's directory, or a node's weights or
-        attributes are not what the specification says. The message names the path. Nodes whose weights are not
-        constant or take too much memory, or that the kernels do not have, are left out; the logger "fastrnn.onnx" warns
-        of each and says why. Constant are tensors, and what deterministic operators make of them: those that move,
-        convert, scale or repeat numbers.
+        If `precision` is another one, or the model has float64 layers, which have no other. If the file is damaged or
+        no model, a tensor's file lies outside the model's directory, or a node's weights or attributes are not what the
+        specification says. The message names the path. Nodes whose weights are not constant or take too much memory, or
+        that the kernels do not have, are left out; the logger "fastrnn.onnx" warns of each and says why. Constant are
+        tensors, and what deterministic operators make of them: those that move, convert, scale or repeat numbers.
     OSError
         If a file cannot be read.
     """
@@ -76,9 +83,11 @@ def load(model: Any, *, max_bytes: int | None = None) -> dict[str, Frozen]:
         raise TypeError(f"model: expected an onnx.ModelProto or a path, got {type(model).__name__}")
     if max_bytes is not None:
         max_bytes = validate.size("max_bytes", max_bytes, minimum=0)
+    if precision is not None:
+        validate.choice("precision", precision, tuple(PRECISIONS))
     opened = reading.read(model) if is_path else reading.Model(model, None)
     with refusing(model if is_path else "model"):
-        return _Loading(opened, max_bytes).layers()
+        return _Loading(opened, precision, max_bytes).layers()
 
 
 class _NotServedError(Exception):
@@ -93,16 +102,19 @@ class _Layer:
     stack: Stack
     calls: tuple[spec.Call, ...]  # each node with its weights
     lengths: str  # the name of sequence_lens; empty if there are none
+    precision: tuple[str, ...]  # of each node
 
     @cached_property
-    def contents(self) -> tuple[Stack, bytes]:
+    def contents(self) -> tuple[Stack, tuple[str, ...], bytes]:
         """What two layers have in common that are the same."""
         digest = sha256()
         for call in self.calls:
             for d in range(len(call.node.reversed)):
                 for name, a in call.weights(d).items():
-                    digest.update(f"{name} {a.shape} ".encode() + np.ascontiguousarray(a).tobytes())
-        return self.stack, digest.digest()
+                    digest.update(f"{name} {a.shape} ".encode())
+                    for array in (a.values, a.scales) if isinstance(a, Int8) else (a,):
+                        digest.update(np.ascontiguousarray(array).tobytes())
+        return self.stack, self.precision, digest.digest()
 
     def under(self, upper: _Layer) -> _Layer | None:
         """This layer with another one upon it; None if they are not alike."""
@@ -117,19 +129,22 @@ class _Layer:
         if not alike:
             return None
         stack = Stack(self.stack.cells + upper.stack.cells, self.stack.directions, self.stack.batch_first)
-        return _Layer(self.names + upper.names, stack, self.calls + upper.calls, self.lengths)
+        precision = self.precision + upper.precision
+        return _Layer(self.names + upper.names, stack, self.calls + upper.calls, self.lengths, precision)
 
 
 class _Loading:
     """One run of `load`."""
 
-    def __init__(self, model: reading.Model, max_bytes: int | None) -> None:
+    def __init__(self, model: reading.Model, precision: str | None, max_bytes: int | None) -> None:
+        self._precision = precision
         self._budget = model.budget(max_bytes)
         self._graph = reading.inlined(model.proto, self._budget).graph
         opset = max((o.version for o in model.proto.opset_import if reading.is_onnx(o.domain)), default=1)
         self._constants = Constants(model.tensors, opset, self._budget)
         # Calls by what a node is made of, so that nodes that share tensors share memory; and these arrays.
         self._calls: dict[Any, tuple[spec.Call, dict[str, NDArray]]] = {}
+        self._in_precisions: dict[int, spec.Call] = {}  # by the id of a call, the same with other weights
         self._seen = False
 
     def layers(self) -> dict[str, Frozen]:
@@ -157,7 +172,9 @@ class _Loading:
     def _frozen(self, layer: _Layer) -> Frozen:
         self._budget.take(2 * sum(a.nbytes for call in layer.calls for a in _arrays(call)))  # as they are, and packed
         parts = [kernels.weights_of(call, kernels.stack_of(call)) for call in layer.calls]
-        return Frozen(layer.stack, engines.current(), [part for of_one in parts for part in of_one])
+        return Frozen(
+            layer.stack, engines.current(), [p for of_one in parts for p in of_one], precision=layer.precision
+        )
 
     # ---- Graphs ----
 
@@ -168,7 +185,7 @@ class _Loading:
         constants = outer.inside(graph)
         found: list[tuple[str, list[_Layer]]] = []  # by Y, what each node adds
         for node in graph.node:
-            if node.op_type in spec.INPUTS and reading.is_onnx(node.domain):
+            if node.op_type in spec.INPUTS and _domain(node) == spec.domain_of(node.op_type):
                 found.append((node.output[0] if node.output else "", self._of_node(node, constants)))
             elif any(kind in text(node.op_type) for kind in spec.INPUTS):
                 whose = "no operator of ONNX" if reading.is_onnx(node.domain) else f"an operator of {text(node.domain)}"
@@ -232,30 +249,75 @@ class _Loading:
         stack = kernels.stack_of(call)
         if len(set(stack.cells)) > 1:
             raise _NotServedError("the kernels do not have layers whose directions have different activations")
+        precision = self._precision
+        if checked.op_type in spec.QUANTIZED and isinstance(call.w, np.ndarray):
+            log.info("%s %s is float32: less their zero points its weights need more than 8 bits", node.op_type, name)
+        if precision is None:
+            precision = Int8.precision if isinstance(call.w, tuple) else stack.dtype.name
+        else:
+            checked_precision(stack, precision)
+            call = self._in_precision(precision, call, constants, sources)
         for role in STATES:
             state = constants.value(sources[role]) if role in sources else None
             if isinstance(state, np.ndarray) and state.any():
                 log.warning("%s %s: its %s is not zero, and not part of the layer", node.op_type, name, role)
-        return _Layer((name,), stack, (call,), text(sources.get("sequence_lens", "")))
+        return _Layer((name,), stack, (call,), text(sources.get("sequence_lens", "")), (precision,))
 
     def _call(self, node: spec.Node, arrays: dict[str, NDArray]) -> spec.Call:
         key = (node, *((role, id(a)) for role, a in arrays.items()))
         if key not in self._calls:
-            w = arrays.get("W", np.zeros(0, np.float32))
-            if w.dtype.name not in spec.DTYPES:
+            w = arrays.get("W", np.zeros((0, 0, 0), np.float32))
+            quantized = node.op_type in spec.QUANTIZED
+            if not quantized and w.dtype.name not in spec.DTYPES:
                 raise TypeError(f"W: expected an array of {', '.join(spec.DTYPES)}, got {w.dtype}")
-            x = np.zeros((0, 1, w.shape[2]) if node.batch_first else (1, 0, w.shape[2]), w.dtype) if w.ndim == 3 else w
+            if w.ndim != 3:
+                raise ValueError(f"W: expected num_directions and two more axes, got shape {w.shape}")
+            I = w.shape[1 if quantized else 2]
+            x = np.zeros((0, 1, I) if node.batch_first else (1, 0, I), np.float32 if quantized else w.dtype)
             call = spec.read_call(node, {"X": x, **arrays})
             try:
-                self._budget.take(sum(a.nbytes for a in _arrays(call) if not is_view(a, arrays.values())))
+                self._budget.take(
+                    sum(a.nbytes for a in _arrays(call) if isinstance(a, Int8) or not is_view(a, arrays.values()))
+                )
             except ValueError as error:
                 raise _NotServedError(str(error)) from None
             self._calls[key] = call, arrays
         return self._calls[key][0]
 
+    def _in_precision(
+        self, precision: str, call: spec.Call, constants: Constants, sources: dict[str, str]
+    ) -> spec.Call:  # fmt: skip
+        """The call with its integers, or with those that DequantizeLinear makes its weights of, if int8 is wanted."""
+        if id(call) not in self._in_precisions:
+            other = call
+            if precision != Int8.precision:
+                other = call.widened()
+            elif isinstance(call.w, np.ndarray) and isinstance(call.r, np.ndarray):
+                w = _integers(constants.dequantized(sources["W"]), call.w.shape)
+                r = _integers(constants.dequantized(sources["R"]), call.r.shape)
+                other = call if w is None or r is None else replace(call, w=w, r=r)
+            self._in_precisions[id(call)] = other
+        return self._in_precisions[id(call)]
 
-def _arrays(call: spec.Call) -> list[NDArray]:
-    return [a for a in (call.w, call.r, call.b, call.p) if a is not None]
+
+def _integers(found: tuple[list[NDArray], int] | None, sizes: tuple[int, ...]) -> tuple[Int8, ...] | None:
+    """What a DequantizeLinear makes weights (D, N, K) of, as matrices of int8; None if they are none."""
+    if found is None or len(found[0]) not in (2, 3):
+        return None
+    integers, scale, zero = (*found[0], np.zeros_like(found[0][1], np.int8))[:3]
+    axis = 0 if scale.size == 1 else found[1] % 3  # where there is a scale for each: of directions, or of rows
+    if integers.dtype.name not in ("int8", "uint8") or integers.shape != sizes or scale.dtype != np.float32:
+        return None
+    if axis == 2 or scale.size not in (1, sizes[axis]) or zero.size != scale.size or not np.isfinite(scale).all():
+        return None
+    shape = (-1, 1) if axis == 0 else (1, -1)
+    return spec.without_zero_points(integers, scale.reshape(shape), zero.reshape(shape))
+
+
+def _arrays(call: spec.Call) -> list[Any]:
+    """What a node's weights lie in: arrays, and matrices of integers."""
+    weights = [call.weights(d).values() for d in range(len(call.node.reversed))]
+    return [a for of_one in weights for a in of_one]
 
 
 def _once(branches: Sequence[list[_Layer]]) -> list[_Layer]:
@@ -277,6 +339,11 @@ def _once(branches: Sequence[list[_Layer]]) -> list[_Layer]:
 
 def _leave_out(op_type: str, name: str, why: object) -> None:
     log.warning("%s %s is left out: %s", op_type, name, why)
+
+
+def _domain(node: Any) -> str:
+    """The domain of a node's operator; ONNX's own has no name."""
+    return "" if reading.is_onnx(node.domain) else text(node.domain)
 
 
 def _name(node: Any) -> str:

@@ -1,23 +1,25 @@
 """What ONNX's recurrent operators take, and the checks of it: names, shapes, dtypes and attributes.
 
 From opset 7 to the newest (22) only `layout` (14) and bfloat16 (22) have been added, so all versions are read as one.
-Source: https://onnx.ai/onnx/operators/, RNN, GRU and LSTM.
+Source: https://onnx.ai/onnx/operators/, RNN, GRU and LSTM. DynamicQuantizeLSTM is ONNX Runtime's, an LSTM whose weights
+are integers: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import validate
 from fastrnn.engines.cell import CELLS
+from fastrnn.engines.precision import Int8, Narrow
 from fastrnn.onnx.activations import FUNCTIONS, Activation
 
-__all__ = ["INPUTS", "OUTPUTS", "Call", "Node"]
+__all__ = ["INPUTS", "OUTPUTS", "QUANTIZED", "Call", "Matrices", "Node", "domain_of", "without_zero_points"]
 
 INPUTS = {
     "RNN": ("X", "W", "R", "B", "sequence_lens", "initial_h"),
@@ -25,6 +27,10 @@ INPUTS = {
     "LSTM": ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P"),
 }
 OUTPUTS = {"RNN": ("Y", "Y_h"), "GRU": ("Y", "Y_h"), "LSTM": ("Y", "Y_h", "Y_c")}
+QUANTIZED = {"DynamicQuantizeLSTM": "LSTM"}  # operators of com.microsoft, and those of ONNX whose equations they have
+QUANTIZATION = ("W_scale", "W_zero_point", "R_scale", "R_zero_point")
+INPUTS |= {op_type: INPUTS[plain] + QUANTIZATION for op_type, plain in QUANTIZED.items()}
+OUTPUTS |= {op_type: OUTPUTS[plain] for op_type, plain in QUANTIZED.items()}
 GATES = {cell.onnx.operator: len(cell.onnx.gates) for cell in CELLS.values()}
 ACTIVATIONS = {"RNN": ("Tanh",), "GRU": ("Sigmoid", "Tanh"), "LSTM": ("Sigmoid", "Tanh", "Tanh")}
 DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}  # whether each is reversed
@@ -32,10 +38,19 @@ DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, 
 COMMON = ("activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size", "layout")
 OWN = {"RNN": (), "GRU": ("linear_before_reset",), "LSTM": ("input_forget",)}
 ATTRIBUTES = {op_type: (*COMMON, *own) for op_type, own in OWN.items()}
+ATTRIBUTES |= {op_type: tuple(a for a in ATTRIBUTES[plain] if a != "layout") for op_type, plain in QUANTIZED.items()}
 
 # What inputs may be, and what is computed in.
 DTYPES = {"float32": np.float32, "float64": np.float64, "float16": np.float32, "bfloat16": np.float32}
 _NAMES = {name.lower(): name for name in FUNCTIONS}
+
+Matrices: TypeAlias = "NDArray | tuple[Narrow, ...]"
+"""Of each direction a matrix (G*H, K): an array (D, G*H, K), or matrices of fewer bits."""
+
+
+def domain_of(op_type: str) -> str:
+    """Where an operator is from: ONNX itself, which has no name, or com.microsoft."""
+    return "com.microsoft" if op_type in QUANTIZED else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +65,11 @@ class Node:
     batch_first: bool  # layout=1
     linear_before_reset: bool
     input_forget: bool
+
+    @property
+    def equations(self) -> str:
+        """The operator of ONNX whose equations it has: but for weights of integers, itself."""
+        return QUANTIZED.get(self.op_type, self.op_type)
 
     @property
     def reversed(self) -> tuple[bool, ...]:
@@ -80,8 +100,8 @@ class Call:
 
     node: Node
     x: NDArray  # (T, B, I), its last axis contiguous
-    w: NDArray  # (D, G*H, I)
-    r: NDArray  # (D, G*H, H)
+    w: Matrices  # (D, G*H, I)
+    r: Matrices  # (D, G*H, H)
     b: NDArray | None  # (D, 2*G*H)
     p: NDArray | None  # (D, 3*H)
     h0: NDArray  # (D, B, H), nobody else's
@@ -92,9 +112,16 @@ class Call:
 
     @property
     def hidden_size(self) -> int:
-        return self.r.shape[2]
+        return self.r[0].shape[1]
 
-    def weights(self, d: int) -> dict[str, NDArray]:
+    def widened(self) -> Call:
+        """The call with matrices of integers in float32; itself if it has none."""
+        if isinstance(self.w, np.ndarray):
+            return self
+        w, r = (np.stack([matrix.widened() for matrix in matrices]) for matrices in (self.w, self.r))
+        return replace(self, w=w, r=r)
+
+    def weights(self, d: int) -> dict[str, Any]:
         """One direction's W, R and, where given, B and P."""
         named = {"W": self.w, "R": self.r, "B": self.b, "P": self.p}
         return {name: a[d] for name, a in named.items() if a is not None}
@@ -137,7 +164,7 @@ def read_node(op_type: str, attrs: Mapping[str, Any] | None) -> Node:
 
 
 def _activations(op_type: str, D: int, given: Mapping[str, Any]) -> tuple[tuple[Activation, ...], ...]:
-    default = ACTIVATIONS[op_type]
+    default = ACTIVATIONS[QUANTIZED.get(op_type, op_type)]
     names = [_text("activations", name) for name in _several("activations", given.get("activations", default * D))]
     if op_type == "RNN" and D == 1:
         names = names[:1] or names  # the schema's default has two, whatever the direction
@@ -208,14 +235,22 @@ def read_call(node: Node, inputs: Mapping[str, Any]) -> Call:
     unknown = [name for name in arrays if name not in names]
     if unknown:
         raise ValueError(f"inputs: expected {node.op_type}'s {', '.join(names)}, got {', '.join(unknown)}")
-    for name in ("X", "W", "R"):
+    quantized = node.op_type in QUANTIZED
+    for name in ("X", "W", "R", *(QUANTIZATION if quantized else ())):
         if name not in arrays:
             raise ValueError(f"{name}: expected an array, got none")
     dtype = arrays["X"].dtype
-    if dtype.name not in DTYPES or not dtype.isnative:
-        raise TypeError(f"X: expected an array of {', '.join(DTYPES)}, got {dtype}")
+    known = ("float32",) if quantized else tuple(DTYPES)
+    if dtype.name not in known or not dtype.isnative:
+        raise TypeError(f"X: expected an array of {', '.join(known)}, got {dtype}")
+    integers = ("W", "R", "W_zero_point", "R_zero_point") if quantized else ()
+    for name in integers:
+        expected = ("int8", "uint8") if name == "W" else (arrays["W"].dtype.name,)
+        if arrays[name].dtype.name not in expected:
+            alike = "" if name == "W" else ", as W is"
+            raise TypeError(f"{name}: expected {' or '.join(expected)}{alike}, got {arrays[name].dtype}")
     for name, a in arrays.items():
-        if name != "sequence_lens" and a.dtype != dtype:
+        if name not in ("sequence_lens", *integers) and a.dtype != dtype:
             raise TypeError(f"{name}: expected an array of {dtype.name}, as X is, got {a.dtype.name}")
 
     D, B, H = _check_shapes(node, arrays)
@@ -230,11 +265,12 @@ def read_call(node: Node, inputs: Mapping[str, Any]) -> Call:
         return np.array(node.time_major(arrays[name]), compute, order="C")
 
     x = validate.contiguous_rows(node.time_major(arrays["X"]).astype(compute, copy=False))
+    w, r = _integers(arrays) if quantized else (plain("W"), plain("R"))
     return Call(
         node,
         x,
-        plain("W"),
-        plain("R"),
+        w,
+        r,
         plain("B") if "B" in arrays else None,
         plain("P") if "P" in arrays else None,
         own_state("initial_h"),
@@ -248,25 +284,64 @@ def read_call(node: Node, inputs: Mapping[str, Any]) -> Call:
 def _check_shapes(node: Node, arrays: Mapping[str, NDArray]) -> tuple[int, int, int]:
     """Check that shapes fit together; return D, B and H."""
     x, r = arrays["X"], arrays["R"]
+    G = GATES[node.equations]
     if x.ndim != 3:
         axes = "(batch_size, seq_length, input_size)" if node.batch_first else "(seq_length, batch_size, input_size)"
         raise ValueError(f"X: expected {axes}, got shape {x.shape}")
+    quantized = node.op_type in QUANTIZED  # then W and R are transposed
     if r.ndim != 3:
-        raise ValueError(f"R: expected (num_directions, {GATES[node.op_type]}*hidden_size, hidden_size), got {r.shape}")
+        axes = f"hidden_size, {G}*hidden_size" if quantized else f"{G}*hidden_size, hidden_size"
+        raise ValueError(f"R: expected (num_directions, {axes}), got {r.shape}")
     _, B, I = node.time_major(x).shape
-    D, G, H = len(node.reversed), GATES[node.op_type], node.hidden_size or r.shape[2]
+    D, H = len(node.reversed), node.hidden_size or r.shape[1 if quantized else 2]
     if not (I and H):
         raise ValueError(f"X, R: expected an input_size and a hidden_size of at least 1, got {x.shape} and {r.shape}")
     state = (B, D, H) if node.batch_first else (D, B, H)
     shapes = {
-        "W": (D, G * H, I), "R": (D, G * H, H), "B": (D, 2 * G * H), "P": (D, 3 * H), "sequence_lens": (B,),
-        "initial_h": state, "initial_c": state,
+        "W": (D, I, G * H) if quantized else (D, G * H, I), "R": (D, H, G * H) if quantized else (D, G * H, H),
+        "B": (D, 2 * G * H), "P": (D, 3 * H), "sequence_lens": (B,), "initial_h": state, "initial_c": state,
     }  # fmt: skip
+    sizes = f"direction={node.direction!r}, hidden_size={H}, X of shape {x.shape}"
     for name, shape in shapes.items():
         if name in arrays and arrays[name].shape != shape:
-            sizes = f"direction={node.direction!r}, hidden_size={H}, X of shape {x.shape}"
             raise ValueError(f"{name}: expected {shape} for {sizes}, got {arrays[name].shape}")
+    for name in QUANTIZATION if quantized else ():
+        if arrays[name].shape not in ((D,), (D, G * H)):
+            raise ValueError(f"{name}: expected {(D,)} or {(D, G * H)} for {sizes}, got {arrays[name].shape}")
     return D, B, H
+
+
+def _integers(arrays: Mapping[str, NDArray]) -> tuple[Matrices, Matrices]:
+    """W and R of a node that has them as integers; both in float32 if one of them does not fit into int8."""
+    parts = []
+    for name in ("W", "R"):
+        weights, scale, zero = (arrays[name + suffix] for suffix in ("", "_scale", "_zero_point"))
+        if not np.isfinite(scale).all():
+            raise ValueError(f"{name}_scale: expected finite numbers, got infinities or NaN")
+        D = len(weights)
+        parts.append((weights.swapaxes(1, 2), scale.reshape(D, -1), zero.reshape(D, -1)))
+    w, r = (without_zero_points(*part) for part in parts)
+    if w is not None and r is not None:
+        return w, r
+    widened = [(weights - _wide(zero)[:, :, None]) * scale[:, :, None] for weights, scale, zero in parts]
+    return np.ascontiguousarray(widened[0]), np.ascontiguousarray(widened[1])
+
+
+def without_zero_points(weights: NDArray, scale: NDArray, zero: NDArray) -> tuple[Int8, ...] | None:
+    """Integers (D, N, K) of 8 bits as a matrix for each direction; None where one less its zero point has no place.
+
+    Scales and zero points are (D, N), or have ones for either.
+    """
+    values = weights - _wide(zero)[:, :, None]
+    if values.min() < -128 or values.max() > 127:
+        return None
+    scales = np.array(np.broadcast_to(scale, values.shape[:2]), np.float32)
+    return tuple(map(Int8, np.ascontiguousarray(values, np.int8), scales))
+
+
+def _wide(integers: NDArray) -> NDArray[np.int16]:
+    """Integers of 8 bits, of which differences do not overflow."""
+    return integers.astype(np.int16)
 
 
 def _lengths(lengths: NDArray | None, T: int) -> NDArray[np.int64] | None:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from fastrnn import validate
 from fastrnn.engines.cell import Cell
+from fastrnn.engines.precision import Int8, Narrow, narrowed
+from fastrnn.frozen import Frozen, checked_precision
 from fastrnn.weights.conventions import ONNX
 from fastrnn.weights.parts import Layer, Part, build, described, exported, read_as, regate
 
@@ -83,29 +85,74 @@ def from_onnx(
     return build(parts, max(counts), cell.kind, dtype, options)
 
 
-def to_onnx(layer: Layer) -> list[dict[str, NDArray]]:
+def to_onnx(layer: Layer | Frozen, *, precision: Any = None) -> list[dict[str, NDArray]]:
     """Return a layer's parameters as W, R and, where it has them, B and P: a dict for each layer, the lowest first.
 
     The inverse of `from_onnx`. A GRU with reset_after=True is a node with linear_before_reset=1.
 
+    Parameters
+    ----------
+    layer : RNN, LSTM, GRU or Frozen
+    precision : {"float32", "int8"} or sequence of them, optional
+        For all layers, or one for each. Layers of int8 are those of ONNX Runtime's operator DynamicQuantizeLSTM: W
+        (D, I, 4*H) and R (D, H, 4*H) of int8, W_scale and R_scale (D, 4*H), W_zero_point and R_zero_point, all zeros.
+        Default: int8 for layers that are frozen so, whose weights are not rounded again, else the layer's dtype.
+
     Raises
     ------
-    ValueError
-        If the layer has a projection, which ONNX does not.
+    TypeError, ValueError
+        If the layer has a projection, which ONNX does not, or `precision` is none of these, or is int8 of another layer
+        than a float32 LSTM, or of one whose weights are not finite.
     """
-    parts = [join(layer.cell, part) for part in exported(layer, "ONNX")]
+    parts, cell = exported(layer, "ONNX", frozen=True), layer.cell
+    if precision is None:
+        own = checked_precision(layer._stack, layer.precision if isinstance(layer, Frozen) else None)
+        kinds = tuple("float32" if kind == "bfloat16" else kind for kind in own)
+    else:
+        kinds = checked_precision(layer._stack, precision)
+    for kind in kinds:
+        if kind == "bfloat16":
+            raise ValueError("precision: expected float32 or int8, for ONNX has no such operators of bfloat16")
+        if kind == "int8" and cell.kind != "lstm":
+            raise ValueError(
+                f"precision: expected int8 of an LSTM only, as ONNX Runtime has it, got a {cell.kind.upper()}"
+            )
     D = 1 + layer.bidirectional
-    return [
-        {name: np.stack([part[name] for part in parts[k * D : (k + 1) * D]]) for name in parts[0]}
-        for k in range(layer.num_layers)
-    ]
+    nodes = []
+    for k, kind in enumerate(kinds):
+        joined = [_tensors(join(cell, _in_precision(part, kind))) for part in parts[k * D : (k + 1) * D]]
+        nodes.append({name: np.stack([arrays[name] for arrays in joined]) for name in joined[0]})
+    return nodes
+
+
+def _in_precision(part: Part, precision: str) -> Part:
+    """A part whose matrices are `Int8` or arrays; those that are `Int8` already are not rounded again."""
+    part = dict(part)
+    for name in ("weight_ih", "weight_hh"):
+        matrix: Any = part[name]
+        if isinstance(matrix, Narrow) and matrix.precision != precision:
+            matrix = matrix.widened()
+        part[name] = narrowed(matrix, precision)
+    return part
+
+
+def _tensors(arrays: dict[str, Any]) -> dict[str, NDArray]:
+    """One direction's tensors, W and R of `Int8` with their scales and zero points."""
+    tensors: dict[str, NDArray] = {}
+    for name, a in arrays.items():
+        if isinstance(a, Int8):
+            tensors |= {name: np.ascontiguousarray(a.values.T), f"{name}_scale": a.scales}
+            tensors |= {f"{name}_zero_point": np.zeros(len(a.scales), np.int8)}
+        else:
+            tensors[name] = a
+    return tensors
 
 
 def split(cell: Cell, arrays: Mapping[str, NDArray]) -> Part:
     """One direction's W, R, B and P as parameters of the cell, in our order of gates."""
     part = {"weight_ih": arrays["W"], "weight_hh": arrays["R"]}
     if "B" in arrays:
-        rows = len(arrays["W"])
+        rows = len(arrays["B"]) // 2
         part |= {"bias_ih": arrays["B"][:rows], "bias_hh": arrays["B"][rows:]}
     part = {name: regate(a, cell.onnx.gates, cell.gates) for name, a in part.items()}
     if "P" in arrays:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from fastrnn import arguments, validate
 from fastrnn.engines.cell import CELLS, Cell
+from fastrnn.engines.precision import Int8, Narrow
+from fastrnn.frozen import Frozen
 from fastrnn.layers import GRU, LAYERS, LSTM, RNN, Recurrent
 from fastrnn.params import check_names
 from fastrnn.stack import Stack
@@ -36,29 +38,33 @@ _WIDENED = {"float16": "float32", "bfloat16": "float32"}  # no value changes
 # ---- Layers from parts and back ------------------------------------------------------------------------------------
 
 
-def checked(layer: Layer) -> Layer:
+def checked(layer: Layer | Frozen) -> Layer:
     """The layer, if it is one."""
     if not isinstance(layer, Recurrent):
         raise TypeError(f"layer: expected an RNN, LSTM or GRU, got {described(layer)}")
     return layer
 
 
-def exported(layer: Layer, framework: str) -> list[Part]:
+def exported(layer: Layer | Frozen, framework: str, frozen: bool = False) -> list[Part]:
     """Copies of a layer's parameters by layer and direction, with an update gate that keeps.
+
+    With `frozen` it may be a frozen layer, whose matrices may be `Narrow`. Where an update gate replaces they are
+    widened.
 
     Raises
     ------
     TypeError, ValueError
         If it is no layer, or the framework does not have such a one.
     """
-    cell = checked(layer).cell
+    cell = (layer if frozen and isinstance(layer, Frozen) else checked(layer)).cell
     if framework in cell.missing:
         raise ValueError(f"layer: expected one that {framework} has, got {cell.missing[framework]}")
-    if layer.initial_state is not None:
+    if layer._stack.learn_initial_state:
         raise ValueError(f"layer: expected one that {framework} has, got one with a learnt initial state")
-    found = arguments.weights(layer._stack, layer.params)
+    found = layer._weights if isinstance(layer, Frozen) else arguments.weights(layer._stack, layer.params)
     parts = [{name: a.copy() for name, a in w._asdict().items() if a is not None} for w in found]
     for part in parts if cell.replaces else ():
+        part |= {name: a.widened() for name, a in part.items() if isinstance(a, Narrow)}
         _negate_update_gate(part, cell)
     return parts
 
@@ -135,13 +141,15 @@ def full_name(field: str, layer: int, direction: int) -> str:
     return f"{field}_l{layer}" + ("_reverse" if direction else "")
 
 
-def regate(rows: NDArray, source: str, target: str) -> NDArray:
-    """Reorder the gates' blocks along the first axis; `rows` itself where the orders are the same.
+def regate(rows: Any, source: str, target: str) -> Any:
+    """Reorder the gates' blocks along the first axis, of an array or `Int8`; `rows` itself if nothing changes.
 
     A block that the target does not have is left out; one that only the target has is zeros.
     """
     if source == target:
         return rows
+    if isinstance(rows, Int8):
+        return Int8(regate(rows.values, source, target), regate(rows.scales, source, target))
     blocks = dict(zip(source, np.split(rows, len(source)), strict=True))
     return np.concatenate([blocks[gate] if gate in blocks else np.zeros_like(blocks[source[0]]) for gate in target])
 

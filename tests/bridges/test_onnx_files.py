@@ -142,7 +142,7 @@ DAMAGE = {
     "text": "LSTM Y: tensor 'W': expected real numbers or booleans of whole bytes, got type 8",
     "a type that does not exist": "LSTM Y: tensor 'W': expected real numbers or booleans of whole bytes, got type 99",
     "integers": "LSTM Y: W: expected an array of float32, float64, float16, bfloat16, got int64",
-    "another rank": "LSTM Y: X: expected (seq_length, batch_size, input_size), got shape (20, 4)",
+    "another rank": "LSTM Y: W: expected num_directions and two more axes, got shape (20, 4)",
     "no weights": "LSTM Y: W: expected an array, got none",
     "an attribute's type": "LSTM Y: hidden_size: expected an integer, got bytes",
     "an attribute that is a graph": "LSTM Y: clip: expected a number, got GraphProto",

@@ -542,15 +542,13 @@ def test_what_is_not_in_a_layer_is_said(caplog: pytest.LogCaptureFixture) -> Non
     layer = GRU(4, 5, rng=0)
     node, tensors = node_of(layer, 0, "X", ["Y"], name="gru")
     node.input.extend(["", "h0"])
-    quantised = helper.make_node("DynamicQuantizeLSTM", ["X"], ["Q"], name="q", domain="com.microsoft")
-    model = model_of(
-        [node, quantised], [*tensors, numpy_helper.from_array(np.ones((1, 3, 5), np.float32), "h0")], ["Y"]
-    )
+    another = helper.make_node("AttnLSTM", ["X"], ["Q"], name="q", domain="com.microsoft")
+    model = model_of([node, another], [*tensors, numpy_helper.from_array(np.ones((1, 3, 5), np.float32), "h0")], ["Y"])
     assert list(load(model)) == ["gru"]
     assert not load(model_of([helper.make_node("Identity", ["X"], ["Y"])], [], ["Y"]))
     assert caplog.messages == [
         "GRU gru: its initial_h is not zero, and not part of the layer",
-        "DynamicQuantizeLSTM q is left out: it is an operator of com.microsoft",
+        "AttnLSTM q is left out: it is an operator of com.microsoft",
         "the model has no RNN, GRU or LSTM",
     ]
 

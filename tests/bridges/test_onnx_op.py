@@ -381,10 +381,14 @@ def test_nan_beyond_the_end_is_not_seen(attrs: dict[str, Any]) -> None:
 W, R, B = (lstm_inputs()[name] for name in ("W", "R", "B"))
 X = lstm_inputs()["X"]
 ERRORS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
-    "operator": (lambda: run_op("Gru", {}, {}), ValueError, "op_type: expected one of 'RNN', 'GRU', 'LSTM', got 'Gru'"),
+    "operator": (
+        lambda: run_op("Gru", {}, {}), ValueError,
+        "op_type: expected one of 'RNN', 'GRU', 'LSTM', 'DynamicQuantizeLSTM', got 'Gru'",
+    ),
     "inputs": (lambda: run_op("LSTM", [X], {}), TypeError, "inputs: expected a mapping from names, got list"),
     "operator's type": (
-        lambda: run_op(["GRU"], {}), TypeError, "op_type: expected one of 'RNN', 'GRU', 'LSTM', got list",
+        lambda: run_op(["GRU"], {}), TypeError,
+        "op_type: expected one of 'RNN', 'GRU', 'LSTM', 'DynamicQuantizeLSTM', got list",
     ),
     "input's name": (lambda: run_op("LSTM", {3: X}), TypeError, "inputs: expected names that are str, got 3"),
     "no hidden units": (

@@ -170,7 +170,7 @@ def catalogue() -> dict[str, Entry]:
     )
     add(weights.to_torch, layer=lstm, prefix="a.")
     add(weights.to_keras, layer=lstm, sum_biases=True)
-    add(weights.to_onnx, layer=lstm)
+    add(weights.to_onnx, layer=lstm, precision="int8")
     fastrnn.save("layer.npz", lstm)
     add(fastrnn.save, "fastrnn.save", path="saved.npz", layer=lstm, prefix="a.", metadata={"a": "b"})
     add(fastrnn.load, "fastrnn.load", path="layer.npz", prefix="", kind="lstm", dtype=f4)
@@ -185,7 +185,16 @@ def catalogue() -> dict[str, Entry]:
         "activations": ["Sigmoid", "Tanh", "Tanh"],
         "layout": 0,
     }
-    add(fastrnn.onnx.run_op, op_type="LSTM", inputs=inputs, attrs=attrs, explain=True)
+    add(fastrnn.onnx.run_op, op_type="LSTM", inputs=inputs, attrs=attrs, explain=True, activation_scale="row")
+    quantized = weights.to_onnx(lstm, precision="int8")[0]
+    add(
+        fastrnn.onnx.run_op,
+        "run_op of integers",
+        op_type="DynamicQuantizeLSTM",
+        inputs={**quantized, "X": x, "sequence_lens": lengths, "initial_h": h},
+        attrs={"hidden_size": 4, "direction": "forward"},
+        activation_scale="onnxruntime",
+    )
     grads = {"Y_h": h}
     add(fastrnn.onnx.run_grad, op_type="LSTM", inputs=inputs, attrs={"hidden_size": 4}, out_grads=grads)
 

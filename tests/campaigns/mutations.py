@@ -281,12 +281,13 @@ def _another(field: Any, others: list[Any], rng: random.Random) -> Any:
 
 
 _OPERATORS = ("LSTM", "GRU", "RNN", "Constant", "ConstantOfShape", "Tile", "Range", "Concat", "Transpose", "Cast",
-"Slice",
+"Slice", "DynamicQuantizeLSTM", "QuantizeLinear", "DequantizeLinear",
     "Identity", "RandomNormalLike", "If", "Loop", "Scan", "Reshape", "Expand", "Split", "Gather", "Pad",
     "x")  # fmt: skip
 _NAMES = ("", "X", "W", "R", "B", "P", "Y", "activations", "direction", "hidden_size", "layout", "clip",
 "bidirectional",
-    "reverse", "Tanh", "Relu", "location", "../x", "offset", "length", "ai.onnx", "a")  # fmt: skip
+    "reverse", "Tanh", "Relu", "location", "../x", "offset", "length", "ai.onnx",
+    "com.microsoft", "axis", "a")  # fmt: skip
 
 
 def _scalar(field: Any, value: Any, rng: random.Random, change: Bytes) -> Any:

@@ -261,7 +261,7 @@ def _onnx_run(content: bytes) -> None:
     path = FOLDER / "input.onnx"
     path.write_bytes(content)
     try:
-        layers = fastrnn.onnx.load(path)
+        layers = fastrnn.onnx.load(path, precision=(None, None, "int8", "bfloat16")[len(content) % 4])
     except ValueError:
         return
     except OSError:  # of the file that holds a tensor's values
@@ -286,13 +286,13 @@ def _onnx_seeds() -> list[bytes]:
             direction=direction, **options,
         )  # fmt: skip
 
-    def model(nodes: list[Any], arrays: dict[str, NDArray], functions: tuple[Any, ...] = (), opset: int = 22) -> bytes:
+    def model(nodes: list[Any], arrays: dict[str, Any], functions: tuple[Any, ...] = (), opset: int = 22) -> bytes:
         value = helper.make_tensor_value_info
         graph = helper.make_graph(
             nodes, "g", [value("X", 1, ["T", "B", 3])], [value("nY", 1, None)],
             [numpy_helper.from_array(a, name) for name, a in arrays.items()],
         )  # fmt: skip
-        opsets = [helper.make_opsetid("", opset), helper.make_opsetid("ours", 1)]
+        opsets = [helper.make_opsetid(domain, v) for domain, v in (("", opset), ("ours", 1), ("com.microsoft", 1))]
         return helper.make_model(graph, opset_imports=opsets, ir_version=8, functions=functions).SerializeToString()
 
     lstm, gru = (
@@ -325,6 +325,24 @@ def _onnx_seeds() -> list[bytes]:
         "ours", "Recur", list(call.input), ["nY"], [call], [helper.make_opsetid("", 22)]
     )  # fmt: skip
     seeds.append(model([helper.make_node("Recur", list(call.input), ["nY"], domain="ours")], named[1], (function,)))
+    # Weights of integers.
+    int8 = {f"n{name}": a for name, a in weights.to_onnx(lstm, precision="int8")[0].items()}
+    roles = fastrnn.onnx.spec.INPUTS["DynamicQuantizeLSTM"]
+    inputs = ["X", *(f"n{role}" if f"n{role}" in int8 else "" for role in roles[1:])]
+    options = {"domain": "com.microsoft", "hidden_size": 2, "direction": "bidirectional"}
+    seeds.append(model([helper.make_node("DynamicQuantizeLSTM", inputs, ["nY"], **options)], int8))
+    behind, nodes = {"nB": named[1]["nB"]}, []
+    for name in ("nW", "nR"):
+        behind |= {
+            f"{name}f": named[1][name],
+            f"{name}s": np.full(6, 0.01, np.float32),
+            f"{name}z": np.zeros(6, np.int8),
+        }
+        nodes += [
+            helper.make_node(op_type, [f"{name}{source}", f"{name}s", f"{name}z"], [result], axis=1)
+            for op_type, source, result in (("QuantizeLinear", "f", f"{name}q"), ("DequantizeLinear", "q", name))
+        ]
+    seeds.append(model([*nodes, node(gru, tensors(gru))], behind, opset=13))
     return seeds
 
 
@@ -419,17 +437,19 @@ def same(a: Any, b: Any) -> bool:
     return type(a) is type(b) and (type(a) not in (int, float, str, bool) or a == b or a != a)
 
 
-_GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
+_GATES = {"RNN": 1, "GRU": 3, "LSTM": 4, "DynamicQuantizeLSTM": 4}
 _ACTIVATIONS = {"RNN": 1, "GRU": 2, "LSTM": 3}
 _FUNCTIONS = ("Tanh", "Sigmoid", "Relu", "tanh", "HardSigmoid", "LeakyRelu", "Affine", "Elu", "x", b"Tanh")
 
 
 def _operator(draws: Draws) -> tuple[Any, Any, Any, Any]:
     """Arguments for run_op, and gradients of its results."""
-    op, direction = draws.choice(("RNN", "GRU", "LSTM")), draws.choice(("forward", "reverse", "bidirectional"))
+    op, direction = draws.choice(tuple(_GATES)), draws.choice(("forward", "reverse", "bidirectional"))
     T, B, I, H = (draws.integer(0, 5) for _ in range(4))
     layout, dtype = draws.integer(0, 1), draws.choice(("<f4",) * 6 + ("<f8", "<f2"))
     D, G = 1 + (direction == "bidirectional"), _GATES[op]
+    if op == "DynamicQuantizeLSTM":
+        return _operator_of_integers(draws, direction, (T, B, I, H, D))
     state = (B, D, H) if layout else (D, B, H)
     shapes = {"X": (B, T, I) if layout else (T, B, I), "W": (D, G * H, I), "R": (D, G * H, H), "B": (D, 2 * G * H)}
     shapes |= {"initial_h": state} | ({"initial_c": state, "P": (D, 3 * H)} if op == "LSTM" else {})
@@ -456,9 +476,25 @@ def _operator(draws: Draws) -> tuple[Any, Any, Any, Any]:
     return mostly(draws, op), changed(draws, inputs), changed(draws, options), changed(draws, grads)
 
 
+def _operator_of_integers(
+    draws: Draws, direction: str, sizes: tuple[int, int, int, int, int]
+) -> tuple[Any, Any, Any, Any]:  # fmt: skip
+    T, B, I, H, D = sizes
+    dtype = draws.choice(("|i1", "|u1"))
+    inputs = {"X": array(draws, (T, B, I), "<f4")}
+    for name, K in (("W", I), ("R", H)):
+        per = draws.choice(((D,), (D, 4 * H)))
+        inputs |= {name: array(draws, (D, K, 4 * H), dtype), f"{name}_scale": array(draws, per, "<f4")}
+        inputs[f"{name}_zero_point"] = array(draws, draws.choice(((D,), per)), dtype)
+    options = {"direction": direction, "input_forget": draws.integer(0, 1)}
+    return mostly(draws, "DynamicQuantizeLSTM"), changed(draws, inputs), changed(draws, options), {}
+
+
 def run_op(content: bytes) -> None:
-    op, inputs, attrs, _ = _operator(Draws(content))
-    checked(fastrnn.onnx.run_op, op, inputs, attrs)
+    draws = Draws(content)
+    op, inputs, attrs, _ = _operator(draws)
+    scale = draws.choice(("row", "row", "onnxruntime", "", None))
+    checked(fastrnn.onnx.run_op, op, inputs, attrs, activation_scale=scale)
 
 
 def run_grad(content: bytes) -> None:

@@ -119,6 +119,26 @@ def an_onnx_model() -> dict[str, Any]:
     return {"onnx": onnx}
 
 
+def an_onnx_model_of_8_bits() -> dict[str, Any]:
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    from onnx import TensorProto, helper, numpy_helper
+
+    lstm = fastrnn.LSTM(4, 5, rng=0)
+    (tensors,) = weights.to_onnx(lstm, precision="int8")
+    inputs = [
+        name if name in tensors or name == "X" else "" for name in fastrnn.onnx.spec.INPUTS["DynamicQuantizeLSTM"]
+    ]
+    graph = helper.make_graph(
+        [helper.make_node("DynamicQuantizeLSTM", inputs, ["Y"], name="node name", domain="com.microsoft")],
+        "graph",
+        [helper.make_tensor_value_info("X", TensorProto.FLOAT, (3, 2, 4))],
+        [helper.make_tensor_value_info("Y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(a, name) for name, a in tensors.items()],
+    )
+    onnx.save(helper.make_model(graph), "model-int8.onnx")
+    return {"lstm": lstm, "x": np.zeros((3, 2, 4), np.float32)}
+
+
 def arrays_in_onnx(gates: int) -> dict[str, Any]:
     importlib.import_module("fastrnn.onnx")  # snippets that use it say so
     rng = np.random.default_rng(0)
@@ -155,6 +175,7 @@ GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
     "a state dict": a_state_dict,
     "layers of Keras": keras_layers,
     "an ONNX model": an_onnx_model,
+    "an ONNX model of 8 bits": an_onnx_model_of_8_bits,
     "a GRU's arrays in ONNX": lambda: arrays_in_onnx(3),
     "an LSTM's arrays in ONNX": lambda: arrays_in_onnx(4),
     "a PyTorch model": a_pytorch_model,

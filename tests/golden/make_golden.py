@@ -24,6 +24,9 @@ A file holds, under fastrnn's names (which are PyTorch's), shapes and gate order
 ONNX is about inference: its files end with the outputs. Keras has one bias where fastrnn has two (but for the GRU
 with reset_after), so there bias_hh is zero and has no gradient in the file. Where lengths are given, x and dy are
 random beyond the sequences' ends too, because what stands there must not matter.
+
+The folder operators/ has ONNX Runtime's DynamicQuantizeLSTM, with the operator's own names: made_by, attributes (JSON),
+input/NAME and output/NAME.
 """
 
 import argparse
@@ -474,6 +477,62 @@ def run_onnxruntime(case: Case, directory: Path) -> int:
     return save_onnx(case, directory, f"onnxruntime {onnxruntime.__version__}", session.run(None, feeds))
 
 
+def run_quantized(name: str, dtype: str, per_channel: bool, directory: Path) -> int:
+    """DynamicQuantizeLSTM with random weights of 7 bits: without VNNI, ONNX Runtime's sums of larger ones saturate."""
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    D, T, B, I, H = 2, 6, 4, 7, 5
+
+    def numbers(*shape: int) -> np.ndarray:
+        return 0.5 * rng.standard_normal(shape, np.float32)
+
+    def integers(*shape: int) -> np.ndarray:
+        return (rng.integers(-64, 65, shape) + (128 if dtype == "uint8" else 0)).astype(dtype)
+
+    scales = (D, 4 * H) if per_channel else (D,)
+    inputs = {
+        "X": numbers(T, B, I),
+        "W": integers(D, I, 4 * H),
+        "R": integers(D, H, 4 * H),
+        "B": numbers(D, 8 * H),
+        "sequence_lens": np.array([6, 2, 5, 6], np.int32),
+        "initial_h": numbers(D, B, H),
+        "initial_c": numbers(D, B, H),
+        "P": numbers(D, 3 * H),
+    }
+    for weight in ("W", "R"):
+        inputs[f"{weight}_scale"] = rng.uniform(0.002, 0.01, scales).astype(np.float32)
+        inputs[f"{weight}_zero_point"] = np.full(scales, 128 if dtype == "uint8" else 0, dtype)
+    weights = [key for key in inputs if key[0] in "WR"]
+    attributes = {"hidden_size": H, "direction": "bidirectional"}
+    node = onnx.helper.make_node(
+        "DynamicQuantizeLSTM", list(inputs), ["Y", "Y_h", "Y_c"], domain="com.microsoft", **attributes
+    )
+    element = {key: onnx.helper.np_dtype_to_tensor_dtype(a.dtype) for key, a in inputs.items()}
+    graph = onnx.helper.make_graph(
+        [node],
+        name,
+        [onnx.helper.make_tensor_value_info(k, element[k], a.shape) for k, a in inputs.items() if k not in weights],
+        [onnx.helper.make_tensor_value_info(k, element["X"], None) for k in ("Y", "Y_h", "Y_c")],
+        [onnx.numpy_helper.from_array(inputs[key], key) for key in weights],
+    )
+    opsets = [onnx.helper.make_opsetid("", ONNX_OPSET), onnx.helper.make_opsetid("com.microsoft", 1)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=ONNX_IR_VERSION)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    outputs = session.run(None, {key: a for key, a in inputs.items() if key not in weights})
+    (directory / "operators").mkdir(exist_ok=True)
+    path = directory / "operators" / f"{name}.npz"
+    np.savez_compressed(
+        path,
+        made_by=f"onnxruntime {onnxruntime.__version__}",
+        attributes=json.dumps(attributes),
+        **{f"input/{key}": a for key, a in inputs.items()},
+        **{f"output/{key}": a for key, a in zip(("Y", "Y_h", "Y_c"), outputs, strict=True)},
+    )
+    return path.stat().st_size
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the golden files of tests/golden.")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="where to write (default: beside me)")
@@ -488,6 +547,9 @@ def main() -> None:
         (run_onnxruntime, onnxruntime_cases()),
     ]
     sizes = {case.name: run(case, directory) for run, cases in work for case in cases}
+    for dtype, per_channel in (("int8", True), ("uint8", False)):
+        name = f"onnxruntime_dynamic_quantize_lstm_{dtype}"
+        sizes[name] = run_quantized(name, dtype, per_channel, directory)
     for name, size in sizes.items():
         print(f"{size:8,} {name}.npz")
     print(f"{sum(sizes.values()):8,} bytes in {len(sizes)} files")
