@@ -36,6 +36,11 @@ typedef struct {
 
 #if FRNN_X86
 #include <immintrin.h>
+#elif FRNN_NEON
+#include <arm_neon.h>
+#endif
+
+#if FRNN_X86
 #define ISA avx512
 #define VECTOR_BYTES 64
 #define TARGET __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")))

@@ -9,8 +9,6 @@
 #define words FN(words)
 typedef SUM vec __attribute__((vector_size(VECTOR_BYTES), may_alias));
 typedef int32_t words __attribute__((vector_size(VECTOR_BYTES), may_alias));
-/* The compiler does not know afterwards what is in `a`: no product is computed only once. */
-#define HIDE(a) __asm__("" : "+x"(a))
 
 static const vec FN(zero);
 static const words FN(nothing);
@@ -22,7 +20,7 @@ TARGET static double FN(dot)(int64_t repeats) {
     SUM first;
 #define BEGIN(k) vec sum##k = FN(zero);
 #define STEP(k)                                                                                                        \
-    HIDE(a);                                                                                                           \
+    ROUNDED(a); /* the compiler does not know what is in it: each product is computed */                               \
     sum##k = (vec)DOT(sum##k, a);
 #define END(k) all += sum##k;
     EACH_SUM(BEGIN)
@@ -39,7 +37,6 @@ TARGET static double FN(dot)(int64_t repeats) {
 
 #undef vec
 #undef words
-#undef HIDE
 #undef FN
 #undef VECTOR_BYTES
 #undef TARGET

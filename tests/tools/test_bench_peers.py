@@ -88,7 +88,7 @@ def test_fastrnn_in_its_own_process_is_right(dtype):
 
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
 def test_fastrnn_in_its_own_process_takes_a_precision(precision):
-    own, chosen = peers.own_contender("reference"), task("gru", "inference", precision)
+    own, chosen = peers.own_contender("packed"), task("gru", "inference", precision)
     try:
         verification = verify(own, chosen, peers.expected(chosen))
         assert verification.wrong == ()

@@ -42,6 +42,7 @@ def test_probes_do_what_they_count(isa, dtype):
     assert result == count / data.itemsize / lanes  # what one lane has seen
 
 
+@pytest.mark.parametrize("isa", native.isa_names(), indirect=True)
 @pytest.mark.parametrize("bytes_of_a_value", [1, 2])
 def test_probes_of_fewer_bits_do_no_less_than_those_of_float32(isa, bytes_of_a_value):
     operations, result = native.probe_multiply_add(bytes_of_a_value, 100)
