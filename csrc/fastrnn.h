@@ -80,6 +80,7 @@ typedef struct {
     frnn_series y;       /* out  (T, B, O), zero past a row's end */
     void *h_n, *c_n;     /* out  (B, O), (B, H); may be h0 and c0 */
     frnn_record record;  /* out  or nulls: nothing is recorded */
+    const int64_t *rows; /* in   (B), distinct, or null: row b's state is row rows[b] of h0, c0, h_n and c_n */
 } frnn_forward_args;
 
 typedef struct {

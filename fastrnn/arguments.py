@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import validate
-from fastrnn._core.native import StepCheck
+from fastrnn._core.native import StepGate
 from fastrnn.engines.cell import Cell
 from fastrnn.engines.seam import Steps, Weights
 from fastrnn.masks import ValidRows
@@ -21,7 +21,7 @@ from fastrnn.stack import Stack, State, state_to_caller
 from fastrnn.validate import addressable, array, as_ndarray, contiguous, contiguous_rows, parameter
 
 __all__ = [
-    "Arguments", "Initial", "StepCheck", "arguments", "cotangent", "initial_state", "layers_fit", "state_like",
+    "Arguments", "Initial", "StepGate", "arguments", "cotangent", "initial_state", "layers_fit", "state_like",
     "weights",
 ]  # fmt: skip
 

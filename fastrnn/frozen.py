@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import engines, run, validate
-from fastrnn.arguments import Initial, StepCheck, arguments, state_like
+from fastrnn.arguments import Initial, StepGate, arguments, state_like
 from fastrnn.engines import Engine
 from fastrnn.engines.precision import PRECISIONS, narrowed
 from fastrnn.engines.seam import Weights
@@ -132,20 +132,19 @@ def checked_precision(stack: Stack, precision: Any) -> tuple[str, ...]:
 class Stream(StackOwner):
     """Sequences that arrive one step at a time; T steps equal one call over T steps.
 
-    One thread at a time may use a stream: a step while another thread's step runs is a RuntimeError. Any number of
-    streams may run at once on one frozen layer.
+    One thread at a time may use a stream: a step, or a change of its state, while another thread's step runs is a
+    RuntimeError. Any number of streams may run at once on one frozen layer.
     """
 
-    __slots__ = ("_c", "_check", "_frozen", "_h", "_shapes", "_stack", "_stepper")
+    __slots__ = ("_c", "_frozen", "_gate", "_h", "_sizes", "_stack")
 
     def __init__(self, frozen: Frozen, batch_size: int) -> None:
         self._frozen, self._stack = frozen, frozen._stack
         stack = self._stack
         self._h, self._c = state_like(stack, "state", None, batch_size, True, frozen._initial)
-        self._stepper = frozen._engine.stepper(frozen._prepared, self._h, self._c)
-        I, O = self.input_size, self.output_size
-        self._shapes: tuple[tuple[int, ...], tuple[int, ...]] = (batch_size, I), (batch_size, O)
-        self._check = StepCheck(batch_size, I, O, stack.dtype)
+        self._sizes = _, I, O = batch_size, self.input_size, self.output_size
+        stepper = frozen._engine.stepper(frozen._prepared, self._h, self._c)
+        self._gate = StepGate(stepper, batch_size, I, O, stack.dtype)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _stream, (self._frozen, self.batch_size, self.state)
@@ -164,61 +163,65 @@ class Stream(StackOwner):
         Parameters
         ----------
         x : array_like
-            (B, I), the layer's dtype. With B = 1 it may also be (I,).
+            (n, I), the layer's dtype; n is B, or how many `rows` there are. With n = 1 it may also be (I,).
         out : ndarray, optional
-            (B, O), written to and returned; C-contiguous and not overlapping x. Nothing is allocated then, unless
-            `rows` are given. (O,) for x of shape (I,).
+            (n, O), written to and returned; C-contiguous and not overlapping x. Nothing is allocated then, if `rows`
+            are an array of int64 or None. (O,) for x of shape (I,).
         rows : int, array_like of int or array_like of bool, optional
-            Which rows advance. The others keep their state and read nothing of x, and `out` is zero there: they are
-            masked. Default: all.
+            Which rows advance. The others keep their state. Default: all.
+
+            Numbers are distinct, in any order: row k of x and `out` belongs to row rows[k] of the stream.
+
+            Booleans (B,) are a mask, as in a layer's call: x and `out` have all B rows. Where the mask is False, x is
+            not read and `out` is zero.
 
         Returns
         -------
         ndarray
-            (B, O), or (O,) for x of shape (I,): `out`, or a new array.
+            (n, O), or (O,) for x of shape (I,): `out`, or a new array.
 
         Raises
         ------
         TypeError, ValueError, IndexError
-            If an argument has a wrong type, dtype or shape, `rows` names a row that is not there, or `out` cannot be
-            written; before any work.
+            If an argument has a wrong type, dtype or shape, `rows` names a row twice or one that is not there, or `out`
+            cannot be written; before any work.
         RuntimeError
-            If another thread's step of this stream has not ended.
+            If another thread's call of this stream has not ended.
         """
-        if rows is not None:
-            return self._step_rows(x, out, rows)
-        if out is not None and self._check(x, out):  # nothing to convert, to copy or to say: most steps of most streams
-            self._stepper(x, out)
+        if out is not None and self._gate.takes(x, out, rows):  # nothing to convert, to copy or to say: most steps
             return out
-        dtype, (x_shape, out_shape) = self._stack.dtype, self._shapes
+        (n, I, O), dtype = self._sizes, self._stack.dtype
+        masked, hint = False, ""
+        if rows is not None:
+            rows = validate.distinct_rows("rows", rows, n)
+            masked = rows.dtype == np.bool_
+            if masked:
+                rows = np.flatnonzero(rows)
+            else:
+                n, hint = len(rows), ", a row for each of `rows`"
+        x_shape: tuple[int, ...] = (n, I)
+        out_shape: tuple[int, ...] = (n, O)
         x = validate.array("x", x, dtype)
-        if x.ndim == 1 and x_shape[0] == 1:
-            x_shape, out_shape = x_shape[1:], out_shape[1:]
+        if x.ndim == n == 1:
+            x_shape, out_shape = (I,), (O,)
         if x.shape != x_shape:
-            raise ValueError(f"x: expected {x_shape}, got {x.shape}")
+            raise ValueError(f"x: expected {x_shape}{hint}, got {x.shape}")
         if out is None:
             out = np.empty(out_shape, dtype)
         else:
             validate.output("out", out, out_shape, dtype)
             if np.may_share_memory(x, out):
                 x = x.copy()
-        x = validate.contiguous(x)
+        x, y = validate.contiguous(x), out
         if x.ndim == 1:
-            self._stepper(x[None], out[None])
+            x, y = x[None], y[None]
+        if masked:
+            advanced = np.empty((len(rows), O), dtype)
+            self._gate.step(x[rows], advanced, rows)
+            y[...] = 0
+            y[rows] = advanced
         else:
-            self._stepper(x, out)
-        return out
-
-    def _step_rows(self, x: Any, out: NDArray | None, rows: Any) -> NDArray:
-        """Advance some rows: all of them, and then give the others back what they had."""
-        others = np.ones(self.batch_size, np.bool_)
-        others[validate.rows("rows", rows, self.batch_size)] = False
-        h, c = self._h[:, others], None if self._c is None else self._c[:, others]
-        out = self.step(x, out)
-        self._h[:, others] = h
-        out.reshape(self.batch_size, -1)[others] = 0
-        if self._c is not None:
-            self._c[:, others] = c
+            self._gate.step(x, y, rows)
         return out
 
     def reset(self, rows: Any = None) -> None:
@@ -236,9 +239,10 @@ class Stream(StackOwner):
         """
         index = slice(None) if rows is None else validate.rows("rows", rows, self.batch_size)
         h, c = state_like(self._stack, "state", None, self.batch_size, True, self._frozen._initial)
-        self._h[:, index] = h[:, index]
-        if self._c is not None and c is not None:
-            self._c[:, index] = c[:, index]
+        with self._gate:
+            self._h[:, index] = h[:, index]
+            if self._c is not None and c is not None:
+                self._c[:, index] = c[:, index]
 
     def select(self, rows: Any) -> None:
         """Continue each row from another one's state, or from its own.
@@ -258,9 +262,10 @@ class Stream(StackOwner):
             raise TypeError("rows: expected integers, got booleans")
         if index.shape != (self.batch_size,):
             raise ValueError(f"rows: expected ({self.batch_size},), got {index.shape}")
-        self._h[...] = self._h.take(index, axis=1)
-        if self._c is not None:
-            self._c[...] = self._c.take(index, axis=1)
+        with self._gate:
+            self._h[...] = self._h.take(index, axis=1)
+            if self._c is not None:
+                self._c[...] = self._c.take(index, axis=1)
 
     @property
     def state(self) -> State:
@@ -270,9 +275,10 @@ class Stream(StackOwner):
     @state.setter
     def state(self, value: Any) -> None:
         h, c = state_like(self._stack, "state", value, self.batch_size, True, self._frozen._initial)
-        self._h[...] = h
-        if self._c is not None:
-            self._c[...] = c
+        with self._gate:
+            self._h[...] = h
+            if self._c is not None:
+                self._c[...] = c
 
 
 def _stream(frozen: Frozen, batch_size: int, state: State) -> Stream:

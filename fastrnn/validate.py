@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "addressable", "array", "as_ndarray", "at_least_zero", "choice", "contiguous", "contiguous_rows", "dtype",
-    "fits_memory", "flag", "generator", "index", "integer", "integers", "mapping", "output", "parameter", "probability",
-    "rows", "size",
+    "addressable", "array", "as_ndarray", "at_least_zero", "choice", "contiguous", "contiguous_rows", "distinct_rows",
+    "dtype", "fits_memory", "flag", "generator", "index", "integer", "integers", "mapping", "output", "parameter",
+    "probability", "rows", "size",
 ]  # fmt: skip
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
@@ -96,6 +96,19 @@ def rows(name: str, value: Any, B: int) -> NDArray:
     if index.min() < 0 or index.max() >= B:
         worst = index.min() if index.min() < 0 else index.max()
         raise IndexError(f"{name}: expected rows in 0..{B - 1}, got {worst}")
+    return index
+
+
+def distinct_rows(name: str, value: Any, B: int) -> NDArray:
+    """As `rows`, each at most once: a mask, or an array of int64 of our own."""
+    index = rows(name, value, B)
+    if index.dtype == np.bool_:
+        return index
+    index = np.array(index, np.int64).reshape(-1)
+    ordered = np.sort(index)
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+    if repeated.size:
+        raise ValueError(f"{name}: expected distinct rows, got {repeated[0]} more than once")
     return index
 
 

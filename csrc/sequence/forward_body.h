@@ -74,15 +74,20 @@ static void FN(combine_bias)(const FN(forward_run) *run) {
     }
 }
 
+/* Where row b's state lies among the caller's. */
+static inline int64_t FN(state_row)(const FN(forward_run) *run, int64_t b) {
+    return run->args->rows ? run->args->rows[b] : b;
+}
+
 static void FN(start_states)(const FN(forward_run) *run, int64_t j0, int64_t j1, const frnn_team *team) {
     const frnn_steps *s = &run->args->steps;
     const int64_t O = run->cell->O, H = run->cell->H;
     for (int64_t j = j0 + team->index; j < j1; j += team->size) {
-        const int64_t b = frnn_row(s, j), at = j - j0;
+        const int64_t b = frnn_row(s, j), at = j - j0, from = FN(state_row)(run, b);
         const int cut = !s->reverse && frnn_length(s, b) > 0 && frnn_cut_before(s, 0, b);
-        FN(copy_or_clear)(run->h[0] + at * O, cut ? NULL : (const REAL *)run->args->h0 + b * O, O);
+        FN(copy_or_clear)(run->h[0] + at * O, cut ? NULL : (const REAL *)run->args->h0 + from * O, O);
         memcpy(run->h[1] + at * O, run->h[0] + at * O, (size_t)O * sizeof(REAL));
-        if (run->c) FN(copy_or_clear)(run->c + at * H, cut ? NULL : (const REAL *)run->args->c0 + b * H, H);
+        if (run->c) FN(copy_or_clear)(run->c + at * H, cut ? NULL : (const REAL *)run->args->c0 + from * H, H);
     }
 }
 
@@ -91,11 +96,11 @@ static void FN(finish_states)(const FN(forward_run) *run, int64_t j0, int64_t j1
     const frnn_steps *s = &run->args->steps;
     const int64_t O = run->cell->O, H = run->cell->H;
     for (int64_t j = j0 + team->index; j < j1; j += team->size) {
-        const int64_t b = frnn_row(s, j), at = j - j0, length = frnn_length(s, b);
+        const int64_t b = frnn_row(s, j), at = j - j0, length = frnn_length(s, b), to = FN(state_row)(run, b);
         /* forwards a row ends after `length` steps of the block; reversed in time all end together */
         const REAL *h = run->h[(length == 0 ? 0 : s->reverse ? longest : length) % 2];
-        memcpy((REAL *)run->args->h_n + b * O, h + at * O, (size_t)O * sizeof(REAL));
-        if (run->c) memcpy((REAL *)run->args->c_n + b * H, run->c + at * H, (size_t)H * sizeof(REAL));
+        memcpy((REAL *)run->args->h_n + to * O, h + at * O, (size_t)O * sizeof(REAL));
+        if (run->c) memcpy((REAL *)run->args->c_n + to * H, run->c + at * H, (size_t)H * sizeof(REAL));
     }
 }
 

@@ -68,6 +68,7 @@ cdef extern from "fastrnn.h" nogil:
         void *h_n
         void *c_n
         frnn_record record
+        const int64_t *rows
 
     ctypedef struct frnn_backward_args:
         frnn_steps steps

@@ -311,6 +311,7 @@ cdef int unpack_forward(object run, frnn_forward_args *args) except -1:
     args.x, args.y = series(x), series(run.y)
     args.h0, args.c0 = address(run.h0), address(run.c0)
     args.h_n, args.c_n = address(run.h_n), address(run.c_n)
+    args.rows = NULL
     record = run.record
     args.record.gates = NULL if record is None else address(record.gates)
     args.record.cells = NULL if record is None else address(record.cells)
@@ -368,38 +369,26 @@ def backward(list runs):
     raise_pending()
 
 
-# Whether a thread is in a stream's step. An atomic exchange, for where there is no GIL.
-cdef extern from *:
-    """
-    #include <stdatomic.h>
-    static inline int claim(atomic_int *busy) { return !atomic_exchange_explicit(busy, 1, memory_order_acquire); }
-    static inline void unclaim(atomic_int *busy) { atomic_store_explicit(busy, 0, memory_order_release); }
-    """
-    ctypedef int atomic_int
-    bint claim(atomic_int *busy) noexcept
-    void unclaim(atomic_int *busy) noexcept
-
-
 cdef class NativeStepper:
     """`fastrnn.engines.Engine.stepper`: a stack of unidirectional cells, one step at a time, without allocation."""
 
     cdef list cells
     cdef list args  # of StepArgs, a layer each
     cdef Workspace workspace
-    cdef int threads  # that there is room for
-    cdef atomic_int busy
+    cdef int64_t B  # rows that there is room for, and ...
+    cdef int threads  # ... threads
 
     def __init__(self, list cells, list outputs, cnp.ndarray h, cnp.ndarray c):
         """`outputs` are arrays (B, O) for what lies between the layers."""
         cdef StepArgs step
         cdef NativeCell cell
-        self.cells, self.args, self.workspace = cells, [], Workspace()
+        self.cells, self.args, self.workspace, self.B = cells, [], Workspace(), cnp.PyArray_DIM(h, 1)
         for layer, cell in enumerate(cells):
             step = StepArgs.__new__(StepArgs)
             step.keep = (h[layer], None if c is None else c[layer], outputs)
-            step.a.steps.T, step.a.steps.B = 1, cnp.PyArray_DIM(h, 1)
-            step.a.x.stride_t, step.a.x.stride_b = step.a.steps.B * cell.c.I, cell.c.I
-            step.a.y.stride_t, step.a.y.stride_b = step.a.steps.B * cell.c.O, cell.c.O
+            step.a.steps.T = 1
+            step.a.x.stride_t, step.a.x.stride_b = self.B * cell.c.I, cell.c.I
+            step.a.y.stride_t, step.a.y.stride_b = self.B * cell.c.O, cell.c.O
             step.a.h0 = step.a.h_n = address(step.keep[0])
             step.a.c0 = step.a.c_n = address(step.keep[1])
             step.a.x.data = address(outputs[layer - 1]) if layer > 0 else NULL
@@ -409,30 +398,29 @@ cdef class NativeStepper:
         self.reserve(allowed_threads())
 
     cdef int reserve(self, int threads) except -1:
-        """Room for so many threads."""
+        """Room for so many threads, with all rows; fewer rows need no more."""
         cdef StepArgs step
         cdef NativeCell cell
         for step, cell in zip(self.args, self.cells):
+            step.a.steps.B = self.B
             self.workspace.reserve(frnn_forward_workspace(&cell.c, &step.a, threads))
         self.threads = threads
         return 0
 
-    def __call__(self, cnp.ndarray x, cnp.ndarray out):
+    def __call__(self, x, out, rows):
+        self.step(x, out, rows)
+
+    cdef int step(self, cnp.ndarray x, cnp.ndarray out, cnp.ndarray rows) except -1:
         cdef Py_ssize_t layer, last = len(self.cells) - 1
         cdef int threads = allowed_threads()
         cdef const frnn_cell *pointer
         cdef StepArgs step
         cdef NativeCell cell
-        if not claim(&self.busy):
-            raise RuntimeError("stream: expected one thread at a time, got a step while another thread's step runs")
         if threads > self.threads:
-            try:
-                self.reserve(threads)
-            except MemoryError:
-                unclaim(&self.busy)
-                raise
+            self.reserve(threads)
         for layer in range(last + 1):
             step, cell = self.args[layer], self.cells[layer]
+            step.a.steps.B, step.a.rows = cnp.PyArray_DIM(x, 0), <const int64_t *> address(rows)
             if layer == 0:
                 step.a.x.data = cnp.PyArray_DATA(x)
             if layer == last:
@@ -440,11 +428,10 @@ cdef class NativeStepper:
             pointer = &cell.c
             with nogil:
                 frnn_forward(1, &pointer, &step.a, threads, self.workspace.data)
-        unclaim(&self.busy)
 
 
 cdef class StepArgs:
-    """One layer's arguments of a step; all but the ends of the stack stay as they are."""
+    """One layer's arguments of a step; all but its rows and the ends of the stack stay as they are."""
 
     cdef frnn_forward_args a
     cdef object keep
@@ -642,30 +629,111 @@ def add_columns(cnp.ndarray packed not None, int64_t rows, cnp.ndarray total not
     )
 
 
-cdef class StepCheck:
-    """Whether a stepper may have x and out as they are: (B, I) and (B, O), of the dtype, contiguous and apart."""
+# Whether a thread uses a stream. An atomic exchange, for where there is no GIL.
+cdef extern from *:
+    """
+    #include <stdatomic.h>
+    static inline int claim(atomic_int *busy) { return !atomic_exchange_explicit(busy, 1, memory_order_acquire); }
+    static inline void unclaim(atomic_int *busy) { atomic_store_explicit(busy, 0, memory_order_release); }
+    """
+    ctypedef int atomic_int
+    bint claim(atomic_int *busy) noexcept
+    void unclaim(atomic_int *busy) noexcept
 
+
+cdef class StepGate:
+    """The way of a stream's steps to its stepper: one thread at a time.
+
+    It copies the numbers of rows, which nobody can change then while C reads them. `with gate:` is for whatever else
+    changes the stream's state.
+    """
+
+    cdef object stepper
+    cdef NativeStepper native
     cdef int64_t B, I, O
     cdef int dtype
+    cdef atomic_int busy
+    cdef cnp.ndarray rows  # (B,) those of the last step that had some; None before the first one
+    cdef cnp.ndarray last  # (B,) the last step that each row was in
+    cdef int64_t steps  # that had rows
 
-    def __init__(self, int64_t B, int64_t I, int64_t O, dtype):
-        self.B, self.I, self.O, self.dtype = B, I, O, dtype.num
+    def __init__(self, stepper, int64_t B, int64_t I, int64_t O, dtype):
+        self.native = stepper if isinstance(stepper, NativeStepper) else None
+        self.stepper, self.B, self.I, self.O, self.dtype = stepper, B, I, O, dtype.num
 
-    cdef inline bint fits(self, object a, int64_t columns):
-        return (
-            cnp.PyArray_CheckExact(a) and cnp.PyArray_TYPE(a) == self.dtype and cnp.PyArray_NDIM(a) == 2
-            and cnp.PyArray_DIM(a, 0) == self.B and cnp.PyArray_DIM(a, 1) == columns
-        )
+    def takes(self, x, out, rows):
+        """Step if all can be taken as it is, which is the usual case; return whether it was.
 
-    def __call__(self, x, out):
+        x (n, I) and out (n, O) are of the dtype, contiguous and apart; rows None, or n distinct ones as int64.
+        """
+        cdef int64_t n = self.B
         cdef char *read
         cdef char *written
-        if not (self.fits(x, self.I) and self.fits(out, self.O)):
+        if rows is not None:
+            if not (
+                cnp.PyArray_CheckExact(rows) and cnp.PyArray_TYPE(rows) == cnp.NPY_INT64 and cnp.PyArray_NDIM(rows) == 1
+                and cnp.PyArray_ISCARRAY_RO(rows)
+            ):
+                return False
+            n = cnp.PyArray_DIM(rows, 0)
+        if not (self.fits(x, n, self.I) and self.fits(out, n, self.O)):
             return False
         if not (cnp.PyArray_ISCARRAY_RO(x) and cnp.PyArray_ISCARRAY(out)):  # in this machine's byte order, too
             return False
         read, written = cnp.PyArray_BYTES(x), cnp.PyArray_BYTES(out)
-        return read + cnp.PyArray_NBYTES(x) <= written or written + cnp.PyArray_NBYTES(out) <= read
+        if read + cnp.PyArray_NBYTES(x) > written and written + cnp.PyArray_NBYTES(out) > read:
+            return False
+        return self.step(x, out, rows)
+
+    cpdef bint step(self, cnp.ndarray x, cnp.ndarray out, cnp.ndarray rows) except -1:
+        """Step with arrays that have been checked; False if the rows are not distinct ones of 0..B-1."""
+        self.enter()
+        try:
+            if rows is not None and not self.copy(rows):
+                return False
+            if self.native is not None:
+                self.native.step(x, out, None if rows is None else self.rows)
+            else:
+                self.stepper(x, out, None if rows is None else self.rows)
+        finally:
+            unclaim(&self.busy)
+        return True
+
+    cdef inline bint fits(self, object a, int64_t rows, int64_t columns):
+        return (
+            cnp.PyArray_CheckExact(a) and cnp.PyArray_TYPE(a) == self.dtype and cnp.PyArray_NDIM(a) == 2
+            and cnp.PyArray_DIM(a, 0) == rows and cnp.PyArray_DIM(a, 1) == columns
+        )
+
+    cdef bint copy(self, cnp.ndarray rows) except -1:
+        """Copy the rows if they are distinct ones of 0..B-1."""
+        cdef const int64_t *given = <const int64_t *> cnp.PyArray_DATA(rows)
+        cdef int64_t *own
+        cdef int64_t *last
+        cdef int64_t row, k, n = cnp.PyArray_DIM(rows, 0)
+        if n > self.B:
+            return False
+        if self.rows is None:
+            self.last, self.rows = np.zeros(self.B, np.int64), np.zeros(self.B, np.int64)
+        own, last = <int64_t *> cnp.PyArray_DATA(self.rows), <int64_t *> cnp.PyArray_DATA(self.last)
+        self.steps += 1
+        for k in range(n):
+            row = given[k]
+            if row < 0 or row >= self.B or last[row] == self.steps:
+                return False
+            own[k], last[row] = row, self.steps
+        return True
+
+    cdef int enter(self) except -1:
+        if not claim(&self.busy):
+            raise RuntimeError("stream: expected one thread at a time, got a call while another thread's runs")
+        return 0
+
+    def __enter__(self):
+        self.enter()
+
+    def __exit__(self, kind, value, traceback):
+        unclaim(&self.busy)
 
 
 include "products.pxi"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fastrnn.engines.cell import Cell, GRUCell, LSTMCell, RNNCell
 from fastrnn.engines.operations import Operations
 from fastrnn.engines.reference_operations import ReferenceOperations
-from fastrnn.engines.seam import BackwardArgs, ForwardArgs, Steps, Weights
+from fastrnn.engines.seam import BackwardArgs, ForwardArgs, Stepper, Steps, Weights
 
 __all__ = ["ReferenceEngine"]
 
@@ -263,14 +263,18 @@ class ReferenceEngine:
         for run in runs:
             backward(run)
 
-    def stepper(self, prepared: list[Prepared], h: NDArray, c: NDArray | None) -> Callable[[NDArray, NDArray], None]:
+    def stepper(self, prepared: list[Prepared], h: NDArray, c: NDArray | None) -> Stepper:
         """See `fastrnn.engines.Engine.stepper`."""
 
-        def step(x: NDArray, out: NDArray) -> None:
+        def step(x: NDArray, out: NDArray, rows: NDArray[np.int64] | None) -> None:
+            here: Any = slice(None) if rows is None else rows[: len(x)]
             for layer, part in enumerate(prepared):
-                h_l, c_l = h[layer], None if c is None else c[layer]
+                h_l, c_l = h[layer, here], None if c is None else c[layer, here]
                 y = np.empty((1, *h_l.shape), h.dtype)
                 forward(ForwardArgs(part, Steps(), x[None], h_l, c_l, y, h_l, c_l, None))
+                h[layer, here] = h_l
+                if c is not None:
+                    c[layer, here] = c_l
                 x = y[0]
             out[...] = x
 

@@ -115,5 +115,8 @@ class Engine(Protocol):
         """
 
 
-Stepper: TypeAlias = Callable[[NDArray, NDArray], None]
-"""(x, out): reads x (B, I) and writes out (B, O), both C-contiguous."""
+Stepper: TypeAlias = Callable[[NDArray, NDArray, "NDArray[np.int64] | None"], None]
+"""(x, out, rows): reads x (n, I) and writes out (n, O), both C-contiguous; n is B, or less if only `rows` advance.
+
+Then `rows` begin with n distinct ones of 0..B-1: those of h and c that belong to the rows of x and out.
+"""

@@ -109,7 +109,7 @@ def catalogue() -> dict[str, Entry]:
     add(frozen.stream, batch_size=2)
     stream = frozen.stream(2)
     position = lambda: stream.state  # noqa: E731
-    add(stream.step, "", None, position, x=x[0].copy(), out=np.empty((2, 4), f4))
+    add(stream.step, "", None, position, x=x[0].copy(), out=np.empty((2, 4), f4), rows=np.array([1, 0]))
     add(stream.reset, "", None, position, rows=[0])
     add(stream.select, "", None, position, rows=[1, 0])
     add(lambda value: setattr(stream, "state", value), "Stream.state", fastrnn.Stream, position, value=(h, c))

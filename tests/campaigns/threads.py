@@ -243,6 +243,8 @@ def streams(all: Callers) -> None:
                 shared.select([1, 0])
             elif action == 2:
                 shared.state = shared.state
+            elif action == 3:
+                shared.step(x[rng.randrange(30), :1], rows=[rng.randrange(2)])
             else:
                 shared.step(x[rng.randrange(30)])
 

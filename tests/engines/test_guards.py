@@ -132,6 +132,10 @@ LAYERS = """
             stream.state = call.state
             for x, y in zip(call.x, expected["y"]):
                 assert_close(stream.step(guarded(x, place)), y)
+            rows = np.arange(B)[::-2].astype(np.int64)
+            stream.state = call.state
+            some = stream.step(guarded(call.x[0, rows], place), rows=guarded(rows, place))
+            assert_close(some, expected["y"][0, rows])
     print("fine")
 """
 

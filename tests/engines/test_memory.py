@@ -236,18 +236,18 @@ allocations.restype = ctypes.c_long
 def count(times, out):
     steps, before = repeat(None, times), allocations()
     for _ in steps:
-        stream.step(x, out)
+        stream.step(x, out, rows)
     return allocations() - before
 
 for variant in VARIANTS:
-    for num_layers, batch_size in ((1, 1), (2, 5)):
+    for num_layers, batch_size, rows in ((1, 1, None), (2, 5, None), (2, 9, np.array([7, 2, 3]))):
         stream = build_layer(variant, 40, 83, num_layers=num_layers).freeze().stream(batch_size)
-        x = np.ones((batch_size, 40), np.float32)
-        out = np.empty((batch_size, stream.step(x).shape[1]), np.float32)
+        x = np.ones((batch_size if rows is None else len(rows), 40), np.float32)
+        out = np.empty_like(stream.step(x, rows=rows))
         count(3, out)
         idle = count(0, out)
         assert count(1000, None) >= 1000, "nothing is counted"
-        print(variant, num_layers, batch_size, count(1000, out) - idle)
+        print(variant, num_layers, batch_size, rows is None, count(1000, out) - idle)
 """
 
 

@@ -111,6 +111,22 @@ def test_for_any_cut_of_time(build: Callable, size: tuple[int, int]) -> None:
         assert_same(final, s)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("size", SIZES[1::2])
+def test_whichever_rows_of_a_stream_advance(build: Callable, size: tuple[int, int], precision: str) -> None:
+    frozen = build(*size, num_layers=2).freeze(precision=precision)
+    stream, singles = frozen.stream(21), [frozen.stream() for _ in range(21)]
+    rng = np.random.default_rng(6)
+    for count, threads in ((13, 1), (1, 1), (21, 2), (0, 2), (5, 3)):
+        x, rows = numbers(count, size[0]), rng.permutation(21)[:count]
+        with fastrnn.num_threads(threads):
+            y = stream.step(x, rows=rows)
+        for k, b in enumerate(rows):
+            np.testing.assert_array_equal(y[k], singles[b].step(x[k]))
+    for b, single in enumerate(singles):
+        assert_same(tuple(s[:, b : b + 1] for s in parts(stream.state)), single.state)
+
+
 @pytest.mark.skipif(not readable, reason="needs glibc on x86-64 or aarch64, whose fenv_t is known")
 @pytest.mark.parametrize("threading", native.threading_names())
 def test_for_any_rounding_mode(threading: str) -> None:

@@ -231,38 +231,6 @@ class TestStream:
         assert_close(stream.step(call.x[1]), expected[1])
         assert_close(stream.step(call.x[2]), expected[2])
 
-    @pytest.mark.parametrize(
-        ("rows", "mask"),
-        [(2, [0, 0, 1, 0]), ([0, 3], [1, 0, 0, 1]), ([True, False, True, False], [1, 0, 1, 0]), ([], [0] * 4)],
-    )
-    @pytest.mark.parametrize("out", [False, True])
-    def test_a_step_of_some_rows_is_a_masked_step(
-        self, engine: str, build: Callable, rows: Any, mask: list[int], out: bool
-    ) -> None:
-        layer = build(3, 5, num_layers=2)
-        call = random_call(layer, 3, 4, np.random.default_rng(4))
-        call.mask = np.ones((3, 4), bool)
-        call.mask[1] = mask
-        call.x[~call.mask] = np.nan
-        stream = layer.freeze().stream(4)
-        stream.state = call.state
-        given = np.full((4, layer.output_size), np.nan, np.float32) if out else None
-        steps = [stream.step(x, given, rows=rows if t == 1 else None).copy() for t, x in enumerate(call.x)]
-        assert_results_close({"y": np.stack(steps), **named_state(stream.state)}, infer(layer, call))
-
-    def test_a_step_of_no_such_rows(self, engine: str, build: Callable) -> None:
-        stream, x = build(3, 5).freeze().stream(2), np.ones((2, 3), np.float32)
-        for rows, error, message in (
-            ([0, 2], IndexError, "rows: expected rows in 0..1, got 2"),
-            ([True], ValueError, r"rows: expected a mask of shape \(2,\)"),
-            ("both", TypeError, "rows: expected integers or booleans"),
-        ):
-            with pytest.raises(error, match=message):
-                stream.step(x, rows=rows)
-        with pytest.raises(ValueError, match="x: expected"):
-            stream.step(x[:1], rows=[0])
-        assert not any(part.any() for part in parts(stream.state))
-
     def test_select(self, engine: str, build: Callable, rng: np.random.Generator) -> None:
         layer = build(3, 5, num_layers=2)
         call = random_call(layer, 3, 4, rng)
@@ -311,9 +279,12 @@ class TestStream:
 
         def steps() -> int:
             refused = 0
-            for _ in range(200):
+            for k in range(200):
                 try:
-                    stream.step(x)
+                    if k % 2:
+                        stream.step(x)
+                    else:
+                        stream.step(x[:9], rows=range(k % 7, k % 7 + 9))
                 except RuntimeError:
                     refused += 1
             return refused
@@ -337,7 +308,7 @@ class TestStream:
 
     @pytest.mark.parametrize("batch_size", [1, 8])
     def test_steps_with_out_keep_no_memory(self, engine: str, build: Callable, batch_size: int) -> None:
-        stream, x, out = self.warm(build, batch_size)
+        stream, x, out, _ = self.warm(build, batch_size, None)
         tracemalloc.start()
         held = []
         for _ in range(4):  # NumPy keeps freed buffers for reuse, more of them at first
@@ -347,19 +318,21 @@ class TestStream:
         tracemalloc.stop()
         assert np.diff(held).min() < 200 * 20  # the smallest object a step would be more
 
-    @pytest.mark.parametrize("batch_size", [1, 8])
-    def test_steps_with_out_allocate_nothing(self, compiled: str, build: Callable, batch_size: int) -> None:
+    @pytest.mark.parametrize(("batch_size", "rows"), [(1, None), (8, None), (8, [6, 1, 4])])
+    def test_steps_with_out_allocate_nothing(
+        self, compiled: str, build: Callable, batch_size: int, rows: list[int] | None
+    ) -> None:
         """No array and no Python object; test_memory.py counts what is not Python's."""
-        stream, x, out = self.warm(build, batch_size)
+        stream, x, out, rows = self.warm(build, batch_size, rows)
         peaks = []
         for _ in range(3):  # the interpreter's own caches may grow once
             steps = repeat(None, 200)  # a range would make numbers
             tracemalloc.start()
-            stream.step(x, out)
+            stream.step(x, out, rows)
             tracemalloc.reset_peak()
             before = tracemalloc.get_traced_memory()[0]
             for _ in steps:
-                stream.step(x, out)
+                stream.step(x, out, rows)
             peaks.append(tracemalloc.get_traced_memory()[1] - before)
             tracemalloc.stop()
         assert min(peaks) == 0
@@ -384,14 +357,140 @@ class TestStream:
         assert frozen.stream(3).step(x, out) is out
         np.testing.assert_array_equal(out, expected)
 
-    def warm(self, build: Callable, batch_size: int) -> tuple[Any, np.ndarray, np.ndarray]:
+    def warm(self, build: Callable, batch_size: int, rows: list[int] | None) -> tuple[Any, ...]:
+        """A stream that has made steps, and the arguments of the next ones."""
         layer = build(64, 128, num_layers=2)
-        stream = layer.freeze().stream(batch_size)
-        x = np.ones((batch_size, 64), np.float32)
-        out = np.empty((batch_size, layer.output_size), np.float32)
+        stream, n = layer.freeze().stream(batch_size), batch_size if rows is None else len(rows)
+        x, out = np.ones((n, 64), np.float32), np.empty((n, layer.output_size), np.float32)
+        numbers = None if rows is None else np.array(rows)
         for _ in range(3):
-            stream.step(x, out=out)
-        return stream, x, out
+            stream.step(x, out, numbers)
+        return stream, x, out, numbers
+
+
+class TestRows:
+    """A step of some rows."""
+
+    @settings(max_examples=8)
+    @given(data=st.data())
+    def test_each_row_is_a_stream_of_its_own(self, engine: str, variant: str, data: st.DataObject) -> None:
+        plain = {"bidirectional": False, "batch_first": False, "batched": True, "lengths": False, "resets": False}
+        B = data.draw(st.sampled_from((1, 2, 5, 19)))
+        case: Case = data.draw(cases(variant, T=4, B=B, mask=False, **plain))
+        frozen = case.layer().freeze()
+        call = case.call(frozen)
+        stream, singles = frozen.stream(B), [frozen.stream() for _ in range(B)]
+        if call.state is not None:
+            stream.state = call.state
+            for b, single in enumerate(singles):
+                single.state = call.map(lambda a, b=b: a[:, b : b + 1]).state
+        for x in call.x:
+            rows = data.draw(st.lists(st.integers(0, B - 1), unique=True))
+            expected = np.array([singles[b].step(x[b]) for b in rows]).reshape(len(rows), stream.output_size)
+            out = np.full((len(rows), stream.output_size), np.nan, x.dtype) if data.draw(st.booleans()) else None
+            y = stream.step(x[rows], out, rows=np.array(rows, np.int64))
+            assert out is None or y is out
+            assert_close(y, expected)
+        for b, single in enumerate(singles):
+            for a, own in zip(parts(stream.state), parts(single.state), strict=True):
+                assert_close(a[:, b : b + 1], own)
+
+    @pytest.mark.parametrize(
+        ("rows", "numbers"),
+        [
+            (2, [2]),
+            (np.int32(0), [0]),
+            (np.array(3), [3]),
+            ([3, 0], [3, 0]),
+            ((1,), [1]),
+            (range(1, 3), [1, 2]),
+            (np.array([2, 1], np.uint8), [2, 1]),
+            (np.array([2, 1], ">i8"), [2, 1]),
+            (np.arange(8)[::-2] // 2, [3, 2, 1, 0]),
+            (np.zeros(0, np.int64), []),
+            ([], []),
+        ],
+    )
+    @pytest.mark.parametrize("given", [False, True])
+    def test_may_be_given_in_any_way(
+        self, engine: str, build: Callable, rows: Any, numbers: list[int], given: bool
+    ) -> None:
+        layer = build(3, 5, num_layers=2)
+        call = random_call(layer, 1, 4, np.random.default_rng(4))
+        stream, all_rows = layer.freeze().stream(4), layer.freeze().stream(4)
+        stream.state = all_rows.state = call.state
+        out = np.full((len(numbers), layer.output_size), np.nan, np.float32) if given else None
+        y = stream.step(call.x[0, numbers], out, rows=rows)
+        assert out is None or y is out
+        assert_close(y, all_rows.step(call.x[0])[numbers])
+        others = np.setdiff1d(np.arange(4), numbers)
+        for a, advanced, before in zip(*map(parts, (stream.state, all_rows.state, call.state)), strict=True):
+            assert_close(a[:, numbers], advanced[:, numbers])
+            np.testing.assert_array_equal(a[:, others], before[:, others])
+
+    def test_one_may_come_without_its_axis(self, engine: str, build: Callable, rng: np.random.Generator) -> None:
+        frozen = build(3, 5).freeze()
+        one, other = frozen.stream(4), frozen.stream(4)
+        out = np.empty(frozen.output_size, np.float32)
+        for x in rng.standard_normal((3, 3), np.float32):
+            assert one.step(x, out, rows=2) is out
+            np.testing.assert_array_equal(out[None], other.step(x[None], rows=[2]))
+
+    @pytest.mark.parametrize("mask", [[0, 0, 1, 0], [1, 0, 0, 1], [1, 1, 1, 1], [0, 0, 0, 0]])
+    @pytest.mark.parametrize("given", [False, True])
+    def test_by_a_mask_are_a_masked_step(self, engine: str, build: Callable, mask: list[int], given: bool) -> None:
+        layer = build(3, 5, num_layers=2)
+        call = random_call(layer, 3, 4, np.random.default_rng(4))
+        call.mask = np.ones((3, 4), bool)
+        call.mask[1] = mask
+        call.x[~call.mask] = np.nan
+        stream = layer.freeze().stream(4)
+        stream.state = call.state
+        out = np.full((4, layer.output_size), np.nan, np.float32) if given else None
+        steps = [stream.step(x, out, rows=call.mask[1] if t == 1 else None).copy() for t, x in enumerate(call.x)]
+        assert_results_close({"y": np.stack(steps), **named_state(stream.state)}, infer(layer, call))
+
+    def test_may_lie_where_the_output_does(self, engine: str, build: Callable, rng: np.random.Generator) -> None:
+        """They are copied before anything is written."""
+        frozen = build(3, 8).freeze()
+        stream, other = frozen.stream(9), frozen.stream(9)
+        x, out = rng.standard_normal((2, 3), np.float32), np.zeros((2, frozen.output_size), np.float32)
+        rows = out.reshape(-1)[:4].view(np.int64)
+        rows[:] = 7, 2
+        expected = other.step(x, rows=[7, 2])
+        np.testing.assert_array_equal(stream.step(x, out, rows=rows), expected)
+        for a, b in zip(parts(stream.state), parts(other.state), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+    def test_are_forgotten_by_the_next_step(self, engine: str, build: Callable, rng: np.random.Generator) -> None:
+        layer = build(3, 5, num_layers=2)
+        call = random_call(layer, 2, 4, rng)
+        stream = layer.freeze().stream(4)
+        stream.step(call.x[0, :2], rows=[3, 1])
+        stream.state = call.state
+        call.x = call.x[1:]
+        assert_results_close({"y": stream.step(call.x[0])[None], **named_state(stream.state)}, infer(layer, call))
+
+
+def test_a_stream_in_use_is_for_nobody_else(engine: str, build: Callable) -> None:
+    """A step, or a change of the state, is an error while another one runs; and leaves all as it was."""
+    stream, x = build(3, 5).freeze().stream(2), np.ones((2, 3), np.float32)
+    stream.step(x)
+    out, state, before = np.zeros((2, stream.output_size), np.float32), stream.state, parts(stream.state)
+    calls = (
+        lambda: stream.step(x), lambda: stream.step(x, out), lambda: stream.step(x, out, rows=np.arange(2)),
+        lambda: stream.step(x, rows=[True, False]), lambda: stream.reset(), lambda: stream.reset([1]),
+        lambda: stream.select([1, 0]), lambda: setattr(stream, "state", None),
+    )  # fmt: skip
+    with stream._gate:
+        for call in calls:
+            with pytest.raises(RuntimeError, match="stream: expected one thread at a time"):
+                call()
+        for a, b in zip(parts(stream.state), before, strict=True):
+            np.testing.assert_array_equal(a, b)
+    for call in calls:
+        call()
+    stream.state = state
 
 
 def test_a_long_stream_stays_right(engine: str) -> None:

@@ -42,8 +42,8 @@ class Wrong(BlasEngine):
                 run.dweights.weight_hh[...] *= 1.001
 
     def stepper(self, prepared, h, c):
-        def step(x, out):
-            advance(x, out)
+        def step(x, out, rows):
+            advance(x, out, rows)
             if self.mistake == "y":
                 h[...] = 0
 
