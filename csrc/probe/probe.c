@@ -26,6 +26,20 @@ typedef struct {
     double (*read[2])(const void *data, int64_t bytes, int64_t repeats);
 } probe;
 
+/* What a set has for values of fewer bits. */
+typedef struct {
+    const char *isa;
+    int bytes;    /* of a value: 1 is int8, 2 is bfloat16 */
+    int products; /* multiply-adds of an instruction */
+    double (*dot)(int64_t repeats);
+} narrow_probe;
+
+#if FRNN_X86
+#include <immintrin.h>
+#elif FRNN_NEON
+#include <arm_neon.h>
+#endif
+
 #if FRNN_X86
 #define ISA avx512
 #define VECTOR_BYTES 64
@@ -53,6 +67,11 @@ typedef struct {
 #define TARGET
 #include "probe_isa.h"
 
+#include "probe_narrow.h"
+
+/* Whether the selected set is this one, or this one and more. */
+static int selected_has(const char *isa) { return strncmp(isa, frnn_isa_selected(), strlen(isa)) == 0; }
+
 static const probe *selected(void) {
     static const probe *const probes[] = {
 #if FRNN_X86
@@ -65,15 +84,20 @@ static const probe *selected(void) {
         &probe_scalar,
     };
     for (size_t k = 0; k + 1 < sizeof probes / sizeof *probes; k++)
-        if (strncmp(probes[k]->isa, frnn_isa_selected(), strlen(probes[k]->isa)) == 0) return probes[k]; /* or more */
+        if (selected_has(probes[k]->isa)) return probes[k];
     return &probe_scalar;
 }
 
-int64_t frnn_probe_multiply_add(frnn_dtype dtype, int64_t repeats, double *result) {
+int64_t frnn_probe_multiply_add(int bytes, int64_t repeats, double *result) {
+    for (const narrow_probe *n = narrow_probes; n->isa; n++)
+        if (n->bytes == bytes && selected_has(n->isa)) {
+            *result = n->dot(repeats);
+            return 2 * SUMS * n->products * repeats;
+        }
     const probe *p = selected();
-    const int64_t size = dtype == FRNN_F32 ? sizeof(float) : sizeof(double);
+    const int64_t size = FRNN_MAX(bytes, (int)sizeof(float)); /* without instructions, values are widened */
     const int64_t lanes = p->vector_bytes ? p->vector_bytes / size : 1;
-    *result = p->multiply_add[dtype != FRNN_F32](repeats);
+    *result = p->multiply_add[size > (int)sizeof(float)](repeats);
     return 2 * SUMS * lanes * repeats;
 }
 

@@ -119,7 +119,7 @@ cdef extern from "hooks.h" nogil:
     void frnn_team_insist(frnn_split)
     double frnn_simulate_plan(const char *cell, frnn_dtype, frnn_pass, int64_t T, int64_t B, int64_t I, int64_t H,
                               int directions, int lanes, int threads, int *members, frnn_split *split)
-    int64_t frnn_probe_multiply_add(frnn_dtype, int64_t repeats, double *result)
+    int64_t frnn_probe_multiply_add(int bytes, int64_t repeats, double *result)
     int64_t frnn_probe_read(frnn_dtype, const void *data, int64_t bytes, int64_t repeats, double *result)
     int64_t frnn_direct_lanes(frnn_dtype)
     void frnn_direct_pack(frnn_dtype, int transposed, int64_t K, int64_t columns, const void *weights, int64_t ld,

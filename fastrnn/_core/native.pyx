@@ -270,8 +270,14 @@ cdef class NativeCell:
 
     `packed_for` says for which pass the weights are packed, "forward" or "backward"; None leaves products to BLAS.
     Narrow weights (fastrnn/engines/precision.py) are always packed, and forwards.
+
+    Attributes
+    ----------
+    packed_bytes : int
+        Bytes of the packed weights; 0 where there are none.
     """
 
+    cdef readonly int64_t packed_bytes
     cdef frnn_cell c
     cdef object weights
     cdef Workspace packed
@@ -298,7 +304,8 @@ cdef class NativeCell:
         if packed_for is not None:
             which = FRNN_FORWARD if packed_for == "forward" else FRNN_BACKWARD
             self.packed = Workspace()
-            self.packed.reserve(frnn_pack_bytes(&self.c, which))
+            self.packed_bytes = frnn_pack_bytes(&self.c, which)
+            self.packed.reserve(self.packed_bytes)
             with nogil:
                 frnn_pack(&self.c, which, threads, self.packed.data)
             self.c.packed = self.packed.data
@@ -548,12 +555,11 @@ def gemm(bint ta, bint tb, cnp.ndarray a not None, cnp.ndarray b not None, bint 
 
 
 def probe_multiply_add(int itemsize, int64_t repeats):
-    """Multiply-adds in registers, in float32 (itemsize 4) or float64; how many operations, and what came out."""
-    cdef frnn_dtype dtype = FRNN_F32 if itemsize == 4 else FRNN_F64
+    """Multiply-adds in registers, of values of 8, 4, 2 (bfloat16) or 1 byte; how many operations, and what came out."""
     cdef double result
     cdef int64_t operations
     with nogil:
-        operations = frnn_probe_multiply_add(dtype, repeats, &result)
+        operations = frnn_probe_multiply_add(itemsize, repeats, &result)
     return operations, result
 
 

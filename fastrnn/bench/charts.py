@@ -13,7 +13,9 @@ from fastrnn.bench.measuring import Outcome, Result
 from fastrnn.bench.peers import PEERS
 from fastrnn.bench.tasks import CASES, CELLS, KINDS, Task, counted
 
-__all__ = ["AGAINST_FLOOR", "AGAINST_REFERENCE", "PLOT_SUFFIXES", "Look", "plot", "plot_peers"]
+__all__ = [
+    "AGAINST_FLOAT32", "AGAINST_FLOOR", "AGAINST_REFERENCE", "PLOT_SUFFIXES", "Look", "plot", "plot_peers",
+]  # fmt: skip
 
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -44,6 +46,7 @@ class Look:
 
 
 AGAINST_REFERENCE = Look("against its NumPy reference", "times as fast as the reference (log scale)")
+AGAINST_FLOAT32 = Look("with weights of fewer bits, against float32", "times as fast as float32 (log scale)")
 AGAINST_FLOOR = Look("against the limits of the machine", "floor / measured time", 0, "{:.0%}".format, -1)
 
 
@@ -71,7 +74,7 @@ def plot(
     """
     bars = [Bar(result.task, outcome) for result in results for outcome in result.outcomes]
     kinds = [kind for kind in KINDS if any(bar.task.kind == kind for bar in bars)]
-    # Each combination of engine, dtype and number of threads has a hatch. Labels name those of the three that vary.
+    # Each combination of engine, precision and number of threads has a hatch. Labels name those of the three that vary.
     hatches = dict(zip(dict.fromkeys(bar.variant for bar in bars), itertools.cycle(("", "////", "....", "xxxx", "--"))))
     varying = [k for k, values in enumerate(zip(*hatches, strict=True)) if len(set(values)) > 1]
     shared = [word for k, word in enumerate(bars[0].variant) if k not in varying]
@@ -110,7 +113,7 @@ def plot_peers(path: str | os.PathLike[str], results: Sequence[Result], describe
     As for `plot`.
     """
     kinds = [kind for kind in KINDS if any(result.task.kind == kind for result in results)]
-    conditions = list(dict.fromkeys((r.task.dtype, counted(r.task.threads, "thread")) for r in results))
+    conditions = list(dict.fromkeys((r.task.precision, counted(r.task.threads, "thread")) for r in results))
     shared = conditions[0] if len(conditions) == 1 else ()
     rows = max(sum(result.task.kind == kind for result in results) for kind in kinds)
     figure, panels = panels_of(kinds, 2.5 + 0.2 * rows, "beside its peers", shared, described)
@@ -125,7 +128,7 @@ def plot_peers(path: str | os.PathLike[str], results: Sequence[Result], describe
                 legend.setdefault(PEERS[outcome.name].title if outcome.name in PEERS else outcome.name, dot)
         names = [f"{r.task.cell.upper()} {r.task.sizes}" for r in part]
         if not shared:
-            names = [f"{name} {r.task.dtype} {r.task.threads}" for name, r in zip(names, part, strict=True)]
+            names = [f"{name} {r.task.precision} {r.task.threads}" for name, r in zip(names, part, strict=True)]
         set_rows(axes, dict(enumerate(names)), len(part))
         set_log_axis(axes, [ratio for result in results for outcome in result.outcomes for ratio in outcome.ratios])
         set_axis_style(axes, "peer's time / fastrnn's (log scale): right of 1 fastrnn is faster")
@@ -165,7 +168,7 @@ class Bar(NamedTuple):
 
     @property
     def variant(self) -> tuple[str, str, str]:
-        return self.outcome.name, self.task.dtype, counted(self.task.threads, "thread")
+        return self.outcome.name, self.task.precision, counted(self.task.threads, "thread")
 
     @property
     def ratio(self) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from fastrnn import engines
@@ -57,10 +57,13 @@ class EngineContender:
         One of `fastrnn.engines.available()`.
     threads : int or None
         Number of threads. None: the task's.
+    precision : str or None
+        That of frozen weights. None: the task's.
     """
 
     engine: str
     threads: int | None = None
+    precision: str | None = None
 
     @property
     def name(self) -> str:
@@ -69,6 +72,7 @@ class EngineContender:
 
     def load(self, task: Task) -> EngineRunner:
         """See `Contender.load`."""
+        task = replace(task, precision=self.precision or task.precision)
         return EngineRunner(self.engine, self.threads or task.threads, task.kind, Problem.draw(task))
 
 

@@ -1,4 +1,4 @@
-"""How much memory tasks take, each in a fresh process: the scratch memory of a call, and the tape.
+"""How much memory tasks take, each in a fresh process: frozen weights, the scratch memory of a call, and the tape.
 
 What a call takes is measured as the growth of the process's peak resident size, which Linux reports. So memory that C
 allocates counts as well. The limits are those that docs/memory.md promises.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import subprocess
 import sys
@@ -25,10 +26,13 @@ from fastrnn.bench.processes import python_path
 from fastrnn.bench.tasks import CASES, KINDS, Sizes, Task
 from fastrnn.bench.worker import MEASURES_MEMORY, memory_size, reset_memory_peak
 from fastrnn.engines.threads import num_threads
+from fastrnn.layers import LAYERS
 
-__all__ = ["SCRATCH_LIMIT", "Usage", "available", "long_task", "run", "summary", "tape_limit"]
+__all__ = ["SCRATCH_LIMIT", "WEIGHTS_LIMIT", "Usage", "available", "long_task", "run", "summary", "tape_limit"]
 
 SCRATCH_LIMIT = 8 << 20  # of inference, for any T
+WEIGHTS_LIMIT = {"int8": 0.27, "bfloat16": 0.52}  # of a frozen layer's size in float32
+WEIGHTS_LEAST = 128  # if I and H are at least that: in small layers, scales and biases count
 # Sequences are longer than those of the cases, so that memory which grows with T becomes visible. The limits below keep
 # them from taking too much time and memory.
 LONGEST = 10_000
@@ -50,17 +54,34 @@ class Usage:
         training the call is forward and backward.
     tape : int
         Size of the arrays that only the tape holds; 0 in inference.
+    weights, full_weights : int
+        What a frozen layer keeps, in the task's precision and in its dtype: parameters, and packed weights; 0 in
+        training.
     """
 
     task: Task
     engine: str
     scratch: int
     tape: int
+    weights: int = 0
+    full_weights: int = 0
+
+    @property
+    def weights_share(self) -> float:
+        """A frozen layer's size beside that in its dtype."""
+        return self.weights / max(1, self.full_weights)
+
+    @property
+    def weights_limit(self) -> float:
+        """What `weights_share` may be. An engine that does not pack float32 weights packs those of fewer bits."""
+        promised = self.engine == "packed" and min(self.task.sizes.I, self.task.sizes.H) >= WEIGHTS_LEAST
+        return WEIGHTS_LIMIT.get(self.task.precision, math.inf) if promised else math.inf
 
     @property
     def broken(self) -> tuple[str, ...]:
         """The promises that this breaks, in words."""
         kept = {
+            f"weights above {self.weights_limit} of float32's": self.weights_share <= self.weights_limit,
             f"scratch above {SCRATCH_LIMIT >> 20} MiB": self.task.kind != "inference" or self.scratch <= SCRATCH_LIMIT,
             "tape above the design's": self.tape <= tape_limit(self.task),
         }
@@ -137,11 +158,23 @@ def measured(task: Task) -> dict[str, int]:
     short = replace(task, sizes=task.sizes._replace(T=min(task.sizes.T, CASES["lat64"].T)))
     work = {"inference": infer, "training": train}[task.kind]
     work(Problem.draw(short))  # loads code, starts threads and fills BLAS's buffers: these come once
-    return work(Problem.draw(task))
+    return work(Problem.draw(task)) | (weights_of(task) if task.kind == "inference" else {})
+
+
+def weights_of(task: Task) -> dict[str, int]:
+    """Return how many bytes the weights of a frozen layer take, in the task's precision and in its dtype."""
+    layer = LAYERS[task.cell](task.sizes.I, task.sizes.H, dtype=task.dtype)
+    sizes = {}
+    for name, precision in {"weights": task.precision, "full_weights": task.dtype}.items():
+        frozen = layer.freeze(precision=precision)
+        packed = sum(getattr(prepared, "packed_bytes", 0) for prepared in frozen._prepared)
+        sizes[name] = frozen.weight_bytes + packed
+    return sizes
 
 
 def infer(problem: Problem) -> dict[str, int]:
-    frozen, state = problem.layer.freeze(), to_layer(problem.state)  # weights are packed here
+    frozen = problem.layer.freeze(precision=problem.precision)  # weights are packed here
+    state = to_layer(problem.state)
     if len(problem.x) == 1:
         stream, out = frozen.stream(problem.x.shape[1]), np.zeros_like(problem.dy[0])
         _, grown = grows(lambda: stream.step(problem.x[0], out))
@@ -215,6 +248,13 @@ def summary(results: Iterable[Usage]) -> list[str]:
             most = max(part, key=lambda usage: usage.scratch)
             limit = f" of {SCRATCH_LIMIT >> 20}" if kind == "inference" else ""
             lines.append(f"{kind}: at most {most.scratch / 2**20:.1f}{limit} MiB of scratch ({most.task})")
+    for precision, share in WEIGHTS_LIMIT.items():
+        frozen = [u for u in usages if u.task.precision == precision and u.weights_limit < math.inf]
+        if frozen:
+            most = max(frozen, key=lambda usage: usage.weights_share)
+            lines.append(
+                f"{precision}: frozen layers of at most {most.weights_share:.3f} of {share} of float32's ({most.task})"
+            )
     tapes = [usage for usage in usages if usage.task.kind == "training"]
     if tapes:
         within = sum(usage.tape <= tape_limit(usage.task) for usage in tapes)

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import median
 
 from fastrnn.bench import processes
@@ -19,32 +19,38 @@ from fastrnn.bench.contenders import REFERENCE, EngineRunner
 from fastrnn.bench.measuring import Outcome, Result, in_turn, paced
 from fastrnn.bench.problems import Problem, Results
 from fastrnn.bench.processes import ContenderError, WorkerProcess, python_path
-from fastrnn.bench.tasks import DTYPES, KINDS, Task
+from fastrnn.bench.tasks import CELLS, DTYPES, KINDS, Task
 from fastrnn.bench.verification import verified_task, verify
 
 __all__ = ["PEERS", "Peer", "ProcessContender", "find", "own_contender", "run", "summary"]
 
 
+EVERY = tuple(CELLS)
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A library's title, and the tasks that it does."""
+    """A library's title, and the tasks that it does: their kinds, and the cells that it has in each precision."""
 
     title: str
     kinds: Sequence[str] = KINDS
-    dtypes: Sequence[str] = DTYPES
+    precisions: Mapping[str, Sequence[str]] = field(default_factory=lambda: dict.fromkeys(DTYPES, EVERY))
 
     def declines(self, task: Task) -> str | None:
         """Return why it does not do a task, or None if it does."""
         if task.kind not in self.kinds:
             return f"no {task.kind}"
-        return None if task.dtype in self.dtypes else f"no {task.dtype}"
+        if task.precision not in self.precisions:
+            return f"no {task.precision}"
+        return None if task.cell in self.precisions[task.precision] else f"no {task.precision} {task.cell}"
 
 
-# The names are those of `worker.LOADERS`. ONNX's runtimes do not train, and their recurrent operators take float32.
+# The names are those of `worker.LOADERS`. ONNX's runtimes do not train, and their recurrent operators take float32; in
+# int8 ONNX Runtime has one of its own, for LSTMs.
 PEERS = {
-    "torch": Peer("PyTorch"),
-    "onnxruntime": Peer("ONNX Runtime", ("inference",), ("float32",)),
-    "openvino": Peer("OpenVINO", ("inference",), ("float32",)),
+    "torch": Peer("PyTorch", precisions={**dict.fromkeys((*DTYPES, "bfloat16"), EVERY), "int8": ("lstm", "gru")}),
+    "onnxruntime": Peer("ONNX Runtime", ("inference",), {"float32": EVERY, "int8": ("lstm",)}),
+    "openvino": Peer("OpenVINO", ("inference",), {"float32": EVERY, "bfloat16": EVERY}),
     "jax": Peer("JAX"),
 }
 OWN = "fastrnn"
@@ -69,7 +75,7 @@ class ProcessContender(WorkerProcess):
             self._task = None
             problem = Problem.draw(task)
             arrays = {"x": problem.x, "dy": problem.dy, **problem.layer.params}
-            self.send("load", arrays, cell=task.cell, kind=task.kind)
+            self.send("load", arrays, cell=task.cell, kind=task.kind, precision=task.precision)
             self._task = task
         return self
 

@@ -27,7 +27,8 @@ Solution = tuple[Callable[[], Any], Callable[[], Results]]
 class Problem:
     """A layer, its inputs, and the gradients of a loss in its outputs.
 
-    If `state` is empty, the layer starts from zeros. If `dstate` is empty, the loss depends on y alone.
+    If `state` is empty, the layer starts from zeros. If `dstate` is empty, the loss depends on y alone. `precision` is
+    that of the frozen layer's weights; None: the layer's dtype.
     """
 
     layer: Any
@@ -35,6 +36,7 @@ class Problem:
     state: tuple[NDArray, ...]
     dy: NDArray
     dstate: tuple[NDArray, ...]
+    precision: str | None = None
 
     @classmethod
     def draw(cls, task: Task) -> Problem:
@@ -49,14 +51,14 @@ class Problem:
             return tuple(normal(*shape) for shape in layer.state_shapes(B))
 
         layer = LAYERS[task.cell](I, H, dtype=task.dtype, rng=rng)
-        return cls(layer, normal(T, B, I), state(), normal(T, B, H), state())
+        return cls(layer, normal(T, B, I), state(), normal(T, B, H), state(), task.precision)
 
     def at_rest(self) -> Problem:
         """Return the same problem with a state of zeros and a loss that depends on y alone."""
         return replace(self, state=(), dstate=())
 
     def in_float64(self) -> Problem:
-        """Return the same problem with its numbers in float64."""
+        """Return the same problem with its numbers, and the frozen layer's weights, in float64."""
 
         def wide(arrays: tuple[NDArray, ...]) -> tuple[NDArray, ...]:
             return tuple(a.astype(np.float64) for a in arrays)
@@ -75,7 +77,8 @@ def solve(kind: str, problem: Problem) -> Solution:
 
 
 def solve_inference(problem: Problem) -> Solution:
-    frozen, x, state = problem.layer.freeze(), problem.x, to_layer(problem.state)
+    frozen = problem.layer.freeze(precision=problem.precision)
+    x, state = problem.x, to_layer(problem.state)
 
     def call() -> Any:
         return frozen(x, state)
@@ -88,7 +91,7 @@ def solve_inference(problem: Problem) -> Solution:
 
 
 def solve_step(problem: Problem) -> Solution:
-    stream = problem.layer.freeze().stream(problem.x.shape[1])
+    stream = problem.layer.freeze(precision=problem.precision).stream(problem.x.shape[1])
     x, out = problem.x[0], np.empty_like(problem.dy[0])
 
     def call() -> Any:

@@ -22,7 +22,10 @@ from fastrnn.bench.verification import Verification
 from fastrnn.engines import blas
 from fastrnn.version import __version__
 
-__all__ = ["SLOWER_LIMIT", "as_json", "load_average", "machine", "scaling_summary", "spread", "summary", "timing"]
+__all__ = [
+    "SLOWER_LIMIT", "as_json", "load_average", "machine", "precision_summary", "scaling_summary", "spread", "summary",
+    "timing",
+]  # fmt: skip
 
 
 def summary(results: Sequence[Result]) -> list[str]:
@@ -54,7 +57,7 @@ def headlines(name: str, pairs: list[tuple[Task, Outcome]]) -> Iterator[str]:
     ratios: dict[str, list[str]] = {}
     for task, outcome in pairs:
         if task.case == HEADLINE_CASE and outcome.ratios:
-            conditions = f"{task.dtype}, {counted(task.threads, 'thread')}"
+            conditions = f"{task.precision}, {counted(task.threads, 'thread')}"
             ratios.setdefault(conditions, []).append(f"{task.cell} {task.kind} {median(outcome.ratios):.1f} x")
     for conditions, words in ratios.items():
         yield f"{name} at T={T}, B={B}, I={I}, H={H}, {conditions}: {', '.join(words)}"
@@ -124,8 +127,8 @@ def as_json(
         "summary": list(lines),
         "results": [
             {
-                "cell": task.cell, "kind": task.kind, "case": task.case, "dtype": task.dtype, "threads": task.threads,
-                **task.sizes._asdict(),
+                "cell": task.cell, "kind": task.kind, "case": task.case, "dtype": task.dtype,
+                "precision": task.precision, "threads": task.threads, **task.sizes._asdict(),
                 "flops": task.flops,
                 base: timing(result.base_seconds) | verification_as_json(result.base_verification),
                 others: {outcome.name: outcome_as_json(result, outcome) for outcome in result.outcomes},
@@ -160,6 +163,24 @@ def scaling_summary(results: Sequence[Result]) -> list[str]:
             lines.append(
                 f"{name} took at most {times[worst]:.2f} times as long as {base} ({worst.name}); "
                 f"more than {SLOWER_LIMIT} times in {', '.join(slower) or 'none'} of {counted(len(times), 'task')}"
+            )
+    return lines
+
+
+def precision_summary(results: Sequence[Result]) -> list[str]:
+    """Return for each precision a line on how fast and how exact it was. A ratio is float32's time divided by its."""
+    lines = []
+    for precision in dict.fromkeys(result.task.precision for result in results):
+        pairs = {r.task: o for r in results for o in r.outcomes if r.task.precision == precision and o.ratios}
+        if pairs:
+            ratios = {task: median(outcome.ratios) for task, outcome in pairs.items()}
+            errors = {task: max(outcome.verification.errors.values()) for task, outcome in pairs.items()}
+            slower = [f"{task.name} ({ratio:.2f})" for task, ratio in ratios.items() if ratio <= 1]
+            worst = max(errors, key=lambda task: errors[task])
+            lines.append(
+                f"{precision} was {median(ratios.values()):.2f} times as fast as float32 (median of "
+                f"{counted(len(ratios), 'task')}), not faster in {', '.join(slower) or 'none'}; "
+                f"largest error {errors[worst]:.0e} ({worst.name})"
             )
     return lines
 

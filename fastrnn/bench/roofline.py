@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from fastrnn._core import native
 from fastrnn.bench.measuring import Result
 from fastrnn.bench.problems import Results
-from fastrnn.bench.tasks import Task
+from fastrnn.bench.tasks import DTYPES, WEIGHT_BYTES, Task
 from fastrnn.bench.worker import wait_until_idle
 from fastrnn.engines import blas
 
@@ -38,7 +38,8 @@ class Limits(NamedTuple):
     Attributes
     ----------
     gemm : float
-        Operations per second of the fastest large matrix product.
+        Operations per second of the fastest large matrix product; with fewer bits than float32, for which BLAS has
+        none, of multiply-adds in registers.
     read : float
         Bytes per second that are read from the level of memory which holds the task's weights.
     level : str
@@ -57,7 +58,7 @@ def weights(task: Task) -> tuple[int, int]:
     all of them. For a single step they are both U and W. Gradients read U a second time at each step.
     """
     T, _, I, H = task.sizes
-    row_bytes = np.dtype(task.dtype).itemsize * len(task.description.gates)
+    row_bytes = WEIGHT_BYTES[task.precision] * len(task.description.gates)
     return row_bytes * H * (H if T > 1 else H + I), T * (2 if task.kind == "training" else 1)
 
 
@@ -70,7 +71,7 @@ def floor_seconds(task: Task, limits: Limits) -> float:
     - this part stays in the smallest cache that holds it (`level_of`), and all of it is read at each step, once for all
       rows;
     - products are as fast as the fastest large one; training has three times the products of inference (`Task.flops`);
-    - nothing else takes time: gates, barriers, the tape, x and y.
+    - nothing else takes time: gates, barriers, the tape, x and y; with fewer bits, rounding x and h.
 
     A share above 1 is possible if an assumption does not hold: our own products may be faster than those of BLAS, and a
     part of weights that exceed a cache may stay in it.
@@ -119,16 +120,17 @@ def machine_caches() -> dict[str, int]:
 class Probe:
     """Measures what a number of threads can do at the same time, with the selected instruction set."""
 
-    def __init__(self, threads: int, dtype: str) -> None:
-        self._threads, self._dtype = threads, np.dtype(dtype)
+    def __init__(self, threads: int, precision: str) -> None:
+        self._threads, self._precision = threads, precision
+        self._dtype = np.dtype(precision if precision in DTYPES else "float32")
         self.caches = caches(threads)
         self._buffers: dict[str, list[NDArray]] = {}
         self._factors: list[NDArray] = []
 
     def multiply_add(self) -> float:
         """Operations per second on values in registers: no product can be faster."""
-        repeats = 100_000
-        return self._at_once(lambda _: native.probe_multiply_add(self._dtype.itemsize, repeats)[0])
+        repeats, size = 100_000, WEIGHT_BYTES[self._precision]
+        return self._at_once(lambda _: native.probe_multiply_add(size, repeats)[0])
 
     def read(self, level: str) -> float:
         """Bytes per second that all threads together read from a level, each from an array of its own."""
@@ -152,9 +154,18 @@ class Probe:
         wait_until_idle()
         return 2 * GEMM_SIZE**3 / least
 
+    def product(self) -> float:
+        """Operations per second that bound a product: see `Limits.gemm`."""
+        return self.gemm() if self._precision in DTYPES else self.multiply_add()
+
     def everything(self) -> dict[str, float]:
-        """All rates: "multiply_add" and "gemm" in operations per second, and each level in bytes per second."""
-        rates = {"multiply_add": self.multiply_add(), "gemm": self.gemm()}
+        """All rates: "multiply_add" and "gemm" in operations per second, and each level in bytes per second.
+
+        With fewer bits than float32 there is no "gemm".
+        """
+        rates = {"multiply_add": self.multiply_add()}
+        if self._precision in DTYPES:
+            rates["gemm"] = self.gemm()
         return rates | {level: self.read(level) for level in (*self.caches, "memory")}
 
     def _read_size(self, level: str) -> int:
@@ -221,13 +232,13 @@ class Floor:
         self.measured: dict[Task, list[Limits]] = {}
         self._probe = lru_cache(maxsize=1)(Probe)  # keeps one set of buffers only
 
-    def probe(self, threads: int, dtype: str) -> Probe:
+    def probe(self, threads: int, precision: str) -> Probe:
         """Return the probe that measures the limits."""
-        return self._probe(threads, dtype)
+        return self._probe(threads, precision)
 
     def load(self, task: Task) -> FloorRunner:
         """See `Contender.load`."""
-        return FloorRunner(task, self.probe(task.threads, task.dtype), self.measured.setdefault(task, []))
+        return FloorRunner(task, self.probe(task.threads, task.precision), self.measured.setdefault(task, []))
 
     def bound(self, task: Task) -> Limits:
         """Return the medians over the rounds of a task's limits."""
@@ -248,7 +259,7 @@ class FloorRunner:
     def measure(self, seconds: float) -> float:
         """See `Runner.measure`. `seconds` is ignored: the probe decides how long it measures."""
         level = level_of(self._task, self._probe.caches)
-        self._measured.append(Limits(self._probe.gemm(), self._probe.read(level), level))
+        self._measured.append(Limits(self._probe.product(), self._probe.read(level), level))
         return floor_seconds(self._task, self._measured[-1])
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from fastrnn.engines.cell import CELLS, Cell
 
 __all__ = [
-    "CASES", "CELLS", "DTYPES", "HEADLINE_CASE", "HEADLINE_H", "KINDS", "QUICK_CASES", "Sizes", "Task",
-    "counted", "quick_tasks", "tasks",
+    "CASES", "CELLS", "DTYPES", "HEADLINE_CASE", "HEADLINE_H", "KINDS", "QUICK_CASES", "WEIGHT_BYTES", "Sizes",
+    "Task", "counted", "quick_tasks", "tasks",
 ]  # fmt: skip
 
 
@@ -56,6 +56,7 @@ HEADLINE_H = 64  # the summary counts cases with at least so many hidden units
 
 KINDS = ("inference", "training")
 DTYPES = ("float32", "float64")
+WEIGHT_BYTES = {"float32": 4, "float64": 8, "bfloat16": 2, "int8": 1}  # of a weight in each precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +72,8 @@ class Task:
         backward, with gradients in x, state and parameters. Both start from a given state.
     case : str
         A key of `CASES`.
-    dtype : str
-        "float32" or "float64".
+    precision : str
+        "float32" or "float64"; in inference also "bfloat16" or "int8": the weights of a float32 layer, when frozen.
     threads : int
         How many the contender may use. For little work it may use fewer.
     sizes : Sizes
@@ -82,9 +83,14 @@ class Task:
     cell: str
     kind: str
     case: str
-    dtype: str
+    precision: str
     threads: int
     sizes: Sizes
+
+    @property
+    def dtype(self) -> str:
+        """That of inputs, states and outputs."""
+        return self.precision if self.precision in DTYPES else "float32"
 
     @property
     def description(self) -> Cell:
@@ -100,27 +106,32 @@ class Task:
     @property
     def name(self) -> str:
         """The task in words, without the number of threads."""
-        return f"{self.cell} {self.kind} {self.case} {self.dtype}"
+        return f"{self.cell} {self.kind} {self.case} {self.precision}"
 
     def __str__(self) -> str:
         return f"{self.name} {counted(self.threads, 'thread')}"
 
 
 def tasks(
-    cells: Iterable[str], kinds: Iterable[str], cases: Iterable[str], dtypes: Iterable[str], threads: Iterable[int]
+    cells: Iterable[str], kinds: Iterable[str], cases: Iterable[str], precisions: Iterable[str], threads: Iterable[int]
 ) -> list[Task]:
-    """Return all combinations. Cases of a single step are for streams, so they are left out in training."""
-    combinations = itertools.product(threads, dtypes, cells, kinds, cases)
+    """Return all combinations that there are: a single step is a stream's, and fewer bits are for inference."""
+    combinations = itertools.product(threads, precisions, cells, kinds, cases)
     return [
-        Task(cell, kind, case, dtype, n, CASES[case])
-        for n, dtype, cell, kind, case in combinations
-        if kind == "inference" or CASES[case].T > 1
+        Task(cell, kind, case, precision, n, CASES[case])
+        for n, precision, cell, kind, case in combinations
+        if kind == "inference" or (CASES[case].T > 1 and precision in DTYPES)
     ]
 
 
-def quick_tasks(threads: Iterable[int]) -> list[Task]:
-    """Return a small selection of tasks: each cell in float32, and the headline case of an LSTM in float64."""
+def quick_tasks(threads: Iterable[int], precisions: Iterable[str] = ()) -> list[Task]:
+    """Return a small selection of tasks: each cell in float32, and the headline case of an LSTM in float64.
+
+    With `precisions`: each cell in those.
+    """
     threads = list(threads)
+    if precisions:
+        return tasks(CELLS, KINDS, QUICK_CASES, precisions, threads)
     return [
         *tasks(CELLS, KINDS, QUICK_CASES, ["float32"], threads),
         *tasks(["lstm"], KINDS, [HEADLINE_CASE], ["float64"], threads),

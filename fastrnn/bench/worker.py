@@ -86,8 +86,9 @@ def reset_memory_peak() -> None:
 
 # ---- Contenders: each prepares a problem ---------------------------------------------------------------------------
 #
-# A problem has cell, kind, threads, and the arrays x, dy and params. Names, shapes and order of gates are those of
-# PyTorch. All contenders start from a state of zeros, which is their default.
+# A problem has cell, kind, precision, threads, and the arrays x, dy and params. Names, shapes and order of gates are
+# those of PyTorch. All contenders start from a state of zeros, which is their default. Where weights have fewer bits
+# than float32, arrays are float32 all the same; each contender rounds the weights in its own way.
 
 
 def load_fastrnn(problem: Any) -> Solution:
@@ -98,10 +99,11 @@ def load_fastrnn(problem: Any) -> Solution:
     _, _, I = problem.x.shape
     layer = LAYERS[problem.cell](I, problem.dy.shape[-1], dtype=problem.x.dtype)
     layer.load_state_dict(problem.params)
-    return solve(problem.kind, Problem(layer, problem.x, (), problem.dy, ()))
+    return solve(problem.kind, Problem(layer, problem.x, (), problem.dy, (), problem.precision))
 
 
 def load_torch(problem: Any) -> Solution:
+    """Prepare PyTorch. With bfloat16, x and y are bfloat16 as well, and are not converted while time is taken."""
     import torch
 
     torch.set_num_threads(problem.threads)
@@ -109,6 +111,11 @@ def load_torch(problem: Any) -> Solution:
     module = getattr(torch.nn, problem.cell.upper())(I, H).to(getattr(torch, str(problem.x.dtype)))
     module.load_state_dict({name: torch.from_numpy(value) for name, value in problem.params.items()})
     x, dy = torch.from_numpy(problem.x), torch.from_numpy(problem.dy)
+    if problem.precision == "int8":  # this replaces the modules within a module
+        whole = torch.nn.ModuleList([module])
+        (module,) = torch.ao.quantization.quantize_dynamic(whole, {type(module)}, dtype=torch.qint8)
+    elif problem.precision == "bfloat16":
+        module, x = module.bfloat16(), x.bfloat16()
 
     def infer() -> Any:
         with torch.inference_mode():
@@ -128,7 +135,7 @@ def load_torch(problem: Any) -> Solution:
 
     if problem.kind == "inference":
         module.eval()
-        return infer, lambda: {"y": infer()}
+        return infer, lambda: {"y": infer().to(dy.dtype)}
     x.requires_grad_()
     return train, gradients
 
@@ -150,7 +157,8 @@ def load_openvino(problem: Any) -> Solution:
     import openvino
 
     settings = {
-        "INFERENCE_NUM_THREADS": problem.threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": problem.threads, "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "bf16" if problem.precision == "bfloat16" else "f32",
     }  # fmt: skip
     core = openvino.Core()
     request = core.compile_model(core.read_model(onnx_model(problem)), "CPU", settings).create_infer_request()
@@ -166,7 +174,11 @@ ONNX_GATES = {"rnn": (0,), "lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
 
 
 def onnx_model(problem: Any) -> bytes:
-    """Return a model of one node, with the weights as constants, from X (T, B, I) to Y (T, 1, B, H)."""
+    """Return a model of one node, with the weights as constants, from X (T, B, I) to Y (T, 1, B, H).
+
+    With int8, the node is ONNX Runtime's own LSTM, with signed weights and a scale for each matrix. That is the fastest
+    of its forms, and the one that its tool writes unless it is asked for another.
+    """
     import onnx
     from onnx import TensorProto, helper
 
@@ -178,14 +190,24 @@ def onnx_model(problem: Any) -> bytes:
 
     biases = np.concatenate([reordered("bias_ih"), reordered("bias_hh")], axis=1)
     constants = {"W": reordered("weight_ih"), "R": reordered("weight_hh"), "B": biases}
-    options = {"linear_before_reset": 1} if problem.cell == "gru" else {}
-    node = helper.make_node(problem.cell.upper(), ["X", *constants], ["Y"], hidden_size=H, **options)
+    options: dict[str, Any] = {"linear_before_reset": 1} if problem.cell == "gru" else {}
+    name, inputs, domains = problem.cell.upper(), ["X", *constants], [helper.make_opsetid("", 17)]
+    if problem.precision == "int8":
+        name, options = "DynamicQuantizeLSTM", {"domain": "com.microsoft"}
+        domains.append(helper.make_opsetid("com.microsoft", 1))
+        quantities = ("scale", "zero_point")
+        inputs += ["", "", "", "", *(f"{factor}_{quantity}" for factor in "WR" for quantity in quantities)]
+        for factor in "WR":
+            scale = np.abs(constants[factor]).max(axis=(1, 2)) / np.float32(127)
+            constants[factor] = np.rint(constants[factor] / scale).astype(np.int8).swapaxes(1, 2)
+            constants |= {f"{factor}_scale": scale, f"{factor}_zero_point": np.zeros(scale.shape, np.int8)}
+    node = helper.make_node(name, inputs, ["Y"], hidden_size=H, **options)
     graph = helper.make_graph(
         [node], "cell", [helper.make_tensor_value_info("X", TensorProto.FLOAT, [T, B, I])],
         [helper.make_tensor_value_info("Y", TensorProto.FLOAT, [T, 1, B, H])],
         [onnx.numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in constants.items()],
     )  # fmt: skip
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model = helper.make_model(graph, opset_imports=domains)
     model.ir_version = 8  # the version that came with opset 17; runtimes refuse versions that they do not know
     return bytes(model.SerializeToString())
 
@@ -274,13 +296,15 @@ class Worker:
         library, *_ = [importlib.import_module(name) for name in modules]
         self.version = library.__version__
 
-    def load(self, path: str, cell: str, kind: str) -> dict[str, Any]:
+    def load(self, path: str, cell: str, kind: str, precision: str) -> dict[str, Any]:
         """Prepare the problem in a file, and warm up."""
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
         x, dy = arrays.pop("x"), arrays.pop("dy")
         self._solution = None  # frees the one before
-        problem = SimpleNamespace(cell=cell, kind=kind, threads=self._threads, x=x, dy=dy, params=arrays)
+        problem = SimpleNamespace(
+            cell=cell, kind=kind, precision=precision, threads=self._threads, x=x, dy=dy, params=arrays
+        )
         self._solution = call, _ = LOADERS[self._contender][1](problem)
         call()
         call()

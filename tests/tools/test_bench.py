@@ -12,7 +12,7 @@ import pytest
 import fastrnn
 from fastrnn import bench, engines
 from fastrnn.bench import CASES, EngineContender, Outcome, Result, Task, Verification, contenders, reports
-from fastrnn.bench.verification import scaled_error, verified_task
+from fastrnn.bench.verification import TOLERANCE, scaled_error, verified_task
 from fastrnn.engines import blas
 from fastrnn.engines.compiled import BlasEngine
 
@@ -64,8 +64,8 @@ def run(bench_command):
     return bench_command
 
 
-def task(cell="lstm", kind="training", case="tiny", dtype="float32"):
-    return Task(cell, kind, case, dtype, 1, CASES[case])
+def task(cell="lstm", kind="training", case="tiny", precision="float32"):
+    return Task(cell, kind, case, precision, 1, CASES[case])
 
 
 def result(ratios, *, case="tiny", wrong=(), name="blas", **options):
@@ -82,6 +82,17 @@ def test_tasks_are_all_combinations_but_training_of_single_steps():
     assert len(found) == len(set(found)) == 2 * 2 * 3
     assert all(task.sizes == CASES[task.case] for task in found)
     assert {task.case for task in found if task.kind == "training"} == {"lat64"}
+
+
+def test_fewer_bits_are_for_inference():
+    found = bench.tasks(["lstm"], ["inference", "training"], ["lat64"], ["float32", "int8"], [1])
+    assert [(task.kind, task.precision) for task in found] == [
+        ("inference", "float32"),
+        ("training", "float32"),
+        ("inference", "int8"),
+    ]
+    assert {task.dtype for task in found} == {"float32"}
+    assert all(task.precision == "int8" and task.kind == "inference" for task in bench.quick_tasks([1], ["int8"]))
 
 
 def test_quick_tasks_hold_what_they_promise():
@@ -272,6 +283,19 @@ def test_summary_of_threads_names_what_became_slower():
     ]
 
 
+def test_summary_of_precisions_names_losses_and_errors():
+    results = [
+        result([ratio], kind="inference", cell=cell, precision="int8") for cell, ratio in (("lstm", 2), ("gru", 1))
+    ]
+    results.append(result([3], kind="inference", precision="bfloat16"))
+    assert reports.precision_summary(results) == [
+        "int8 was 1.50 times as fast as float32 (median of 2 tasks), not faster in gru inference tiny int8 (1.00); "
+        "largest error 1e-07 (lstm inference tiny int8)",
+        "bfloat16 was 3.00 times as fast as float32 (median of 1 task), not faster in none; "
+        "largest error 1e-07 (lstm inference tiny bfloat16)",
+    ]
+
+
 def test_figures_are_uncertain_where_rounds_differ():
     assert not result([1.0, 1.9]).outcomes[0].uncertain
     assert result([1.0]).outcomes[0].uncertain
@@ -293,7 +317,7 @@ def test_plot(tmp_path, suffix):
     pytest.importorskip("matplotlib")
     results = [
         result([2, 3, 4]), result([0.5], cell="gru"), result([], cell="rnn", wrong=("y",)),
-        result([5], kind="inference", dtype="float64"),
+        result([5], kind="inference", precision="float64"),
     ]  # fmt: skip
     path = tmp_path / f"chart.{suffix}"
     bench.plot(path, results, bench.machine())
@@ -347,6 +371,23 @@ def test_command_compares_numbers_of_threads(run, tmp_path):
     for one in numbers["results"]:
         assert one["1 thread"]["rounds"]
         assert one["others"].keys() == {"2 threads", "3 threads"}
+
+
+def test_command_compares_precisions_with_float32(run, tmp_path):
+    path = tmp_path / "numbers.json"
+    done = run("--precision", "int8,bfloat16,float32", *TINY, "--cells", "lstm,gru", "--json", path)
+    assert done.exit_code == 0, done.output
+    assert "int8, 1 thread" in done.stdout
+    assert "bfloat16 was " in done.stdout
+    numbers = json.loads(path.read_text())
+    results = numbers["results"]
+    assert [(one["precision"], one["cell"]) for one in results] == [
+        ("int8", "lstm"), ("int8", "gru"), ("bfloat16", "lstm"), ("bfloat16", "gru"),
+    ]  # fmt: skip
+    for one in results:
+        fewer = one["engines"][numbers["engine"]]
+        assert fewer["ratios"][0] == pytest.approx(one["float32"]["rounds"][0] / fewer["rounds"][0])
+        assert TOLERANCE["float32"]["value"] < fewer["errors"]["y"] < TOLERANCE[one["precision"]]["value"]
 
 
 def test_command_fails_on_a_wrong_engine(run, wrong, tmp_path):
@@ -422,7 +463,12 @@ def test_an_interrupt_leaves_what_there_is(run, monkeypatch, tmp_path):
         (["--situations", "idle", "--memory"], "--memory, --situations: expected at most one of them, got 2"),
         (["--situations", "idle", "--threads", "1"], "--threads: expected one number of at least 2 with --situations"),
         (["--situations", "idle", "--threads", "2,3"], "of at least 2 with --situations, got 2, 3"),
-        (["--situations", "idle", "--cells", "gru"], "--cells, --dtypes: expected none with --situations"),
+        (["--situations", "idle", "--cells", "gru"], "--cells, --dtypes, --precision: expected none with --situa"),
+        (["--precision", "int4"], "--precision': expected one or more of float32, bfloat16, int8"),
+        (["--precision", "float32"], "--precision: expected inference in bfloat16 or int8, to measure against float32"),
+        (["--precision", "int8", "--kinds", "training"], "selection without any task"),
+        (["--precision", "int8", "--dtypes", "float64"], "--dtypes: expected none with --precision"),
+        (["--precision", "int8", "--engines", "packed,blas"], "--engines: expected one with --precision, got packed"),
         (["--situations", "idle", "--plot", "chart.png"], "--plot: expected a mode with a chart, got --situations"),
         (["--situations", "idle", "--cases", "step64"], "b256h64, b8h256, lat256, bi512 with --situations, got step64"),
         (["--cases", "lat64,bi512"], "without a mode, got lat64, bi512"),

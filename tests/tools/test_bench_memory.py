@@ -15,8 +15,8 @@ pytestmark = [
 ]
 
 
-def task(cell="lstm", kind="training", sizes=(4, 3, 5, 67), dtype="float32"):
-    return Task(cell, kind, "tiny", dtype, 1, Sizes(*sizes))
+def task(cell="lstm", kind="training", sizes=(4, 3, 5, 67), precision="float32"):
+    return Task(cell, kind, "tiny", precision, 1, Sizes(*sizes))
 
 
 @pytest.mark.parametrize(("cell", "values"), [("rnn", 1), ("lstm", 5), ("gru", 4)])
@@ -43,6 +43,16 @@ def test_scratch_is_that_of_a_call_in_a_fresh_process():
     assert 1 << 19 < usage.scratch < 3 << 20
 
 
+@pytest.mark.parametrize("precision", memory.WEIGHTS_LIMIT)
+def test_frozen_weights_of_fewer_bits_are_as_small_as_promised(precision):
+    chosen = task("gru", "inference", (2, 1, 128, 130), precision)
+    with fastrnn.engines.use("packed"):
+        usage = Usage(chosen, "packed", 0, 0, **memory.weights_of(chosen))
+    values = 2 * 3 * 130 * (128 + 130)  # the parameters, and packed
+    assert 4 * values < usage.full_weights < 4.5 * values
+    assert 0.9 * memory.WEIGHTS_LIMIT[precision] < usage.weights_share <= usage.weights_limit
+
+
 def test_sequences_are_made_longer_but_steps_stay_steps():
     lat64 = Task("lstm", "inference", "lat64", "float32", 1, CASES["lat64"])
     assert memory.long_task(lat64).sizes == (memory.LONGEST, *CASES["lat64"][1:])
@@ -67,12 +77,18 @@ def test_summary_names_broken_promises():
     good = Usage(task("gru", "inference"), "packed", 1 << 20, 0)
     greedy = Usage(task("rnn", "inference"), "packed", 9 << 20, 0)
     hoarder = Usage(task(), "packed", 0, memory.tape_limit(task()) + 1)
-    assert memory.summary([good, greedy, hoarder]) == [
+    heavy, light = (
+        Usage(task(kind="inference", sizes=(1, 1, size, size), precision="int8"), "packed", 0, 0, 28, 100)
+        for size in (128, 64)  # the second is too small to count
+    )
+    assert memory.summary([good, greedy, hoarder, heavy, light]) == [
         "inference: at most 9.0 of 8 MiB of scratch (rnn inference tiny float32 1 thread)",
         "training: at most 0.0 MiB of scratch (lstm training tiny float32 1 thread)",
+        "int8: frozen layers of at most 0.280 of 0.27 of float32's (lstm inference tiny int8 1 thread)",
         "tapes as the design says, or smaller: 0 of 1",
         "rnn inference tiny float32 1 thread: scratch above 8 MiB",
         "lstm training tiny float32 1 thread: tape above the design's",
+        "lstm inference tiny int8 1 thread: weights above 0.27 of float32's",
     ]
 
 

@@ -14,7 +14,7 @@ from fastrnn.bench.contenders import EngineRunner
 from fastrnn.bench.peers import Peer, ProcessContender
 from fastrnn.bench.problems import Problem
 from fastrnn.bench.processes import ContenderError
-from fastrnn.bench.verification import verified_task
+from fastrnn.bench.verification import TOLERANCE, verified_task
 
 pytestmark = pytest.mark.usefixtures("small_cases")
 
@@ -62,8 +62,8 @@ def masks(monkeypatch, tmp_path):
     return choose
 
 
-def task(cell="lstm", kind="training", dtype="float32"):
-    return Task(cell, kind, "tiny", dtype, 1, CASES["tiny"])
+def task(cell="lstm", kind="training", precision="float32"):
+    return Task(cell, kind, "tiny", precision, 1, CASES["tiny"])
 
 
 # ---- processes -------------------------------------------------------------------------------------------------------
@@ -86,12 +86,23 @@ def test_fastrnn_in_its_own_process_is_right(dtype):
         own.close()
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_fastrnn_in_its_own_process_takes_a_precision(precision):
+    own, chosen = peers.own_contender("packed"), task("gru", "inference", precision)
+    try:
+        verification = verify(own, chosen, peers.expected(chosen))
+        assert verification.wrong == ()
+        assert verification.errors["y"] > TOLERANCE["float32"]["value"]  # it was not float32 that was computed
+    finally:
+        own.close()
+
+
 def test_a_process_serves_again_after_an_error_and_starts_again_after_its_end(masks):
     contender = ProcessContender("twin", sys.executable)
     try:
         contender.start(1)
         with pytest.raises(ContenderError, match="FileNotFoundError"):
-            contender.ask("load", path="nowhere.npz", cell="rnn", kind="inference")
+            contender.ask("load", path="nowhere.npz", cell="rnn", kind="inference", precision="float32")
         assert contender.load(task()).measure(0) > 0
         contender._process.kill()
         with pytest.raises(ContenderError, match="ended with status -9: nothing on stderr"):
@@ -145,6 +156,13 @@ def result(cell, **ratios):
     return Result(task(cell), [1e-3], outcomes, verification)
 
 
+def test_peers_say_which_precision_and_cell_they_do_not_have():
+    peer = peers.PEERS["onnxruntime"]
+    assert peer.declines(task("lstm", "inference", "int8")) is None
+    assert peer.declines(task("gru", "inference", "int8")) == "no int8 gru"
+    assert peer.declines(task("lstm", "inference", "bfloat16")) == "no bfloat16"
+
+
 def test_summary_names_the_fastest_and_the_losses():
     results = [result("lstm", torch=3.0, jax=2.0), result("gru", torch=5.0, jax=0.5), result("rnn", torch=4.0)]
     assert peers.summary(results) == [
@@ -168,7 +186,7 @@ def test_chart(tmp_path):
 def test_command_measures_who_is_there_and_names_the_others(bench_command, masks, tmp_path):
     masks(
         twin=Peer("Twin"), picky=Peer("Picky"), mistaken=Peer("Mistaken"), failing=Peer("Failing", ("inference",)),
-        dying=Peer("Dying", dtypes=("float32",)), absent=Peer("Absent"),
+        dying=Peer("Dying", precisions={"float32": ("lstm",)}), absent=Peer("Absent"),
     )  # fmt: skip
     path = tmp_path / "numbers.json"
     done = bench_command("--peers", *TINY, "--engines", "blas", "--json", path)
@@ -228,6 +246,7 @@ def test_live(name):
         pytest.skip(f"{', '.join(lacking)} not installed: nothing to compare with live")
     contender = ProcessContender(name, sys.executable)
     chosen = [task(cell, kind, dtype) for cell in bench.CELLS for kind in KINDS for dtype in bench.DTYPES]
+    chosen += [task(cell, "inference", precision) for cell in bench.CELLS for precision in ("bfloat16", "int8")]
     try:
         for one in (one for one in chosen if peers.PEERS[name].declines(one) is None):
             assert verify(contender, one, peers.expected(one)).wrong == (), one

@@ -22,37 +22,41 @@ def small_probes(monkeypatch):
     monkeypatch.setattr(roofline, "CALL_BYTES", 1 << 18)
 
 
-def task(cell="lstm", kind="inference", case="tiny", dtype="float32", threads=1):
-    return Task(cell, kind, case, dtype, threads, CASES[case])
+def task(cell="lstm", kind="inference", case="tiny", precision="float32", threads=1):
+    return Task(cell, kind, case, precision, threads, CASES[case])
 
 
 # ---- probes ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_probes_do_what_they_count(dtype):
-    before = native.isa_selected()
-    try:
-        for name in native.isa_names():
-            native.isa_select(name)
-            operations, result = native.probe_multiply_add(np.dtype(dtype).itemsize, 100)
-            lanes = operations / (2 * 12 * 100)
-            assert lanes in (1, 2, 4, 8, 16)
-            assert result == 12  # each of the sums has come to 1
-            data = roofline.touched(1 << 12, np.dtype(dtype))
-            data[...] = 1
-            count, result = native.probe_read(data, 3)
-            assert count == 3 * data.nbytes
-            assert result == count / data.itemsize / lanes  # what one lane has seen
-    finally:
-        native.isa_select(before)
+def test_probes_do_what_they_count(isa, dtype):
+    operations, result = native.probe_multiply_add(np.dtype(dtype).itemsize, 100)
+    lanes = operations / (2 * 12 * 100)
+    assert lanes in (1, 2, 4, 8, 16)
+    assert result == 12  # each of the sums has come to 1
+    data = roofline.touched(1 << 12, np.dtype(dtype))
+    data[...] = 1
+    count, result = native.probe_read(data, 3)
+    assert count == 3 * data.nbytes
+    assert result == count / data.itemsize / lanes  # what one lane has seen
 
 
+@pytest.mark.parametrize("isa", native.isa_names(), indirect=True)
+@pytest.mark.parametrize("bytes_of_a_value", [1, 2])
+def test_probes_of_fewer_bits_do_no_less_than_those_of_float32(isa, bytes_of_a_value):
+    operations, result = native.probe_multiply_add(bytes_of_a_value, 100)
+    assert operations % native.probe_multiply_add(4, 100)[0] == 0
+    assert result == 12  # each sum has come to 1 for each product
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_everything_is_measured(threads):
-    probe = Probe(threads, "float32")
+def test_everything_is_measured(threads, precision):
+    probe = Probe(threads, precision)
     rates = probe.everything()
-    assert rates.keys() == {"multiply_add", "gemm", *probe.caches, "memory"}
+    products = {"multiply_add", "gemm"} if precision == "float32" else {"multiply_add"}
+    assert rates.keys() == {*products, *probe.caches, "memory"}
     assert all(0 < rate < float("inf") for rate in rates.values())
 
 
@@ -76,8 +80,10 @@ def test_buffers_are_aligned():
 def test_weights_are_those_that_each_step_reads():
     assert roofline.weights(task(case="lat256")) == (4 * 4 * 256 * 256, 100)
     assert roofline.weights(task(case="lat256", kind="training")) == (4 * 4 * 256 * 256, 200)
-    assert roofline.weights(task("gru", case="lat256", dtype="float64")) == (8 * 3 * 256 * 256, 100)
+    assert roofline.weights(task("gru", case="lat256", precision="float64")) == (8 * 3 * 256 * 256, 100)
     assert roofline.weights(task("rnn", case="step64")) == (4 * 64 * (64 + 64), 1)
+    assert roofline.weights(task("rnn", case="step64", precision="bfloat16")) == (2 * 64 * (64 + 64), 1)
+    assert roofline.weights(task("rnn", case="step64", precision="int8")) == (64 * (64 + 64), 1)
 
 
 def test_the_floor_is_the_slower_of_multiplying_and_reading():

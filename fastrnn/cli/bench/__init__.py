@@ -1,4 +1,4 @@
-"""``fastrnn bench``: engines against NumPy, verified and timed in turn; peers, models, limits, threads, memory."""
+"""``fastrnn bench``: engines against NumPy, verified and timed in turn; precisions, peers, limits, memory and more."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from fastrnn.cli.bench.modes import MODES, Mode, Plan, rivals
 from fastrnn.cli.bench.options import check_plot, check_writable, interpreters, one_of, thread_counts
 from fastrnn.cli.errors import Failure
 from fastrnn.cli.ranges import FiniteRange
+from fastrnn.engines.precision import PRECISIONS
 
 __all__ = ["bench"]
 
@@ -49,7 +50,7 @@ def names_of_all_cases() -> list[str]:
 @click.option("--models", is_flag=True, help="Measure whole models beside PyTorch and JAX.")
 @click.option("--roofline", is_flag=True, help="Measure engines against the machine's limits.")
 @click.option("--scaling", is_flag=True, help="Measure each of --threads against the first.")
-@click.option("--memory", is_flag=True, help="Measure scratch and tapes instead of time.")
+@click.option("--memory", is_flag=True, help="Measure scratch, tapes and frozen weights instead of time.")
 @click.option(
     "--situations", "names_of_situations", type=one_of(lambda: list(situations.SITUATIONS)),
     help=f"Measure all threads against one in {', '.join(situations.SITUATIONS)}, or some of them.",
@@ -57,6 +58,11 @@ def names_of_all_cases() -> list[str]:
 @click.option(
     "--threading", "providers", type=one_of(native.threading_names),
     help="Providers of threads to measure in situations. [default: all]",
+)  # fmt: skip
+@click.option(
+    "--precision", "precisions", type=one_of(lambda: list(PRECISIONS)),
+    help="Measure frozen layers with weights of int8 or bfloat16 against float32; with --peers, --roofline, --scaling "
+    "or --memory, of these precisions.",
 )  # fmt: skip
 @click.option("--cells", type=one_of(lambda: list(CELLS)), help="Of rnn, lstm, gru. [default: all]")
 @click.option("--kinds", type=one_of(lambda: KINDS), help="Of inference, training. [default: both]")
@@ -83,15 +89,17 @@ def names_of_all_cases() -> list[str]:
 @click.option("--json", "json_path", type=click.Path(), help="Write all numbers to this file.")
 @click.option("--plot", "plot_path", type=click.Path(), help="Write a chart to this file: .png, .svg or .pdf.")
 def bench(
-    names_of_situations: list[str] | None, providers: list[str] | None,
+    names_of_situations: list[str] | None, providers: list[str] | None, precisions: list[str] | None,
     cells: list[str] | None, kinds: list[str] | None, cases: list[str] | None,
     dtypes: list[str] | None, names: list[str] | None, threads: list[int] | None, pythons: list[str], rounds: int,
     seconds: float, quick: bool, json_path: str | None, plot_path: str | None, **modes: bool,
 ) -> None:  # fmt: skip
-    """Measure engines against the NumPy reference, or what one of the first seven options says.
+    """Measure engines against the NumPy reference, or what one of the first eight options says.
 
     Each case is verified against the reference in float64, then engine and reference are timed in turn. "x" says how
     many times as fast as the reference the engine was: the median over the rounds.
+
+    With --precision, the same layers with weights of fewer bits are timed in turn with those of float32.
 
     With --peers, fastrnn and PyTorch, ONNX Runtime, OpenVINO and JAX, where they can be imported, are verified and
     timed in turn, each in a process of its own. With --models, the same is done with training steps of whole models,
@@ -108,7 +116,7 @@ def bench(
     chosen = [name for name, given in modes.items() if given]
     if len(chosen) > 1:
         raise Failure(f"--{', --'.join(chosen)}: expected at most one of them, got {len(chosen)}")
-    mode = chosen[0] if chosen else None
+    mode = chosen[0] if chosen else "precision" if precisions else None
     if json_path is not None:
         check_writable("--json", json_path)
     if plot_path is not None:
@@ -124,22 +132,25 @@ def bench(
         where = f"with --{mode}" if mode else "without a mode"
         raise Failure(f"--cases: expected some of {expected} {where}, got {', '.join(cases)}")
     if mode in OWN_CASES:
-        if cells or dtypes:
-            raise Failure(f"--cells, --dtypes: expected none with --{mode}, which has cases of its own")
+        if cells or dtypes or precisions:
+            raise Failure(f"--cells, --dtypes, --precision: expected none with --{mode}, which has cases of its own")
         selected = [
             case
             for case in OWN_CASES[mode][quick]
             if case.kind in (kinds or KINDS) and case.name in (cases or names_of_cases(mode))
         ]
+    elif precisions and dtypes:
+        raise Failure("--dtypes: expected none with --precision, which is of float32 layers")
     elif quick:
         selected = [
             task
-            for task in measuring.quick_tasks(threads)
+            for task in measuring.quick_tasks(threads, precisions or ())
             if task.cell in (cells or CELLS) and task.kind in (kinds or KINDS)
             and task.case in (cases or CASES) and task.dtype in (dtypes or DTYPES)
         ]  # fmt: skip
     else:
-        selected = measuring.tasks(cells or CELLS, kinds or KINDS, cases or CASES, dtypes or ["float32"], threads)
+        kept = precisions or dtypes or ["float32"]
+        selected = measuring.tasks(cells or CELLS, kinds or KINDS, cases or CASES, kept, threads)
     if not selected:
         raise Failure("--quick, --kinds, --cases: expected something to measure, got a selection without any task")
     plan = Plan(

@@ -1,4 +1,4 @@
-"""What ``fastrnn bench`` can measure: engines, peers, whole models, the roofline, threads, situations, memory."""
+"""What ``fastrnn bench`` can measure: engines, precisions, peers, models, the roofline, threads, situations, memory."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from rich.console import Console
 
 from fastrnn import bench as measuring
 from fastrnn import engines
-from fastrnn.bench import Result, Task, charts, counted, memory, models, peers, reports, roofline, situations
+from fastrnn.bench import Outcome, Result, charts, counted, memory, models, peers, reports, roofline, situations
 from fastrnn.bench.contenders import REFERENCE, EngineContender
 from fastrnn.bench.processes import ContenderError, WorkerProcess
 from fastrnn.cli.bench import tables
 from fastrnn.cli.errors import Failure
 
 __all__ = [
-    "MODES", "Engines", "Memory", "Mode", "Models", "Peers", "Plan", "Roofline", "Scaling", "Situations", "rivals",
+    "MODES", "Engines", "Memory", "Mode", "Models", "Peers", "Plan", "Precisions", "Roofline", "Scaling", "Situations",
+    "rivals",
 ]  # fmt: skip
 
 
@@ -150,6 +151,42 @@ class Engines(Timed):
     def content(self, results: Sequence[Result], described: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
         """See `Mode.content`."""
         return measuring.as_json(results, described, settings, measuring.summary(results))
+
+
+class Precisions(Timed):
+    """Frozen layers of fewer bits, against those of float32."""
+
+    base = "float32"
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        self._engine = plan.one_name("--precision")
+        self.tasks = [task for task in plan.selected if task.precision != self.base]
+        if not self.tasks:
+            raise Failure("--precision: expected inference in bfloat16 or int8, to measure against float32, got none")
+
+    def measure(self) -> Iterator[Result]:
+        """See `Mode.measure`."""
+        base = EngineContender(self._engine, precision=self.base)
+        yield from measuring.run(self.tasks, [EngineContender(self._engine)], *self.plan.timing, base)
+
+    def report(self, console: Console, results: Sequence[Result], took: str) -> None:
+        """See `Mode.report`."""
+        legend = (
+            "ms: medians over rounds. error: the largest of y and the state, beside float64. "
+            "x: float32 / fewer bits, median over rounds in turn."
+        )
+        table = tables.RatioTable("engine", self.base, more=("error", tables.error_text))
+        self._report(console, results, table, legend, reports.precision_summary(results), took)
+
+    def content(self, results: Sequence[Result], described: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+        """See `Mode.content`."""
+        lines = reports.precision_summary(results)
+        return {"engine": self._engine, **measuring.as_json(results, described, settings, lines, self.base)}
+
+    def plot(self, path: str, results: Sequence[Result], described: dict[str, Any]) -> None:
+        """See `Mode.plot`."""
+        measuring.plot(path, results, described, charts.AGAINST_FLOAT32)
 
 
 class Peers(Timed):
@@ -306,25 +343,24 @@ class Roofline(Timed):
 
     def measure(self) -> Iterator[Result]:
         """See `Mode.measure`."""
-        for conditions in dict.fromkeys((task.threads, task.dtype) for task in self.tasks):
+        for conditions in dict.fromkeys((task.threads, task.precision) for task in self.tasks):
             self._rates[conditions] = self._floor.probe(*conditions).everything()
         contenders = [EngineContender(name) for name in self.plan.names_or_current()]
         yield from measuring.run(self.tasks, contenders, *self.plan.timing, self._floor)
 
     def report(self, console: Console, results: Sequence[Result], took: str) -> None:
         """See `Mode.report`."""
-        for (threads, dtype), rates in self._rates.items():
-            words = [
-                f"{rates['multiply_add'] / 1e9:.0f} GFLOP/s in registers",
-                f"{rates['gemm'] / 1e9:.0f} in a product",
-            ]
+        for (threads, precision), rates in self._rates.items():
+            words = [f"{rates['multiply_add'] / 1e9:.0f} GFLOP/s in registers"]
+            if "gemm" in rates:
+                words.append(f"{rates['gemm'] / 1e9:.0f} in a product")
             words += [f"{level} {rate / 1e9:.0f}" for level, rate in rates.items() if level not in RATES]
-            console.print(f"{dtype}, {counted(threads, 'thread')}: {', '.join(words)} GB/s", soft_wrap=True)
+            console.print(f"{precision}, {counted(threads, 'thread')}: {', '.join(words)} GB/s", soft_wrap=True)
         legend = (
             "floor: the least time by the model of roofline.floor_seconds, from limits measured in the same round; "
             "bound: what sets it. share: floor / ms, median over rounds in turn."
         )
-        table = tables.RatioTable("engine", "floor", "share", "{:.0%}".format, -1, self._bound)
+        table = tables.RatioTable("engine", "floor", "share", "{:.0%}".format, -1, ("bound", self._bound))
         self._report(console, results, table, legend, roofline.summary(results), took)
 
     def content(self, results: Sequence[Result], described: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
@@ -334,8 +370,8 @@ class Roofline(Timed):
             if result.base_seconds:
                 entry["limits"] = self._floor.bound(result.task)._asdict()
         rates = [
-            {"threads": threads, "dtype": dtype, "caches": roofline.caches(threads), "rates": rates}
-            for (threads, dtype), rates in self._rates.items()
+            {"threads": threads, "precision": precision, "caches": roofline.caches(threads), "rates": rates}
+            for (threads, precision), rates in self._rates.items()
         ]
         return {"limits": rates, **content}
 
@@ -343,7 +379,10 @@ class Roofline(Timed):
         """See `Mode.plot`."""
         measuring.plot(path, results, described, charts.AGAINST_FLOOR)
 
-    def _bound(self, task: Task) -> str:
+    def _bound(self, result: Result, outcome: Outcome) -> str:
+        task = result.task
+        if not outcome.ratios:
+            return ""
         limits = self._floor.bound(task)
         multiplying = task.flops / limits.gemm
         return "product" if roofline.floor_seconds(task, limits) == multiplying else limits.level
@@ -465,7 +504,8 @@ class Memory:
         console.print(tables.usage_table(results))
         console.print(
             "\nscratch: growth of the peak resident size during a call, beyond what it returned; packed weights are "
-            f"there before in inference. tape: arrays that only it holds. {took}",
+            "there before in inference. tape: arrays that only it holds. frozen: parameters and packed weights of a "
+            f"frozen layer; share: those, beside its dtype's. {took}",
             soft_wrap=True,
         )
         for line in memory.summary(results):
@@ -477,9 +517,10 @@ class Memory:
         """See `Mode.content`."""
         entries = [
             {
-                **asdict(usage.task), "sizes": usage.task.sizes._asdict(), "engine": usage.engine,
-                "scratch": usage.scratch, "tape": usage.tape, "tape_limit": memory.tape_limit(usage.task),
-                "broken": usage.broken,
+                **asdict(usage.task), "dtype": usage.task.dtype, "sizes": usage.task.sizes._asdict(),
+                "engine": usage.engine, "scratch": usage.scratch, "tape": usage.tape,
+                "tape_limit": memory.tape_limit(usage.task), "weights": usage.weights,
+                "full_weights": usage.full_weights, "broken": usage.broken,
             }
             for usage in results
         ]  # fmt: skip
@@ -497,6 +538,7 @@ class Memory:
 
 MODES: dict[str | None, Callable[[Plan], Mode]] = {
     None: Engines,
+    "precision": Precisions,
     "peers": Peers,
     "models": Models,
     "roofline": Roofline,

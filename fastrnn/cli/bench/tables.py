@@ -16,8 +16,8 @@ from fastrnn.bench.memory import Usage, tape_limit
 from fastrnn.bench.models.comparison import BASE, OWN
 
 __all__ = [
-    "RatioTable", "models_memory_table", "models_table", "peers_table", "print_notes", "print_tables", "rounds",
-    "situations_table", "usage_table",
+    "RatioTable", "error_text", "models_memory_table", "models_table", "peers_table", "print_notes", "print_tables",
+    "rounds", "situations_table", "usage_table",
 ]  # fmt: skip
 
 
@@ -33,8 +33,8 @@ class RatioTable:
         From a ratio to its text.
     loss : float
         Ratios up to this one are red.
-    bound : callable, optional
-        From a task to what bounds it, for a column of that name.
+    more : tuple of str and callable, optional
+        A column more: its heading, and from a result and an outcome to its text.
     """
 
     contender: str
@@ -42,12 +42,12 @@ class RatioTable:
     ratio: str = "x"
     text: Callable[[float], str] = "{:.2f}".format
     loss: float = 1
-    bound: Callable[[Task], str] | None = None
+    more: tuple[str, Callable[[Result, Outcome], str]] | None = None
 
     def __call__(self, results: Sequence[Result], title: str) -> Table:
-        """Make the table of results that share dtype and number of threads."""
-        bound = [] if self.bound is None else ["bound"]
-        numbers = ["ms", "GFLOP\n/s", f"{self.base}\nms", *bound, self.ratio]  # in all, 80 columns
+        """Make the table of results that share precision and number of threads."""
+        more = [] if self.more is None else [self.more[0]]
+        numbers = ["ms", "GFLOP\n/s", f"{self.base}\nms", *more, self.ratio]  # in all, 80 columns
         table = new_table(title, [self.contender], numbers)
         for result in with_sections(table, results):
             for outcome in result.outcomes:
@@ -56,14 +56,14 @@ class RatioTable:
 
     def _figures(self, result: Result, outcome: Outcome) -> list[str]:
         """Return the cells of a row that hold results."""
-        bound = [] if self.bound is None else [self.bound(result.task) if outcome.ratios else ""]
+        more = [] if self.more is None else [self.more[1](result, outcome)]
         if not outcome.ratios:
-            return ["", "", "", *bound, "[bold red]wrong[/]"]
+            return ["", "", "", *more, "[bold red]wrong[/]"]
         return [
             milliseconds(median(outcome.seconds)),
             f"{result.gflops(outcome):.1f}",
             milliseconds(median(result.base_seconds)),
-            *bound,
+            *more,
             ratio_text(outcome, self.text, self.loss),
         ]
 
@@ -141,14 +141,15 @@ def by_name(result: Result | models.Result) -> dict[str, Outcome]:
 
 def usage_table(usages: Iterable[Usage]) -> Table:
     """Return a table with a row for each task and engine."""
-    table = new_table("memory, MiB", ["engine"], ["scratch", "tape", "design's\ntape"])
+    table = new_table("memory, MiB", ["precision", "engine"], ["scratch", "tape", "design's\ntape", "frozen", "share"])
     for usage in usages:
-        mebibytes = [f"{size / 2**20:.2f}" for size in (usage.scratch, usage.tape, tape_limit(usage.task))]
-        if usage.task.kind == "inference":
-            mebibytes[1:] = ["", ""]
+        sizes = (usage.scratch, usage.tape, tape_limit(usage.task), usage.weights)
+        scratch, *tapes, weights = (f"{size / 2**20:.2f}" for size in sizes)
+        frozen = [weights, f"{usage.weights_share:.2f}"]
+        texts = [scratch, "", "", *frozen] if usage.task.kind == "inference" else [scratch, *tapes, "", ""]
         if usage.broken:
-            mebibytes = [f"[bold red]{text}[/]" if text else "" for text in mebibytes]
-        table.add_row(*columns_of(usage.task), usage.engine, *mebibytes)
+            texts = [f"[bold red]{text}[/]" if text else "" for text in texts]
+        table.add_row(*columns_of(usage.task), usage.task.precision, usage.engine, *texts)
     return table
 
 
@@ -205,6 +206,10 @@ def ratio_text(outcome: Outcome, text: Callable[[float], str] = "{:.2f}".format,
     return (text(ratio) if ratio > loss else f"[bold red]{text(ratio)}[/]") + ("~" if outcome.uncertain else "")
 
 
+def error_text(result: Result, outcome: Outcome) -> str:
+    return f"{max(outcome.verification.errors.values()):.0e}"
+
+
 def milliseconds(seconds: float) -> str:
     """Return milliseconds with about three digits, in at most six characters."""
     ms = seconds * 1e3
@@ -212,9 +217,9 @@ def milliseconds(seconds: float) -> str:
 
 
 def print_tables(console: Console, results: Sequence[Result], table: Callable[[Sequence[Result], str], Table]) -> None:
-    """Print a table for each dtype and number of threads."""
-    for conditions in dict.fromkeys((result.task.dtype, result.task.threads) for result in results):
-        part = [result for result in results if (result.task.dtype, result.task.threads) == conditions]
+    """Print a table for each precision and number of threads."""
+    for conditions in dict.fromkeys((result.task.precision, result.task.threads) for result in results):
+        part = [result for result in results if (result.task.precision, result.task.threads) == conditions]
         console.print(table(part, f"{conditions[0]}, {counted(conditions[1], 'thread')}"))
     if any(outcome.uncertain for result in results for outcome in result.outcomes):
         console.print("\n~: uncertain: one round only, or rounds that differ by more than a factor of two.")
