@@ -169,6 +169,6 @@ NARROW_LINEAR = """
 """
 
 
-@pytest.mark.parametrize("isa", native.isa_names())
+@pytest.mark.parametrize("isa", instruction_sets.ALL)
 def test_linear_layers_of_fewer_bits(isa: str) -> None:
     assert output_of(NARROW_LINEAR, PYTHONFAULTHANDLER="1", FASTRNN_ISA=isa, FASTRNN_NUM_THREADS="2") == "fine\n"
