@@ -48,8 +48,8 @@ double frnn_simulate_plan(const char *cell, frnn_dtype dtype, frnn_pass pass, in
 
 /* ---- What this machine can do at best, on the calling thread, with the selected instruction set ---- */
 
-/* `repeats` rounds of multiply-adds in registers; returns how many operations that were. A value has 8 bytes (double), 4
- * (float), 2 (bfloat16) or 1 (int8). */
+/* `repeats` rounds of multiply-adds in registers; returns how many operations that were. A value has 8 bytes (double),
+ * 4 (float), 2 (bfloat16) or 1 (int8). */
 int64_t frnn_probe_multiply_add(int bytes, int64_t repeats, double *result);
 /* Read `bytes` of data, 64-byte aligned, `repeats` times; returns how many bytes that were. */
 int64_t frnn_probe_read(frnn_dtype dtype, const void *data, int64_t bytes, int64_t repeats, double *result);
