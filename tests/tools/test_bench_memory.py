@@ -45,10 +45,10 @@ def test_scratch_is_that_of_a_call_in_a_fresh_process():
 
 @pytest.mark.parametrize("precision", memory.WEIGHTS_LIMIT)
 def test_frozen_weights_of_fewer_bits_are_as_small_as_promised(precision):
-    chosen = task("gru", "inference", (2, 1, 128, 130), precision)
+    chosen = task("gru", "inference", (2, 1, 128, 128), precision)
     with fastrnn.engines.use("packed"):
         usage = Usage(chosen, "packed", 0, 0, **memory.weights_of(chosen))
-    values = 2 * 3 * 130 * (128 + 130)  # the parameters, and packed
+    values = 2 * 3 * 128 * (128 + 128)  # the parameters, and packed
     assert 4 * values < usage.full_weights < 4.5 * values
     assert 0.9 * memory.WEIGHTS_LIMIT[precision] < usage.weights_share <= usage.weights_limit
 
