@@ -258,11 +258,11 @@ cdef (void *, const float *) matrix(object a):
     return address(a.bits if isinstance(a, BFloat16) else a), <const float *> NULL
 
 
-cdef frnn_storage storage_of(object a):
-    """How packed weights are stored that are made of a matrix."""
+cdef frnn_storage storage_of(object a, frnn_dtype dtype):
+    """How packed weights are stored that are made of a matrix for this dtype; not the array's own, which may change."""
     if isinstance(a, Narrow):
         return FRNN_STORED_INT8 if isinstance(a, Int8) else FRNN_STORED_BF16
-    return FRNN_STORED_F32 if a.dtype.itemsize == 4 else FRNN_STORED_F64
+    return FRNN_STORED_F32 if dtype == FRNN_F32 else FRNN_STORED_F64
 
 
 cdef class NativeCell:
@@ -289,7 +289,7 @@ cdef class NativeCell:
         self.c.kind = frnn_kind(name)
         assert self.c.kind >= 0, cell.native
         self.c.dtype = FRNN_F32 if cell.dtype.itemsize == 4 else FRNN_F64
-        self.c.storage = storage_of(weights[0])
+        self.c.storage = storage_of(weights[0], self.c.dtype)
         if isinstance(weights[0], Narrow):
             packed_for = "forward"
         self.c.replace = cell.replaces
@@ -646,7 +646,7 @@ def multiply_narrow(
     cdef cnp.ndarray work = cnp.PyArray_EMPTY(1, &size, cnp.NPY_FLOAT32, 0)
     frnn_direct_multiply_narrow(
         storage, rows, columns, K, <const float *> cnp.PyArray_DATA(a), stride_of(a, 0), cnp.PyArray_DATA(weights),
-        NULL if scales is None else <const float *> cnp.PyArray_DATA(scales), cnp.PyArray_DATA(work), beta,
+        <const float *> address(scales), cnp.PyArray_DATA(work), beta,
         <float *> cnp.PyArray_DATA(c), stride_of(c, 0), descending,
     )
 

@@ -104,7 +104,8 @@ cdef class PackedLinear:
         cdef void *pointer
         cdef const float *scales
         pointer, scales = matrix(weight)
-        self.storage, self.bias = storage_of(weight), bias
+        self.storage = storage_of(weight, FRNN_F32 if isinstance(weight, Narrow) else dtype_of(weight))
+        self.bias = bias
         self.O, self.I = weight.shape
         self.packed = Workspace()
         self.packed.reserve(frnn_linear_pack_bytes(self.storage, self.I, self.O))

@@ -218,7 +218,7 @@ def test_command_without_pytorch_shows_our_speed(bench_command, masks):
     ("options", "message"),
     [
         (["--only", "lat64"], "--cases: expected some of characters, words-small"),
-        (["--cells", "lstm"], "--cells, --dtypes: expected none with --models"),
+        (["--cells", "lstm"], "--cells, --dtypes, --precision: expected none with --models"),
         (["--threads", "1,2"], "--threads: expected one number with --models, got 1, 2"),
         (["--plot", "chart.png"], "--plot: expected a mode with a chart, got --models"),
     ],
