@@ -3,6 +3,7 @@
 import os
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from glob import glob
 
 import numpy
@@ -24,14 +25,31 @@ OPENMP = [] if NO_THREADS or sys.platform == "win32" else ["-fopenmp"]
 
 
 class BuildExtension(build_ext):
-    """Leaves OpenMP out where the compiler does not have it, as on macOS."""
+    """Compiles on all cores, and without OpenMP where the compiler does not have it, as on macOS."""
 
     def build_extensions(self):
         if OPENMP and not self.has_openmp():
             for extension in self.extensions:
                 extension.extra_compile_args = [word for word in extension.extra_compile_args if word not in OPENMP]
                 extension.extra_link_args = [word for word in extension.extra_link_args if word not in OPENMP]
+        if sys.platform != "win32":  # where the first call of compile() looks for the compiler: not in two threads
+            self.compiler.compile = self.in_parallel(self.compiler.compile)
         super().build_extensions()
+
+    def in_parallel(self, compile_all):
+        """`compile_all`, the compiler's own way from sources to objects, called for each source in a pool of threads.
+
+        setuptools compiles one source of an extension after another: its option `parallel` is for several extensions.
+        """
+
+        def compile_each(sources, **options):
+            with ThreadPoolExecutor(self.parallel or os.cpu_count()) as pool:
+                return [
+                    found for objects in pool.map(lambda source: compile_all([source], **options), sources)
+                    for found in objects
+                ]  # fmt: skip
+
+        return compile_each
 
     def has_openmp(self):
         """Whether a program that uses it compiles and links."""

@@ -1,5 +1,6 @@
 """Engines that are given the valid rows alone (`Steps.starts`) compute what they compute of padded sequences."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from fastrnn._core import native
 from fastrnn.arguments import weights
 from fastrnn.engines import memory
 from fastrnn.engines.seam import BackwardArgs, ForwardArgs, Record, Steps, Weights
+
+COMPILED = [name for name in fastrnn.engines.available() if name != "reference"]
 
 
 def run(cell: Any, w: Weights, steps: Steps, arrays: list[NDArray], first: NDArray | None) -> dict[str, Any]:
@@ -34,7 +37,11 @@ def run(cell: Any, w: Weights, steps: Steps, arrays: list[NDArray], first: NDArr
     return found | ({"c_n": c_n, "dc0": dc0} if cell.has_c else {})
 
 
-@pytest.mark.parametrize("split", [None, "rows", "units"])
+@pytest.mark.parametrize(
+    ("engine", "split"),
+    [("reference", None), *itertools.product(COMPILED, (None, "rows", "units"))],  # the reference has no teams
+    indirect=["engine"],
+)
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=12),
     sizes=st.tuples(st.integers(1, 20), st.integers(2, 40)),
