@@ -5,6 +5,7 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from glob import glob
+from itertools import chain
 
 import numpy
 from Cython.Build import cythonize
@@ -44,10 +45,7 @@ class BuildExtension(build_ext):
 
         def compile_each(sources, **options):
             with ThreadPoolExecutor(self.parallel or os.cpu_count()) as pool:
-                return [
-                    found for objects in pool.map(lambda source: compile_all([source], **options), sources)
-                    for found in objects
-                ]  # fmt: skip
+                return list(chain.from_iterable(pool.map(lambda source: compile_all([source], **options), sources)))
 
         return compile_each
 
