@@ -22,8 +22,9 @@ static ALWAYS_INLINE ivec larger(ivec a, ivec b) {
 static ALWAYS_INLINE ivec larger(ivec a, ivec b) { return FRNN_MAX(a, b); }
 #endif
 
-/* ---- int8: C = float(sum) * (scale of A's row * scale of R's column)
- * -------------------------------------------------
+/* ---- int8 ----
+ *
+ * C = float(sum) * (scale of A's row * scale of R's column).
  *
  * No sum overflows: |a| <= 127, |r| <= 128 and K <= 2^17 give less than 2^31. Where the instruction set wants unsigned
  * arguments they are a + INT8_SHIFT. A column's sum starts with what `dot_int8` then lacks, FIRST_INT8(r) for each of
