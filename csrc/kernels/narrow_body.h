@@ -1,5 +1,5 @@
 /* Products with weights of fewer bits than a float, their packing, and what becomes of the left-hand factor. Included
- * by narrow_types.h once for each narrow type, for one instruction set. It defines
+ * by narrow_types.h once for each narrow type, for one instruction set. It defines, and this file undefines,
  *
  *     NARROW(name)               adds the type's suffix
  *     TOGETHER                   weights of a column that lie together: a word of 32 bits
@@ -163,3 +163,12 @@ static void NARROW(pack_words)(int64_t K, int64_t columns, const char *weights, 
 #undef TILE
 #undef TILES
 #undef ENTRIES
+#undef NARROW
+#undef TOGETHER
+#undef FILL
+#undef HEAD
+#undef argument
+#undef total
+#undef start
+#undef dot
+#undef finish

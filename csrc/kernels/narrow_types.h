@@ -72,15 +72,6 @@ static void pack_int8(int64_t K, int64_t columns, const void *weights, const flo
 #define dot(sum, a, words) dot_int8(sum, a, words)
 #define finish(sum, head, row) finish_int8(sum, head, row)
 #include "narrow_body.h"
-#undef NARROW
-#undef TOGETHER
-#undef FILL
-#undef HEAD
-#undef argument
-#undef total
-#undef start
-#undef dot
-#undef finish
 
 static void pack_int8(int64_t K, int64_t columns, const void *weights, const float *scales, void *packed) {
     const int8_t *w = weights;
@@ -154,15 +145,6 @@ static ALWAYS_INLINE vec dot_bf16(vec sum, pair_bf16 a, ivec words) {
 #define dot(sum, a, words) dot_bf16(sum, a, words)
 #define finish(sum, head, row) ((void)(row), sum)
 #include "narrow_body.h"
-#undef NARROW
-#undef TOGETHER
-#undef FILL
-#undef HEAD
-#undef argument
-#undef total
-#undef start
-#undef dot
-#undef finish
 
 static void pack_bf16(int64_t K, int64_t columns, const void *weights, const float *scales, void *packed) {
     (void)scales;
