@@ -1,5 +1,6 @@
 """The site: `python -m sphinx -W --keep-going -b dirhtml docs site`, with what pip install -e ".[docs]" brings."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -17,7 +18,7 @@ exclude_patterns = ["_extensions", "figures"]
 
 # Markdown
 myst_heading_anchors = 4  # the anchors of a code host: a link to a heading that is not there is a warning
-suppress_warnings = ["myst.header"]
+highlight_language = "none"  # of blocks that do not say theirs: equations, commands
 repository_pages = {  # files outside docs/ that are pages of the site
     "CHANGELOG.md": "included/changelog",
     "CONTRIBUTING.md": "included/contributing",
@@ -42,7 +43,7 @@ toc_object_entries_show_parents = "hide"
 # The site, which asks nothing of other servers
 html_theme = "pydata_sphinx_theme"
 html_title = "fastrnn"
-html_baseurl = "https://fastrnn.readthedocs.io/"
+html_baseurl = os.environ.get("READTHEDOCS_CANONICAL_URL", "https://fastrnn.readthedocs.io/")
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_context = {"default_mode": "auto"}  # light or dark as the reader's system is, until chosen
@@ -56,7 +57,7 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
     "secondary_sidebar_items": ["page-toc"],
-    "pygments_light_style": "a11y-high-contrast-light",
-    "pygments_dark_style": "a11y-high-contrast-dark",
+    "pygments_light_style": "github-light",
+    "pygments_dark_style": "github-dark",
 }
-html_sidebars = {"index": []}
+html_sidebars = {page: [] for page in ("index", "gallery", "included/changelog")}  # sections of one page
