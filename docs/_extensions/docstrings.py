@@ -6,7 +6,7 @@ from typing import Any
 from sphinx.application import Sphinx
 
 NO_ITEM = re.compile(r"^(\s*)(?=[A-Z]\. |\w\.$)")  # the initial of a person, or a size: no item of a list
-DOCUMENT = re.compile(r"(?<![\w/`])docs/([\w-]+)\.md")
+DOCUMENT = re.compile(r"(?<![\w/`])docs/([\w/-]+)\.md")
 ATTRIBUTE = re.compile(r":obj:`(\w+) <\.\w+>`")  # numpydoc's link to the attribute of any class
 
 
