@@ -250,7 +250,7 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):
             If a parameter or an argument is not as described.
         """
         sequences, goes_on = self._begin(X, y)
-        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=self)
+        y = check_array(y, ensure_2d=False, allow_nd=True, dtype=np.float64, input_name="y", estimator=self)
         if y.ndim > 2 or 0 in y.shape[1:]:
             raise ValueError(f"y: expected (N,) or (N, K), got {y.shape}")
         shape, columns = y.shape[1:], y.reshape(len(y), -1)
@@ -391,8 +391,7 @@ class SequenceTagger(SequenceEstimator):
 
 def _codes(y: NDArray, classes: NDArray) -> NDArray[np.intp]:
     """Return the places of labels among the classes, which with `warm_start` are those of an earlier fit."""
-    unknown = np.setdiff1d(y, classes)
-    if len(unknown):
+    if unknown := np.setdiff1d(y, classes).tolist():
         raise ValueError(f"y: expected classes of the fit before, as warm_start is set, got {unknown[0]!r} too")
     return np.searchsorted(classes, y)
 

@@ -52,6 +52,8 @@ def read(estimator: Any, X: Any, analyzer: Analyzer, fitted: tuple[str, int] | N
 
 
 def _read(estimator: Any, X: Any, analyzer: Analyzer, fitted: tuple[str, int] | None) -> tuple[str, Sequences]:
+    if isinstance(X, str):
+        raise TypeError("X: expected several sequences, got one text; write [X]")
     if not sparse.issparse(X) and not isinstance(X, (list, tuple)):
         if not hasattr(X, "shape"):
             X = np.asarray(X)
@@ -145,9 +147,7 @@ def _features(estimator: Any, X: Sequence[Any]) -> Ragged:
     width = next((a.shape[1] for a in rows if len(a)), max(a.shape[1] for a in rows))
     for k, a in enumerate(rows):
         if a.shape[1] != width and len(a):
-            raise ValueError(
-                f"X[{k}]: expected {width} features of each step, as the sequences before, got {a.shape[1]}"
-            )
+            raise ValueError(f"X[{k}]: expected steps with {width} features, as in other sequences, got {a.shape[1]}")
     values = np.concatenate([a if len(a) else np.zeros((0, width)) for a in rows])
     lengths = np.array([len(a) for a in rows])
     if len(values):
