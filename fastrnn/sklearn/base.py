@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_consistent_length, check_is_fitted
 
 from fastrnn import nn, optim, validate
-from fastrnn.data import Batches, Dataset, Ragged, Vocabulary
+from fastrnn.data import Batches, Dataset, Ragged, Vocabulary, encode_words
 from fastrnn.layers import GRU, LSTM, RNN
 from fastrnn.nn.patterns import cut
 from fastrnn.sklearn.sequences import ANALYZERS, TOKENS, Analyzer, Sequences, read
@@ -24,6 +25,7 @@ __all__ = ["Scale", "SequenceEstimator"]
 CELLS = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
 PREDICTED_AT_ONCE = 256  # sequences
 SPECIALS = ("<pad>", "<unk>")
+SPELLED_ONLY = 0.15  # share of tokens of which only the characters are read, in training: so unknown ones are learned
 EMBEDDING_SCALE = 0.1  # the vectors of rare tokens hardly learn, and should add little noise
 
 
@@ -64,6 +66,7 @@ class SequenceEstimator(BaseEstimator):
     dropout: float = 0.0
     analyzer: Analyzer = "char"
     embedding_size: int = 32
+    spelling: bool = False
     min_count: int = 1
     max_features: int | None = None
     standardize: bool = True
@@ -113,6 +116,8 @@ class SequenceEstimator(BaseEstimator):
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         if weights is not None:
             kept = np.flatnonzero(weights)
+            if not len(kept):
+                raise ValueError("sample_weight: expected some that are not zero, with class_weight, got zeros only")
             sequences, y = _those(sequences, kept), _those(y, kept)
             classes = None if classes is None else classes[kept]
             weights = weights[kept] / weights[kept].mean()
@@ -144,12 +149,16 @@ class SequenceEstimator(BaseEstimator):
 
     def _learn_inputs(self, sequences: Sequences, weights: NDArray | None) -> None:
         """Collect the vocabulary of tokens, or measure the features."""
+        for name in ("vocabulary_", "characters_"):  # of an earlier fit
+            if hasattr(self, name):
+                delattr(self, name)
         if isinstance(sequences, list):
             most = None if self.max_features is None else self.max_features + len(SPECIALS)
             self.vocabulary_ = Vocabulary.build(sequences, min_count=self.min_count, max_size=most, specials=SPECIALS)
+            if self.spelling:
+                letters = (token for tokens in sequences for token in tokens)
+                self.characters_ = Vocabulary.build(letters, specials=SPECIALS)
             return
-        if hasattr(self, "vocabulary_"):  # of an earlier fit
-            del self.vocabulary_
         F = sequences.values.shape[1]
         self._scale = Scale(np.zeros(F), np.ones(F))
         if self.standardize:
@@ -158,10 +167,10 @@ class SequenceEstimator(BaseEstimator):
 
     def _network(self, outputs: int, loss: str, rng: np.random.Generator) -> nn.Model:
         form, width = self._fitted
-        embedding = None
+        embedding: Any = None
         if form == TOKENS:
-            width = self.embedding_size
-            embedding = nn.Embedding(len(self.vocabulary_), width, scale=EMBEDDING_SCALE, rng=rng)
+            embedding = self._embedding(rng)
+            width = embedding.output_size
         options = {"bidirectional": bool(self.bidirectional), "dropout": self.dropout, "rng": rng}
         rnn = CELLS[self.cell](width, self.hidden_size, self.num_layers, **options)
         if self.cell == "lstm":
@@ -169,9 +178,20 @@ class SequenceEstimator(BaseEstimator):
         model = self._pattern(rnn, nn.Linear(rnn.output_size, outputs, rng=rng), embedding, loss)
         if embedding is not None:
             model.vocabularies["tokens"] = self.vocabulary_
+            if self.spelling:
+                model.vocabularies["characters"] = self.characters_
         return model
 
-    def _pattern(self, rnn: Any, output: nn.Linear, embedding: nn.Embedding | None, loss: str) -> nn.Model:
+    def _embedding(self, rng: np.random.Generator) -> nn.Embedding | nn.WordEncoder:
+        size = self.embedding_size
+        tokens = nn.Embedding(len(self.vocabulary_), size, scale=EMBEDDING_SCALE, rng=rng)
+        if not self.spelling:
+            return tokens
+        characters = nn.Embedding(len(self.characters_), size, scale=EMBEDDING_SCALE, rng=rng)
+        rnn = CELLS[self.cell](size, size, bidirectional=True, rng=rng)
+        return nn.WordEncoder(characters, rnn, tokens, word_dropout=SPELLED_ONLY)
+
+    def _pattern(self, rnn: Any, output: nn.Linear, embedding: Any, loss: str) -> nn.Model:
         raise NotImplementedError
 
     def _scorer(self, data: Dataset) -> Any:
@@ -190,18 +210,19 @@ class SequenceEstimator(BaseEstimator):
         weights: NDArray = _check_sample_weight(sample_weight, sequences, dtype=np.float64)
         if (weights < 0).any():
             raise ValueError(f"sample_weight: expected numbers of at least 0, got {weights.min()}")
-        if not weights.any():
-            raise ValueError("sample_weight: expected weights of which not all are zero, got zeros only")
         return weights
 
     def _check_parameters(self) -> None:
         validate.choice("cell", self.cell, tuple(CELLS))
-        for name in ("hidden_size", "num_layers", "embedding_size", "min_count", "max_iter", "batch_size"):
+        for name in (
+            "hidden_size", "num_layers", "embedding_size", "min_count", "max_iter", "batch_size", "n_iter_no_change",
+        ):  # fmt: skip
             validate.size(name, getattr(self, name))
-        validate.size("n_iter_no_change", self.n_iter_no_change)
-        for name in ("bidirectional", "standardize", "early_stopping", "warm_start"):
+        for name in ("bidirectional", "spelling", "standardize", "early_stopping", "warm_start"):
             validate.flag(name, getattr(self, name))
         validate.probability("dropout", self.dropout)
+        if not validate.probability("validation_fraction", self.validation_fraction):
+            raise ValueError("validation_fraction: expected a number between 0 and 1, got 0")
         for name in ("learning_rate", "weight_decay"):
             validate.at_least_zero(name, getattr(self, name))
         if not callable(self.analyzer):
@@ -226,7 +247,10 @@ class SequenceEstimator(BaseEstimator):
 
     def _encoded(self, sequences: Sequences) -> Ragged:
         if isinstance(sequences, list):
-            return Ragged.of([self.vocabulary_.encode(tokens) for tokens in sequences])
+            encode = self.vocabulary_.encode
+            if hasattr(self, "characters_"):
+                encode = partial(encode_words, vocabulary=self.vocabulary_, characters=self.characters_)
+            return Ragged.of([encode(tokens) for tokens in sequences])
         return Ragged(self._scale.down(sequences.values), sequences.starts, sequences.lengths)
 
 

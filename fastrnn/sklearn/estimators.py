@@ -53,6 +53,9 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
         Lists of tokens are taken as they are.
     embedding_size : int, default 32
         The length of the vector that each token is given.
+    spelling : bool, default False
+        Whether tokens are also read by their characters (16 at most), by a recurrent layer of their own. It helps where
+        tokens are words, many of which are rare or unknown.
     min_count : int, default 1
         Tokens that occur less often are not in the vocabulary. With 2, training has unknown tokens to learn from.
     max_features : int, optional
@@ -95,6 +98,8 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
         The names of the columns, if X was a DataFrame.
     vocabulary_ : fastrnn.data.Vocabulary
         The tokens, if X had tokens.
+    characters_ : fastrnn.data.Vocabulary
+        Their characters, with `spelling`.
     model_ : fastrnn.nn.ManyToOne
         The network, with the vocabulary: it can be saved, frozen in fewer bits, or run as a stream. Its outputs are the
         logits of the classes. It reads features after they were standardised.
@@ -180,7 +185,7 @@ class SequenceClassifier(ClassifierMixin, SequenceEstimator):
     def _logits(self, X: Any) -> NDArray[np.float64]:
         return np.stack(self._outputs(X)).astype(np.float64)
 
-    def _pattern(self, rnn: Any, output: nn.Linear, embedding: nn.Embedding | None, loss: str) -> nn.Model:
+    def _pattern(self, rnn: Any, output: nn.Linear, embedding: Any, loss: str) -> nn.Model:
         return nn.ManyToOne(rnn, output, embedding, pooling=self.pooling, dropout=self.dropout, loss=loss)
 
     def _check_parameters(self) -> None:
@@ -199,7 +204,7 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):
     ----------
     cell, hidden_size, num_layers, bidirectional, dropout, pooling
         The network; see `SequenceClassifier`.
-    analyzer, embedding_size, min_count, max_features, standardize
+    analyzer, embedding_size, spelling, min_count, max_features, standardize
         The inputs.
     learning_rate, weight_decay, max_iter, batch_size
         The training.
@@ -208,7 +213,7 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):
 
     Attributes
     ----------
-    n_features_in_, feature_names_in_, vocabulary_, n_iter_, validation_losses_
+    n_features_in_, feature_names_in_, vocabulary_, characters_, n_iter_, validation_losses_
         As for `SequenceClassifier`.
     model_ : fastrnn.nn.ManyToOne
         The network. Its outputs are the targets after they were brought to mean 0 and deviation 1.
@@ -276,7 +281,7 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):
         outputs = np.stack(self._outputs(X))
         return self._target_scale.up(outputs).reshape(-1, *self._target_shape)
 
-    def _pattern(self, rnn: Any, output: nn.Linear, embedding: nn.Embedding | None, loss: str) -> nn.Model:
+    def _pattern(self, rnn: Any, output: nn.Linear, embedding: Any, loss: str) -> nn.Model:
         return nn.ManyToOne(rnn, output, embedding, pooling=self.pooling, dropout=self.dropout, loss=loss)
 
     def _check_parameters(self) -> None:
@@ -295,7 +300,7 @@ class SequenceTagger(SequenceEstimator):
     ----------
     cell, hidden_size, num_layers, bidirectional, dropout
         The network; see `SequenceClassifier`.
-    analyzer, embedding_size, min_count, max_features, standardize
+    analyzer, embedding_size, spelling, min_count, max_features, standardize
         The inputs.
     learning_rate, weight_decay, max_iter, batch_size
         The training.
@@ -306,7 +311,7 @@ class SequenceTagger(SequenceEstimator):
     ----------
     classes_ : ndarray
         (K,), the labels in order.
-    n_features_in_, feature_names_in_, vocabulary_, n_iter_, validation_losses_
+    n_features_in_, feature_names_in_, vocabulary_, characters_, n_iter_, validation_losses_
         As for `SequenceClassifier`.
     model_ : fastrnn.nn.ManyToMany
         The network. Its outputs are the logits of the labels of each step.
@@ -385,7 +390,7 @@ class SequenceTagger(SequenceEstimator):
         of_steps = None if weights is None else np.repeat(weights, lengths)
         return float(accuracy_score(labels, np.concatenate(list(predicted)), sample_weight=of_steps))
 
-    def _pattern(self, rnn: Any, output: nn.Linear, embedding: nn.Embedding | None, loss: str) -> nn.Model:
+    def _pattern(self, rnn: Any, output: nn.Linear, embedding: Any, loss: str) -> nn.Model:
         return nn.ManyToMany(rnn, output, embedding, dropout=self.dropout, loss=loss)
 
 

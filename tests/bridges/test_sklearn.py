@@ -33,7 +33,7 @@ SUMS = np.array([[series.sum(), series.sum() * 100 + 1000] for series in SERIES]
 CASES: list[tuple[Any, Any, Any]] = [
     (SequenceClassifier(analyzer="word", embedding_size=4, **SMALL), TEXTS, KINDS),
     (SequenceRegressor(**SMALL), SERIES, SUMS),
-    (SequenceTagger(analyzer="word", embedding_size=4, **SMALL), WORDS, TAGS),
+    (SequenceTagger(analyzer="word", embedding_size=4, spelling=True, **SMALL), WORDS, TAGS),
 ]
 
 
@@ -120,6 +120,14 @@ def test_a_tagger_labels_each_step() -> None:
     assert [p.shape for p in tagger.predict_proba(WORDS[2:5])] == [(4, 2), (4, 2), (1, 2)]
     assert tagger.score(WORDS[:2], [["SAID"] * 3] * 2) == pytest.approx(2 / 3)
     assert tagger.score(WORDS[3:5], [["SAID"] * 4, ["OTHER"]], sample_weight=[1, 4]) == pytest.approx(2 / 8)
+
+
+def test_unknown_words_are_read_by_their_characters() -> None:
+    words = [[f"{''.join(RNG.choice(list('abcde'), 4))}{end}"] for end in ("ly", "ness") * 50]
+    tags = [["ADV"], ["NOUN"]] * 50
+    tagger = SequenceTagger(spelling=True, embedding_size=8, hidden_size=8, learning_rate=0.02, random_state=0)
+    assert tagger.fit(words[:60], tags[:60]).score(words[60:], tags[60:]) == 1
+    assert np.isfinite(tagger.predict_proba([["Zz", ""], []])[0]).all()
 
 
 @pytest.mark.parametrize(
