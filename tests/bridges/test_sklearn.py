@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("sklearn", minversion="1.6", reason="scikit-learn is not installed")
+from running import output_of, run_python
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -82,8 +83,27 @@ def expected_failures(estimator: Any) -> dict[str, str]:
     expected_failed_checks=expected_failures,
 )
 def test_checks_of_scikit_learn(estimator: Any, check: Any) -> None:
-    """None is left out; `check_array_api_input` skips itself, unless SCIPY_ARRAY_API=1 is set."""
+    """None is left out; `check_array_api_input` skips itself here, and runs in the test after this one."""
     check(estimator)
+
+
+def test_the_check_that_needs_another_process() -> None:
+    """SciPy reads SCIPY_ARRAY_API when it is imported."""
+    code = """
+    from sklearn.utils.estimator_checks import check_array_api_input
+    from fastrnn.sklearn import SequenceClassifier, SequenceRegressor
+
+    for estimator in (SequenceClassifier, SequenceRegressor):
+        small = estimator(hidden_size=4, max_iter=1, random_state=0)
+        check_array_api_input("", small, array_namespace="numpy", expect_only_array_outputs=False)
+    print("passed")
+    """
+    assert output_of(code, SCIPY_ARRAY_API="1") == "passed\n"
+
+
+def test_an_old_scikit_learn_or_none_is_named() -> None:
+    code = "import sys; sys.modules['sklearn'] = None; import fastrnn.sklearn"
+    assert 'ImportError: fastrnn.sklearn needs scikit-learn 1.6 or newer: pip install "fast' in run_python(code).stderr
 
 
 # ---- what they learn, from what X and y may be -----------------------------------------------------------------------
@@ -308,6 +328,7 @@ CLASSES = [0, 1] * 15
         ({"max_iter": 0}, TEXTS, KINDS, ValueError, "max_iter: expected an integer of at least 1, got 0"),
         ({"hidden_size": 2.5}, TEXTS, KINDS, TypeError, "hidden_size: expected an integer, got float"),
         ({"learning_rate": -1}, TEXTS, KINDS, ValueError, "learning_rate: expected a number of at least 0, got -1"),
+        ({"validation_fraction": 0.0}, TEXTS, KINDS, ValueError, "validation_fraction: expected a number"),
         ({"early_stopping": 1}, TEXTS, KINDS, TypeError, "early_stopping: expected True or False, got 1"),
         ({}, TEXTS, KINDS[1:], ValueError, "inconsistent numbers of samples"),
         ({}, TEXTS, None, ValueError, "requires y to be passed"),
