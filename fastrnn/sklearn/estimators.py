@@ -318,9 +318,9 @@ class SequenceTagger(SequenceEstimator):
 
     Examples
     --------
-    >>> tagger = SequenceTagger(hidden_size=8, random_state=0)
+    >>> tagger = SequenceTagger(hidden_size=16, max_iter=40, random_state=0)
     >>> tagger.fit([["we", "work"], ["my", "work"]] * 20, [["PRON", "VERB"], ["DET", "NOUN"]] * 20)
-    SequenceTagger(hidden_size=8, random_state=0)
+    SequenceTagger(hidden_size=16, max_iter=40, random_state=0)
     >>> tagger.predict([["my", "work"]])[0]
     array(['DET', 'NOUN'], dtype='<U4')
     """
