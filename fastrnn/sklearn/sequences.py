@@ -20,6 +20,8 @@ Sequences: TypeAlias = Ragged | list[list[str]]  # of feature vectors (n, F), or
 # The forms of X. Of a 2-D array each column is a step with one number, and the number of columns is fixed by `fit`.
 TOKENS, STEPS, COLUMNS = "texts or lists of tokens", "arrays of features", "a 2-D array"
 
+FLOATS = [np.float64, np.float32]  # numbers of another dtype become float64
+
 ANALYZERS: dict[str, Callable[[str], Sequence[str]]] = {"char": list, "word": str.split}
 
 
@@ -62,45 +64,34 @@ def _read(estimator: Any, X: Any, analyzer: Analyzer, fitted: tuple[str, int] | 
         elif len(X.shape) == 2 and _has_words(X):
             return TOKENS, [list(map(str, row)) for row in np.asarray(X)]
         elif len(X.shape) == 3:
-            X = check_array(X, dtype=_FLOATS, allow_nd=True, ensure_2d=False, input_name="X", estimator=estimator)
+            X = check_array(X, dtype=FLOATS, allow_nd=True, ensure_2d=False, input_name="X", estimator=estimator)
             N, T, F = X.shape
             return STEPS, _equal(X.reshape(N * T, F), N, T)
         elif len(X.shape) > 3:
             raise ValueError(f"X: expected sequences, or an array (N, T, F) or (N, T), got one of shape {X.shape}")
     if not isinstance(X, (list, tuple)) or _is_table(X):
         if fitted is None or fitted[0] == COLUMNS:
-            X = validate_data(estimator, X, reset=fitted is None, dtype=_FLOATS)
+            X = validate_data(estimator, X, reset=fitted is None, dtype=FLOATS)
         else:
-            X = check_array(X, dtype=_FLOATS, input_name="X", estimator=estimator)
+            X = check_array(X, dtype=FLOATS, input_name="X", estimator=estimator)
         return COLUMNS, _equal(X.reshape(-1, 1), *X.shape)
     if not X:
         raise ValueError("X: expected a minimum of 1 sequence, got 0 sample(s)")
-    if (
-        _is_text(X[0])
-        or any(map(_has_words, X))
-        or (fitted is not None and fitted[0] == TOKENS and not any(map(len, X)))
-    ):
+    # Empty lists alone are of the kind that `fit` had.
+    empty = fitted is not None and fitted[0] == TOKENS and not any(map(len, X))
+    if empty or isinstance(X[0], str) or any(map(_has_words, X)):
         split = ANALYZERS[analyzer] if isinstance(analyzer, str) else analyzer
         return TOKENS, [_tokens(k, row, split) for k, row in enumerate(X)]
     return STEPS, _features(estimator, X)
 
 
-_FLOATS = [np.float64, np.float32]  # numbers of another dtype become float64
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
 def _is_table(X: Sequence[Any]) -> bool:
     """Whether scikit-learn is to read a list: as a 2-D array, or as numbers alone, for which it has an error."""
-    if not X or _is_text(X[0]):
-        return False
-    if np.ndim(X[0]) == 0:
-        return True
+    if not X or not hasattr(X[0], "__len__"):
+        return bool(X)
     if not all(isinstance(row, (list, tuple)) for row in X) or len({len(row) for row in X}) > 1:
         return False
-    return len(X[0]) > 0 and all(np.ndim(value) == 0 and not _is_text(value) for row in X for value in row)
+    return len(X[0]) > 0 and not any(hasattr(value, "__len__") for row in X for value in row)
 
 
 def _equal(values: NDArray, N: int, T: int) -> Ragged:
@@ -115,17 +106,17 @@ def _has_words(row: Any) -> bool:
     if hasattr(row, "iloc"):  # of pandas
         row = np.asarray(row)
     if isinstance(row, np.ndarray):
-        return row.dtype.kind in "UT" or (row.dtype == object and row.size > 0 and _is_text(row.flat[0]))
-    return isinstance(row, (list, tuple)) and len(row) > 0 and _is_text(row[0])
+        return row.dtype.kind in "UT" or (row.dtype == object and row.size > 0 and isinstance(row.flat[0], str))
+    return isinstance(row, (list, tuple)) and len(row) > 0 and isinstance(row[0], str)
 
 
 def _tokens(k: int, row: Any, split: Callable[[str], Sequence[str]]) -> list[str]:
     try:
-        tokens = list(split(row) if _is_text(row) else row)
+        tokens = list(split(row) if isinstance(row, str) else row)
     except TypeError:
         raise TypeError(f"X[{k}]: expected a text or tokens (str), got {type(row).__name__}") from None
     for token in tokens:
-        if not _is_text(token):
+        if not isinstance(token, str):
             raise TypeError(f"X[{k}]: expected a text or tokens (str), got a token of type {type(token).__name__}")
     return tokens
 
@@ -151,5 +142,5 @@ def _features(estimator: Any, X: Sequence[Any]) -> Ragged:
     values = np.concatenate([a if len(a) else np.zeros((0, width)) for a in rows])
     lengths = np.array([len(a) for a in rows])
     if len(values):
-        values = check_array(values, dtype=_FLOATS, input_name="X", estimator=estimator)
+        values = check_array(values, dtype=FLOATS, input_name="X", estimator=estimator)
     return Ragged(values, np.cumsum(lengths) - lengths, lengths)

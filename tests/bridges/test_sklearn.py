@@ -340,6 +340,7 @@ CLASSES = [0, 1] * 15
         ({}, [np.ones((2, 3, 1)), np.ones((2, 3))], [0, 1], ValueError, r"X\[0\]: expected an array \(T, F\)"),
         ({}, [np.ones(2), np.array([1j])], [0, 1], TypeError, r"X\[1\]: expected numbers, got complex128"),
         ({}, [np.ones(2), [[1], [2, 3]]], [0, 1], ValueError, r"X\[1\]: expected an array \(T, F\), got a list"),
+        ({}, [[[1], [2, 3]], np.ones(2)], [0, 1], ValueError, r"X\[0\]: expected an array \(T, F\), got a list"),
         ({}, [np.array([1, np.nan]), np.ones(3)], [0, 1], ValueError, "Input X contains NaN"),
         ({}, np.full((2, 3, 1), np.inf), [0, 1], ValueError, "Input X contains infinity"),
         ({}, np.ones((2, 3, 1, 1)), [0, 1], ValueError, r"X: expected sequences, .* got one of shape \(2, 3, 1, 1\)"),
