@@ -311,6 +311,10 @@ class Batch:
         Whether each sequence continues that of the batch before. Then it starts from the final state of that batch.
     state : ndarray, tuple of ndarray or None
         The initial state of the recurrent layer; None for zeros. `Trainer` and `evaluate` set it where `follows`.
+    weights : ndarray or None
+        (B,), the weight of each example in the loss, not negative; None if all are 1. `fastrnn.nn.ManyToOne` and
+        `ManyToMany` read them: the loss of a batch is the sum of weighted losses over the number of targets that have a
+        weight.
     """
 
     x: NDArray
@@ -320,6 +324,7 @@ class Batch:
     rows: NDArray | None = None
     follows: bool = False
     state: Any = None
+    weights: NDArray | None = None
 
 
 class Dataset:
@@ -330,18 +335,24 @@ class Dataset:
     x, y : Ragged, sequence or ndarray
         A column of N examples. A `Ragged`, or a list of sequences, becomes a padded array in a batch, with time as the
         first axis. Of an ndarray (N, ...), or a list of numbers, a batch has rows. y may be None.
+    weights : array_like, optional
+        (N,), the weight of each example in the loss. Let them have a mean of about 1, as losses and the effect of the
+        learning rate grow with them. Default: all are 1.
 
     Raises
     ------
     ValueError
-        If x and y do not have equally many examples.
+        If x, y and weights do not have equally many examples.
     """
 
-    def __init__(self, x: Any, y: Any = None) -> None:
+    def __init__(self, x: Any, y: Any = None, weights: Any = None) -> None:
         self.x = _column(x)
         self.y = None if y is None else _column(y)
         if self.y is not None and len(self.x) != len(self.y):
             raise ValueError(f"y: expected as many examples as x, {len(self.x)}, got {len(self.y)}")
+        self.weights = None if weights is None else validate.as_ndarray("weights", weights)
+        if self.weights is not None and self.weights.shape != (len(self.x),):
+            raise ValueError(f"weights: expected ({len(self.x)},), one for each example, got {self.weights.shape}")
 
     def __len__(self) -> int:
         return len(self.x)
@@ -349,7 +360,8 @@ class Dataset:
     def take(self, rows: Any) -> Dataset:
         """Return some of the examples, by index or by mask."""
         rows = _index(rows, len(self))
-        return Dataset(*(None if c is None else c.take(rows) if isinstance(c, Ragged) else c[rows] for c in self._xy))
+        columns = (*self._xy, self.weights)
+        return Dataset(*(None if c is None else c.take(rows) if isinstance(c, Ragged) else c[rows] for c in columns))
 
     def batch(self, rows: NDArray) -> Batch:
         """Return some of the examples, by index, as a batch."""
@@ -357,7 +369,8 @@ class Dataset:
         (x, x_lengths), (y, y_lengths) = (
             c.pad(rows) if isinstance(c, Ragged) else (None if c is None else c[rows], None) for c in self._xy
         )
-        return Batch(np.asarray(x), y, x_lengths, y_lengths, rows)
+        weights = None if self.weights is None else self.weights[rows]
+        return Batch(np.asarray(x), y, x_lengths, y_lengths, rows, weights=weights)
 
     def lengths(self) -> NDArray[np.intp] | None:
         """Return keys that sort examples by the length of x and then of y, or None if neither is ragged."""

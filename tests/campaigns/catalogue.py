@@ -249,6 +249,7 @@ def catalogue() -> dict[str, Entry]:
             "logits" if name[0] == "S" else "predictions": logits,
             "targets": given,
             "weights": np.ones(10, f4),
+            "per_target": True,
         }
         if name[0] == "M":
             arguments["weights"] = np.ones((10, 3), f4)
@@ -290,6 +291,8 @@ def catalogue() -> dict[str, Entry]:
 
     for name, model, examples in (("tagger", tagger, batch), ("chooser", chooser, single), ("writer", writer, pair)):
         fields = {"x": examples.x, "y": examples.y, "x_lengths": examples.x_lengths, "y_lengths": examples.y_lengths}
+        if name != "writer":
+            fields["weights"] = np.array([1.0, 0.5])
         for method in ("loss", "loss_and_grads", "predict_batch"):
             add(
                 on_batch(getattr(model, method)),
@@ -352,7 +355,7 @@ def catalogue() -> dict[str, Entry]:
     add(ragged.take, rows=[1])
     add(ragged.pad, rows=[0, 1])
     add(data.Batch, x=ids, y=ids, x_lengths=lengths, y_lengths=lengths)
-    add(data.Dataset, x=sequences, y=[0, 1])
+    add(data.Dataset, x=sequences, y=[0, 1], weights=[1.0, 0.5])
     add(dataset.take, "Dataset.take", rows=[0])
     add(dataset.batch, "Dataset.batch", rows=np.array([0]))
     add(data.Batches, dataset=dataset, size=2, pool=3)

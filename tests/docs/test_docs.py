@@ -183,6 +183,7 @@ GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
     "ONNX Runtime": lambda: installed("onnxruntime"),
     "threadpoolctl": lambda: installed("threadpoolctl"),
     "joblib": lambda: installed("joblib"),
+    "scikit-learn": lambda: installed("sklearn"),
 }
 
 

@@ -16,7 +16,7 @@ DIRECTIVE = re.compile(r"^\.\. ((?:current)?module|auto\w+):: (\S+)$", re.MULTIL
 TOCTREE = re.compile(r"^```\{toctree\}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MARKDOWN = [*DOCS.rglob("*.md"), *ROOT.glob("*.md"), ROOT / "csrc/README.md", ROOT / "benchmarks/README.md"]
 INTERNAL = {  # modules whose names users have from elsewhere, or not at all
-    "arguments", "bench", "cli", "config", "frozen", "layers", "masks", "params", "run", "stack", "validate",
+    "arguments", "bench", "cli", "config", "frozen", "layers", "masks", "pages", "params", "run", "stack", "validate",
 }  # fmt: skip
 
 
