@@ -425,6 +425,11 @@ class Batches:
 
         All shares of a pass draw the same order. Where a batch has no example for this one, a pass of training has None
         in its place.
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            If `index` and `count` are not integers, `count` is less than 1, or `index` not one of 0 to count - 1.
         """
         return _sharded(self, index, count)
 

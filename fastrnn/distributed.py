@@ -72,6 +72,14 @@ class Alone:
         """See `Group`."""
 
 
+def checked_group(group: Any) -> Group:
+    """Return a group, that of one process for None; an error unless it can do what a group can."""
+    for name in ("rank", "size", "all_reduce", "broadcast", "barrier"):
+        if group is not None and not hasattr(group, name):
+            raise TypeError(f"group: expected one of fastrnn.distributed, got {type(group).__name__} without {name}")
+    return Alone() if group is None else group
+
+
 class _MPI:
     def __init__(self, comm: Any) -> None:
         from mpi4py import MPI
@@ -181,20 +189,20 @@ def gloo(
     ------
     ImportError
         If PyTorch is not installed.
-    TypeError, ValueError
+    TypeError, ValueError, IndexError
         If an argument has a wrong type or value, or an environment variable is missing.
     RuntimeError
         If the other processes cannot be found.
     """
-    try:
-        import torch.distributed
-    except ImportError:
-        raise ImportError("gloo: needs PyTorch: pip install fastrnn[torch]") from None
     if not isinstance(init_method, str):
         raise TypeError(f"init_method: expected a str, got {type(init_method).__name__}")
     timeout = validate.at_least_zero("timeout", timeout)
     count = -1 if size is None else validate.size("size", size)
-    number = -1 if rank is None else validate.index("rank", rank, count if size is not None else sys.maxsize)
+    number = -1 if rank is None else validate.index("rank", rank, sys.maxsize if size is None else count)
+    try:
+        import torch.distributed
+    except ImportError:
+        raise ImportError("gloo: needs PyTorch: pip install fastrnn[torch]") from None
     distributed = torch.distributed
     if not distributed.is_initialized():
         distributed.init_process_group(
@@ -267,18 +275,19 @@ class Exchange:
         buffer[: self.FIRST] = targets, loss * targets if targets else 0, stop
         for name, (sums, marks) in self._parts.items():
             g = grads.get(name)
-            if g is None or not targets:
-                sums[...] = 0
-                if marks is not None:
-                    marks[...] = 0
-            elif marks is None:
-                np.multiply(np.asarray(g), targets, out=sums)
-            elif isinstance(g, RowGradient):
-                sums[...] = marks[...] = 0
-                sums[g.ids], marks[g.ids] = g.rows * targets, 1
-            else:
+            sums[...] = 0
+            if marks is None:
+                if targets:
+                    np.multiply(np.asarray(g), targets, out=sums)
+                continue
+            marks[...] = 0
+            if isinstance(g, RowGradient):
+                marks[g.ids] = 1
+                if targets:
+                    sums[g.ids] = g.rows * targets
+            elif targets:
                 marks[...] = 1
-                np.multiply(g, targets, out=sums)
+                np.multiply(np.asarray(g), targets, out=sums)
         self._group.all_reduce(buffer)
         count = float(buffer[0])
         buffer[self.FIRST :] /= max(count, 1.0)

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from fastrnn import optim, serialization, validate
 from fastrnn._core import native
 from fastrnn.data import Batch
-from fastrnn.distributed import Alone, Exchange, Group
+from fastrnn.distributed import Exchange, Group, checked_group
 from fastrnn.formats.reading import json_object, refusing
 from fastrnn.params import check_names, copy_in
 
@@ -210,7 +210,7 @@ class Trainer:
         self.patience = None if patience is None else validate.size("patience", patience)
         self.every = None if every is None else validate.size("every", every)
         self.seed, self.unit = validate.size("seed", seed, minimum=0), unit
-        self.group = Alone() if group is None else _checked_group(group)
+        self.group = checked_group(group)
         self._clips = _takes(optimizer.step, "max_norm")
         self.lr = optimizer.lr
         self.interrupted = False
@@ -482,7 +482,8 @@ def evaluate(model: Any, batches: Iterable[Batch], group: Group | None = None) -
     total, count, state = 0.0, 0, None
     if not callable(getattr(model, "loss", None)):
         raise TypeError(f"model: expected one with a loss, got {type(model).__name__}")
-    if group is not None and group.size > 1:
+    group = checked_group(group)
+    if group.size > 1:
         if hasattr(batches, "shard"):
             batches = batches.shard(group.rank, group.size)
         elif group.rank != 0:
@@ -492,17 +493,11 @@ def evaluate(model: Any, batches: Iterable[Batch], group: Group | None = None) -
             batch = dataclasses.replace(batch, state=state)
         loss = model.loss(batch)
         total, count, state = total + loss.value * loss.targets, count + loss.targets, loss.state
-    if group is not None and group.size > 1:
+    if group.size > 1:
         sums = np.array([total, count], np.float64)
         group.all_reduce(sums)
         total, count = sums.tolist()
     return total / count if count else math.nan
-
-
-def _checked_group(group: Any) -> Group:
-    if missing := [name for name in ("rank", "size", "all_reduce", "broadcast", "barrier") if not hasattr(group, name)]:
-        raise TypeError(f"group: expected one of fastrnn.distributed, got {type(group).__name__} without {missing[0]}")
-    return group
 
 
 def _takes(function: Callable[..., Any], argument: str) -> bool:
