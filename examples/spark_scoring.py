@@ -32,9 +32,10 @@ model = nn.ManyToOne(fastrnn.GRU(FEATURES, 128, rng=rng), nn.Linear(128, 3, rng=
 frozen = model.freeze("int8")  # a quarter of the bytes to send
 series = rng.standard_normal((ROWS, STEPS * FEATURES), np.float32)
 
-spark = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
+options = {"spark.ui.enabled": "false", "spark.default.parallelism": "4"}
+spark = SparkSession.builder.master("local[2]").config(map=options).getOrCreate()
 spark.sparkContext.setLogLevel("ERROR")
-table = spark.createDataFrame(pd.DataFrame({"series": list(series)})).repartition(4)
+table = spark.createDataFrame(pd.DataFrame({"series": list(series)}))  # 4 partitions: 4 tasks
 sent = spark.sparkContext.broadcast(frozen)
 
 
