@@ -3,7 +3,7 @@
 Needs `pip install "fastrnn[mpi,dask,spark,torch]" mpich click`; what is not installed is left out. Each way is measured
 in turn, for some rounds; the table has the medians, relative to one process with one thread.
 
-Training: steps of an LSTM of 256 units on batches of 64 sequences of 100 steps, of all processes together. Beside it,
+Training: 40 steps of an LSTM of 256 units on batches of 64 sequences of 100 steps, of all processes together. Beside it,
 what an all-reduce of its gradients takes. Scoring: a GRU of 128 units on sequences of 100 steps. Under Dask, a task
 makes its own sequences, as if it had read them; under Spark they are a column of a table that is in memory.
 """
@@ -31,7 +31,7 @@ from fastrnn import distributed, nn, optim
 from fastrnn.data import Batches, Dataset
 from fastrnn.train import Trainer
 
-T, B, I, H = 100, 64, 64, 256
+STEPS, T, B, I, H = 40, 100, 64, 64, 256
 FEATURES, SEQUENCES, PARTS = 16, 256, 32
 BESIDE = Path(sys.executable).parent
 
@@ -39,21 +39,16 @@ BESIDE = Path(sys.executable).parent
 # ---- training -------------------------------------------------------------------------------------------------------
 
 
-def train(kind: str, threads: int, seconds: float) -> None:
+def train(kind: str, threads: int) -> None:
     """What each process runs. Process 0 prints sequences per second and the milliseconds of an all-reduce."""
     fastrnn.set_num_threads(threads)
     group = {"alone": lambda: None, "mpi": distributed.mpi, "gloo": distributed.gloo}[kind]()
     rng = np.random.default_rng(0)
     model = nn.ManyToOne(fastrnn.LSTM(I, H, rng=rng), nn.Linear(H, 10, rng=rng))
     dataset = Dataset(list(rng.standard_normal((4 * B, T, I), np.float32)), rng.integers(0, 10, 4 * B))
-    trainer = Trainer(model, optim.AdamW(model.params), Batches(dataset, B), seconds=seconds + 1, group=group)
-    reports = iter(trainer)
-    for _ in range(3):
-        begin, first = time.perf_counter(), next(reports).step
-    last = first
-    for report in reports:
-        last = report.step
-    rate = (last - first) * B / (time.perf_counter() - begin)
+    trainer = Trainer(model, optim.AdamW(model.params), Batches(dataset, B), steps=STEPS + 1, group=group)
+    ends = [time.perf_counter() for _ in trainer]
+    rate = STEPS * B / (ends[-1] - ends[0])
     gradient, times = np.ones(sum(p.size for p in model.params.values()), np.float32), []
     for _ in range(30):
         start = time.perf_counter()
@@ -63,9 +58,9 @@ def train(kind: str, threads: int, seconds: float) -> None:
         print(json.dumps({"rate": rate, "exchange": 1e3 * median(times), "bytes": gradient.nbytes}))
 
 
-def launched(kind: str, processes: int, threads: int, seconds: float) -> dict[str, float]:
+def launched(kind: str, processes: int, threads: int) -> dict[str, float]:
     """What process 0 prints."""
-    own = [sys.executable, __file__, "--train", kind, "--threads", str(threads), "--seconds", str(seconds)]
+    own = [sys.executable, __file__, "--train", kind, "--threads", str(threads)]
     environments = [dict(os.environ)]
     if kind == "mpi":
         own = [shutil.which("mpiexec", path=f"{BESIDE}{os.pathsep}{os.environ['PATH']}"), "-n", str(processes), *own]
@@ -150,19 +145,18 @@ def spark(workers: int, rounds: int) -> float:
 
 @click.command(help=__doc__)
 @click.option("--rounds", default=3, show_default=True)
-@click.option("--seconds", default=3.0, show_default=True, help="Of each training.")
 @click.option("--train", "kind", hidden=True)
 @click.option("--threads", default=1, hidden=True)
-def main(rounds: int, seconds: float, kind: str | None, threads: int) -> None:
+def main(rounds: int, kind: str | None, threads: int) -> None:
     if kind:
-        return train(kind, threads, seconds)
+        return train(kind, threads)
     there = {name: importlib.util.find_spec(name) is not None for name in ("mpi4py", "torch", "distributed", "pyspark")}
     ways = [("alone", 1, 1), ("alone", 1, 2)]
     ways += [("mpi", 2, 1)] * there["mpi4py"] + [("gloo", 2, 1)] * there["torch"]
     found = {way: [] for way in ways}
     for _ in range(rounds):
         for way in ways:
-            found[way].append(launched(*way, seconds))
+            found[way].append(launched(*way))
     print("training: sequences/s, times one thread; ms of an all-reduce")
     base = median(answer["rate"] for answer in found[ways[0]])
     for (kind, processes, threads), answers in found.items():

@@ -153,7 +153,8 @@ def mpi(comm: Any = None) -> Group:
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:  # RuntimeError: there is no MPI library
-        raise ImportError(f"mpi: needs mpi4py and an MPI library: pip install fastrnn[mpi] mpich ({error})") from None
+        why = str(error).splitlines()[0]
+        raise ImportError(f"mpi: needs mpi4py and an MPI library: pip install fastrnn[mpi] mpich ({why})") from None
     if comm is None:
         comm = MPI.COMM_WORLD
     if not isinstance(comm, MPI.Intracomm):
