@@ -3,7 +3,7 @@
 Needs `pip install "fastrnn[mpi,dask,spark,torch]" mpich click`; what is not installed is left out. Each way is measured
 in turn, for some rounds; the table has the medians, relative to one process with one thread.
 
-Training: 40 steps of an LSTM of 256 units on batches of 64 sequences of 100 steps, of all processes together. Beside it,
+Training: 40 steps of an LSTM of 256 units on batches of 64 sequences of 100 steps, of all processes together; beside it
 what an all-reduce of its gradients takes. Scoring: a GRU of 128 units on sequences of 100 steps. Under Dask, a task
 makes its own sequences, as if it had read them; under Spark they are a column of a table that is in memory.
 """
