@@ -217,7 +217,7 @@ class Trainer:
         self.best_params = model.params
         self._at = _Progress()
         self._state: Any = None  # the recurrent state that is carried from batch to batch
-        self._noted = threading.Event()  # Ctrl-C
+        self._interrupted: Callable[[], bool] = bool  # whether Ctrl-C was noted: not yet
         self._source, self._stop = batches, False
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         if self.checkpoint is not None:
@@ -269,14 +269,16 @@ class Trainer:
             The best score; None where nothing was evaluated.
         """
         shown = progress and self.group.rank == 0
-        with _interrupt_noted(self._noted), _Display(self, shown, console) as display:
+        with _interrupt_noted() as noted, _Display(self, shown, console) as display:
+            self._interrupted = noted.is_set
             for report in self:
                 display.show(report)
-                if self._stop if self.group.size > 1 else self._noted.is_set():
+                if self._stop if self.group.size > 1 else noted.is_set():
                     self.interrupted = True
                     if self.checkpoint is not None:
                         self.save()
                     break
+        self._interrupted = bool
         copy_in(self.model.params, self.best_params)
         return self.best_score
 
@@ -311,7 +313,7 @@ class Trainer:
         In a group, all processes take it together, each with its share of the batch, or None if it has none.
         """
         loss, grads, targets = 0.0, dict[str, Any](), 0
-        if batch is not None:
+        if batch is not None or self.group.size == 1:
             if getattr(batch, "follows", False):
                 batch = dataclasses.replace(batch, state=self._state)
             rank = [self.group.rank] if self.group.rank else []
@@ -320,7 +322,7 @@ class Trainer:
             loss, grads, targets = result[0], result[1], result[2] if len(result) > 2 else 1
             self._state = result[3] if len(result) > 3 else None
         if self.group.size > 1:
-            loss, grads, targets, self._stop = self._exchange(loss, grads, targets, self._noted.is_set())
+            loss, grads, targets, self._stop = self._exchange(loss, grads, targets, self._interrupted())
         self._at.targets += targets
         if self._clips:
             self.optimizer.step(grads, max_norm=self.max_norm)
@@ -513,11 +515,11 @@ def _under(tensors: dict[str, NDArray], prefix: str) -> dict[str, NDArray]:
 
 
 @contextmanager
-def _interrupt_noted(noted: threading.Event) -> Iterator[None]:
+def _interrupt_noted() -> Iterator[threading.Event]:
     """Set the event at the first Ctrl-C, so that no step is interrupted in the middle; a second one raises as usual."""
-    noted.clear()
+    noted = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
-        yield
+        yield noted
         return
 
     def note(*_: object) -> None:
@@ -526,7 +528,7 @@ def _interrupt_noted(noted: threading.Event) -> Iterator[None]:
 
     before = signal.signal(signal.SIGINT, note)
     try:
-        yield
+        yield noted
     finally:
         signal.signal(signal.SIGINT, before)
 
