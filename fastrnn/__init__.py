@@ -8,7 +8,8 @@
 >>> y_t = stream.step(x_t)
 >>> layer = fastrnn.load("model.safetensors", prefix="encoder.rnn.")
 
-Around them, imported when first used: `fastrnn.nn`, `optim`, `data`, `train`, `metrics`, `inspect` (docs/kit.md).
+Around them, imported when first used (docs/kit.md): `fastrnn.nn`, `optim`, `data`, `train`, `distributed`, `metrics`,
+`inspect`.
 """
 
 import importlib
@@ -38,7 +39,7 @@ from fastrnn.version import __version__
 from fastrnn.weights import load, save
 
 if TYPE_CHECKING:
-    from fastrnn import data, inspect, metrics, nn, optim, train
+    from fastrnn import data, distributed, inspect, metrics, nn, optim, train
 
 __all__ = [
     "GRU",
@@ -51,6 +52,7 @@ __all__ = [
     "Tape",
     "__version__",
     "data",
+    "distributed",
     "engines",
     "get_num_threads",
     "get_threading",
@@ -68,7 +70,8 @@ __all__ = [
     "weights",
 ]
 
-_WHEN_USED = ("data", "inspect", "metrics", "nn", "optim", "train")  # a service that runs a layer needs none of them
+# A service that runs a layer needs none of these.
+_WHEN_USED = ("data", "distributed", "inspect", "metrics", "nn", "optim", "train")
 
 
 def __getattr__(name: str) -> Any:

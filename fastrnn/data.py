@@ -1,11 +1,13 @@
 """Data for training: vocabularies, ragged sequences, batches bucketed by length, chunks of a long text.
 
 A source of batches is used in two ways. `for batch in source` goes through all of it in a fixed order, for evaluation.
-`source(rng)` makes one pass for training, in an order that depends only on the state of the generator.
+`source(rng)` makes one pass for training, in an order that depends only on the state of the generator. For several
+processes that train together, `source.shard(index, count)` is the share of one of them: a part of each batch.
 """
 
 from __future__ import annotations
 
+import copy
 import gzip
 import os
 from collections import Counter
@@ -393,6 +395,15 @@ def _index(rows: Any, count: int) -> Any:
     return validate.rows("rows", np.where(index < 0, index + count, index) if negative else index, count)
 
 
+def _sharded(source: Any, index: int, count: int) -> Any:
+    """Return a copy of a source with its share of a share."""
+    count = validate.size("count", count)
+    index, share = validate.index("index", index, count), source._share
+    sharded = copy.copy(source)
+    sharded._share = slice(share.start + share.step * index, None, share.step * count)
+    return sharded
+
+
 def _column(values: Any) -> Ragged | NDArray:
     if isinstance(values, (Ragged, np.ndarray)):
         return values
@@ -417,15 +428,29 @@ class Batches:
     def __init__(self, dataset: Dataset, size: int, *, pool: int = 50) -> None:
         self.dataset, self.size = dataset, validate.size("size", size)
         self.pool = validate.size("pool", pool)
+        self._share = slice(0, None, 1)
 
     def __len__(self) -> int:
         return -(-len(self.dataset) // self.size)
 
+    def shard(self, index: int, count: int) -> Batches:
+        """Return the source of every count-th example of each batch, from the example `index` on.
+
+        All shares of a pass draw the same order. Where a batch has no example for this one, a pass of training has None
+        in its place.
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            If `index` and `count` are not integers, `count` is less than 1, or `index` not one of 0 to count - 1.
+        """
+        return _sharded(self, index, count)
+
     def __iter__(self) -> Iterator[Batch]:
         """Go through all examples, sorted by length."""
-        return self._cut(self._ordered(np.arange(len(self.dataset))))
+        return filter(None, self._cut(self._ordered(np.arange(len(self.dataset)))))
 
-    def __call__(self, rng: np.random.Generator) -> Iterator[Batch]:
+    def __call__(self, rng: np.random.Generator) -> Iterator[Any]:
         """Go through all examples in a random order."""
         rows = rng.permutation(len(self.dataset))
         step = self.pool * self.size
@@ -438,9 +463,10 @@ class Batches:
         lengths = self.dataset.lengths()
         return rows if lengths is None else rows[np.argsort(lengths[rows], kind="stable")]
 
-    def _cut(self, rows: NDArray[np.intp], order: Iterable[int] | None = None) -> Iterator[Batch]:
+    def _cut(self, rows: NDArray[np.intp], order: Iterable[int] | None = None) -> Iterator[Batch | None]:
         for k in range(len(self)) if order is None else order:
-            yield self.dataset.batch(rows[k * self.size : (k + 1) * self.size])
+            some = rows[k * self.size : (k + 1) * self.size][self._share]
+            yield self.dataset.batch(some) if len(some) else None
 
 
 class PartlyShown:
@@ -462,15 +488,20 @@ class PartlyShown:
 
     def __init__(self, batches: Batches, ids: NDArray, column: int) -> None:
         self.batches, self.ids, self.column = batches, np.asarray(ids), column
+        self._share = slice(0, None, 1)
 
     def __len__(self) -> int:
         return len(self.batches)
 
+    def shard(self, index: int, count: int) -> PartlyShown:
+        """As `Batches.shard`; the same targets are shown as to one process."""
+        return _sharded(self, index, count)
+
     def __iter__(self) -> Iterator[Batch]:
         """Go through all examples, with no target shown."""
-        return iter(self.batches)
+        return iter(self.batches.shard(self._share.start, self._share.step))
 
-    def __call__(self, rng: np.random.Generator) -> Iterator[Batch]:
+    def __call__(self, rng: np.random.Generator) -> Iterator[Any]:
         """Go through all examples in a random order, with random targets shown."""
         for batch in self.batches(rng):
             if batch.y is None:
@@ -478,7 +509,12 @@ class PartlyShown:
             shown = (rng.random(batch.y.shape) < rng.random(batch.y.shape[1])) & (batch.y >= 0)
             x = batch.x.copy()
             x[shown, self.column] = self.ids[batch.y[shown]]
-            yield replace(batch, x=x, y=np.where(shown, -100, batch.y))
+            y = np.where(shown, -100, batch.y)
+            if self._share.step > 1:  # the random numbers were drawn for the whole batch
+                x, y = x[:, self._share], y[:, self._share]
+                parts = {name: getattr(batch, name) for name in ("x_lengths", "y_lengths", "rows")}
+                batch = replace(batch, **{name: a[self._share] for name, a in parts.items() if a is not None})
+            yield replace(batch, x=x, y=y) if y.shape[1] else None
 
 
 class Chunks:
@@ -507,6 +543,11 @@ class Chunks:
         self.columns, self.steps = validate.size("columns", columns), validate.size("steps", steps)
         if self.ids.ndim != 1 or self.ids.size <= self.columns:
             raise ValueError(f"ids: expected (n,) with n of at least {self.columns + 1}, got {self.ids.shape}")
+        self._share = slice(0, None, 1)
+
+    def shard(self, index: int, count: int) -> Chunks:
+        """Return the source of every count-th column, from the column `index` on; else as `Batches.shard`."""
+        return _sharded(self, index, count)
 
     @classmethod
     def to_evaluate(cls, ids: NDArray, columns: int = 64, steps: int = 128) -> Chunks:
@@ -525,9 +566,10 @@ class Chunks:
         """Go through the whole sequence; the last chunk may be shorter."""
         inputs, targets = self._cut(0)
         for t in range(0, len(inputs), self.steps):
-            yield Batch(inputs[t : t + self.steps], targets[t : t + self.steps], follows=t > 0)
+            if inputs.shape[1]:
+                yield Batch(inputs[t : t + self.steps], targets[t : t + self.steps], follows=t > 0)
 
-    def __call__(self, rng: np.random.Generator) -> Iterator[Batch]:
+    def __call__(self, rng: np.random.Generator) -> Iterator[Any]:
         """Go through it in whole chunks from a random start, so that each pass cuts it at other places."""
         if not len(self):
             least = self.columns * self.steps + 1
@@ -535,7 +577,7 @@ class Chunks:
         inputs, targets = self._cut(int(rng.integers(self._starts())))
         for k in range(len(self)):
             part = slice(k * self.steps, (k + 1) * self.steps)
-            yield Batch(inputs[part], targets[part], follows=k > 0)
+            yield Batch(inputs[part], targets[part], follows=k > 0) if inputs.shape[1] else None
 
     def _starts(self) -> int:
         """Return at how many places a pass may start."""
@@ -544,5 +586,5 @@ class Chunks:
     def _cut(self, start: int) -> tuple[NDArray, NDArray]:
         ids = self.ids[start:]
         n = (ids.size - 1) // self.columns
-        inputs = ids[: n * self.columns].reshape(self.columns, n).T
-        return inputs, ids[1 : n * self.columns + 1].reshape(self.columns, n).T
+        inputs, targets = ids[: n * self.columns], ids[1 : n * self.columns + 1]
+        return inputs.reshape(self.columns, n)[self._share].T, targets.reshape(self.columns, n)[self._share].T
