@@ -40,9 +40,9 @@ static size_t lay_out(char *base, const frnn_stack *stack, const void *initial_h
         cell.peephole = copy(base, &used, cell.peephole, is->peepholes * H, bytes);
         if (!base) continue;
         cell.packed = frnn_shared_own((void *)cell.packed);
-        /* packed weights are all that runs read, and whether there is a projection */
-        cell.w_ih = cell.w_hh = NULL, cell.s_ih = cell.s_hh = cell.s_hr = NULL;
-        if (cell.w_hr) cell.w_hr = cell.packed;
+        /* runs read packed weights only, and of the others whether they are there */
+        cell.w_ih = cell.w_hh = cell.packed, cell.w_hr = cell.w_hr ? cell.packed : NULL;
+        cell.s_ih = cell.s_hh = cell.s_hr = NULL;
         cells[k] = cell, pointers[k] = cells + k;
     }
     const char *h = copy(base, &used, initial_h, count * O, bytes);

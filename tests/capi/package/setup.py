@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-import fastrnn
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+
+import fastrnn
 
 options = {"include_dirs": [fastrnn.get_include()]}
 cython = cythonize(

@@ -73,9 +73,9 @@ static PyObject *layer_info(PyObject *self, PyObject *capsule) {
 }
 
 static PyObject *layer_run(PyObject *self, PyObject *args, PyObject *keywords) {
-    static char *names[] = {"layer", "dtype", "threads", "T",  "B",   "input_size", "output_size", "x",      "x_step",
-                            "x_row", "y",     "y_step",  "y_row", "h0", "c0",       "h_n",         "c_n",    "lengths",
-                            "resets", "size", NULL};
+    static char *names[] = {"layer", "dtype",  "threads", "T",       "B",      "input_size", "output_size",
+                            "x",     "x_step", "x_row",   "y",       "y_step", "y_row",      "h0",
+                            "c0",    "h_n",    "c_n",     "lengths", "resets", "size",       NULL};
     FastRNN_Run run = {.size = sizeof run};
     PyObject *capsule;
     long long size = sizeof run;

@@ -22,7 +22,8 @@ static PyObject *streams_in_threads(PyObject *, PyObject *args) {
         FastRNN_LayerInfo info = FastRNN_LayerInfo();
         info.size = sizeof info;
         api->layer_info(layer, &info);
-        const size_t x_row = static_cast<size_t>(info.input_size * bytes), y_row = static_cast<size_t>(info.output_size * bytes);
+        const size_t x_row = static_cast<size_t>(info.input_size * bytes),
+                     y_row = static_cast<size_t>(info.output_size * bytes);
         const size_t T = static_cast<size_t>(x.len) / x_row;
         std::atomic<long> count(0);
         std::vector<std::thread> team;
@@ -116,7 +117,8 @@ static PyObject *time_steps(PyObject *, PyObject *args) {
     for (int r = 0; r < rounds; r++) {
         const auto begin = std::chrono::steady_clock::now();
         for (int k = 0; k < steps; k++)
-            api->stream_step(stream, 1, nullptr, x.data(), x.size() * sizeof(float), y.data(), y.size() * sizeof(float));
+            api->stream_step(stream, 1, nullptr, x.data(), x.size() * sizeof(float), y.data(),
+                             y.size() * sizeof(float));
         const std::chrono::duration<double, std::nano> time = std::chrono::steady_clock::now() - begin;
         if (time.count() / steps < best) best = time.count() / steps;
     }
@@ -133,7 +135,8 @@ static PyMethodDef methods[] = {
     {nullptr, nullptr, 0, nullptr},
 };
 
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "from_cpp", nullptr, -1, methods, nullptr, nullptr, nullptr, nullptr};
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "from_cpp", nullptr, -1, methods, nullptr, nullptr, nullptr, nullptr};
 
 PyMODINIT_FUNC PyInit_from_cpp(void) {
     api = FastRNN_Import();
