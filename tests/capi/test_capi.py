@@ -308,6 +308,33 @@ def test_threads_that_python_does_not_know(installed: Path) -> None:
     """)
 
 
+def test_the_page_shows_what_is_built_here() -> None:
+    package = Path(__file__).parent / "package"
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "c-interface.md"
+    for kind, file in (
+        ("toml", "pyproject.toml"), ("py", "setup.py"), ("cython", "capi_user/from_cython.pyx"),
+        ("c", "capi_user/example.c"),
+    ):  # fmt: skip
+        assert f"```{kind}\n{(package / file).read_text('utf-8')}```" in page.read_text("utf-8"), file
+
+
+def test_c(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(installed))
+    from capi_user import example
+
+    with fastrnn.engines.use("packed"):
+        frozen = fastrnn.GRU(5, 9, num_layers=2, rng=0).freeze()
+    x, y = np.random.default_rng(0).standard_normal((7, 5), np.float32), np.empty((7, 9), np.float32)
+    example.steps(frozen, x, y)
+    np.testing.assert_array_equal(y, frozen(x)[0])
+    with pytest.raises(ValueError, match="y: expected T"):
+        example.steps(frozen, x, y[:6])
+    with pytest.raises(ValueError, match="layer: expected one that runs forwards only"):
+        example.steps(fastrnn.GRU(5, 9, bidirectional=True).freeze(), x, np.empty((7, 18), np.float32))
+    with pytest.raises(TypeError, match=r"frozen: expected a fastrnn\.Frozen"):
+        example.steps(None, x, y)
+
+
 def test_cython(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(installed))
     from capi_user.from_cython import Runner

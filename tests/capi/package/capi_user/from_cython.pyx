@@ -1,6 +1,4 @@
 # cython: language_level=3
-"""The example of docs/how-to/c-interface.md: a detector that runs a frozen layer and a stream without the GIL."""
-
 from libc.string cimport memset
 
 from fastrnn.capi cimport (
@@ -8,32 +6,34 @@ from fastrnn.capi cimport (
     FastRNN_Stream,
 )
 
-cdef const FastRNN_API *api = FastRNN_Import()
+cdef const FastRNN_API *api = FastRNN_Import()  # an ImportError if the installed fastrnn is too old
 
 
 cdef class Runner:
-    """A frozen layer of float32 and a stream on it."""
+    """A frozen layer of float32, and a stream on it."""
 
     cdef FastRNN_Layer *layer
     cdef FastRNN_Stream *stream
     cdef FastRNN_LayerInfo info
 
     def __cinit__(self, frozen):
-        self.layer = api.layer_from_object(frozen)
-        self.info.size = sizeof(self.info)
-        api.layer_info(self.layer, &self.info)
-        self.stream = api.stream_new(self.layer, 1, 1)
+        self.layer = api.layer_from_object(frozen)  # raises an error if it is no frozen layer
+        self.stream = api.stream_new(self.layer, 1, 1)  # one sequence, one thread
         if self.stream == NULL:
             raise ValueError(api.message().decode())
+        self.info.size = sizeof(self.info)
+        api.layer_info(self.layer, &self.info)
 
     def __dealloc__(self):
         api.stream_free(self.stream)
         api.layer_release(self.layer)
 
     def run(self, const float[:, :, ::1] x, float[:, :, ::1] y):
-        """x (T, B, I) -> y (T, B, O)."""
+        """Whole sequences, x (T, B, I) -> y (T, B, O)."""
         cdef FastRNN_Run run
         cdef int code
+        if x.shape[0] != y.shape[0] or x.shape[1] != y.shape[1]:
+            raise ValueError("y: expected as many steps and rows as x has")
         memset(&run, 0, sizeof(run))
         run.size, run.dtype = sizeof(run), FASTRNN_FLOAT32
         run.T, run.B, run.input_size, run.output_size = x.shape[0], x.shape[1], x.shape[2], y.shape[2]
@@ -44,7 +44,7 @@ cdef class Runner:
             raise ValueError(api.message().decode())
 
     def steps(self, const float[:, ::1] x, float[:, ::1] y):
-        """x (T, I) -> y (T, O), a step at a time."""
+        """One sequence, x (T, I) -> y (T, O), a step at a time."""
         cdef Py_ssize_t t
         cdef int code = FASTRNN_OK
         with nogil:
