@@ -8,7 +8,7 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t
 
 cdef extern from "fastrnn/capi.h":
-    int FASTRNN_ABI, FASTRNN_VERSION
+    int FASTRNN_ABI, FASTRNN_API_VERSION
     int FASTRNN_OK, FASTRNN_INVALID, FASTRNN_NO_MEMORY, FASTRNN_BUSY
     int FASTRNN_FLOAT32, FASTRNN_FLOAT64
 

@@ -54,7 +54,7 @@ int64_t frnn_product(int64_t a, int64_t b, int64_t c) {
 const FastRNN_API *frnn_interface(frnn_python with) {
     static FastRNN_API table = {
         .abi = FASTRNN_ABI,
-        .version = FASTRNN_VERSION,
+        .version = FASTRNN_API_VERSION,
         .size = sizeof table,
         .message = last_message,
         .layer_new = frnn_layer_of_arrays,

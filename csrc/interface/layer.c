@@ -128,7 +128,7 @@ static int checked_spec(const FastRNN_LayerSpec *spec, const FastRNN_Weights *we
         return frnn_fail(-1, "proj_size: expected 0 to %lld, got %lld", (long long)(H - 1), (long long)spec->proj_size);
     if (spec->proj_size && !is->output_gate)
         return frnn_fail(-1, "proj_size: expected 0 of a cell that is no LSTM, got %lld", (long long)spec->proj_size);
-    if (frnn_product(FRNN_MAX(I, 2 * H), 4 * L, FRNN_MAX(1, H)) < 0 || H > INT64_MAX / 64)
+    if (H > INT64_MAX / 64 || frnn_product(FRNN_MAX(I, 2 * H), 4 * L, H) < 0)
         return frnn_fail(-1, "input_size, hidden_size: expected weights that can be addressed, got %lld, %lld",
                          (long long)I, (long long)H);
     if (count != L * D)

@@ -196,6 +196,18 @@ def test_a_layer_of_arrays(c: Any, variant: str) -> None:
         assert_same(run(c, layer, handle, x), expected(*frozen(x)))
 
 
+def test_a_layer_that_runs_backwards(c: Any) -> None:
+    layer = fastrnn.GRU(4, 6, rng=0)
+    weights = tuple(layer.params[f"{name}_l0"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+    handle = c.layer_new("gru_after", 0, 1, 1, 1, 0, 4, 6, 0, ((*weights, None, None),), False)
+    x, _ = drawn(layer, 5, 2)
+    with fastrnn.engines.use("packed"):
+        y, h = layer.freeze()(x[::-1].copy())
+    assert_same(run(c, layer, handle, x), Result(y[::-1], h, None))
+    with pytest.raises(ValueError, match="layer: expected one that runs forwards only"):
+        c.stream_new(handle, 1, 1)
+
+
 def test_a_learnt_initial_state(c: Any) -> None:
     layer = fastrnn.LSTM(4, 6, num_layers=2, learn_initial_state=True, rng=0)
     for name, a in layer.params.items():

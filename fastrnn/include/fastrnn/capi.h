@@ -26,8 +26,8 @@
 extern "C" {
 #endif
 
-#define FASTRNN_ABI 1     /* changes if ever something does change that is there: then extensions are built again */
-#define FASTRNN_VERSION 1 /* one more whenever something is appended */
+#define FASTRNN_ABI 1         /* changes if ever something does change that is there: then extensions are built again */
+#define FASTRNN_API_VERSION 1 /* one more whenever something is appended */
 
 /* What functions return. */
 #define FASTRNN_OK 0
@@ -117,7 +117,7 @@ struct _object; /* PyObject */
 
 typedef struct {
     int32_t abi;     /* FASTRNN_ABI of the fastrnn that runs */
-    int32_t version; /* its FASTRNN_VERSION */
+    int32_t version; /* its FASTRNN_API_VERSION */
     size_t size;     /* of its table */
 
     /* What was wrong with the calling thread's last call that failed; valid until its next one fails. */
@@ -139,7 +139,8 @@ typedef struct {
     void (*layer_release)(FastRNN_Layer *layer);
     int (*layer_info)(const FastRNN_Layer *layer, FastRNN_LayerInfo *info);
     /* Run sequences through all layers. It is not stopped by signals such as that of Ctrl-C. A long sequence may be run
-     * in parts, each from the state that the last one left, with the same results to the bit, if D is 1. */
+     * in parts, each from the state that the last one left, with the same results to the bit, if it runs forwards only.
+     */
     int (*layer_run)(const FastRNN_Layer *layer, const FastRNN_Run *run);
 
     /* ---- Streams ---- */
@@ -178,11 +179,11 @@ static inline const FastRNN_API *FastRNN_Import(void) {
                      FASTRNN_ABI, (int)api->abi);
         return NULL;
     }
-    if (api->version < FASTRNN_VERSION || api->size < sizeof(FastRNN_API)) {
+    if (api->version < FASTRNN_API_VERSION || api->size < sizeof(FastRNN_API)) {
         PyErr_Format(PyExc_ImportError,
                      "fastrnn: this module was built for version %d of its C interface, and the installed one has "
                      "version %d; install a newer fastrnn",
-                     FASTRNN_VERSION, (int)api->version);
+                     FASTRNN_API_VERSION, (int)api->version);
         return NULL;
     }
     return api;
