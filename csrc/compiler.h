@@ -68,8 +68,13 @@
 #endif
 #endif
 
-#if (defined(__unix__) || defined(__APPLE__)) && !defined(FRNN_NO_THREADS)
-#define FRNN_POSIX 1 /* threads and fork */
+#if !defined(FRNN_NO_THREADS)
+#if defined(__unix__) || defined(__APPLE__)
+#define FRNN_THREADS 1
+#define FRNN_POSIX 1 /* its threads, and fork */
+#elif defined(_WIN32)
+#define FRNN_THREADS 1
+#endif
 #endif
 
 /* From here on the variable, a float or a vector of them, is a rounded value: a compiler may not contract the operation
