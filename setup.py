@@ -72,7 +72,11 @@ class BuildExtension(build_ext):
 extension = Extension(
     "fastrnn._core.native",
     sources=["fastrnn/_core/native.pyx", *sorted(glob("csrc/**/*.c", recursive=True))],
-    depends=[*sorted(glob("fastrnn/_core/*.pxi")), *sorted(glob("csrc/**/*.h", recursive=True))],
+    depends=[
+        *sorted(glob("fastrnn/_core/*.pxi")),
+        *sorted(glob("csrc/**/*.h", recursive=True)),
+        "fastrnn/include/fastrnn/capi.h",
+    ],
     include_dirs=["csrc", numpy.get_include()],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"), *NO_THREADS],
     extra_compile_args=COMPILE + OPENMP,

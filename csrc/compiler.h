@@ -21,6 +21,12 @@
 #define FRNN_SHUFFLES 1 /* __builtin_shufflevector */
 #endif
 
+#if defined(_MSC_VER)
+#define FRNN_THREAD_LOCAL __declspec(thread)
+#else
+#define FRNN_THREAD_LOCAL _Thread_local
+#endif
+
 /* Loops whose iterations are written out, all of them or four at a time. */
 #define UNROLL_FOR(...) UNROLL for (__VA_ARGS__)
 #define UNROLL_FOR_4(...) UNROLL_4 for (__VA_ARGS__)

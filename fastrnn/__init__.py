@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 try:
     from fastrnn import engines
-    from fastrnn.config import show_config
+    from fastrnn.config import get_include, show_config
 except ValueError as error:  # of an environment variable, which these read
     from fastrnn.cli import end_if_running
 
     end_if_running(error)
     raise
 from fastrnn import weights
+from fastrnn._core.native import C_API as _C_API  # noqa: F401 (extensions find it here)
 from fastrnn.engines import threadpoolctl as _threadpoolctl  # noqa: F401 (registers there)
 from fastrnn.engines.threads import (
     get_num_threads,
@@ -54,6 +55,7 @@ __all__ = [
     "data",
     "distributed",
     "engines",
+    "get_include",
     "get_num_threads",
     "get_threading",
     "inspect",
