@@ -18,11 +18,8 @@ cnp.import_array()
 # How many threads a call may use. C, so that a stream's step creates no object to ask.
 cdef extern from *:
     """
-    #ifdef _MSC_VER
-    static __declspec(thread) int own_threads;
-    #else
-    static _Thread_local int own_threads;
-    #endif
+    #include "compiler.h"
+    static FRNN_THREAD_LOCAL int own_threads;
     static int process_threads = 1;
 
     /* For programs that limit the threads of all libraries, such as threadpoolctl: the module's only exported symbols
