@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
 from collections import Counter
@@ -17,28 +16,16 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from fastrnn import run as walk
 from fastrnn import validate
-from fastrnn.arguments import Arguments
-from fastrnn.engines.threads import get_num_threads
 from fastrnn.formats.reading import refusing
-from fastrnn.frozen import Frozen
-from fastrnn.onnx import reading, spec
 from fastrnn.onnx.models import Loading, opened_model
 from fastrnn.onnx.reading import text
-from fastrnn.onnx.split import CannotSplitError, Moved, Node, Piece, Plan, Planner, Recurrence, empty_y
+from fastrnn.onnx.split import CannotSplitError, Moved, Node, Piece, Plan, Planner, Recurrence
+from fastrnn.onnx.steps import ELEMENTS, Layers, Part, Runtime, ready
 
 __all__ = ["Argument", "Session", "SessionStream", "session"]
 
 log = logging.getLogger("fastrnn.onnx")
-
-PROVIDERS = ["CPUExecutionProvider"]
-
-# ONNX Runtime's threads spin during a run, and sleep after it: else they would keep ours from their cores.
-SPINNING = ("session.force_spinning_stop", "1")
-FOLDER = "session.model_external_initializers_file_folder_path"
-
-MOST_BYTES = 1 << 30  # of initializers in a serialized piece, for protobuf ends at 2 GiB; the others are handed over
 
 
 class Argument(NamedTuple):
@@ -92,12 +79,8 @@ def session(
     if sess_options is not None and not isinstance(sess_options, onnxruntime.SessionOptions):
         raise TypeError(f"sess_options: expected onnxruntime.SessionOptions, got {type(sess_options).__name__}")
     opened, name = opened_model(model, precision, max_bytes)
-    options = sess_options
-    if options is None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = get_num_threads()
     with refusing(name):
-        return Session(Loading(opened, precision, max_bytes), _Runtime(opened, options))
+        return Session(Loading(opened, precision, max_bytes), Runtime(opened, sess_options))
 
 
 class Session:
@@ -106,26 +89,27 @@ class Session:
     Safe to share among threads: runs read it and write nothing but their own results.
     """
 
-    def __init__(self, loading: Loading, runtime: _Runtime) -> None:
+    def __init__(self, loading: Loading, runtime: Runtime) -> None:
         graph, planner = loading.proto.graph, Planner(loading)
         given = {tensor.name for tensor in graph.initializer}
         self._inputs = [_argument(value) for value in graph.input if value.name not in given]
         self._checks = [_Input(argument) for argument in self._inputs]
         self._outputs = [_argument(value) for value in graph.output]
+        self._output_names = [argument.name for argument in self._outputs]
         try:
             made = planner.plan()
-            self._steps = _ready(made, loading, runtime)
+            self._steps = ready(made, loading, runtime)
         except CannotSplitError as error:
             log.info("ONNX Runtime runs the whole model: %s", error)
             made = planner.whole(str(error))
-            self._steps = _ready(made, loading, runtime)
+            self._steps = ready(made, loading, runtime)
         self._nodes, self._carried, self._constants = tuple(made.nodes), made.carried, made.constants
-        self._shared = _shared(made, [argument.name for argument in self._outputs])
+        self._shared = _shared(made, self._output_names)
 
     def __repr__(self) -> str:
         ours = sum(node.runs_in == "fastrnn" for node in self._nodes)
-        pieces = sum(isinstance(step, _Piece) for step in self._steps)
-        return f"Session({ours} of {len(self._nodes)} recurrent nodes by fastrnn, {pieces} piece(s) by ONNX Runtime)"
+        parts = sum(isinstance(step, Part) for step in self._steps)
+        return f"Session({ours} of {len(self._nodes)} recurrent nodes by fastrnn, {parts} part(s) by ONNX Runtime)"
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -210,7 +194,7 @@ class Session:
     # ---- One run ----
 
     def _names(self, output_names: Sequence[str] | None) -> list[str]:
-        known = [argument.name for argument in self._outputs]
+        known = self._output_names
         if output_names is None:
             return known
         if isinstance(output_names, str) or not isinstance(output_names, Sequence):
@@ -267,7 +251,7 @@ class SessionStream:
         self._axes: dict[str, int | None] = {}  # where the batch is
         self._zero: dict[str, NDArray] = {}
         for step in owner._steps:
-            if isinstance(step, _Recurrent):
+            if isinstance(step, Layers):
                 self._zero |= step.states(batch_size)
         self._axes = dict.fromkeys(self._zero, 1)
         self._inside = list(self._zero)
@@ -409,194 +393,9 @@ class _Alone:
         self._lock.release()
 
 
-# ---- Steps: each reads values by their names, and adds to them ------------------------------------------------------
-
-
-def _ready(made: Plan, loading: Loading, runtime: _Runtime) -> list[Any]:
-    """The steps of a plan, with their weights."""
-    types, steps = dict(made.types), list[Any]()
-    frozen: dict[Any, Frozen] = {}
-    names: set[str] = set()
-    for step in made.steps:
-        if isinstance(step, Piece):
-            steps.append(runtime.piece(step, types))
-        elif isinstance(step, Moved):
-            steps.append(_Moving(step))
-        else:
-            key = (step.layer.stack, tuple(map(id, step.layer.calls)))
-            if key not in frozen:
-                try:
-                    frozen[key] = loading.frozen(step.layer)
-                except ValueError as error:  # it takes more memory than it may
-                    raise CannotSplitError(str(error)) from None
-            steps.append(_Recurrent(step, frozen[key], made.constants, names))
-    return steps
-
-
-class _Moving:
-    """A node that only moves axes."""
-
-    def __init__(self, moved: Moved) -> None:
-        self._move, self._data, self._names = moved.move, moved.data, list(moved.node.output)
-
-    def run(self, values: dict[str, Any], states: dict[str, NDArray] | None, run_options: Any) -> None:
-        values.update(zip(self._names, self._move([values[name] for name in self._data]), strict=True))
-
-
-class _Recurrent:
-    """Recurrent nodes that are one layer."""
-
-    def __init__(
-        self, recurrence: Recurrence, frozen: Frozen, constants: Mapping[str, NDArray], taken: set[str]
-    ) -> None:  # fmt: skip
-        self._x, self._lengths, self._y, self._order = (
-            recurrence.x,
-            recurrence.lengths,
-            recurrence.y,
-            recurrence.order,
-        )
-        self._initial, self._final = recurrence.initial, recurrence.final
-        self._frozen, self._stack, self._dtype = frozen, frozen._stack, recurrence.layer.calls[0].dtype
-        self._what, self._directions = ", ".join(recurrence.layer.names), len(frozen._stack.directions)
-        self._constants = {name: a for name, a in constants.items() if any(name in names for names in self._initial)}
-        # For h and c, and for each node: the state's name in a stream; empty where the state comes from a value.
-        keys = [_unique(name, taken) for name in recurrence.layer.names]
-        self._kept = [
-            [f"{key}.{role}" if not name or name in constants else "" for key, name in zip(keys, names, strict=True)]
-            for role, names in zip("hc", self._initial, strict=False)
-        ]
-
-    def states(self, B: int) -> dict[str, NDArray]:
-        """The states that it keeps in a stream, at the start."""
-        D, dtype = self._directions, self._stack.dtype
-        states = {}
-        for shape, keys, of_role in zip(self._stack.state_shapes(B), self._kept, self._initial, strict=True):
-            for key, name in zip(keys, of_role, strict=True):
-                if key:
-                    a = np.zeros((D, *shape[1:]), dtype)
-                    if name:
-                        a[...] = self._state(name, self._constants[name], (D, *shape[1:]))
-                    states[key] = a
-        return states
-
-    def run(self, values: dict[str, Any], states: dict[str, NDArray] | None, run_options: Any) -> None:
-        stack, first, D = self._stack, self._stack.batch_first, self._directions
-        given = values[self._x]
-        x = given.swapaxes(0, 1) if first and given.ndim == 3 else given
-        if x.ndim != 3 or x.shape[2] != stack.cells[0].input_size or x.dtype != self._dtype:
-            axes = "(batch_size, seq_length, " if first else "(seq_length, batch_size, "
-            raise ValueError(
-                f"{self._what}: X: expected {self._dtype} {axes}{stack.cells[0].input_size}), "
-                f"got {given.dtype} {given.shape}"
-            )
-        T, B, _ = x.shape
-        x = validate.contiguous_rows(x.astype(stack.dtype, copy=False))
-        lengths = order = None
-        if self._lengths:
-            lengths = values[self._lengths]
-            if lengths.shape != (B,):
-                raise ValueError(f"{self._what}: sequence_lens: expected ({B},), got {lengths.shape}")
-            try:
-                lengths = spec.checked_lengths(lengths, T)
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"{self._what}: {error}") from None
-            assert lengths is not None
-            order = np.argsort(-lengths, kind="stable")
-        initial: list[NDArray] = []
-        for shape, keys, of_role in zip(stack.state_shapes(B), self._kept, self._initial, strict=True):
-            state = np.zeros(shape, stack.dtype)
-            for k, (key, name) in enumerate(zip(keys, of_role, strict=True)):
-                if key and states is not None:
-                    if states[key].shape[1] != B:
-                        raise ValueError(f"{self._what}: X: expected a batch of {states[key].shape[1]}, got {B}")
-                    state[k * D : k * D + D] = states[key]
-                elif name:
-                    state[k * D : k * D + D] = self._state(name, values[name], (D, *shape[1:]))
-            initial.append(state)
-        h0, c0 = initial[0], initial[1] if stack.has_c else None
-        y, series = empty_y(stack, self._order, T, B, stack.dtype)
-        args = Arguments(x, h0, c0, lengths, order, None, batched=True, state_is_new=True)
-        _, h, c = walk.infer(stack, self._frozen._engine, self._frozen._prepared, args, series)
-        if self._y:
-            values[self._y] = y.astype(self._dtype, copy=False)
-        for state, keys, of_role in zip((h, h if c is None else c), self._kept, self._final, strict=False):
-            for k, (key, name) in enumerate(zip(keys, of_role, strict=True)):
-                part = state[k * D : k * D + D]
-                if key and states is not None:
-                    states[key] = part.copy()
-                if name:
-                    values[name] = (part.swapaxes(0, 1) if first else part).astype(self._dtype, copy=False)
-
-    def _state(self, name: str, value: NDArray, shape: tuple[int, ...]) -> NDArray:
-        """A state that a node is given, as (D, B, H)."""
-        a = value.swapaxes(0, 1) if self._stack.batch_first and value.ndim == 3 else value
-        if a.shape != shape or a.dtype != self._dtype:
-            raise ValueError(f"{self._what}: {name}: expected {self._dtype} of shape {shape}, got {a.dtype} {a.shape}")
-        return a
-
-
-class _Piece:
-    """A part of the model that ONNX Runtime runs."""
-
-    def __init__(self, runtime: onnxruntime.InferenceSession, piece: Piece) -> None:
-        self._session, self._inputs, self._outputs = runtime, piece.inputs, piece.outputs
-
-    def run(self, values: dict[str, Any], states: dict[str, NDArray] | None, run_options: Any) -> None:
-        feed = {name: values[name] for name in self._inputs}
-        values.update(zip(self._outputs, self._session.run(self._outputs, feed, run_options), strict=True))
-
-
-class _Runtime:
-    """ONNX Runtime, with the options and the directory of a model."""
-
-    def __init__(self, model: reading.Model, options: onnxruntime.SessionOptions) -> None:
-        self._model, self._options = model, options
-        self._add(*SPINNING)
-        if model.tensors.directory is not None:
-            self._add(FOLDER, model.tensors.directory)
-
-    def _add(self, key: str, value: str) -> None:
-        try:
-            self._options.get_session_config_entry(key)
-        except Exception:  # there is none
-            self._options.add_session_config_entry(key, value)
-
-    def piece(self, piece: Piece, types: dict[str, Any]) -> _Piece:
-        """Make a piece ready, and add the types of its outputs to `types`."""
-        missing = [name for name in piece.inputs if name not in types]
-        if missing:
-            raise CannotSplitError(f"{missing[0]!r} is no tensor")
-        model = piece.model(types)
-        self._hand_over(model)
-        runtime = onnxruntime.InferenceSession(model.SerializeToString(), self._options, providers=PROVIDERS)
-        for argument in runtime.get_outputs():
-            if argument.type in ELEMENTS:  # a shape without sizes may be one that is not known
-                types[argument.name] = onnx.helper.make_tensor_type_proto(
-                    ELEMENTS[argument.type], argument.shape or None
-                )
-        return _Piece(runtime, piece)
-
-    def _hand_over(self, model: Any) -> None:
-        """Give large initializers as arrays."""
-        tensors = [tensor for tensor in model.graph.initializer if not reading.is_external(tensor)]
-        if sum(tensor.ByteSize() for tensor in tensors) <= MOST_BYTES:
-            return
-        names, arrays = [], []
-        for tensor in tensors:
-            if tensor.ByteSize() > 1024:
-                names.append(tensor.name)
-                arrays.append(onnxruntime.OrtValue.ortvalue_from_numpy(np.array(self._model.tensors.array(tensor))))
-                stub = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-                stub.data_location = onnx.TensorProto.EXTERNAL
-                stub.external_data.add(key="location", value="handed over")
-                tensor.CopyFrom(stub)
-        self._options.add_external_initializers(names, arrays)
-
-
 # ---- Inputs and outputs -------------------------------------------------------------------------------------------
 
-# Types of elements by the names that ONNX Runtime has for them.
-ELEMENTS = {f"tensor({name.lower()})": number for name, number in onnx.TensorProto.DataType.items()}
+# The names that ONNX Runtime has for the types of elements.
 NAMES = {number: name for name, number in ELEMENTS.items()}
 
 
@@ -659,10 +458,3 @@ def _zeros(argument: Argument, B: int) -> tuple[NDArray, int | None]:
     zeros = np.zeros([size if isinstance(size, int) else B for size in argument.shape], dtype)
     batch = free or [axis for axis, size in enumerate(argument.shape) if size == B]
     return zeros, batch[0] if len(batch) == 1 else None
-
-
-def _unique(name: str, taken: set[str]) -> str:
-    """The name, with a number if it is taken; it is taken from now on."""
-    numbered = (name if k == 1 else f"{name}#{k}" for k in itertools.count(1))
-    taken.add(unique := next(name for name in numbered if name not in taken))
-    return unique

@@ -60,18 +60,19 @@ class Recurrence:
     layer: Layer
     x: str
     lengths: str
-    initial: tuple[tuple[str, ...], ...]  # of h and, of an LSTM, of c: a name for each node; empty where it is zero
-    final: tuple[tuple[str, ...], ...]
+    initial: tuple[tuple[str, ...], ...]  # of h and, of an LSTM, of c: a name for each node or for all; empty for zeros
+    final: tuple[tuple[str, ...], ...]  # a name for each node
     y: str
+    together: tuple[str, ...] = ("", "")  # final states of all nodes in one
     order: tuple[int, ...] = (0, 1, 2)  # of the axes T, B and D of y in memory
 
     @property
     def sources(self) -> list[str]:
-        return [name for name in (self.x, self.lengths, *itertools.chain.from_iterable(self.initial)) if name]
+        return [name for name in (self.x, self.lengths, *itertools.chain(*self.initial)) if name]
 
     @property
     def results(self) -> list[str]:
-        return [name for name in (self.y, *itertools.chain.from_iterable(self.final)) if name]
+        return [name for name in (self.y, *self.together, *itertools.chain(*self.final)) if name]
 
 
 def empty_y(stack: Stack, order: tuple[int, ...], T: int, B: int, dtype: Any) -> tuple[NDArray, NDArray]:
@@ -276,6 +277,9 @@ class Planner:
         live = self._live(units, inner)
         dummies = self._after(live)
         self._before(live)
+        for unit in [unit for unit in live if isinstance(unit, Recurrence)]:
+            _join_states(unit, live)
+        self._drop_unread(live)
         in_order = self._staged(live)
         for unit in live:
             if isinstance(unit, Recurrence):
@@ -292,8 +296,8 @@ class Planner:
             f"{_key(node)}.{role}"
             for recurrence in recurrences
             for role, names in zip("hc", recurrence.initial, strict=False)
-            for node, name in zip(recurrence.layer.nodes, names, strict=True)
-            if not name or name in self._initializers or name in self._folded
+            for k, node in enumerate(recurrence.layer.nodes)
+            if not (name := names[k % len(names)]) or name in self._initializers or name in self._folded
         ]
         found = carried({_key(node): node for node in recurrent}, kept, self._made_by, self._inputs, self._outputs)
         late = [f"{name_of(node)} starts at the end" for node in recurrent if _is_reversed(node)]
@@ -396,6 +400,16 @@ class Planner:
                 for name in new.sources:
                     readers[name] = [new if reader is unit else reader for reader in readers[name]]
 
+    def _drop_unread(self, live: list[Any]) -> None:
+        """Drop moves that nobody reads any more."""
+        read = {name for unit in live if not isinstance(unit, Moved) for name in unit.sources} | set(self._outputs)
+        for unit in reversed(list(live)):
+            if isinstance(unit, Moved):
+                if read.isdisjoint(unit.results):
+                    live.remove(unit)
+                else:
+                    read.update(unit.sources)
+
     def _staged(self, live: list[Any]) -> list[Any]:
         """Give each unit its stage; return them so that each follows all that it reads."""
         made_by = {name: unit for unit in live for name in unit.results}
@@ -423,11 +437,10 @@ class Planner:
                 raise _ApartError(together)
             raise ValueError("the model's nodes depend on themselves")
         # Nodes for ONNX Runtime as late as possible, so that none makes a piece only for what a later one reads.
+        last = max((stages[unit] for unit in ready if isinstance(unit, _Other)), default=0)
         for unit in reversed(ready):
             if isinstance(unit, _Other):
-                if after[unit] and not any(name in self._outputs for name in unit.results):
-                    stages[unit] = min(stages[other] for other in after[unit])
-                unit.stage = stages[unit]
+                unit.stage = stages[unit] = min((stages[other] for other in after[unit]), default=last)
         self._stages = stages
         return ready
 
@@ -547,6 +560,41 @@ def _type_of(dtype: np.dtype, one: NDArray, other: NDArray) -> Any:
     """A TypeProto with the sizes that are the same whatever T and B are."""
     shape = [n if n == m else None for n, m in zip(one.shape, other.shape, strict=True)]
     return onnx.helper.make_tensor_type_proto(onnx.helper.np_dtype_to_tensor_dtype(dtype), shape)
+
+
+def _join_states(recurrence: Recurrence, live: list[Any]) -> None:
+    """Read and give the states of all nodes at once, where moves take them from one value or put them into one."""
+    stack, moves = recurrence.layer.stack, [unit for unit in live if isinstance(unit, Moved)]
+    made_by = {name: unit for unit in moves for name in unit.results}
+    LD, D, H = len(stack.cells), len(stack.directions), stack.cells[0].hidden_size
+    initial, together = list(recurrence.initial), list(recurrence.together)
+    for role, names in enumerate(recurrence.initial):
+        if not any(names):
+            initial[role] = ("",)
+        root = names[0]
+        while root in made_by and len(made_by[root].data) == 1:
+            root = made_by[root].data[0]
+        if stack.batch_first or len(names) == 1 or not all(names) or root in names:
+            continue
+        whole = np.arange(LD * 2 * H).reshape(LD, 2, H)
+        values = {root: whole}
+        try:
+            for unit in moves:
+                if all(name in values for name in unit.data):
+                    values.update(zip(unit.node.output, unit.move([values[name] for name in unit.data]), strict=True))
+        except Exception:  # whatever NumPy raises where the value has other axes
+            continue
+        if all(np.array_equal(values.get(name, 0), whole[k * D : k * D + D]) for k, name in enumerate(names)):
+            initial[role] = (root,)
+    for role, names in enumerate(recurrence.final):
+        for unit in moves:
+            axis = next((a.i for a in unit.node.attribute if a.name == "axis"), 0)
+            joins = unit.node.op_type == "Concat" and axis in (0, -3) and not stack.batch_first
+            if joins and unit.data == list(names) and unit in live:
+                together[role] = unit.results[0]
+                live.remove(unit)
+                break
+    recurrence.initial, recurrence.together = tuple(initial), tuple(together)
 
 
 def _lay_out(recurrence: Recurrence, live: list[Any], outputs: list[str]) -> None:

@@ -33,8 +33,8 @@ def carried(
 ) -> Carried:  # fmt: skip
     """Find these among the recurrent nodes of a graph.
 
-    `nodes` are by their keys, the first output that each has. `kept` has "KEY.h" and "KEY.c" for the initial states that
-    are constant, or zeros, of nodes that fastrnn runs: a session keeps these itself.
+    `nodes` are by their keys, the first output that each has. `kept` has "KEY.h" and "KEY.c" for initial states
+    that are constant, or zeros, of nodes that fastrnn runs: a session keeps these itself.
     """
     starts: dict[str, set[Origin]] = {}
     finals: dict[str, Origin] = {}
