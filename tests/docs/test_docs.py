@@ -32,7 +32,7 @@ BLOCK = re.compile(
     r"(?:\s*```text\n(?P<text>.*?)^```)?",
     re.MULTILINE | re.DOTALL,
 )
-FILES = [p for p in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))) if "```python" in p.read_text("utf-8")]
+FILES = [p for p in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))) if "```python" in p.read_text("utf-8")]
 
 
 class Block(NamedTuple):
@@ -186,7 +186,7 @@ GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_blocks_run_and_print_what_the_document_says(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
