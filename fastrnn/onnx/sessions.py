@@ -416,7 +416,10 @@ class _Input:
         if a.dtype != self.dtype:
             raise TypeError(f"{self.name}: expected an array of {self.dtype}, got {a.dtype}")
         shape = a.shape
-        if self._shape and (len(shape) != len(self._shape) or any(shape[axis] != size for axis, size in self._fixed)):
+        wrong = self._shape and len(shape) != len(self._shape)
+        for axis, size in () if wrong else self._fixed:
+            wrong = wrong or shape[axis] != size
+        if wrong:
             sizes = ", ".join("any" if size is None else str(size) for size in self._shape)
             raise ValueError(f"{self.name}: expected ({sizes}), got {shape}")
         return a

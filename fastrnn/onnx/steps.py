@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fastrnn import run as walk
 from fastrnn import validate
 from fastrnn.arguments import Arguments
+from fastrnn.engines.seam import Stepper
 from fastrnn.engines.threads import get_num_threads
 from fastrnn.frozen import Frozen
 from fastrnn.onnx import reading, spec
@@ -78,11 +79,13 @@ class _Move:
 
     def __init__(self, moved: Moved) -> None:
         self._move, self._data, self._names = moved.move, moved.data, list(moved.node.output)
+        self._is_plain = len(self._data) == len(self._names) == 1  # most are
 
     def run(self, values: Values, states: States | None, run_options: Any) -> None:
-        results = self._move([values[name] for name in self._data])
-        for name, result in zip(self._names, results, strict=True):
-            values[name] = result
+        if self._is_plain:
+            (values[self._names[0]],) = self._move((values[self._data[0]],))
+        else:
+            values.update(zip(self._names, self._move([values[name] for name in self._data]), strict=True))
 
 
 # ---- Recurrent nodes ------------------------------------------------------------------------------------------------
@@ -94,6 +97,16 @@ class _Rows(NamedTuple):
     rows: slice
     key: str  # of the state in a stream; empty if it comes from a value
     value: str  # empty if it is zeros
+
+
+class _Single(NamedTuple):
+    """What single steps of a batch size are run on: one thread's at a time."""
+
+    stepper: Stepper
+    starts: list[tuple[NDArray, _Rows]]  # where initial states are written to
+    ends: list[tuple[NDArray, str]]  # where final states are
+    shape: tuple[int, ...]  # of Y
+    rows: tuple[int, int]  # its rows and units
 
 
 class Layers:
@@ -128,7 +141,7 @@ class Layers:
         # A single step is run as a stream's, on states that are kept by their batch size.
         self._steps_alone = not any(self._stack.directions) and D == 1
         self._is_computed_in = self._dtype == self._stack.dtype  # which float16 is not
-        self._steppers: dict[int, list[Any]] = {}
+        self._singles: dict[int, list[_Single]] = {}
 
     def states(self, B: int) -> States:
         """The states that it keeps in a stream, at the start."""
@@ -137,14 +150,14 @@ class Layers:
             whole = np.zeros(shape, self._stack.dtype)
             for part in parts:
                 if part.key:
-                    self._start(whole, part, self._constants, None)
+                    self._start(whole[part.rows], part, self._constants, None)
                     states[part.key] = whole[part.rows].copy()
         return states
 
     def run(self, values: Values, states: States | None, run_options: Any) -> None:
         x = self._input(values[self._x])
         T, B, _ = x.shape
-        if T == 1 and self._steps_alone and not self._lengths:
+        if T == 1 and B > 0 and self._steps_alone and not self._lengths:
             self._step(x, values, states)
             return
         h0, c0 = self._zeros(B)
@@ -159,23 +172,39 @@ class Layers:
     def _step(self, x: NDArray, values: Values, states: States | None) -> None:
         B = x.shape[1]
         try:
-            stepper, h, c = self._steppers[B].pop()
+            single = self._singles[B].pop()
         except LookupError:
-            h, c = self._zeros(B)
-            stepper = self._engine.stepper(self._prepared, h, c)
-        self._begin(h, c, values, states)
-        y = np.empty((B, self._stack.output_size), self._stack.dtype)
-        stepper(validate.contiguous(x[0]), y, None)
-        self._finish(
-            y[:, None, None] if self._first else y[None, None],
-            h.copy(),
-            None if c is None else c.copy(),
-            values,
-            states,
-        )
-        if len(self._steppers) > MOST_BATCHES:
-            self._steppers.clear()
-        self._steppers.setdefault(B, []).append((stepper, h, c))
+            single = self._single(B)
+        for target, rows in single.starts:
+            self._start(target, rows, values, states)
+        y = np.empty(single.shape, self._stack.dtype)
+        single.stepper(validate.contiguous(x[0]), y.reshape(single.rows), None)
+        if self._y:
+            values[self._y] = self._given_back(y)
+        for a, name in single.ends:
+            values[name] = self._given_back(a.copy())
+        if states is not None:
+            for target, rows in single.starts:
+                if rows.key:
+                    states[rows.key] = target.copy()
+        if len(self._singles) > MOST_BATCHES:
+            self._singles.clear()
+        self._singles.setdefault(B, []).append(single)
+
+    def _single(self, B: int) -> _Single:
+        h, c = self._zeros(B)
+        states, stack = [h] if c is None else [h, c], self._stack
+        return _Single(
+            self._engine.stepper(self._prepared, h, c),
+            [(state[rows.rows], rows) for state, of in zip(states, self._starts, strict=False) for rows in of],
+            [
+                (state[rows].swapaxes(0, 1) if self._first else state[rows], name)
+                for state, of in zip(states, self._ends, strict=False)
+                for rows, name in of
+            ],
+            (B, 1, 1, stack.output_size) if self._first else (1, 1, B, stack.output_size),
+            (B, stack.output_size),
+        )  # fmt: skip
 
     def _input(self, given: NDArray) -> NDArray:
         """X as (T, B, I), in the layer's dtype."""
@@ -209,11 +238,10 @@ class Layers:
         """Write the initial states."""
         for state, parts in zip((h, c), self._starts, strict=False):
             for part in parts:
-                self._start(state, part, values, states)
+                self._start(state[part.rows], part, values, states)  # type: ignore[index]
 
-    def _start(self, state: Any, part: _Rows, values: Mapping[str, Any], states: States | None) -> None:
-        rows, key, name = part
-        target = state[rows]
+    def _start(self, target: NDArray, part: _Rows, values: Mapping[str, Any], states: States | None) -> None:
+        _, key, name = part
         if key and states is not None:
             kept = states[key]
             if kept.shape != target.shape:
@@ -229,7 +257,7 @@ class Layers:
                 )
             target[...] = a
         else:
-            target[...] = 0
+            target.fill(0)
 
     def _finish(self, y: NDArray, h: NDArray, c: NDArray | None, values: Values, states: States | None) -> None:
         """Hand on the results; h and c are nobody else's."""
