@@ -14,11 +14,14 @@ from fastrnn.onnx.run import run_grad, run_op
 if TYPE_CHECKING:
     from fastrnn.onnx.evaluator import ops
     from fastrnn.onnx.models import load
-    from fastrnn.onnx.sessions import session
+    from fastrnn.onnx.sessions import Session, SessionStream, session
 
-__all__ = ["load", "ops", "run_grad", "run_op", "session"]
+__all__ = ["Session", "SessionStream", "load", "ops", "run_grad", "run_op", "session"]
 
-_NEED_MORE = {"ops": "fastrnn.onnx.evaluator", "load": "fastrnn.onnx.models", "session": "fastrnn.onnx.sessions"}
+_NEED_MORE = {
+    "ops": "fastrnn.onnx.evaluator", "load": "fastrnn.onnx.models", "session": "fastrnn.onnx.sessions",
+    "Session": "fastrnn.onnx.sessions", "SessionStream": "fastrnn.onnx.sessions",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
@@ -30,5 +33,5 @@ def __getattr__(name: str) -> Any:
         missing = (error.name or "").partition(".")[0]
         if missing not in ("onnx", "onnxruntime"):
             raise
-        extra = "onnxruntime" if name == "session" else "onnx"
+        extra = "onnxruntime" if _NEED_MORE[name] == "fastrnn.onnx.sessions" else "onnx"
         raise ImportError(f"fastrnn.onnx.{name} needs the package {missing}: pip install fastrnn[{extra}]") from error

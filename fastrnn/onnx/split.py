@@ -178,6 +178,8 @@ class Planner:
             try:
                 return self._plan(apart)
             except _ApartError as error:
+                if apart.issuperset(*error.args):
+                    raise ValueError("the model's nodes depend on themselves") from None
                 apart.update(*error.args)
 
     def whole(self, reason: str) -> Plan:
@@ -306,11 +308,11 @@ class Planner:
 
     def _units(self, recurrences: list[Recurrence]) -> tuple[list[Any], dict[str, Recurrence]]:
         """All that makes values, in the graph's order; and what lies within stacks."""
-        whose = {_key(node): r for r in recurrences for node in r.layer.nodes}
+        whose = {id(node): r for r in recurrences for node in r.layer.nodes}
         units: list[Any] = []
         inner: dict[str, Recurrence] = {}
         for node in self._nodes:
-            recurrence = whose.get(_key(node)) if _key(node) in self._layers else None
+            recurrence = whose.get(id(node))
             if recurrence is None:
                 units.append(_Other(node, _reads(node), [name for name in node.output if name]))
             elif node is recurrence.layer.nodes[-1]:

@@ -514,7 +514,7 @@ def test_damaged_models(tmp_path: Path) -> None:
     """A ValueError that names the path; ONNX Runtime says what it does not like of its pieces."""
     path = tmp_path / "model.onnx"
     for change, match in (("cut", "protobuf"), ("nowhere", "'nowhere' is nowhere given"), ("circle", "on themselves"),
-                          ("operator", "NoSuchOperator")):  # fmt: skip
+                          ("operator", "NoSuchOperator"))):  # fmt: skip
         model = mixed()
         if change == "nowhere":
             model.graph.node[1].input[0] = "nowhere"
@@ -526,6 +526,13 @@ def test_damaged_models(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=match) as caught:
             session(path)
         assert str(path) in str(caught.value)
+
+
+def test_two_nodes_that_give_the_same_name(x: NDArray) -> None:
+    """A fuzzer found that this took forever."""
+    model = mixed()
+    model.graph.node.append(model.graph.node[2])
+    assert len(session(model).run(["C"], {"X": x})) == 1
 
 
 def test_without_onnxruntime() -> None:
