@@ -514,7 +514,7 @@ def test_damaged_models(tmp_path: Path) -> None:
     """A ValueError that names the path; ONNX Runtime says what it does not like of its pieces."""
     path = tmp_path / "model.onnx"
     for change, match in (("cut", "protobuf"), ("nowhere", "'nowhere' is nowhere given"), ("circle", "on themselves"),
-                          ("operator", "NoSuchOperator"))):  # fmt: skip
+                          ("operator", "NoSuchOperator")):  # fmt: skip
         model = mixed()
         if change == "nowhere":
             model.graph.node[1].input[0] = "nowhere"
