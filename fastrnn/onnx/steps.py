@@ -119,6 +119,7 @@ class Layers:
         self._engine, self._prepared, self._dtype = frozen._engine, frozen._prepared, layer.calls[0].dtype
         self._x, self._lengths, self._y, self._order = recurrence.x, recurrence.lengths, recurrence.y, recurrence.order
         self._what, self._first = ", ".join(layer.names), self._stack.batch_first
+        self._size = self._stack.cells[0].input_size
         self._constants = {name: a for name, a in constants.items() if name in recurrence.sources}
         keys = [_unique(name, taken) for name in layer.names]
         LD, D = len(self._stack.cells), len(self._stack.directions)
@@ -208,10 +209,10 @@ class Layers:
 
     def _input(self, given: NDArray) -> NDArray:
         """X as (T, B, I), in the layer's dtype."""
-        if given.ndim != 3 or given.shape[2] != self._stack.cells[0].input_size or given.dtype != self._dtype:
+        if given.ndim != 3 or given.shape[2] != self._size or given.dtype != self._dtype:
             axes = "batch_size, seq_length" if self._first else "seq_length, batch_size"
             raise ValueError(
-                f"{self._what}: X: expected {self._dtype} of shape ({axes}, {self._stack.cells[0].input_size}), "
+                f"{self._what}: X: expected {self._dtype} of shape ({axes}, {self._size}), "
                 f"got {given.dtype} of {given.shape}"
             )
         x = given.swapaxes(0, 1) if self._first else given
