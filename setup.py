@@ -1,6 +1,7 @@
 """Builds the one extension module; everything else about the package is in pyproject.toml."""
 
 import os
+import shutil
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +16,11 @@ from setuptools.errors import CompileError, LinkError
 
 # SIMD kernels choose their instruction set at run time: no -march here, and no -ffast-math.
 # Contraction of a*b + c to one rounding is what the kernels are written for.
-if sys.platform == "win32":
-    COMPILE, LINK = ["/O2", "/std:c11", "/experimental:c11atomics"], []
+if sys.platform == "win32":  # by clang-cl: Microsoft's own compiler has no vectors, so its kernels are scalar
+    CLANG_CL = shutil.which("clang-cl")
+    COMPILE = ["/O2", "/std:c11"]
+    COMPILE += ["/clang:-O3", "/clang:-ffp-contract=fast"] if CLANG_CL else ["/experimental:c11atomics"]
+    LINK = ["synchronization.lib"]  # where threads sleep
 else:
     COMPILE = ["-O3", "-std=gnu11", "-ffp-contract=fast", "-fvisibility=hidden", "-g0", "-pthread"]
     COMPILE += ["-Wall", "-Wno-unused-function"]
@@ -33,8 +37,10 @@ class BuildExtension(build_ext):
             for extension in self.extensions:
                 extension.extra_compile_args = [word for word in extension.extra_compile_args if word not in OPENMP]
                 extension.extra_link_args = [word for word in extension.extra_link_args if word not in OPENMP]
-        if sys.platform != "win32":  # where the first call of compile() looks for the compiler: not in two threads
-            self.compiler.compile = self.in_parallel(self.compiler.compile)
+        if sys.platform == "win32":
+            self.compiler.initialize()  # finds the linker, headers and libraries
+            self.compiler.cc = CLANG_CL or self.compiler.cc
+        self.compiler.compile = self.in_parallel(self.compiler.compile)
         super().build_extensions()
 
     def in_parallel(self, compile_all):
@@ -66,7 +72,11 @@ class BuildExtension(build_ext):
 extension = Extension(
     "fastrnn._core.native",
     sources=["fastrnn/_core/native.pyx", *sorted(glob("csrc/**/*.c", recursive=True))],
-    depends=[*sorted(glob("fastrnn/_core/*.pxi")), *sorted(glob("csrc/**/*.h", recursive=True))],
+    depends=[
+        *sorted(glob("fastrnn/_core/*.pxi")),
+        *sorted(glob("csrc/**/*.h", recursive=True)),
+        "fastrnn/include/fastrnn/capi.h",
+    ],
     include_dirs=["csrc", numpy.get_include()],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"), *NO_THREADS],
     extra_compile_args=COMPILE + OPENMP,

@@ -21,6 +21,12 @@
 #define FRNN_SHUFFLES 1 /* __builtin_shufflevector */
 #endif
 
+#if defined(_MSC_VER)
+#define FRNN_THREAD_LOCAL __declspec(thread)
+#else
+#define FRNN_THREAD_LOCAL _Thread_local
+#endif
+
 /* Loops whose iterations are written out, all of them or four at a time. */
 #define UNROLL_FOR(...) UNROLL for (__VA_ARGS__)
 #define UNROLL_FOR_4(...) UNROLL_4 for (__VA_ARGS__)
@@ -62,8 +68,13 @@
 #endif
 #endif
 
-#if (defined(__unix__) || defined(__APPLE__)) && !defined(FRNN_NO_THREADS)
-#define FRNN_POSIX 1 /* threads and fork */
+#if !defined(FRNN_NO_THREADS)
+#if defined(__unix__) || defined(__APPLE__)
+#define FRNN_THREADS 1
+#define FRNN_POSIX 1 /* its threads, and fork */
+#elif defined(_WIN32)
+#define FRNN_THREADS 1
+#endif
 #endif
 
 /* From here on the variable, a float or a vector of them, is a rounded value: a compiler may not contract the operation

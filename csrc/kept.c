@@ -44,6 +44,8 @@ static void unmap(block b) { free(((char **)b.data)[-1]); }
 
 /* ---- What is kept ---- */
 
+int64_t frnn_kept_most;
+
 static block kept[BLOCKS]; /* oldest first */
 static int count;
 static int64_t total;
@@ -74,7 +76,8 @@ void *frnn_kept_take(int64_t size, int64_t *actual) {
     return found.data;
 }
 
-void frnn_kept_give(void *data, int64_t size, int64_t limit) {
+void frnn_kept_give(void *data, int64_t size) {
+    const int64_t limit = frnn_kept_most;
     block out[BLOCKS + 1] = {{data, size}};
     int displaced = 1;
     if (size <= limit && enter()) {
@@ -85,4 +88,45 @@ void frnn_kept_give(void *data, int64_t size, int64_t limit) {
         leave();
     }
     while (displaced > 0) unmap(out[--displaced]);
+}
+
+/* ---- Memory with owners ---- */
+
+#define HEAD 64
+
+typedef struct {
+    atomic_int owners;
+    void *block;  /* what malloc gave; null if it is a kept block */
+    int64_t size; /* of a kept block */
+} head;
+
+static head *head_of(void *data) { return (head *)(void *)((char *)data - HEAD); }
+
+void *frnn_shared_new(int64_t size) {
+    head new = {.owners = 1};
+    char *data;
+    size += HEAD;
+    if (size >= FRNN_KEPT_LEAST) {
+        data = frnn_kept_take(size, &new.size);
+    } else {
+        data = new.block = malloc((size_t)size + 64);
+        if (data) data += (64 - (uintptr_t)data % 64) % 64;
+    }
+    if (!data) return NULL;
+    memcpy(data, &new, sizeof new);
+    return data + HEAD;
+}
+
+void *frnn_shared_own(void *data) {
+    if (data) atomic_fetch_add_explicit(&head_of(data)->owners, 1, memory_order_relaxed);
+    return data;
+}
+
+void frnn_shared_disown(void *data) {
+    if (!data || atomic_fetch_sub_explicit(&head_of(data)->owners, 1, memory_order_acq_rel) > 1) return;
+    const head old = *head_of(data);
+    if (old.block)
+        free(old.block);
+    else
+        frnn_kept_give(head_of(data), old.size);
 }

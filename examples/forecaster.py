@@ -2,6 +2,7 @@
 
 python examples/forecaster.py                # on generated weather and a generated stock index
 python examples/forecaster.py --data DIR     # DIR/time_series: weather and air of Beijing, hourly; DIR/sp500_monthly
+python examples/forecaster.py --quick --plot docs/figures/forecast.png     # needs matplotlib
 
 A series is cut in time, never at random: models learn from the first years and are tested on the last. With --choose
 they are tested on the years before those, to choose sizes and rates by. The baselines for weather are persistence (it
@@ -153,6 +154,30 @@ def report(series, truth, guesses):
     return errors
 
 
+def draw(path, truth, guesses, name):
+    """Draw forecasts of one target: (N, horizon). Bands hold 80 % of the errors of the first half of the test."""
+    from matplotlib.figure import Figure
+
+    horizon, half = truth.shape[1], len(truth) // 2
+    ahead = np.arange(1, horizon + 1)
+    low, high = np.nanquantile((truth - guesses["model"])[:half], (0.1, 0.9), axis=0)
+    figure = Figure((9.6, 2.8), dpi=100, layout="constrained")
+    for ax, k in zip(figure.subplots(1, 3, sharey=True), np.linspace(half + horizon, len(truth) - 1, 3), strict=True):
+        k = int(k)
+        forecast = guesses["model"][k]
+        ax.plot(ahead - horizon, truth[k - horizon], color="0.5", label="the past")
+        ax.plot(ahead, truth[k], color="black", label="what came")
+        ax.plot(ahead, guesses["seasonal"][k], color="C1", linestyle=":", label="as the day before")
+        ax.plot(ahead, forecast, color="C0", label="forecast")
+        ax.fill_between(ahead, forecast + low, forecast + high, color="C0", alpha=0.25, label="80 % of errors")
+        ax.axvline(0.5, color="0.8", linewidth=1)
+        ax.set_xlabel("hours from now")
+    figure.axes[0].set_ylabel(name)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=5, fontsize=8)
+    figure.savefig(path)
+    print(f"drew {path}")
+
+
 @click.command()
 @click.option("--data", type=click.Path(exists=True, path_type=Path), help="folder of the data sets")
 @click.option("--quick", is_flag=True, help="small, generated data; fails below the bar")
@@ -165,8 +190,9 @@ def report(series, truth, guesses):
 @click.option("--members", default=3, help="models, whose mean is the forecast")
 @click.option("--minutes", type=float, help="a budget for the weather, instead of epochs")
 @click.option("--precisions", is_flag=True, help="also compare float32, bfloat16 and int8")
+@click.option("--plot", type=click.Path(), help="where to draw forecasts of the temperature")
 @click.option("--seed", default=0)
-def main(data, quick, choose, past, hidden, dropout, lr, epochs, members, minutes, precisions, seed):
+def main(data, quick, choose, past, hidden, dropout, lr, epochs, members, minutes, precisions, plot, seed):
     """Forecast the weather for 24 hours, and a stock index for 12 months."""
     if data is None:
         weather, index = generate(np.random.default_rng([seed, 1]), 8000 if quick else 40000)
@@ -182,6 +208,9 @@ def main(data, quick, choose, past, hidden, dropout, lr, epochs, members, minute
     begin = time.perf_counter()
     results = forecast(weather, past, 24, shrink=1e3, hidden=hidden, batch=64, budget=budget, **options)
     errors = report(weather, *results)
+    if plot:
+        truth, guesses = results
+        draw(plot, truth[:, :, 0], {who: guess[:, :, 0] for who, guess in guesses.items()}, weather.names[0])
     print(f"({time.perf_counter() - begin:.0f} s)")
     # Few months, and much noise: small models.
     results = forecast(index, 24, 12, shrink=1e5, hidden=16, batch=32, budget={"epochs": 5}, **options)

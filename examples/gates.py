@@ -1,6 +1,6 @@
 """What the gates of an LSTM do, as heat maps: it reads letters, and at "?" has to name the one that came after "!".
 
-python examples/gates.py --out docs/figures/gates.png     # needs matplotlib; without --out it prints a summary
+python examples/gates.py --plot docs/figures/gates.png     # needs matplotlib; without --plot it prints a summary
 """
 
 import argparse
@@ -31,7 +31,7 @@ def batches(rng):
 
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--out", help="where to draw the gates: .png, .svg or .pdf")
+parser.add_argument("--plot", help="where to draw the gates: .png, .svg or .pdf")
 parser.add_argument("--quick", action="store_true", help="less training")
 options = parser.parse_args()
 
@@ -54,6 +54,6 @@ holding = np.argsort(-np.abs(seen["c"][text.index("?") - 1]))
 for what, t in (("at the mark", 2), ("at the letter after it", 3), ("waiting", slice(4, 15)), ("at the question", 15)):
     kept, written, shown = (f"{seen[gate][t, ...][..., holding[:6]].mean():4.0%}" for gate in "fio")
     print(f"the six fullest cells {what}: kept {kept}, input open {written}, output open {shown}")
-if options.out:
-    inspect.plot_gates(tape, text, units=holding).savefig(options.out)
-    print(f"drew {options.out}")
+if options.plot:
+    inspect.plot_gates(tape, text, units=holding).savefig(options.plot)
+    print(f"drew {options.plot}")

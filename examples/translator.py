@@ -2,6 +2,7 @@
 
     python examples/translator.py --data DIR            # tatoeba_kor_eng: 10 % of the English sentences are the test
     python examples/translator.py --quick               # dates in many formats to ISO 8601, in half a minute
+    python examples/translator.py --quick --plot docs/figures/attention.png     # needs matplotlib
 
 English is read word by word, each as itself and as its letters, Korean written syllable by syllable, which are its
 characters; dates are read and written character by character. The baseline copies the translation of the training
@@ -34,6 +35,7 @@ BANNED = (PAD, BOS, UNK)  # what is never written
 BEAMS, PENALTY = 5, 1.2  # of the search for the likeliest translation
 SAMPLES, TEMPERATURE = 30, 0.6  # translations drawn for each sentence; colder is more careful
 NEAREST, TRUST = 40, 0.75  # training sentences whose translations are candidates, and what they count
+FORMS = ("day, ", "the ", "/")  # of the dates that are drawn
 MONTHS = [datetime.date(2000, month, 1).strftime("%B") for month in range(1, 13)]
 DAYS = [datetime.date(2001, 1, day).strftime("%A") for day in range(1, 8)]  # the first was a Monday
 
@@ -88,6 +90,25 @@ def consensus(own, near, copies, trust):
     return texts[(metrics.chrf_matrix(texts, texts) @ weights).argmax()]
 
 
+def draw(path, model, batch, sources, targets):
+    """Draw what the decoder's attention reads while it writes each of a few answers, a panel each."""
+    from matplotlib.figure import Figure
+
+    vector, memory = model.encode(batch.x, batch.x_lengths)
+    tape = model.decoder.forward(vector, batch.y, batch.y_lengths, memory, batch.x_lengths)[1]
+    figure = Figure((3.2 * len(batch.rows), 4.4), dpi=100, layout="constrained")
+    for k, (ax, x, y) in enumerate(zip(figure.subplots(1, len(batch.rows)), batch.x.T, batch.y.T, strict=True)):
+        read = sources.decode(x[x != PAD])
+        written = [*targets.decode(y[y != PAD]), "end"]
+        ax.imshow(tape.attention.weights[k, : len(written), : len(read)].T, cmap="Blues", vmin=0, aspect="auto")
+        ax.set_xticks(range(len(written)), written)
+        ax.set_yticks(range(len(read)), [letter.strip() or "\N{OPEN BOX}" for letter in read], fontsize=8)
+        ax.set_xlabel("written")
+    figure.axes[0].set_ylabel("read")
+    figure.savefig(path)
+    print(f"drew {path}")
+
+
 @click.command()
 @click.option("--data", type=click.Path(exists=True, path_type=Path), help="folder that has tatoeba_kor_eng/")
 @click.option("--quick", is_flag=True, help="less training, and exit 1 if it was not enough")
@@ -101,8 +122,11 @@ def consensus(own, near, copies, trust):
 @click.option("--epochs", default=40, show_default=True, help="passes through the data")
 @click.option("--keep", type=click.Path(path_type=Path), help="folder of the models: trained if they are not there")
 @click.option("--precisions", is_flag=True, help="also compare float32, bfloat16 and int8")
+@click.option("--plot", type=click.Path(), help="where to draw what is read while three dates are written")
 @click.option("--seed", default=0, show_default=True)
-def main(data, quick, members, hidden, embedding, dropout, word_dropout, rate, batch, epochs, keep, precisions, seed):
+def main(
+    data, quick, members, hidden, embedding, dropout, word_dropout, rate, batch, epochs, keep, precisions, plot, seed
+):  # fmt: skip
     """Train encoder-decoders, and compare their translations of test sentences with the nearest one's."""
     if data is None:
         pairs = dates(16_000, np.random.default_rng(seed))
@@ -211,6 +235,9 @@ def main(data, quick, members, hidden, embedding, dropout, word_dropout, rate, b
     print(f"in {(time.perf_counter() - start) / 60:.1f} min")
     if precisions:  # the score is that of the likeliest translations of the dev part
         print(inspect.precision(ensemble, Batches(encoded(dev), 64), greedy))
+    if plot and data is None:
+        shown = [max((pair for pair in test if form in pair[0]), key=lambda pair: len(pair[0])) for form in FORMS]
+        draw(plot, models[0], encoded(shown).batch(np.arange(len(shown))), sources, targets)
     if quick and data is None and exact < QUICK_EXACT:
         sys.exit(f"expected at least {QUICK_EXACT:.0%} of the dates exactly")
 

@@ -1,6 +1,6 @@
 """How fast gradients vanish on the way back through time: |dL/dh_t| of an RNN, a GRU and an LSTM, none of them trained.
 
-python examples/vanishing_gradient.py --out docs/figures/vanishing_gradient.png     # needs matplotlib
+python examples/vanishing_gradient.py --plot docs/figures/vanishing_gradient.png     # needs matplotlib
 """
 
 import argparse
@@ -13,7 +13,7 @@ from fastrnn import inspect, nn
 T, B, I, H = 100, 16, 16, 64
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--out", help="where to draw the norms: .png, .svg or .pdf")
+parser.add_argument("--plot", help="where to draw the norms: .png, .svg or .pdf")
 parser.add_argument("--quick", action="store_true", help="nothing else: it is quick")
 options = parser.parse_args()
 
@@ -32,6 +32,6 @@ print("mean norm of dL/dh, steps before the end:")
 for name, h in norms.items():
     means = (f"{back}: {h[T - back].mean():.0e}" for back in (0, 10, 25, 50, 100))
     print(f"  {name:20} {'   '.join(means)}")
-if options.out:
-    inspect.plot_gradient_norms(norms).savefig(options.out)
-    print(f"drew {options.out}")
+if options.plot:
+    inspect.plot_gradient_norms(norms).savefig(options.plot)
+    print(f"drew {options.plot}")

@@ -8,7 +8,8 @@
 >>> y_t = stream.step(x_t)
 >>> layer = fastrnn.load("model.safetensors", prefix="encoder.rnn.")
 
-Around them, imported when first used: `fastrnn.nn`, `optim`, `data`, `train`, `metrics`, `inspect` (docs/kit.md).
+Around them, imported when first used (docs/kit.md): `fastrnn.nn`, `optim`, `data`, `train`, `distributed`, `metrics`,
+`inspect`.
 """
 
 import importlib
@@ -16,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 try:
     from fastrnn import engines
-    from fastrnn.config import show_config
+    from fastrnn.config import get_include, show_config
 except ValueError as error:  # of an environment variable, which these read
     from fastrnn.cli import end_if_running
 
     end_if_running(error)
     raise
 from fastrnn import weights
+from fastrnn._core.native import C_API as _C_API  # noqa: F401 (extensions find it here)
 from fastrnn.engines import threadpoolctl as _threadpoolctl  # noqa: F401 (registers there)
 from fastrnn.engines.threads import (
     get_num_threads,
@@ -38,7 +40,7 @@ from fastrnn.version import __version__
 from fastrnn.weights import load, save
 
 if TYPE_CHECKING:
-    from fastrnn import data, inspect, metrics, nn, optim, train
+    from fastrnn import data, distributed, inspect, metrics, nn, optim, train
 
 __all__ = [
     "GRU",
@@ -51,7 +53,9 @@ __all__ = [
     "Tape",
     "__version__",
     "data",
+    "distributed",
     "engines",
+    "get_include",
     "get_num_threads",
     "get_threading",
     "inspect",
@@ -68,7 +72,8 @@ __all__ = [
     "weights",
 ]
 
-_WHEN_USED = ("data", "inspect", "metrics", "nn", "optim", "train")  # a service that runs a layer needs none of them
+# A service that runs a layer needs none of these.
+_WHEN_USED = ("data", "distributed", "inspect", "metrics", "nn", "optim", "train")
 
 
 def __getattr__(name: str) -> Any:

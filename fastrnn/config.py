@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from pathlib import Path
 
 import numpy as np
 import scipy
@@ -14,7 +15,7 @@ from fastrnn.engines import blas, memory
 from fastrnn.engines.threads import get_num_threads, get_threading
 from fastrnn.version import __version__
 
-__all__ = ["show_config"]
+__all__ = ["get_include", "show_config"]
 
 
 def show_config() -> None:
@@ -33,6 +34,14 @@ def show_config() -> None:
     }
     width = max(map(len, rows))
     print("\n".join(f"{name:<{width}}  {value}" for name, value in rows.items()))
+
+
+def get_include() -> str:
+    """Return the folder of the C header <fastrnn/capi.h>, for extensions that run layers without Python.
+
+    See docs/how-to/c-interface.md. Cython has it as ``from fastrnn.capi cimport ...``.
+    """
+    return str(Path(__file__).parent / "include")
 
 
 def _select_instruction_set() -> None:

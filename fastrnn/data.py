@@ -1,11 +1,13 @@
 """Data for training: vocabularies, ragged sequences, batches bucketed by length, chunks of a long text.
 
 A source of batches is used in two ways. `for batch in source` goes through all of it in a fixed order, for evaluation.
-`source(rng)` makes one pass for training, in an order that depends only on the state of the generator.
+`source(rng)` makes one pass for training, in an order that depends only on the state of the generator. For several
+processes that train together, `source.shard(index, count)` is the share of one of them: a part of each batch.
 """
 
 from __future__ import annotations
 
+import copy
 import gzip
 import os
 from collections import Counter
@@ -311,6 +313,10 @@ class Batch:
         Whether each sequence continues that of the batch before. Then it starts from the final state of that batch.
     state : ndarray, tuple of ndarray or None
         The initial state of the recurrent layer; None for zeros. `Trainer` and `evaluate` set it where `follows`.
+    weights : ndarray or None
+        (B,), the weight of each example in the loss, not negative; None if all are 1. `fastrnn.nn.ManyToOne` and
+        `ManyToMany` read them: the loss of a batch is the sum of weighted losses over the number of targets that have a
+        weight.
     """
 
     x: NDArray
@@ -320,6 +326,7 @@ class Batch:
     rows: NDArray | None = None
     follows: bool = False
     state: Any = None
+    weights: NDArray | None = None
 
 
 class Dataset:
@@ -330,18 +337,24 @@ class Dataset:
     x, y : Ragged, sequence or ndarray
         A column of N examples. A `Ragged`, or a list of sequences, becomes a padded array in a batch, with time as the
         first axis. Of an ndarray (N, ...), or a list of numbers, a batch has rows. y may be None.
+    weights : array_like, optional
+        (N,), the weight of each example in the loss. Let them have a mean of about 1, as losses and the effect of the
+        learning rate grow with them. Default: all are 1.
 
     Raises
     ------
     ValueError
-        If x and y do not have equally many examples.
+        If x, y and weights do not have equally many examples.
     """
 
-    def __init__(self, x: Any, y: Any = None) -> None:
+    def __init__(self, x: Any, y: Any = None, weights: Any = None) -> None:
         self.x = _column(x)
         self.y = None if y is None else _column(y)
         if self.y is not None and len(self.x) != len(self.y):
             raise ValueError(f"y: expected as many examples as x, {len(self.x)}, got {len(self.y)}")
+        self.weights = None if weights is None else validate.as_ndarray("weights", weights)
+        if self.weights is not None and self.weights.shape != (len(self.x),):
+            raise ValueError(f"weights: expected ({len(self.x)},), one for each example, got {self.weights.shape}")
 
     def __len__(self) -> int:
         return len(self.x)
@@ -349,7 +362,8 @@ class Dataset:
     def take(self, rows: Any) -> Dataset:
         """Return some of the examples, by index or by mask."""
         rows = _index(rows, len(self))
-        return Dataset(*(None if c is None else c.take(rows) if isinstance(c, Ragged) else c[rows] for c in self._xy))
+        columns = (*self._xy, self.weights)
+        return Dataset(*(None if c is None else c.take(rows) if isinstance(c, Ragged) else c[rows] for c in columns))
 
     def batch(self, rows: NDArray) -> Batch:
         """Return some of the examples, by index, as a batch."""
@@ -357,7 +371,8 @@ class Dataset:
         (x, x_lengths), (y, y_lengths) = (
             c.pad(rows) if isinstance(c, Ragged) else (None if c is None else c[rows], None) for c in self._xy
         )
-        return Batch(np.asarray(x), y, x_lengths, y_lengths, rows)
+        weights = None if self.weights is None else self.weights[rows]
+        return Batch(np.asarray(x), y, x_lengths, y_lengths, rows, weights=weights)
 
     def lengths(self) -> NDArray[np.intp] | None:
         """Return keys that sort examples by the length of x and then of y, or None if neither is ragged."""
@@ -378,6 +393,15 @@ def _index(rows: Any, count: int) -> Any:
     index = validate.as_ndarray("rows", rows)
     negative = index.dtype.kind == "i" and index.size and index.min() < 0
     return validate.rows("rows", np.where(index < 0, index + count, index) if negative else index, count)
+
+
+def _sharded(source: Any, index: int, count: int) -> Any:
+    """Return a copy of a source with its share of a share."""
+    count = validate.size("count", count)
+    index, share = validate.index("index", index, count), source._share
+    sharded = copy.copy(source)
+    sharded._share = slice(share.start + share.step * index, None, share.step * count)
+    return sharded
 
 
 def _column(values: Any) -> Ragged | NDArray:
@@ -404,15 +428,29 @@ class Batches:
     def __init__(self, dataset: Dataset, size: int, *, pool: int = 50) -> None:
         self.dataset, self.size = dataset, validate.size("size", size)
         self.pool = validate.size("pool", pool)
+        self._share = slice(0, None, 1)
 
     def __len__(self) -> int:
         return -(-len(self.dataset) // self.size)
 
+    def shard(self, index: int, count: int) -> Batches:
+        """Return the source of every count-th example of each batch, from the example `index` on.
+
+        All shares of a pass draw the same order. Where a batch has no example for this one, a pass of training has None
+        in its place.
+
+        Raises
+        ------
+        TypeError, ValueError, IndexError
+            If `index` and `count` are not integers, `count` is less than 1, or `index` not one of 0 to count - 1.
+        """
+        return _sharded(self, index, count)
+
     def __iter__(self) -> Iterator[Batch]:
         """Go through all examples, sorted by length."""
-        return self._cut(self._ordered(np.arange(len(self.dataset))))
+        return filter(None, self._cut(self._ordered(np.arange(len(self.dataset)))))
 
-    def __call__(self, rng: np.random.Generator) -> Iterator[Batch]:
+    def __call__(self, rng: np.random.Generator) -> Iterator[Any]:
         """Go through all examples in a random order."""
         rows = rng.permutation(len(self.dataset))
         step = self.pool * self.size
@@ -425,9 +463,10 @@ class Batches:
         lengths = self.dataset.lengths()
         return rows if lengths is None else rows[np.argsort(lengths[rows], kind="stable")]
 
-    def _cut(self, rows: NDArray[np.intp], order: Iterable[int] | None = None) -> Iterator[Batch]:
+    def _cut(self, rows: NDArray[np.intp], order: Iterable[int] | None = None) -> Iterator[Batch | None]:
         for k in range(len(self)) if order is None else order:
-            yield self.dataset.batch(rows[k * self.size : (k + 1) * self.size])
+            some = rows[k * self.size : (k + 1) * self.size][self._share]
+            yield self.dataset.batch(some) if len(some) else None
 
 
 class PartlyShown:
@@ -449,15 +488,20 @@ class PartlyShown:
 
     def __init__(self, batches: Batches, ids: NDArray, column: int) -> None:
         self.batches, self.ids, self.column = batches, np.asarray(ids), column
+        self._share = slice(0, None, 1)
 
     def __len__(self) -> int:
         return len(self.batches)
 
+    def shard(self, index: int, count: int) -> PartlyShown:
+        """As `Batches.shard`; the same targets are shown as to one process."""
+        return _sharded(self, index, count)
+
     def __iter__(self) -> Iterator[Batch]:
         """Go through all examples, with no target shown."""
-        return iter(self.batches)
+        return iter(self.batches.shard(self._share.start, self._share.step))
 
-    def __call__(self, rng: np.random.Generator) -> Iterator[Batch]:
+    def __call__(self, rng: np.random.Generator) -> Iterator[Any]:
         """Go through all examples in a random order, with random targets shown."""
         for batch in self.batches(rng):
             if batch.y is None:
@@ -465,7 +509,12 @@ class PartlyShown:
             shown = (rng.random(batch.y.shape) < rng.random(batch.y.shape[1])) & (batch.y >= 0)
             x = batch.x.copy()
             x[shown, self.column] = self.ids[batch.y[shown]]
-            yield replace(batch, x=x, y=np.where(shown, -100, batch.y))
+            y = np.where(shown, -100, batch.y)
+            if self._share.step > 1:  # the random numbers were drawn for the whole batch
+                x, y = x[:, self._share], y[:, self._share]
+                parts = {name: getattr(batch, name) for name in ("x_lengths", "y_lengths", "rows")}
+                batch = replace(batch, **{name: a[self._share] for name, a in parts.items() if a is not None})
+            yield replace(batch, x=x, y=y) if y.shape[1] else None
 
 
 class Chunks:
@@ -494,6 +543,11 @@ class Chunks:
         self.columns, self.steps = validate.size("columns", columns), validate.size("steps", steps)
         if self.ids.ndim != 1 or self.ids.size <= self.columns:
             raise ValueError(f"ids: expected (n,) with n of at least {self.columns + 1}, got {self.ids.shape}")
+        self._share = slice(0, None, 1)
+
+    def shard(self, index: int, count: int) -> Chunks:
+        """Return the source of every count-th column, from the column `index` on; else as `Batches.shard`."""
+        return _sharded(self, index, count)
 
     @classmethod
     def to_evaluate(cls, ids: NDArray, columns: int = 64, steps: int = 128) -> Chunks:
@@ -512,9 +566,10 @@ class Chunks:
         """Go through the whole sequence; the last chunk may be shorter."""
         inputs, targets = self._cut(0)
         for t in range(0, len(inputs), self.steps):
-            yield Batch(inputs[t : t + self.steps], targets[t : t + self.steps], follows=t > 0)
+            if inputs.shape[1]:
+                yield Batch(inputs[t : t + self.steps], targets[t : t + self.steps], follows=t > 0)
 
-    def __call__(self, rng: np.random.Generator) -> Iterator[Batch]:
+    def __call__(self, rng: np.random.Generator) -> Iterator[Any]:
         """Go through it in whole chunks from a random start, so that each pass cuts it at other places."""
         if not len(self):
             least = self.columns * self.steps + 1
@@ -522,7 +577,7 @@ class Chunks:
         inputs, targets = self._cut(int(rng.integers(self._starts())))
         for k in range(len(self)):
             part = slice(k * self.steps, (k + 1) * self.steps)
-            yield Batch(inputs[part], targets[part], follows=k > 0)
+            yield Batch(inputs[part], targets[part], follows=k > 0) if inputs.shape[1] else None
 
     def _starts(self) -> int:
         """Return at how many places a pass may start."""
@@ -531,5 +586,5 @@ class Chunks:
     def _cut(self, start: int) -> tuple[NDArray, NDArray]:
         ids = self.ids[start:]
         n = (ids.size - 1) // self.columns
-        inputs = ids[: n * self.columns].reshape(self.columns, n).T
-        return inputs, ids[1 : n * self.columns + 1].reshape(self.columns, n).T
+        inputs, targets = ids[: n * self.columns], ids[1 : n * self.columns + 1]
+        return inputs.reshape(self.columns, n)[self._share].T, targets.reshape(self.columns, n)[self._share].T

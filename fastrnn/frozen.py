@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import engines, run, validate
+from fastrnn._core import native
 from fastrnn.arguments import Initial, StepGate, arguments, state_like
 from fastrnn.engines import Engine
 from fastrnn.engines.precision import narrowed, precisions_of, stored
@@ -86,6 +87,13 @@ class Frozen(StackOwner, FrozenParameters):
         args = arguments(self._stack, x, state, lengths, resets, mask, masked_output, self._initial)
         y, h, c = run.infer(self._stack, self._engine, self._prepared, args)
         return args.results(self._stack, y, h, c)
+
+    def _packed(self) -> tuple[list[native.NativeCell], tuple[bool, ...], NDArray | None, NDArray | None]:
+        """Packed cells, directions, and the learnt h (L*D, O) and c (L*D, H), for the C interface."""
+        cells = self._prepared
+        if self._engine.name != "packed":  # this one's products need no Python and no BLAS
+            cells = run.prepare(self._stack, engines.named("engine", "packed"), self._weights)
+        return cells, self._stack.directions, *(self._initial or (None, None))
 
     def stream(self, batch_size: int = 1) -> Stream:
         """Return a stream: one state per row, advanced a step at a time.

@@ -136,7 +136,7 @@ def gradient_norms(layer: Recurrent, x: Any, dy: Any = None, *, rng: Any = 0) ->
     Returns
     -------
     dict of str to ndarray
-        "h" (T + 1, L, B): |dL/dh_t| of each layer, from t = 0, the initial state, to T. For an LSTM also "c".
+        "h" (T + 1, L, B): ``|dL/dh_t|`` of each layer, from t = 0, the initial state, to T. For an LSTM also "c".
 
     Raises
     ------

@@ -3,6 +3,9 @@
 All random numbers of a step depend only on the seed and the number of the step, and the order of batches only on the
 seed and the number of the pass. So a checkpoint needs no state of a generator, and a run that was killed and resumed
 has the same bits at its end as one that was not.
+
+Several processes train as one: each computes its share of every batch, the gradients are summed, and each takes the
+same step with the sum. What decides how training goes on is told by process 0 or summed, so that all decide alike.
 """
 
 from __future__ import annotations
@@ -25,7 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import optim, serialization, validate
+from fastrnn._core import native
 from fastrnn.data import Batch
+from fastrnn.distributed import Exchange, Group, checked_group
 from fastrnn.formats.reading import json_object, refusing
 from fastrnn.params import check_names, copy_in
 
@@ -157,6 +162,13 @@ class Trainer:
         Seed of the order of batches and of dropout.
     unit : str, default "targets"
         The name of what speed is measured in, for the display.
+    group : fastrnn.distributed.Group, optional
+        Processes that train as one. Each makes a trainer with the same arguments, and gets the parameters of process 0.
+        `batches` gives the batches of all together; it has ``shard(index, count)``, which returns the source of this
+        process's share, with None in the place of a batch of which it has none. `valid` is evaluated by all if it has a
+        `shard`, else by process 0. That process alone shows progress, and reads and writes the checkpoint. Dropout
+        differs from process to process, so with it n processes compute other numbers than one. Default: this process
+        alone.
 
     Attributes
     ----------
@@ -170,7 +182,8 @@ class Trainer:
     Raises
     ------
     TypeError, ValueError
-        If an argument has a wrong type or value, or the checkpoint is one of another training.
+        If an argument has a wrong type or value, the checkpoint is one of another training, or the processes of the
+        group do not have the same arguments, parameters' shapes and instruction set.
     """
 
     def __init__(
@@ -178,7 +191,7 @@ class Trainer:
         maximize: bool = False, epochs: int | None = None, steps: int | None = None, seconds: float | None = None,
         schedule: optim.Schedule | None = None, max_norm: float = 1.0, evaluations: int | None = None,
         patience: int | None = None, checkpoint: str | os.PathLike[str] | None = None, every: int | None = None,
-        seed: int = 0, unit: str = "targets",
+        seed: int = 0, unit: str = "targets", group: Group | None = None,
     ) -> None:  # fmt: skip
         if sum(budget is not None for budget in (epochs, steps, seconds)) != 1:
             raise ValueError(f"epochs, steps, seconds: expected one of them, got {epochs}, {steps}, {seconds}")
@@ -197,17 +210,40 @@ class Trainer:
         self.patience = None if patience is None else validate.size("patience", patience)
         self.every = None if every is None else validate.size("every", every)
         self.seed, self.unit = validate.size("seed", seed, minimum=0), unit
+        self.group = checked_group(group)
         self._clips = _takes(optimizer.step, "max_norm")
         self.lr = optimizer.lr
         self.interrupted = False
         self.best_params = model.params
         self._at = _Progress()
         self._state: Any = None  # the recurrent state that is carried from batch to batch
+        self._interrupted: Callable[[], bool] = bool  # whether Ctrl-C was noted: not yet
+        self._source, self._stop = batches, False
         self.checkpoint = None if checkpoint is None else Path(checkpoint)
         if self.checkpoint is not None:
             serialization.check_path(self.checkpoint)
-            if self.checkpoint.exists():
-                self._resume(self.checkpoint)
+        if self.group.size > 1:
+            self._join()
+        found = None
+        if self.checkpoint is not None and self.group.rank == 0 and self.checkpoint.exists():
+            found = serialization.load(self.checkpoint)
+        found = self.group.broadcast(found)
+        if self.checkpoint is not None and found is not None:
+            self._resume(self.checkpoint, *found)
+
+    def _join(self) -> None:
+        """Begin as one of several processes: with the same training, and the parameters of process 0."""
+        group, params = self.group, self.model.params
+        if not hasattr(self.batches, "shard"):
+            raise TypeError("batches: expected a source with a method shard, as there is a group, got one without")
+        shapes = {name: (p.shape, p.dtype.name) for name, p in params.items()}
+        mine = (self._run(), self.checkpoint is None, native.isa_selected(), shapes)
+        if mine != (first := group.broadcast(mine)):
+            differ = ((a, b) for a, b in zip(first, mine, strict=True) if a != b)
+            raise ValueError("group: expected in each process what process 0 has, {}, got {}".format(*next(differ)))
+        copy_in(params, group.broadcast(params))
+        self._source = self.batches.shard(group.rank, group.size)
+        self._exchange = Exchange(group, params)
 
     @property
     def best_score(self) -> float | None:
@@ -218,7 +254,7 @@ class Trainer:
         """Train to the end, and leave the best parameters in the model.
 
         The first Ctrl-C ends training after the current step and writes the checkpoint, if there is one. A second one
-        raises KeyboardInterrupt as usual.
+        raises KeyboardInterrupt as usual. In a group, all processes end when one of them is interrupted.
 
         Parameters
         ----------
@@ -232,14 +268,17 @@ class Trainer:
         float or None
             The best score; None where nothing was evaluated.
         """
-        with _interrupt_noted() as noted, _Display(self, progress, console) as display:
+        shown = progress and self.group.rank == 0
+        with _interrupt_noted() as noted, _Display(self, shown, console) as display:
+            self._interrupted = noted.is_set
             for report in self:
                 display.show(report)
-                if noted.is_set():
+                if self._stop if self.group.size > 1 else noted.is_set():
                     self.interrupted = True
                     if self.checkpoint is not None:
                         self.save()
                     break
+        self._interrupted = bool
         copy_in(self.model.params, self.best_params)
         return self.best_score
 
@@ -249,14 +288,14 @@ class Trainer:
         before = time.perf_counter() - at.seconds
         while not at.finished:
             rng, none_yet = np.random.default_rng([self.seed, 1, at.epoch]), True
-            for batch in itertools.islice(self.batches(rng), at.position, None):
+            for batch in itertools.islice(self._source(rng), at.position, None):
                 none_yet = False
                 self.optimizer.lr = self.lr * self.schedule(self._fraction(at.step + 1))
                 loss = self._averaged(self.learn(batch))
                 at.step, at.position = at.step + 1, at.position + 1
-                at.seconds = time.perf_counter() - before
+                at.seconds = self._since(before)
                 score = self._evaluate_when_due()
-                at.seconds = time.perf_counter() - before
+                at.seconds = self._since(before)
                 at.finished |= self._fraction(at.step) >= 1
                 due = at.finished or score is not None or (self.every is not None and at.step % self.every == 0)
                 if due and self.checkpoint is not None:
@@ -269,13 +308,22 @@ class Trainer:
             at.epoch, at.position = at.epoch + 1, 0
 
     def learn(self, batch: Any) -> float:
-        """Take one training step, at the optimizer's learning rate, and return the loss."""
-        if getattr(batch, "follows", False):
-            batch = dataclasses.replace(batch, state=self._state)
-        result = self.model.loss_and_grads(batch, rng=np.random.default_rng([self.seed, 2, self._at.step]))
-        loss, grads = result[0], result[1]
-        self._at.targets += result[2] if len(result) > 2 else 1
-        self._state = result[3] if len(result) > 3 else None
+        """Take one training step, at the optimizer's learning rate, and return the loss.
+
+        In a group, all processes take it together, each with its share of the batch, or None if it has none.
+        """
+        loss, grads, targets = 0.0, dict[str, Any](), 0
+        if batch is not None or self.group.size == 1:
+            if getattr(batch, "follows", False):
+                batch = dataclasses.replace(batch, state=self._state)
+            rank = [self.group.rank] if self.group.rank else []
+            rng = np.random.default_rng([self.seed, 2, self._at.step, *rank])
+            result = self.model.loss_and_grads(batch, rng=rng)
+            loss, grads, targets = result[0], result[1], result[2] if len(result) > 2 else 1
+            self._state = result[3] if len(result) > 3 else None
+        if self.group.size > 1:
+            loss, grads, targets, self._stop = self._exchange(loss, grads, targets, self._interrupted())
+        self._at.targets += targets
         if self._clips:
             self.optimizer.step(grads, max_norm=self.max_norm)
         elif math.isfinite(optim.clip_grad_norm(grads, self.max_norm)):
@@ -283,7 +331,7 @@ class Trainer:
         return float(loss)
 
     def save(self) -> None:
-        """Write the checkpoint now.
+        """Write the checkpoint now. In a group, all processes call this together, and process 0 writes it.
 
         Raises
         ------
@@ -294,9 +342,9 @@ class Trainer:
         """
         if self.checkpoint is None:
             raise ValueError("checkpoint: expected a path, given to the trainer, got None")
-        state: tuple[NDArray, ...] = ()
-        if self._state is not None:
-            state = self._state if isinstance(self._state, tuple) else (self._state,)
+        state = self._whole_state()
+        if self.group.rank != 0:
+            return
         self._at.carried = None if self._state is None else "hc" if isinstance(self._state, tuple) else "h"
         tensors = {f"params.{name}": p for name, p in self.model.params.items()}
         if self._at.best_score is not None:
@@ -306,9 +354,27 @@ class Trainer:
         words = {"format": FORMAT, "progress": json.dumps(dataclasses.asdict(self._at)), "run": self._run()}
         serialization.save(self.checkpoint, tensors, words)
 
-    def _resume(self, path: Path) -> None:
-        """Continue from a checkpoint. On an error, nothing is changed."""
-        tensors, words = serialization.load(path)
+    def _whole_state(self) -> tuple[NDArray, ...]:
+        """Return the parts of the carried state, of all processes together in the order of the columns."""
+        state: tuple[NDArray, ...] = ()
+        if self._state is not None:
+            state = self._state if isinstance(self._state, tuple) else (self._state,)
+        group = self.group
+        if group.size == 1:
+            return state
+        columns = np.array([float(state[0].shape[1]) if state else 0.0])
+        group.all_reduce(columns)
+        whole = []
+        for k, (shape, dtype) in enumerate(group.broadcast([(part.shape, part.dtype) for part in state])):
+            part = np.zeros((shape[0], int(columns[0]), *shape[2:]), dtype)
+            if state:
+                part[:, group.rank :: group.size] = state[k]
+            group.all_reduce(part)
+            whole.append(part)
+        return tuple(whole)
+
+    def _resume(self, path: Path, tensors: dict[str, NDArray], words: dict[str, str]) -> None:
+        """Continue from what a checkpoint holds. On an error, nothing is changed."""
         with refusing(path, "a checkpoint of this training"):
             if words.get("format") != FORMAT:
                 raise ValueError(f"expected a {FORMAT!r}, got {words.get('format', 'no format')!r}")
@@ -329,6 +395,8 @@ class Trainer:
                 copy_in(self.model.params, before)
                 raise
         self._at = at
+        if self.group.size > 1:
+            state = {k: part[:, self.group.rank :: self.group.size] for k, part in state.items()}
         self._state = None if at.carried is None else state["0"] if at.carried == "h" else (state["0"], state["1"])
         if best:
             self.best_params = copies
@@ -347,6 +415,11 @@ class Trainer:
             return min(1.0, step / self.steps)
         return min(1.0, self._at.seconds / max(self.seconds or 0.0, 1e-9))
 
+    def _since(self, begin: float) -> float:
+        """Return the seconds since `begin`: where they are the budget, those of process 0, as all must end alike."""
+        seconds = time.perf_counter() - begin
+        return seconds if self.seconds is None else self.group.broadcast(seconds)
+
     def _evaluate_when_due(self) -> float | None:
         """If an evaluation is due, evaluate, keep the parameters if they are the best, and return the score."""
         at = self._at
@@ -359,7 +432,10 @@ class Trainer:
             return None
         at.evaluations = due
         begin = time.perf_counter()
-        score = float(evaluate(self.model, self.valid) if hasattr(self.valid, "__iter__") else self.valid(self.model))
+        if hasattr(self.valid, "__iter__"):
+            score = evaluate(self.model, self.valid, self.group)
+        else:
+            score = self.group.broadcast(float(self.valid(self.model)) if self.group.rank == 0 else None)
         at.evaluating += time.perf_counter() - begin
         if at.best_score is None or (score > at.best_score if self.maximize else score < at.best_score):
             at.best_score, at.since_best = score, 0
@@ -385,7 +461,7 @@ class Trainer:
         return Report(at.step, at.epoch, fraction, loss, rate, score)
 
 
-def evaluate(model: Any, batches: Iterable[Batch]) -> float:
+def evaluate(model: Any, batches: Iterable[Batch], group: Group | None = None) -> float:
     """Return the mean loss over all targets of the batches, as inference computes it.
 
     Where a batch follows the one before, the state is carried.
@@ -396,6 +472,9 @@ def evaluate(model: Any, batches: Iterable[Batch]) -> float:
         Or any object whose `loss` takes a batch and returns a `fastrnn.nn.Loss`.
     batches : iterable of Batch
         In their order.
+    group : fastrnn.distributed.Group, optional
+        Processes that evaluate together. Each computes its share if `batches` has a `shard`; if not, process 0 computes
+        all. Each returns the same number.
 
     Returns
     -------
@@ -405,11 +484,21 @@ def evaluate(model: Any, batches: Iterable[Batch]) -> float:
     total, count, state = 0.0, 0, None
     if not callable(getattr(model, "loss", None)):
         raise TypeError(f"model: expected one with a loss, got {type(model).__name__}")
+    group = checked_group(group)
+    if group.size > 1:
+        if hasattr(batches, "shard"):
+            batches = batches.shard(group.rank, group.size)
+        elif group.rank != 0:
+            batches = ()
     for batch in batches:
         if getattr(batch, "follows", False):
             batch = dataclasses.replace(batch, state=state)
         loss = model.loss(batch)
         total, count, state = total + loss.value * loss.targets, count + loss.targets, loss.state
+    if group.size > 1:
+        sums = np.array([total, count], np.float64)
+        group.all_reduce(sums)
+        total, count = sums.tolist()
     return total / count if count else math.nan
 
 

@@ -6,32 +6,50 @@
 #include <unistd.h>
 #endif
 
+/* Registers of CPUID's leaves, in the order that it returns them. The compilers' __builtin_cpu_supports does not know
+ * all instructions, and clang on Windows does not link the library that it needs. */
+enum { EAX, EBX, ECX, EDX };
+
+static int has_bits(unsigned leaf, unsigned subleaf, int of, unsigned bits) {
+    unsigned registers[4] = {0};
+    return __get_cpuid_count(leaf, subleaf, &registers[0], &registers[1], &registers[2], &registers[3]) &&
+           (registers[of] & bits) == bits;
+}
+
+/* Whether the system saves these registers (bits of XCR0) when it switches threads. */
+static int saves(unsigned state) {
+    const unsigned osxsave = 1u << 27;
+    unsigned low, high;
+    if (!has_bits(1, 0, ECX, osxsave)) return 0;
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (low & state) == state;
+}
+
 static int has_avx2(void) {
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    enum { FMA = 1 << 12, AVX = 1 << 28, AVX2 = 1 << 5, YMM = 6 };
+    return has_bits(1, 0, ECX, FMA | AVX) && has_bits(7, 0, EBX, AVX2) && saves(YMM);
 }
 
 static int has_avx512(void) {
-    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+    const unsigned f = 1u << 16, dq = 1u << 17, bw = 1u << 30, vl = 1u << 31;
+#if defined(__APPLE__)
+    const unsigned zmm = 6; /* macOS begins to save the rest when a thread first uses it */
+#else
+    const unsigned zmm = 0xe6;
+#endif
+    return has_avx2() && has_bits(7, 0, EBX, f | dq | bw | vl) && saves(zmm);
 }
 
-static int has_avx512_vnni(void) { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
-static int has_avx512_bf16(void) { return has_avx512_vnni() && __builtin_cpu_supports("avx512bf16"); }
-
-/* Not every compiler's __builtin_cpu_supports knows what follows. */
-static int has_avx2_vnni(void) {
-    unsigned a, b, c, d;
-    return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
-}
+static int has_avx512_vnni(void) { return has_avx512() && has_bits(7, 0, ECX, 1 << 11); }
+static int has_avx512_bf16(void) { return has_avx512_vnni() && has_bits(7, 1, EAX, 1 << 5); }
+static int has_avx2_vnni(void) { return has_avx2() && has_bits(7, 1, EAX, 1 << 4); }
 
 /* Linux wants to be asked before a process uses tiles: threads need more room for their registers then. */
 static int has_amx(void) {
 #if defined(__linux__) && defined(SYS_arch_prctl)
     enum { ASK_FOR = 0x1023, TILE_DATA = 18, BF16 = 1 << 22, TILES = 1 << 24, INT8 = 1 << 25 };
-    unsigned a, b, c, d;
-    return has_avx512_bf16() && __get_cpuid_count(7, 0, &a, &b, &c, &d) &&
-           (d & (BF16 | TILES | INT8)) == (BF16 | TILES | INT8) && syscall(SYS_arch_prctl, ASK_FOR, TILE_DATA) == 0;
+    return has_avx512_bf16() && has_bits(7, 0, EDX, BF16 | TILES | INT8) &&
+           syscall(SYS_arch_prctl, ASK_FOR, TILE_DATA) == 0;
 #else
     return 0;
 #endif

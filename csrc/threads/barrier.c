@@ -1,6 +1,6 @@
 #include "barrier.h"
 
-#if FRNN_POSIX
+#if FRNN_THREADS
 
 frnn_progress *frnn_own_progress(const frnn_team *team) {
     return team->barrier ? team->barrier->members[team->first + team->index] : NULL;
@@ -34,7 +34,7 @@ void frnn_team_barrier(const frnn_team *team) {
     }
 }
 
-#else /* no POSIX threads: every team is one thread */
+#else /* no threads: every team is one thread */
 
 void frnn_team_barrier(const frnn_team *team) { (void)team; }
 

@@ -5,7 +5,7 @@
 #include "team.h"
 #include "wait.h"
 
-#if FRNN_POSIX
+#if FRNN_THREADS
 
 /* A member's part. It has a cache line of its own, for other threads spin on it. Members of a half signal apart from
  * the whole team, because the halves may have had different numbers of barriers when the whole team meets again. */

@@ -4,7 +4,7 @@
  * region begins when all of them have a core. Inside it members wait for each other at our own barrier. */
 #include "provider.h"
 
-#if FRNN_POSIX && defined(_OPENMP)
+#if FRNN_THREADS && defined(_OPENMP)
 #include <omp.h>
 
 /* In a child of fork() that library waits for threads that are not there. But workers can be hired anew. */

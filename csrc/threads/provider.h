@@ -4,7 +4,7 @@
 
 #include "barrier.h"
 
-#if FRNN_POSIX
+#if FRNN_THREADS
 
 /* A call of frnn_team_run. */
 typedef struct {

@@ -12,9 +12,6 @@
 #include "../compiler.h"
 #include "provider.h"
 
-#if FRNN_POSIX
-#include <pthread.h>
-#endif
 #if defined(__SSE2__) || defined(_M_X64)
 #include <xmmintrin.h>
 #endif
@@ -107,7 +104,7 @@ static void run_alone(frnn_work *work, void *context, frnn_stop *stop) {
     restore_float_control(before);
 }
 
-#if FRNN_POSIX
+#if FRNN_THREADS
 
 /* ---- Providers ---- */
 
@@ -141,8 +138,6 @@ static void in_child(void) {
     atomic_store(&callers, 0);
     for (size_t k = 0; k < sizeof providers / sizeof *providers; k++) providers[k]->in_child();
 }
-
-static void watch_forks(void) { pthread_atfork(NULL, NULL, in_child); }
 
 /* ---- Are there cores for a team? ---- */
 
@@ -185,8 +180,9 @@ void frnn_run_member(frnn_call *call, const frnn_team *team) {
     frnn_progress *own = frnn_own_progress(team);
     if (team->index == 0) call->stop->float_control = before;
     own->slept = 0;
-    if (call->measured) {
-        const int64_t begin = frnn_nanoseconds(), computed = frnn_thread_nanoseconds();
+    const int64_t computed = call->measured ? frnn_thread_nanoseconds() : -1;
+    if (computed >= 0) {
+        const int64_t begin = frnn_nanoseconds();
         call->work(call->context, team);
         const int64_t computing = frnn_thread_nanoseconds() - computed;
         const int64_t lost = frnn_nanoseconds() - begin - computing - own->slept;
@@ -205,8 +201,7 @@ void frnn_team_run(int threads, int64_t alone, frnn_work *work, void *context) {
         run_alone(work, context, &stop);
         return;
     }
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, watch_forks);
+    frnn_watch_forks(in_child);
     const int others = atomic_fetch_add(&callers, 1);
     if (!frnn_team_insisted()) threads /= others + 1;
     if (threads > 1 && worth_asking(alone)) {
@@ -223,7 +218,7 @@ void frnn_team_run(int threads, int64_t alone, frnn_work *work, void *context) {
 
 int frnn_has_threads(void) { return 1; }
 
-#else /* no POSIX threads: every team is one thread */
+#else /* no threads: every team is one thread */
 
 void frnn_team_run(int threads, int64_t alone, frnn_work *work, void *context) {
     (void)threads, (void)alone;

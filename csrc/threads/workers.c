@@ -5,10 +5,8 @@
  */
 #include "provider.h"
 
-#if FRNN_POSIX
+#if FRNN_THREADS
 
-#include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 
 #define MOST_WORKERS (FRNN_MOST_THREADS - 1)
@@ -51,9 +49,9 @@ typedef struct {
 
 static worker *workers[MOST_WORKERS];
 static atomic_int worker_count;
-static pthread_mutex_t hiring = PTHREAD_MUTEX_INITIALIZER;
+static frnn_word hiring; /* 1: a thread is hiring */
 
-static void *worker_main(void *argument) {
+static void worker_main(void *argument) {
     worker *self = argument;
     int spins = IDLE_SPINS;
     for (;;) {
@@ -77,36 +75,30 @@ static void *worker_main(void *argument) {
         atomic_store(&self->state.value, NEXT_ROUND(running)); /* idle; from here on `offer` may be gone */
         frnn_wake(&self->state);
     }
-    return NULL;
 }
 
 /* A child hires workers of its own. */
 static void in_child(void) {
     atomic_store(&worker_count, 0);
-    pthread_mutex_init(&hiring, NULL);
-    frnn_forget_sleepers();
+    atomic_store(&hiring.value, 0);
+    atomic_store(&hiring.sleepers, 0);
 }
 
 /* Have `count` workers, or as many as the system lets us. */
 static void hire(int count) {
     if (atomic_load(&worker_count) >= count) return;
-    pthread_mutex_lock(&hiring);
-    sigset_t all, before; /* signals are the caller's business */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    while (atomic_exchange(&hiring.value, 1)) frnn_wait_while(&hiring, 1, FRNN_WAIT_SPINS);
     for (int k = atomic_load(&worker_count); k < count && k < MOST_WORKERS; k++) {
-        pthread_t thread;
         workers[k] = calloc(1, sizeof *workers[k]);
         if (!workers[k]) break;
-        if (pthread_create(&thread, NULL, worker_main, workers[k]) != 0) {
+        if (!frnn_start_thread(worker_main, workers[k])) {
             free(workers[k]);
             break;
         }
-        pthread_detach(thread);
         atomic_store(&worker_count, k + 1);
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_mutex_unlock(&hiring);
+    atomic_store(&hiring.value, 0);
+    frnn_wake(&hiring);
 }
 
 typedef struct {

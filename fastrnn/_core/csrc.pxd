@@ -1,4 +1,4 @@
-# csrc/fastrnn.h, hooks.h and kept.h, as Cython needs them.
+# The headers of csrc/, as Cython needs them.
 from libc.stdint cimport int64_t, uint8_t
 
 cdef extern from "fastrnn.h" nogil:
@@ -138,4 +138,39 @@ cdef extern from "hooks.h" nogil:
 
 cdef extern from "kept.h" nogil:
     void *frnn_kept_take(int64_t size, int64_t *actual)
-    void frnn_kept_give(void *data, int64_t size, int64_t limit)
+    void frnn_kept_give(void *data, int64_t size)
+    int64_t frnn_kept_most
+    enum: FRNN_KEPT_LEAST
+    void *frnn_shared_new(int64_t size)
+    void frnn_shared_disown(void *data)
+
+cdef extern from "sequence/stack.h" nogil:
+    ctypedef struct frnn_stack:
+        int layers, directions
+        int reverse[2]
+        const frnn_cell *const *cells
+
+    ctypedef struct frnn_stack_args:
+        frnn_steps steps
+        frnn_series x
+        frnn_series y
+        void *h
+        void *c
+        int64_t S
+        const int64_t *rows
+
+    int64_t frnn_stack_workspace(const frnn_stack *, const frnn_stack_args *, int threads)
+    void frnn_stack_run(const frnn_stack *, const frnn_stack_args *, int threads, void *workspace)
+    bint frnn_distinct_rows(int64_t n, const int64_t *rows, int64_t B, int64_t turn, int64_t *last, int64_t *own)
+
+cdef extern from "interface/interface.h" nogil:
+    ctypedef struct FastRNN_API
+    ctypedef struct FastRNN_Layer
+    ctypedef struct PyObject "struct _object"
+    ctypedef struct frnn_python:
+        int (*num_threads)() noexcept
+        FastRNN_Layer *(*layer_from_object)(PyObject *frozen) noexcept
+
+    const FastRNN_API *frnn_interface(frnn_python)
+    FastRNN_Layer *frnn_layer_new(const frnn_stack *, const void *initial_h, const void *initial_c)
+    bint frnn_interface_runs()

@@ -5,7 +5,7 @@ import numpy as np
 
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
-from cpython.exc cimport PyErr_Occurred
+from cpython.exc cimport PyErr_Occurred, PyErr_SetObject
 from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
 from libc.stdint cimport int64_t, uint8_t, uintptr_t
 from libc.string cimport memcmp, memset
@@ -84,7 +84,11 @@ cdef extern from "Python.h":
     void PyErr_SetString(object kind, const char *message) noexcept
 
 
-cdef frnn_verdict check_signals() noexcept with gil:
+cdef frnn_verdict check_signals() noexcept nogil:
+    return FRNN_GO_ON if frnn_interface_runs() else ask_python()
+
+
+cdef frnn_verdict ask_python() noexcept with gil:
     cdef long process = PROCESS()
     cdef bint raised = PyErr_CheckSignals() != 0
     if PROCESS() == process:
@@ -143,16 +147,10 @@ cdef inline frnn_steps unpack_steps(object steps, cnp.ndarray x):
     return result
 
 
-# Smaller blocks are malloc's to keep.
-cdef enum:
-    LEAST_KEPT = 1 << 17
-cdef int64_t kept_limit = 0
-
-
 def keep_at_most(int64_t size):
     """So many bytes of memory that calls no longer use are kept for the next ones."""
-    global kept_limit
-    kept_limit = size
+    global frnn_kept_most
+    frnn_kept_most = size
 
 
 cdef extern from "Python.h":
@@ -175,7 +173,7 @@ cdef class Workspace:
             raise ValueError("x, hidden_size: expected sizes that fit BLAS's integer, got larger ones")
         if size > self.size or self.block == NULL:
             self.release()
-            if size >= LEAST_KEPT:
+            if size >= FRNN_KEPT_LEAST:
                 self.block = self.data = frnn_kept_take(size, &self.size)
             else:
                 self.block = PyMem_RawMalloc(size + 64)
@@ -184,14 +182,14 @@ cdef class Workspace:
             if self.block == NULL:
                 self.size = 0
                 raise MemoryError(f"fastrnn: no room for {size} bytes")
-            if size >= LEAST_KEPT:
+            if size >= FRNN_KEPT_LEAST:
                 PyTraceMalloc_Track(TRACED, <uintptr_t> self.block, size)
         return 0
 
     cdef void release(self) noexcept:
-        if self.size >= LEAST_KEPT:
+        if self.size >= FRNN_KEPT_LEAST:
             PyTraceMalloc_Untrack(TRACED, <uintptr_t> self.block)
-            frnn_kept_give(self.block, self.size, kept_limit)
+            frnn_kept_give(self.block, self.size)
         else:
             PyMem_RawFree(self.block)
         self.block, self.size = NULL, 0
@@ -215,7 +213,7 @@ def empty(shape, dtype):
     for axis in range(axes):
         dims[axis] = shape[axis]
         size *= dims[axis]
-    if not LEAST_KEPT <= size <= kept_limit:
+    if not FRNN_KEPT_LEAST <= size <= frnn_kept_most:
         return np.empty(shape, dtype)
     cdef Workspace memory = Workspace()
     memory.reserve(<int64_t> size)
@@ -280,7 +278,7 @@ cdef class NativeCell:
     cdef readonly int64_t packed_bytes
     cdef frnn_cell c
     cdef object weights
-    cdef Workspace packed
+    cdef void *packed  # shared with layers of the C interface
 
     def __init__(self, cell, weights, packed_for=None):
         cdef frnn_pass which
@@ -303,12 +301,43 @@ cdef class NativeCell:
         self.weights = weights
         if packed_for is not None:
             which = FRNN_FORWARD if packed_for == "forward" else FRNN_BACKWARD
-            self.packed = Workspace()
             self.packed_bytes = frnn_pack_bytes(&self.c, which)
-            self.packed.reserve(self.packed_bytes)
+            self.packed = frnn_shared_new(self.packed_bytes)
+            if self.packed == NULL:
+                raise MemoryError(f"fastrnn: no room for {self.packed_bytes} bytes")
+            if self.packed_bytes >= FRNN_KEPT_LEAST:
+                PyTraceMalloc_Track(TRACED, <uintptr_t> self.packed, self.packed_bytes)
             with nogil:
-                frnn_pack(&self.c, which, threads, self.packed.data)
-            self.c.packed = self.packed.data
+                frnn_pack(&self.c, which, threads, self.packed)
+            self.c.packed = self.packed
+
+    def __dealloc__(self):
+        if self.packed_bytes >= FRNN_KEPT_LEAST:
+            PyTraceMalloc_Untrack(TRACED, <uintptr_t> self.packed)
+        frnn_shared_disown(self.packed)
+
+
+cdef class NativeStack:
+    """Cells, layer after layer, as C walks through them; `directions` says which are reversed."""
+
+    cdef list cells
+    cdef frnn_stack s
+
+    def __init__(self, list cells, directions):
+        cdef Py_ssize_t k, count = len(cells)
+        cdef const frnn_cell **pointers = <const frnn_cell **> PyMem_RawMalloc(count * sizeof(frnn_cell *))
+        if pointers == NULL:
+            raise MemoryError()
+        self.cells, self.s.cells = cells, pointers
+        for k in range(count):
+            pointers[k] = &(<NativeCell?> cells[k]).c
+        self.s.directions = len(directions)
+        self.s.layers = count // self.s.directions
+        for k in range(self.s.directions):
+            self.s.reverse[k] = directions[k]
+
+    def __dealloc__(self):
+        PyMem_RawFree(<void *> self.s.cells)
 
 
 cdef int unpack_forward(object run, frnn_forward_args *args) except -1:
@@ -378,38 +407,27 @@ def backward(list runs):
 cdef class NativeStepper:
     """`fastrnn.engines.Engine.stepper`: a stack of unidirectional cells, one step at a time, without allocation."""
 
-    cdef list cells
-    cdef list args  # of StepArgs, a layer each
+    cdef object keep
+    cdef NativeStack stack
+    cdef frnn_stack_args args  # all but x, y and the rows stay as they are
     cdef Workspace workspace
-    cdef int64_t B  # rows that there is room for, and ...
-    cdef int threads  # ... threads
+    cdef int threads  # that there is room for
 
-    def __init__(self, list cells, list outputs, cnp.ndarray h, cnp.ndarray c):
-        """`outputs` are arrays (B, O) for what lies between the layers."""
-        cdef StepArgs step
-        cdef NativeCell cell
-        self.cells, self.args, self.workspace, self.B = cells, [], Workspace(), cnp.PyArray_DIM(h, 1)
-        for layer, cell in enumerate(cells):
-            step = StepArgs.__new__(StepArgs)
-            step.keep = (h[layer], None if c is None else c[layer], outputs)
-            step.a.steps.T = 1
-            step.a.x.stride_t, step.a.x.stride_b = self.B * cell.c.I, cell.c.I
-            step.a.y.stride_t, step.a.y.stride_b = self.B * cell.c.O, cell.c.O
-            step.a.h0 = step.a.h_n = address(step.keep[0])
-            step.a.c0 = step.a.c_n = address(step.keep[1])
-            step.a.x.data = address(outputs[layer - 1]) if layer > 0 else NULL
-            step.a.y.data = address(outputs[layer]) if layer + 1 < len(cells) else NULL
-            self.args.append(step)
-        self.threads = 0
+    def __init__(self, list cells, cnp.ndarray h, cnp.ndarray c):
+        self.keep, self.stack, self.workspace = (h, c), NativeStack(cells, (False,)), Workspace()
+        cdef const frnn_cell *bottom = self.stack.s.cells[0]
+        cdef int64_t B = cnp.PyArray_DIM(h, 1)
+        memset(&self.args, 0, sizeof(self.args))
+        self.args.steps.T, self.args.S = 1, B
+        self.args.x.stride_t, self.args.x.stride_b = B * bottom.I, bottom.I
+        self.args.y.stride_t, self.args.y.stride_b = B * bottom.O, bottom.O
+        self.args.h, self.args.c = address(h), address(c)
         self.reserve(allowed_threads())
 
     cdef int reserve(self, int threads) except -1:
         """Room for so many threads, with all rows; fewer rows need no more."""
-        cdef StepArgs step
-        cdef NativeCell cell
-        for step, cell in zip(self.args, self.cells):
-            step.a.steps.B = self.B
-            self.workspace.reserve(frnn_forward_workspace(&cell.c, &step.a, threads))
+        self.args.steps.B = self.args.S
+        self.workspace.reserve(frnn_stack_workspace(&self.stack.s, &self.args, threads))
         self.threads = threads
         return 0
 
@@ -417,36 +435,14 @@ cdef class NativeStepper:
         self.step(x, out, rows)
 
     cdef int step(self, cnp.ndarray x, cnp.ndarray out, cnp.ndarray rows) except -1:
-        cdef Py_ssize_t layer, last = len(self.cells) - 1
         cdef int threads = allowed_threads()
-        cdef const frnn_cell *pointer
-        cdef StepArgs step
-        cdef NativeCell cell
         if threads > self.threads:
             self.reserve(threads)
-        for layer in range(last + 1):
-            step, cell = self.args[layer], self.cells[layer]
-            step.a.steps.B, step.a.rows = cnp.PyArray_DIM(x, 0), <const int64_t *> address(rows)
-            if layer == 0:
-                step.a.x.data = cnp.PyArray_DATA(x)
-            if layer == last:
-                step.a.y.data = cnp.PyArray_DATA(out)
-            pointer = &cell.c
-            with nogil:
-                frnn_forward(1, &pointer, &step.a, threads, self.workspace.data)
-
-
-cdef class StepArgs:
-    """One layer's arguments of a step; all but its rows and the ends of the stack stay as they are."""
-
-    cdef frnn_forward_args a
-    cdef object keep
-
-    def __cinit__(self):
-        self.a.steps.lengths = self.a.steps.order = self.a.steps.starts = NULL
-        self.a.steps.resets = NULL
-        self.a.steps.reverse = 0
-        self.a.record.gates = self.a.record.cells = NULL
+        self.args.steps.B, self.args.rows = cnp.PyArray_DIM(x, 0), <const int64_t *> address(rows)
+        self.args.x.data, self.args.y.data = cnp.PyArray_DATA(x), cnp.PyArray_DATA(out)
+        with nogil:
+            frnn_stack_run(&self.stack.s, &self.args, threads, self.workspace.data)
+        return 0
 
 
 def install_blas(capsules, uintptr_t set_threads, uintptr_t get_threads):
@@ -729,22 +725,13 @@ cdef class StepGate:
 
     cdef bint copy(self, cnp.ndarray rows) except -1:
         """Copy the rows if they are distinct ones of 0..B-1."""
-        cdef const int64_t *given = <const int64_t *> cnp.PyArray_DATA(rows)
-        cdef int64_t *own
-        cdef int64_t *last
-        cdef int64_t row, k, n = cnp.PyArray_DIM(rows, 0)
-        if n > self.B:
-            return False
         if self.rows is None:
             self.last, self.rows = np.zeros(self.B, np.int64), np.zeros(self.B, np.int64)
-        own, last = <int64_t *> cnp.PyArray_DATA(self.rows), <int64_t *> cnp.PyArray_DATA(self.last)
         self.steps += 1
-        for k in range(n):
-            row = given[k]
-            if row < 0 or row >= self.B or last[row] == self.steps:
-                return False
-            own[k], last[row] = row, self.steps
-        return True
+        return frnn_distinct_rows(
+            cnp.PyArray_DIM(rows, 0), <const int64_t *> cnp.PyArray_DATA(rows), self.B, self.steps,
+            <int64_t *> cnp.PyArray_DATA(self.last), <int64_t *> cnp.PyArray_DATA(self.rows),
+        )
 
     cdef int enter(self) except -1:
         if not claim(&self.busy):
@@ -765,3 +752,4 @@ include "dropout.pxi"
 include "optimizers.pxi"
 include "rows.pxi"
 include "addresses.pxi"
+include "interface.pxi"

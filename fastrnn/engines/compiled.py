@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn._core import native
@@ -37,8 +36,7 @@ class BlasEngine:
 
     def stepper(self, prepared: list[native.NativeCell], h: NDArray, c: NDArray | None) -> native.NativeStepper:
         """See `fastrnn.engines.Engine.stepper`."""
-        between = [np.empty_like(h[0]) for _ in prepared[:-1]]
-        return native.NativeStepper(prepared, between, h, c)
+        return native.NativeStepper(prepared, h, c)
 
 
 class PackedEngine(BlasEngine):

@@ -69,7 +69,9 @@ class OutputLoss(NamedTuple):
 class Criterion:
     """The base class of losses: what they do with a model's output part."""
 
-    def forward(self, predictions: Any, targets: Any, *, weights: Any = None) -> tuple[float, Any]:
+    def forward(
+        self, predictions: Any, targets: Any, *, weights: Any = None, per_target: bool = False
+    ) -> tuple[float, Any]:
         """Return the loss and its tape."""
         raise NotImplementedError
 
@@ -78,8 +80,9 @@ class Criterion:
         raise NotImplementedError
 
     def of_output(
-        self, output: Any, x: Any, targets: Any, *, weights: Any = None, grads: bool = True, rng: Any = None
-    ) -> OutputLoss:
+        self, output: Any, x: Any, targets: Any, *, weights: Any = None, per_target: bool = False, grads: bool = True,
+        rng: Any = None,
+    ) -> OutputLoss:  # fmt: skip
         """Return the loss of ``output(x)``, and its gradients.
 
         Parameters
@@ -89,7 +92,7 @@ class Criterion:
             used and forgotten in blocks.
         x : array_like
             What `output` reads.
-        targets, weights
+        targets, weights, per_target
             As for `forward`.
         grads : bool, default True
             Whether gradients are wanted. If not, `output` computes as in inference.
@@ -106,10 +109,10 @@ class Criterion:
             As `forward`, and as `output` raises them.
         """
         if not grads:
-            loss, tape = self.forward(output(x), targets, weights=weights)
+            loss, tape = self.forward(output(x), targets, weights=weights, per_target=per_target)
             return OutputLoss(loss, tape.count, None)
         predictions, output_tape = output.forward(x, rng=rng)
-        loss, tape = self.forward(predictions, targets, weights=weights)
+        loss, tape = self.forward(predictions, targets, weights=weights, per_target=per_target)
         return OutputLoss(loss, tape.count, output.backward(output_tape, self.backward(tape).x))
 
 
@@ -128,7 +131,7 @@ class CrossEntropyTape:
     targets : ndarray
         (N,), 0 where a target is ignored.
     shares : ndarray
-        (N,), the weight of each target's loss in the mean. They add up to 1, or all are 0.
+        (N,), the weight of each target's loss in the mean. They add up to 1, or all are 0, or `per_target` was given.
     count : int
         How many targets count.
     """
@@ -153,11 +156,13 @@ class SoftmaxCrossEntropy(Criterion):
     def __init__(self, ignore_index: int = -100) -> None:
         self.ignore_index = operator.index(ignore_index)
 
-    def __call__(self, logits: Any, targets: Any, *, weights: Any = None) -> float:
+    def __call__(self, logits: Any, targets: Any, *, weights: Any = None, per_target: bool = False) -> float:
         """Return the loss and keep nothing. As `forward`, without the tape."""
-        return self.forward(logits, targets, weights=weights)[0]
+        return self.forward(logits, targets, weights=weights, per_target=per_target)[0]
 
-    def forward(self, logits: Any, targets: Any, *, weights: Any = None) -> tuple[float, CrossEntropyTape]:
+    def forward(
+        self, logits: Any, targets: Any, *, weights: Any = None, per_target: bool = False
+    ) -> tuple[float, CrossEntropyTape]:
         """Compute the loss.
 
         Parameters
@@ -168,6 +173,9 @@ class SoftmaxCrossEntropy(Criterion):
             (...), each in 0..V-1 or `ignore_index`.
         weights : array_like, optional
             The weight of each target, broadcast to (...); 0 for padding, not negative. Default: all are equal.
+        per_target : bool, default False
+            Whether the sum of weighted losses is divided by the number of targets that count, instead of by the sum of
+            weights. Then batches of heavy targets weigh more than batches of light ones.
 
         Returns
         -------
@@ -189,7 +197,7 @@ class SoftmaxCrossEntropy(Criterion):
         logits = floats("logits", logits)
         if logits.ndim == 0 or logits.shape[-1] == 0:
             raise ValueError(f"logits: expected (..., V) with V >= 1, got {logits.shape}")
-        targets, shares = self._shared(targets, weights, logits.shape)
+        targets, shares = self._shared(targets, weights, per_target, logits.shape)
         rows = as_rows(logits)
         top = rows.max(axis=1)
         exps = rows - top[:, None]
@@ -203,20 +211,21 @@ class SoftmaxCrossEntropy(Criterion):
         return loss, CrossEntropyTape(logits.shape, exps, sums, targets, shares, int(counts.sum()))
 
     def of_output(
-        self, output: Any, x: Any, targets: Any, *, weights: Any = None, grads: bool = True, rng: Any = None
-    ) -> OutputLoss:
+        self, output: Any, x: Any, targets: Any, *, weights: Any = None, per_target: bool = False, grads: bool = True,
+        rng: Any = None,
+    ) -> OutputLoss:  # fmt: skip
         """See `Criterion.of_output`."""
         if type(output) is not Linear:
-            return super().of_output(output, x, targets, weights=weights, grads=grads, rng=rng)
+            return super().of_output(output, x, targets, weights=weights, per_target=per_target, grads=grads, rng=rng)
         x, weight, bias = output.checked(x)
-        targets, shares = self._shared(targets, weights, (*x.shape[:-1], output.out_features))
+        targets, shares = self._shared(targets, weights, per_target, (*x.shape[:-1], output.out_features))
         losses, found = engines.current().operations.cross_entropy(as_rows(x), weight, bias, targets, shares, grads)
         counts = shares > 0
         loss = float((losses[counts] * shares[counts]).sum())
         return OutputLoss(loss, int(counts.sum()), None if found is None else output.gradients(found, x.shape))
 
     def _shared(
-        self, targets: Any, weights: Any, shape: tuple[int, ...]
+        self, targets: Any, weights: Any, per_target: bool, shape: tuple[int, ...]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return targets, and the share of each in the mean, (N,), for logits of `shape`; both 0 where ignored."""
         targets = integers("targets", targets)
@@ -226,7 +235,7 @@ class SoftmaxCrossEntropy(Criterion):
         targets = np.where(ignored, 0, targets).reshape(-1).astype(np.int64, copy=False)
         shares = np.where(ignored, 0.0, shares).reshape(-1)
         within("targets", targets, shape[-1])
-        shares /= shares.sum() or 1.0
+        shares /= _divisor(shares, per_target)
         return targets, shares
 
     def backward(self, tape: CrossEntropyTape, dy: float = 1.0) -> Gradients:
@@ -272,11 +281,13 @@ class SquaredErrorTape:
 class MeanSquaredError(Criterion):
     """The mean over targets of (prediction - target)^2. A target that is NaN is unknown and does not count."""
 
-    def __call__(self, predictions: Any, targets: Any, *, weights: Any = None) -> float:
+    def __call__(self, predictions: Any, targets: Any, *, weights: Any = None, per_target: bool = False) -> float:
         """Return the loss and keep nothing. As `forward`, without the tape."""
-        return self.forward(predictions, targets, weights=weights)[0]
+        return self.forward(predictions, targets, weights=weights, per_target=per_target)[0]
 
-    def forward(self, predictions: Any, targets: Any, *, weights: Any = None) -> tuple[float, SquaredErrorTape]:
+    def forward(
+        self, predictions: Any, targets: Any, *, weights: Any = None, per_target: bool = False
+    ) -> tuple[float, SquaredErrorTape]:
         """Compute the loss.
 
         Parameters
@@ -287,6 +298,9 @@ class MeanSquaredError(Criterion):
             (...), of the predictions' dtype. NaN does not count.
         weights : array_like, optional
             The weight of each target, broadcast to (...); 0 for padding, not negative. Default: all are equal.
+        per_target : bool, default False
+            Whether the sum of weighted losses is divided by the number of targets that count, instead of by the sum of
+            weights. Then batches of heavy targets weigh more than batches of light ones.
 
         Returns
         -------
@@ -307,7 +321,7 @@ class MeanSquaredError(Criterion):
         same_shape("targets", targets, predictions.shape)
         shares = _loss_weights(weights, targets.shape)
         shares = np.where(np.isnan(targets), 0.0, shares)
-        shares /= shares.sum() or 1.0
+        shares /= _divisor(shares, per_target)
         counts = shares > 0
         # Values that do not count may be NaN or infinite.
         errors = np.where(counts, predictions - np.where(counts, targets, 0), 0)
@@ -341,6 +355,10 @@ def _below_top(logits: Any, axis: int) -> NDArray:
         a = a.astype(np.float64, casting="safe")
     y: NDArray = a - a.max(axis=axis, keepdims=True, initial=-np.inf)
     return y
+
+
+def _divisor(shares: NDArray[np.float64], per_target: bool) -> float:
+    return float((shares > 0).sum() if validate.flag("per_target", per_target) else shares.sum()) or 1.0
 
 
 def _loss_weights(weights: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:

@@ -69,10 +69,12 @@ class _Reader(Model):
             return {}
         return {"embedding": self.embedding.backward(tape[0], self._dropout.backward(tape[1], dx).x)}
 
-    def _output_loss(self, rows: NDArray, targets: Any, rng: Any) -> tuple[OutputLoss, NDArray]:
+    def _output_loss(self, rows: NDArray, targets: Any, weights: Any, rng: Any) -> tuple[OutputLoss, NDArray]:
         """Return the loss, with gradients of `output`, and the gradient in `rows`."""
         dropped_rows, dropped = self._dropout.forward(rows, rng=rng)
-        found = self._criterion.of_output(self.output, dropped_rows, targets, rng=rng)
+        found = self._criterion.of_output(
+            self.output, dropped_rows, targets, weights=weights, per_target=True, rng=rng
+        )  # fmt: skip
         return found, self._dropout.backward(dropped, found.grads.x).x
 
     def _answer(self, outputs: NDArray) -> NDArray:
@@ -128,7 +130,9 @@ class ManyToOne(_Reader):
         """Return the loss of a batch, as inference computes it."""
         y, state = self.rnn(self._embed(batch.x), lengths=batch.x_lengths)
         pooled = pool(self.pooling, self.rnn, y, state, batch.x_lengths)[0]
-        loss = self._criterion.of_output(self.output, pooled, batch.y, grads=False)
+        loss = self._criterion.of_output(
+            self.output, pooled, batch.y, weights=_weights(batch, 0), per_target=True, grads=False
+        )  # fmt: skip
         return Loss(loss.value, {}, loss.targets)
 
     def loss_and_grads(self, batch: Batch, rng: Any = None) -> Loss:
@@ -137,7 +141,7 @@ class ManyToOne(_Reader):
         x, embed_tape = self._embed_forward(batch.x, rng)
         y, state, rnn_tape = self.rnn.forward(x, lengths=batch.x_lengths, rng=rng)
         pooled, pool_tape = pool(self.pooling, self.rnn, y, state, batch.x_lengths)
-        loss, d_pooled = self._output_loss(pooled, batch.y, rng)
+        loss, d_pooled = self._output_loss(pooled, batch.y, _weights(batch, 0), rng)
 
         rnn = self.rnn.backward(rnn_tape, *unpool(self.rnn, pool_tape, d_pooled), wants_x=self.embedding is not None)
         found = {"output": loss.grads, "rnn": rnn, **self._embed_backward(embed_tape, rnn.x)}
@@ -184,8 +188,10 @@ class ManyToMany(_Reader):
     def loss(self, batch: Batch) -> Loss:
         """Return the loss of a batch, as inference computes it, and the final state."""
         y, state = self.rnn(self._embed(batch.x), batch.state, lengths=batch.x_lengths)
-        rows, targets = pack(y, batch.x_lengths), pack(_targets(batch), batch.x_lengths)
-        loss = self._criterion.of_output(self.output, rows, targets, grads=False)
+        rows, (targets, weights) = pack(y, batch.x_lengths), _step_targets(batch)
+        loss = self._criterion.of_output(
+            self.output, rows, targets, weights=weights, per_target=True, grads=False
+        )  # fmt: skip
         return Loss(loss.value, {}, loss.targets, state)
 
     def loss_and_grads(self, batch: Batch, rng: Any = None) -> Loss:
@@ -196,7 +202,7 @@ class ManyToMany(_Reader):
         rng, lengths = validate.generator("rng", rng), batch.x_lengths
         x, embed_tape = self._embed_forward(batch.x, rng)
         y, state, rnn_tape = self.rnn.forward(x, batch.state, lengths=lengths, rng=rng)
-        loss, d_rows = self._output_loss(pack(y, lengths), pack(_targets(batch), lengths), rng)
+        loss, d_rows = self._output_loss(pack(y, lengths), *_step_targets(batch), rng)
 
         rnn = self.rnn.backward(rnn_tape, unpack(d_rows, y, lengths), wants_x=self.embedding is not None)
         found = {"output": loss.grads, "rnn": rnn, **self._embed_backward(embed_tape, rnn.x)}
@@ -243,11 +249,23 @@ def cut(steps: NDArray, batch: Batch) -> list[NDArray]:
     return [row[:length] for row, length in zip(steps.swapaxes(0, 1), lengths, strict=True)]
 
 
-def _targets(batch: Batch) -> NDArray:
+def _step_targets(batch: Batch) -> tuple[NDArray, NDArray | None]:
+    """Return the targets of the valid steps as rows (N, ...), and their weights."""
     if not isinstance(batch.y, np.ndarray) or batch.y.shape[:2] != np.shape(batch.x)[:2]:
         got = batch.y.shape if isinstance(batch.y, np.ndarray) else type(batch.y).__name__
         raise ValueError(f"batch.y: expected {np.shape(batch.x)[:2]} and maybe more axes, a target a step, got {got}")
-    return batch.y
+    weights = _weights(batch, 1)
+    return pack(batch.y, batch.x_lengths), None if weights is None else pack(weights, batch.x_lengths)
+
+
+def _weights(batch: Batch, axis: int) -> NDArray | None:
+    """Return the weights of the examples, which lie along this axis of y, for each of the targets."""
+    if batch.weights is None:
+        return None
+    weights, shape = validate.as_ndarray("batch.weights", batch.weights), np.asarray(batch.y).shape
+    if weights.shape != shape[axis : axis + 1]:
+        raise ValueError(f"batch.weights: expected {shape[axis : axis + 1]}, one for each example, got {weights.shape}")
+    return np.broadcast_to(weights.reshape(-1, *(1,) * (len(shape) - 1 - axis)), shape)
 
 
 class ModelStream:
@@ -373,6 +391,8 @@ def _ids(batch: Batch) -> NDArray:
     if not isinstance(batch.y, np.ndarray) or batch.y.ndim != 2:
         got = batch.y.shape if isinstance(batch.y, np.ndarray) else type(batch.y).__name__
         raise ValueError(f"batch.y: expected ids (U, B), got {got}")
+    if batch.weights is not None:
+        raise ValueError("batch.weights: expected None, as models that write have no weights of examples, got some")
     return batch.y
 
 

@@ -8,8 +8,29 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef _WIN32
+#include <windows.h>
+#else
 #include <sys/mman.h>
 #include <unistd.h>
+#endif
+
+/* ---- Pages of memory ---- */
+
+#ifdef _WIN32
+static size_t page_size(void) { return 4096; }
+static char *map_pages(size_t bytes) { return VirtualAlloc(NULL, bytes, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE); }
+static void forbid_page(void *page) { VirtualProtect(page, page_size(), PAGE_NOACCESS, &(DWORD){0}); }
+static void unmap_pages(void *start, size_t bytes) { (void)bytes, VirtualFree(start, 0, MEM_RELEASE); }
+#else
+static size_t page_size(void) { return (size_t)sysconf(_SC_PAGESIZE); }
+static char *map_pages(size_t bytes) {
+    void *start = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return start == MAP_FAILED ? NULL : start;
+}
+static void forbid_page(void *page) { mprotect(page, page_size(), PROT_NONE); }
+static void unmap_pages(void *start, size_t bytes) { munmap(start, bytes); }
+#endif
 
 /* ---- Arrays, freed all at once, or the latest of them ---- */
 
@@ -22,14 +43,14 @@ static int array_count;
 
 /* `bytes` up to a page that nobody may touch, or with `from_start` right after one. */
 static void *guarded(size_t bytes, int from_start) {
-    const size_t page = (size_t)sysconf(_SC_PAGESIZE), pages = (bytes + page) / page * page;
-    char *start = mmap(NULL, pages + 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (start == MAP_FAILED || array_count == MOST_ARRAYS) {
+    const size_t page = page_size(), pages = (bytes + page) / page * page;
+    char *start = map_pages(pages + 2 * page);
+    if (!start || array_count == MOST_ARRAYS) {
         perror("guarded");
         exit(2);
     }
-    mprotect(start, page, PROT_NONE);
-    mprotect(start + page + pages, page, PROT_NONE);
+    forbid_page(start);
+    forbid_page(start + page + pages);
     arrays[array_count].start = start, arrays[array_count++].size = pages + 2 * page;
     return start + page + (from_start ? 0 : pages - bytes);
 }
@@ -37,7 +58,7 @@ static void *guarded(size_t bytes, int from_start) {
 static void free_arrays_from(int first) {
     while (array_count > first) {
         array_count--;
-        munmap(arrays[array_count].start, arrays[array_count].size);
+        unmap_pages(arrays[array_count].start, arrays[array_count].size);
     }
 }
 static void free_arrays(void) { free_arrays_from(0); }

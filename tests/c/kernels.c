@@ -1,6 +1,6 @@
 /* Every kernel of every instruction set that runs here, in both dtypes, against plain C in double.
  *
- * For machines that have no Python, or are emulated: .ci/neon compiles and runs it. Arrays end, or begin, at guarded
+ * For machines that have no Python, or are emulated: .ci/ctests compiles and runs it. Arrays end, or begin, at guarded
  * pages.
  */
 #include "check.h"

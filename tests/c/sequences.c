@@ -2,7 +2,7 @@
  *
  * The same bits in teams of 2 and 3, by rows and by units, as alone; and what the scalar set computes, within rounding.
  * Everything is at guarded pages: packed weights and workspace, which Python allocates, are too. Meant for
- * -fsanitize=thread as well, and for machines that have no Python, or are emulated (.ci/neon).
+ * -fsanitize=thread as well, and for machines that have no Python, or are emulated (.ci/ctests).
  */
 #include "check.h"
 

@@ -3,17 +3,20 @@
  * whether an order is certain:
  *     gcc -fsanitize=thread -O1 -g -pthread tests/c/team.c csrc/threads/[a-z]*.c -o team && ./team without-fork
  */
+#define _DEFAULT_SOURCE
 #include <float.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
+#ifdef _WIN32
+#include <windows.h>
+#else
 #include <sys/wait.h>
 #include <unistd.h>
+#endif
 
-#include "../../csrc/compiler.h"
 #include "../../csrc/threads/team.h"
+#include "../../csrc/threads/wait.h"
 
 #define MOST 8
 #define ROUNDS 20
@@ -83,24 +86,43 @@ static void call(int threads, int64_t alone) {
     if (members < 1 || members > threads || !has_denormals()) atomic_fetch_add(&failures, 1);
 }
 
+static unsigned next_random(unsigned *seed) { return (*seed = *seed * 1664525u + 1013904223u) >> 16; }
+
 /* `alone` decides how long the caller waits for others: from not at all, so that offers are withdrawn, to long. */
-static void *calls(void *argument) {
-    unsigned seed = (unsigned)(uintptr_t)argument;
+static void calls(unsigned seed) {
     const int count = frnn_team_insisted() ? 40 : 300; /* whole teams wait for those of others */
-    for (int k = 0; k < count; k++) call(1 + (int)(rand_r(&seed) % MOST), (int64_t)(rand_r(&seed) % 3) * 2000000);
-    return NULL;
+    for (int k = 0; k < count; k++)
+        call(1 + (int)(next_random(&seed) % MOST), (int64_t)(next_random(&seed) % 3) * 2000000);
+}
+
+#if FRNN_THREADS
+static frnn_word callers; /* that have not ended */
+
+static void caller_main(void *number) {
+    calls((unsigned)(uintptr_t)number);
+    atomic_fetch_sub(&callers.value, 1);
+    frnn_wake(&callers);
+}
+
+static void begin_callers(int count) {
+    atomic_store(&callers.value, (unsigned)count);
+    for (int k = 0; k < count; k++)
+        if (!frnn_start_thread(caller_main, (void *)(uintptr_t)(k + 1))) exit(2);
+}
+
+static void await_callers(void) {
+    for (unsigned left; (left = atomic_load(&callers.value)) > 0;) frnn_wait_while(&callers, left, 0);
 }
 
 static void from_several_threads(int count) {
-    pthread_t threads[MOST];
-    for (int k = 0; k < count; k++) pthread_create(&threads[k], NULL, calls, (void *)(uintptr_t)(k + 1));
-    for (int k = 0; k < count; k++) pthread_join(threads[k], NULL);
+    begin_callers(count);
+    await_callers();
 }
 
+#if FRNN_POSIX
 /* Children hire workers of their own, whatever locks workers of the parent held when it forked. */
 static void fork_while_calling(void) {
-    pthread_t caller;
-    pthread_create(&caller, NULL, calls, NULL);
+    begin_callers(1);
     for (int k = 0; k < 200; k++) {
         const pid_t child = fork();
         if (child == 0) {
@@ -116,27 +138,36 @@ static void fork_while_calling(void) {
             break;
         }
     }
-    pthread_join(caller, NULL);
+    await_callers();
 }
+#endif
 
 static void count_members(void *context, const frnn_team *team) {
     if (team->index == 0) *(int *)context = team->size;
 }
 
+static void sleep_milliseconds(int n) {
+#ifdef _WIN32
+    Sleep((DWORD)n);
+#else
+    usleep((useconds_t)n * 1000);
+#endif
+}
+
 /* The second member is without a core for a while: what sleeping looks like. */
 static void lose_core(void *context, const frnn_team *team) {
     count_members(context, team);
-    if (team->index == 1) nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+    if (team->index == 1) sleep_milliseconds(5);
 }
 
 /* After a call whose member lost its core the next one goes alone; when there has been a rest, it does not. */
 static void check_pause(void) {
     for (int k = 0; k < 5; k++) {
         int lost = 0, after = 0, later = 0;
-        nanosleep(&(struct timespec){.tv_sec = 1, .tv_nsec = 100000000}, NULL);
+        sleep_milliseconds(1100);
         frnn_team_run(2, 20000000, lose_core, &lost);
         frnn_team_run(2, 20000000, count_members, &after);
-        nanosleep(&(struct timespec){.tv_sec = 1, .tv_nsec = 100000000}, NULL);
+        sleep_milliseconds(1100);
         frnn_team_run(2, 20000000, count_members, &later);
         if (lost < 2 || later < 2) continue; /* this machine's cores were busy: try again */
         if (after != 1) atomic_fetch_add(&failures, 1);
@@ -144,6 +175,7 @@ static void check_pause(void) {
     }
     printf("pause: not seen, for no second thread came\n");
 }
+#endif
 
 static frnn_verdict stop(void) { return FRNN_STOP; }
 
@@ -176,12 +208,20 @@ static void check(int forks) {
         if (frnn_has_threads() && atomic_load(&largest) != threads) atomic_fetch_add(&failures, 1);
     }
     check_stopping();
-    from_several_threads(2);       /* a worker goes from team to team, before all have seen its last signal */
+#if FRNN_THREADS
+    from_several_threads(2); /* a worker goes from team to team, before all have seen its last signal */
+#endif
     frnn_team_insist(FRNN_CHOOSE); /* whoever comes in time */
-    calls(NULL);
+    calls(1);
+#if FRNN_THREADS
     from_several_threads(4);
-    if (frnn_has_threads()) check_pause();
+    if (frnn_thread_nanoseconds() >= 0) check_pause(); /* else nobody measures what a member loses */
+#endif
+#if FRNN_POSIX
     if (forks) fork_while_calling();
+#else
+    (void)forks;
+#endif
 }
 
 /* An argument: without forking. */

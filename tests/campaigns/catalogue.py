@@ -14,20 +14,34 @@ import numpy as np
 
 import fastrnn
 import fastrnn.onnx
-from fastrnn import data, engines, inspect, metrics, nn, optim, serialization, train, weights
+from fastrnn import data, distributed, engines, inspect, metrics, nn, optim, serialization, train, weights
 
 __all__ = ["MODULES", "NOT_CALLED", "Entry", "catalogue"]
 
-MODULES = (fastrnn, fastrnn.onnx, data, engines, inspect, metrics, nn, optim, serialization, train, weights)
+MODULES = (
+    fastrnn,
+    fastrnn.onnx,
+    data,
+    distributed,
+    engines,
+    inspect,
+    metrics,
+    nn,
+    optim,
+    serialization,
+    train,
+    weights,
+)
 
 # Public names that are no functions for users, or that need more than NumPy, SciPy and the process of a caller.
 NOT_CALLED = {
     "fastrnn": {
-        "Frozen", "Gradients", "RowGradient", "Stream", "Tape", "__version__", "data", "engines", "inspect", "metrics",
-        "nn", "optim", "train", "weights", "show_config",
+        "Frozen", "Gradients", "RowGradient", "Stream", "Tape", "__version__", "data", "distributed", "engines",
+        "get_include", "inspect", "metrics", "nn", "optim", "train", "weights", "show_config",
     },
     "fastrnn.onnx": {"Session", "SessionStream", "load", "ops", "session"},  # fuzz.py has models
     "fastrnn.data": {"BOS", "EOS", "PAD", "SPECIALS", "UNK"},
+    "fastrnn.distributed": {"Group", "gloo", "mpi"},  # they find processes that something else has started
     "fastrnn.engines": {"ENGINES", "Engine", "Operations", "available", "current"},
     "fastrnn.inspect": {"PrecisionReport", "PrecisionRow", "plot_gates", "plot_gradient_norms"},  # Matplotlib's errors
     "fastrnn.nn": {
@@ -249,6 +263,7 @@ def catalogue() -> dict[str, Entry]:
             "logits" if name[0] == "S" else "predictions": logits,
             "targets": given,
             "weights": np.ones(10, f4),
+            "per_target": True,
         }
         if name[0] == "M":
             arguments["weights"] = np.ones((10, 3), f4)
@@ -290,6 +305,8 @@ def catalogue() -> dict[str, Entry]:
 
     for name, model, examples in (("tagger", tagger, batch), ("chooser", chooser, single), ("writer", writer, pair)):
         fields = {"x": examples.x, "y": examples.y, "x_lengths": examples.x_lengths, "y_lengths": examples.y_lengths}
+        if name != "writer":
+            fields["weights"] = np.array([1.0, 0.5])
         for method in ("loss", "loss_and_grads", "predict_batch"):
             add(
                 on_batch(getattr(model, method)),
@@ -352,12 +369,16 @@ def catalogue() -> dict[str, Entry]:
     add(ragged.take, rows=[1])
     add(ragged.pad, rows=[0, 1])
     add(data.Batch, x=ids, y=ids, x_lengths=lengths, y_lengths=lengths)
-    add(data.Dataset, x=sequences, y=[0, 1])
+    add(data.Dataset, x=sequences, y=[0, 1], weights=[1.0, 0.5])
     add(dataset.take, "Dataset.take", rows=[0])
     add(dataset.batch, "Dataset.batch", rows=np.array([0]))
     add(data.Batches, dataset=dataset, size=2, pool=3)
     add(lambda **given: data.PartlyShown(data.Batches(dataset, 2), **given), "PartlyShown", data.PartlyShown,
         ids=np.array([3, 4, 5]), column=0)  # fmt: skip
+    add(data.Batches(dataset, 2).shard, "Batches.shard", data.Batches.shard, index=1, count=2)
+    add(data.PartlyShown(data.Batches(dataset, 2), np.arange(3), 0).shard, "PartlyShown.shard", data.Batches.shard,
+        index=1, count=2)  # fmt: skip
+    add(data.Chunks(np.arange(40), 2, 5).shard, "Chunks.shard", data.Batches.shard, index=1, count=2)
     add(data.Chunks, ids=np.arange(40), columns=2, steps=5)
     add(data.Chunks.to_evaluate, "Chunks.to_evaluate", ids=np.arange(40), columns=2, steps=5)
 
@@ -371,8 +392,8 @@ def catalogue() -> dict[str, Entry]:
 
     # What batches are is between the source and the model: a wrong one is not looked for.
     add(trained, "Trainer", train.Trainer, steps=1, maximize=False, max_norm=1.0, evaluations=1,
-        patience=1, every=1, seed=0)  # fmt: skip
-    add(lambda **given: train.evaluate(batches=pictures, **given), "evaluate", train.evaluate, model=small)
+        patience=1, every=1, seed=0, group=None)  # fmt: skip
+    add(lambda **given: train.evaluate(batches=pictures, **given), "evaluate", train.evaluate, model=small, group=None)
     add(metrics.accuracy, predictions=sequences, targets=sequences, ignore=-100)
     add(metrics.macro_f1, predictions=sequences, targets=sequences, ignore=-100)
     add(metrics.perplexity, loss=1.0)

@@ -14,14 +14,14 @@ import io
 import re
 from collections.abc import Callable
 from pathlib import Path
-from types import CodeType
+from types import CodeType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import weights
+from fastrnn import nn, weights
 from fastrnn.data import Batches, Dataset, Vocabulary
 from fastrnn.train import Trainer
 
@@ -165,12 +165,57 @@ def installed(name: str) -> dict[str, Any]:
     return {}
 
 
+def a_group() -> dict[str, Any]:
+    return {"group": None}  # of this process alone; tests/kit/test_distributed.py has others
+
+
+class Here:
+    """As much of Dask's client and of a Spark session as snippets use, in this process; the examples have real ones."""
+
+    def scatter(self, model: Any, broadcast: bool) -> Any:
+        return model
+
+    map = staticmethod(lambda function, parts, model: [function(part, model) for part in parts])
+    gather = staticmethod(list)
+    sparkContext = property(lambda self: self)  # noqa: N815
+
+    def broadcast(self, model: Any) -> Any:
+        return SimpleNamespace(value=model)
+
+
+def a_dask_client() -> dict[str, Any]:
+    return {"client": Here(), "parts": [np.ones((5, 3), int)] * 2}
+
+
+def a_spark_table() -> dict[str, Any]:
+    x = np.zeros((4, 50, 16), np.float32)
+
+    def udf(make: Any, return_type: Any, batch_size: int, input_tensor_shapes: Any) -> Any:
+        return lambda column: make()(x)
+
+    model = nn.ManyToOne(fastrnn.GRU(16, 8, rng=0), nn.Linear(8, 3, rng=0))
+    table = SimpleNamespace(select=lambda answers: answers)
+    return {"spark": Here(), "table": table, "predict_batch_udf": udf, "LongType": int, "model": model}
+
+
+def a_spark_table_of_ids() -> dict[str, Any]:
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    frame = pandas.DataFrame({"id": [1, 2], "words": [np.array([1, 2]), np.array([3])]})
+    model = nn.ManyToOne(fastrnn.GRU(4, 8, rng=0), nn.Linear(8, 3, rng=0), nn.Embedding(5, 4, rng=0))
+    texts = SimpleNamespace(mapInPandas=lambda function, schema: pandas.concat(function(iter([frame]))))
+    return {"spark": Here(), "texts": texts, "model": model}
+
+
 def two_vocabularies() -> dict[str, Any]:
     return {"words": Vocabulary("abc"), "source": Vocabulary("xyz")}
 
 
 GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
     "reviews": reviews,
+    "a group": a_group,
+    "a Dask client": a_dask_client,
+    "a Spark table": a_spark_table,
+    "a Spark table of ids": a_spark_table_of_ids,
     "two vocabularies": two_vocabularies,
     "a state dict": a_state_dict,
     "layers of Keras": keras_layers,
@@ -183,6 +228,7 @@ GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
     "ONNX Runtime": lambda: installed("onnxruntime"),
     "threadpoolctl": lambda: installed("threadpoolctl"),
     "joblib": lambda: installed("joblib"),
+    "scikit-learn": lambda: installed("sklearn"),
 }
 
 

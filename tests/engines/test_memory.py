@@ -96,19 +96,20 @@ print(status("VmHWM") - before - y.nbytes)
 )
 
 
-@pytest.mark.parametrize(("masked", "frozen"), [(False, False), (True, True)])  # neither depends on the other
 @pytest.mark.parametrize(
-    ("layer", "shape"),
+    ("layer", "shape", "masked", "frozen"),  # the last two depend on neither
     [
-        ("fastrnn.LSTM(8, 64, rng=0)", (10_000, 4)),
-        ("fastrnn.GRU(8, 64, rng=0)", (10_000, 4)),
-        ("fastrnn.GRU(8, 64, reset_after=False, rng=0)", (10_000, 4)),
-        ("fastrnn.LSTM(8, 64, num_layers=2, rng=0)", (10_000, 4)),
-        ("fastrnn.GRU(8, 64, num_layers=3, rng=0)", (10_000, 4)),
-        ("fastrnn.LSTM(8, 64, bidirectional=True, rng=0)", (10_000, 4)),
-        ("fastrnn.LSTM(8, 16, rng=0)", (100_000, 1)),
-        ("fastrnn.LSTM(8, 16, num_layers=2, rng=0)", (60, 4000)),
-        ("fastrnn.GRU(8, 1, rng=0)", (100, 2000)),  # far fewer units than a vector has
+        ("fastrnn.LSTM(8, 64, rng=0)", (10_000, 4), False, False),
+        ("fastrnn.LSTM(8, 64, rng=0)", (10_000, 4), True, True),
+        ("fastrnn.GRU(8, 64, rng=0)", (10_000, 4), False, True),
+        ("fastrnn.GRU(8, 64, reset_after=False, rng=0)", (10_000, 4), True, False),
+        ("fastrnn.LSTM(8, 64, num_layers=2, rng=0)", (10_000, 4), True, True),
+        ("fastrnn.GRU(8, 64, num_layers=3, rng=0)", (10_000, 4), False, False),
+        ("fastrnn.LSTM(8, 64, bidirectional=True, rng=0)", (10_000, 4), False, False),
+        ("fastrnn.LSTM(8, 64, bidirectional=True, rng=0)", (10_000, 4), True, True),
+        ("fastrnn.LSTM(8, 16, rng=0)", (100_000, 1), True, True),
+        ("fastrnn.LSTM(8, 16, num_layers=2, rng=0)", (60, 4000), True, False),
+        ("fastrnn.GRU(8, 1, rng=0)", (100, 2000), False, True),  # far fewer units than a vector has
     ],
 )
 def test_inference_needs_at_most_8_mib_of_scratch(

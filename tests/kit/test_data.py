@@ -171,6 +171,14 @@ def test_columns_of_a_data_set():
     assert [y.tolist() for y in part.y] == [[2, 3], []]
     with pytest.raises(ValueError, match="y: expected as many examples as x, 1, got 2"):
         Dataset([1], [1, 2])
+    with pytest.raises(ValueError, match=r"weights: expected \(2,\), one for each example, got \(1,\)"):
+        Dataset([1, 2], [1, 2], [0.5])
+
+
+def test_weights_stay_with_their_examples():
+    dataset = Dataset([[1, 2], [3], [4]], [0, 1, 0], [0.5, 1.0, 2.0])
+    assert dataset.take([2, 0]).batch(np.array([0, 1])).weights.tolist() == [2.0, 0.5]
+    assert Dataset([1, 2]).batch(np.array([0])).weights is None
 
 
 # ---- chunks of a text ------------------------------------------------------------------------------------------------

@@ -26,14 +26,13 @@ GRADIENT = 1e-6  # differences with step 1e-5 of losses near 1: 1e-11 of roundin
 
 
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize(("bidirectional", "dropout"), [(False, 0.0), (True, 0.3)])  # neither depends on the other
 @pytest.mark.parametrize("name", MODELS)
-def test_gradients_by_differences(name, cell, bidirectional):
-    for dropout in (0.0, 0.3):
-        model, batch = build_model(name, cell, bidirectional=bidirectional, dropout=dropout)
-        errors = check_gradients(model, batch, samples=3)
-        assert errors.keys() == model.params.keys()
-        assert max(errors.values()) < GRADIENT, errors
+def test_gradients_by_differences(name, cell, bidirectional, dropout):
+    model, batch = build_model(name, cell, bidirectional=bidirectional, dropout=dropout)
+    errors = check_gradients(model, batch, samples=3)
+    assert errors.keys() == model.params.keys()
+    assert max(errors.values()) < GRADIENT, errors
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -68,6 +67,20 @@ def test_a_batch_is_the_mean_over_its_rows(name, bidirectional):
     assert model.loss(batch).targets == count
     for answer, expected in zip(model.predict_batch(batch), answers, strict=True):
         np.testing.assert_allclose(answer, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["max", "one_number", "tagger", "regressor", "taggers"])
+def test_weights_of_examples_multiply_their_losses(name):
+    model, batch = build_model(name)
+    weights = np.array([2.0, 0.5, 0.0, 1.0])
+    alone = [model.loss(dataclasses.replace(batch, weights=row)) for row in np.eye(4)]
+    total = sum(weight * loss.value * loss.targets for weight, loss in zip(weights, alone, strict=True))
+    count = sum(loss.targets for weight, loss in zip(weights, alone, strict=True) if weight)
+    weighted = dataclasses.replace(batch, weights=weights)
+    assert model.loss(weighted).value == pytest.approx(total / count, rel=1e-12)
+    assert model.loss(weighted).targets == count
+    assert max(check_gradients(model, weighted, samples=3).values()) < GRADIENT
+    assert model.loss(dataclasses.replace(batch, weights=np.ones(4))).value == model.loss(batch).value
 
 
 def _columns(batch):
@@ -588,6 +601,8 @@ def test_batches_that_do_not_fit():
     model, batch = build_model("tagger")
     with pytest.raises(ValueError, match=r"batch\.y: expected \(6, 4\) and maybe more axes"):
         model.loss(dataclasses.replace(batch, y=batch.y[:-1]))
+    with pytest.raises(ValueError, match=r"batch\.weights: expected \(4,\), one for each example, got \(3,\)"):
+        model.loss(dataclasses.replace(batch, weights=np.ones(3)))
     with pytest.raises(ValueError, match="batches: expected batches of a data set"):
         model.predict([Batch(batch.x)])
     with pytest.raises(ValueError, match=r"batch\.x: expected a batch of sequences, got one sequence, \(6,\)"):
@@ -595,3 +610,5 @@ def test_batches_that_do_not_fit():
     model, batch = build_model("attend")
     with pytest.raises(ValueError, match=r"batch\.y: expected ids \(U, B\), got None"):
         model.loss(dataclasses.replace(batch, y=None))
+    with pytest.raises(ValueError, match=r"batch\.weights: expected None"):
+        model.loss(dataclasses.replace(batch, weights=np.ones(4)))

@@ -1,7 +1,7 @@
 """Frozen layers never change; streams take a step at a time and equal one call; both are safe in many threads."""
 
-import gc
 import tracemalloc
+import weakref
 from collections.abc import Callable
 from itertools import repeat
 from typing import Any
@@ -86,8 +86,9 @@ class TestFrozen:
         call = random_call(layer, 4, 2, rng)
         expected = infer(layer, call)
         stream = layer.freeze().stream(2)
+        gone = weakref.ref(layer)
         del layer
-        gc.collect()
+        assert gone() is None
         rubbish = [np.full(10_000, np.nan) for _ in range(50)]  # over whatever was freed
         assert_results_close(run_stream(stream, call), expected)
         assert len(rubbish) == 50

@@ -1,13 +1,25 @@
 #ifdef __linux__
 #define _GNU_SOURCE /* syscall, sched.h */
 #endif
-#include "wait.h"
+#include "system.h"
+
+#if !defined(_WIN32)
+#include <time.h>
+
+static int64_t read_clock(clockid_t clock) {
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+int64_t frnn_nanoseconds(void) { return read_clock(CLOCK_MONOTONIC); }
+#endif
 
 #if FRNN_POSIX
 #include <limits.h>
 #include <pthread.h>
-#include <stddef.h>
-#include <time.h>
+#include <signal.h>
+#include <stdlib.h>
 #ifdef __linux__
 #include <linux/futex.h>
 #include <sched.h>
@@ -15,10 +27,14 @@
 #include <unistd.h>
 #endif
 
-#if defined(__linux__) && !defined(FRNN_NO_FUTEX)
-void frnn_forget_sleepers(void) {}
+int64_t frnn_thread_nanoseconds(void) { return read_clock(CLOCK_THREAD_CPUTIME_ID); }
 
-static void sleep_while(frnn_word *w, unsigned value) {
+/* ---- Sleep ---- */
+
+#if defined(__linux__) && !defined(FRNN_NO_FUTEX)
+static void forget_sleepers(void) {}
+
+void frnn_sleep_while(frnn_word *w, unsigned value) {
     atomic_fetch_add(&w->sleepers, 1);
     while (atomic_load(&w->value) == value) syscall(SYS_futex, &w->value, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
     atomic_fetch_sub(&w->sleepers, 1);
@@ -31,12 +47,12 @@ void frnn_wake(frnn_word *w) {
 static pthread_mutex_t sleeping = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 
-void frnn_forget_sleepers(void) {
+static void forget_sleepers(void) { /* one of them may have held the lock */
     pthread_mutex_init(&sleeping, NULL);
     pthread_cond_init(&changed, NULL);
 }
 
-static void sleep_while(frnn_word *w, unsigned value) {
+void frnn_sleep_while(frnn_word *w, unsigned value) {
     pthread_mutex_lock(&sleeping);
     atomic_fetch_add(&w->sleepers, 1);
     while (atomic_load(&w->value) == value) pthread_cond_wait(&changed, &sleeping);
@@ -51,15 +67,53 @@ void frnn_wake(frnn_word *w) {
 }
 #endif
 
-int64_t frnn_wait_while(frnn_word *w, unsigned value, int spins) {
-    for (int spin = 0; spin < spins; spin++) {
-        if (atomic_load_explicit(&w->value, memory_order_acquire) != value) return 0;
-        RELAX();
-    }
-    const int64_t begin = frnn_nanoseconds();
-    sleep_while(w, value);
-    return frnn_nanoseconds() - begin;
+/* ---- Threads and children ---- */
+
+typedef struct {
+    void (*main)(void *);
+    void *argument;
+} beginning;
+
+static void *begin(void *allocated) {
+    const beginning b = *(beginning *)allocated;
+    free(allocated);
+    b.main(b.argument);
+    return NULL;
 }
+
+int frnn_start_thread(void (*main)(void *), void *argument) {
+    pthread_t thread;
+    sigset_t all, before;
+    beginning *b = malloc(sizeof *b);
+    if (!b) return 0;
+    *b = (beginning){main, argument};
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    const int started = pthread_create(&thread, NULL, begin, b) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (started)
+        pthread_detach(thread);
+    else
+        free(b);
+    return started;
+}
+
+static void (*child)(void);
+
+static void in_child(void) {
+    forget_sleepers();
+    child();
+}
+
+static void install(void) { pthread_atfork(NULL, NULL, in_child); }
+
+void frnn_watch_forks(void (*in_child_too)(void)) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    child = in_child_too;
+    pthread_once(&once, install);
+}
+
+/* ---- Cores ---- */
 
 #ifdef __linux__
 int frnn_current_core(void) { return sched_getcpu(); }
@@ -77,24 +131,5 @@ void frnn_leave_core(int core) {
 int frnn_current_core(void) { return -1; }
 void frnn_leave_core(int core) { (void)core; }
 #endif
-
-static int64_t read_clock(clockid_t clock) {
-    struct timespec now;
-    clock_gettime(clock, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
-int64_t frnn_nanoseconds(void) { return read_clock(CLOCK_MONOTONIC); }
-
-int64_t frnn_thread_nanoseconds(void) { return read_clock(CLOCK_THREAD_CPUTIME_ID); }
-
-#else
-#include <time.h>
-
-int64_t frnn_nanoseconds(void) {
-    struct timespec now;
-    timespec_get(&now, TIME_UTC);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
 
 #endif
