@@ -1,7 +1,7 @@
 """ONNX's RNN, GRU and LSTM: single operators, whole models, and their weights as layers.
 
 `run_op` and `run_grad` need NumPy alone. `ops` (for onnx.reference.ReferenceEvaluator) and `load` need the package
-onnx: ``pip install fastrnn[onnx]``.
+onnx: ``pip install fastrnn[onnx]``. `session` needs onnxruntime as well: ``pip install fastrnn[onnxruntime]``.
 """
 
 from __future__ import annotations
@@ -14,18 +14,24 @@ from fastrnn.onnx.run import run_grad, run_op
 if TYPE_CHECKING:
     from fastrnn.onnx.evaluator import ops
     from fastrnn.onnx.models import load
+    from fastrnn.onnx.sessions import Session, SessionStream, session
 
-__all__ = ["load", "ops", "run_grad", "run_op"]
+__all__ = ["Session", "SessionStream", "load", "ops", "run_grad", "run_op", "session"]
 
-_NEEDS_ONNX = {"ops": "fastrnn.onnx.evaluator", "load": "fastrnn.onnx.models"}
+_NEED_MORE = {
+    "ops": "fastrnn.onnx.evaluator", "load": "fastrnn.onnx.models", "session": "fastrnn.onnx.sessions",
+    "Session": "fastrnn.onnx.sessions", "SessionStream": "fastrnn.onnx.sessions",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _NEEDS_ONNX:
+    if name not in _NEED_MORE:
         raise AttributeError(f"module 'fastrnn.onnx' has no attribute {name!r}")
     try:
-        return getattr(importlib.import_module(_NEEDS_ONNX[name]), name)
+        return getattr(importlib.import_module(_NEED_MORE[name]), name)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "onnx":
+        missing = (error.name or "").partition(".")[0]
+        if missing not in ("onnx", "onnxruntime"):
             raise
-        raise ImportError(f"fastrnn.onnx.{name} needs the package onnx: pip install fastrnn[onnx]") from error
+        extra = "onnxruntime" if _NEED_MORE[name] == "fastrnn.onnx.sessions" else "onnx"
+        raise ImportError(f"fastrnn.onnx.{name} needs the package {missing}: pip install fastrnn[{extra}]") from error

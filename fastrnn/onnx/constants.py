@@ -152,6 +152,19 @@ class Constants:
                 pending += [source for source in node.input if source and source not in self._values]
         return self._values[name]
 
+    def ints(self, node: Any, name: str, place: int) -> list[int] | None:
+        """Up to 8 integers that are an attribute of a node in older opsets, and its input in this place in newer ones.
+
+        None if there are none, or they are not constant.
+        """
+        for attribute in node.attribute:
+            if attribute.name == name:
+                return list(attribute.ints)
+        value = self.value(node.input[place]) if len(node.input) > place and node.input[place] else None
+        if value is None or isinstance(value, Unknown) or value.dtype.kind not in "iu" or value.size > 8:
+            return None
+        return [int(n) for n in value.reshape(-1)]
+
     def dequantized(self, name: str) -> tuple[list[NDArray], int] | None:
         """What a DequantizeLinear makes a constant of, integers, scale and maybe zero point, and the axis of these two.
 

@@ -1,10 +1,10 @@
-"""Recurrent nodes of ONNX models as frozen layers."""
+"""Recurrent nodes of ONNX models as frozen layers: `load`, and what a session knows of a model's nodes."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
@@ -25,7 +25,7 @@ from fastrnn.onnx.reading import bodies, text
 from fastrnn.onnx.stacks import Recurrent, next_in_stack
 from fastrnn.stack import Stack
 
-__all__ = ["load"]
+__all__ = ["Layer", "Loading", "NotServedError", "Stacks", "domain", "load", "name_of", "opened_model"]
 
 log = logging.getLogger("fastrnn.onnx")
 
@@ -78,27 +78,33 @@ def load(model: Any, *, precision: str | None = None, max_bytes: int | None = No
     OSError
         If a file cannot be read.
     """
+    opened, name = opened_model(model, precision, max_bytes)
+    with refusing(name):
+        return Loading(opened, precision, max_bytes).layers()
+
+
+def opened_model(model: Any, precision: Any, max_bytes: Any) -> tuple[reading.Model, Any]:
+    """Check the arguments of `load`; return the model, and what errors call it."""
     is_path = isinstance(model, (str, os.PathLike))
     if not is_path and not isinstance(model, onnx.ModelProto):
         raise TypeError(f"model: expected an onnx.ModelProto or a path, got {type(model).__name__}")
     if max_bytes is not None:
-        max_bytes = validate.size("max_bytes", max_bytes, minimum=0)
+        validate.size("max_bytes", max_bytes, minimum=0)
     if precision is not None:
         validate.choice("precision", precision, tuple(PRECISIONS))
-    opened = reading.read(model) if is_path else reading.Model(model, None)
-    with refusing(model if is_path else "model"):
-        return _Loading(opened, precision, max_bytes).layers()
+    return (reading.read(model), model) if is_path else (reading.Model(model, None), "model")
 
 
-class _NotServedError(Exception):
+class NotServedError(Exception):
     """A node that is left out, and why."""
 
 
 @dataclass(frozen=True)
-class _Layer:
+class Layer:
     """A node, or several that are a stack."""
 
-    names: tuple[str, ...]  # of its nodes, the lowest first
+    nodes: tuple[Any, ...]  # the lowest first
+    names: tuple[str, ...]  # of its nodes
     stack: Stack
     calls: tuple[spec.Call, ...]  # each node with its weights
     lengths: str  # the name of sequence_lens; empty if there are none
@@ -116,7 +122,7 @@ class _Layer:
                         digest.update(np.ascontiguousarray(array).tobytes())
         return self.stack, self.precision, digest.digest()
 
-    def under(self, upper: _Layer) -> _Layer | None:
+    def under(self, upper: Layer) -> Layer | None:
         """This layer with another one upon it; None if they are not alike."""
         bottom, top = self.stack.cells[-1], upper.stack.cells[0]
         alike = (
@@ -130,25 +136,54 @@ class _Layer:
             return None
         stack = Stack(self.stack.cells + upper.stack.cells, self.stack.directions, self.stack.batch_first)
         precision = self.precision + upper.precision
-        return _Layer(self.names + upper.names, stack, self.calls + upper.calls, self.lengths, precision)
+        nodes, names = self.nodes + upper.nodes, self.names + upper.names
+        return Layer(nodes, names, stack, self.calls + upper.calls, self.lengths, precision)
 
 
-class _Loading:
-    """One run of `load`."""
+class Stacks:
+    """The layers of a graph, by their Y, with those as one that are a stack. Each is given once."""
+
+    def __init__(self, graph: Any, outer: Constants, by_y: Mapping[str, Layer]) -> None:
+        self._by_y = by_y
+        kinds = {
+            y: Recurrent(len(layer.stack.directions), layer.stack.batch_first, layer.stack.cells[0].hidden_size)
+            for y, layer in by_y.items()
+        }
+        self._upper = next_in_stack(graph, outer, kinds) if len(kinds) > 1 else {}
+        self._gone: set[str] = set()
+
+    def upon(self, y: str) -> Layer | None:
+        """The layer of this Y with those that are a stack upon it; None if it was given before."""
+        if y in self._gone:
+            return None
+        self._gone.add(y)
+        layer = self._by_y[y]
+        while (top := self._upper.get(y, y)) not in self._gone:
+            stack = layer.under(self._by_y[top])
+            if stack is None:
+                break
+            y, layer = top, stack
+            self._gone.add(y)
+        return layer
+
+
+class Loading:
+    """One reading of a model's recurrent nodes."""
 
     def __init__(self, model: reading.Model, precision: str | None, max_bytes: int | None) -> None:
         self._precision = precision
         self._budget = model.budget(max_bytes)
-        self._graph = reading.inlined(model.proto, self._budget).graph
+        self.proto = reading.inlined(model.proto, self._budget)
         opset = max((o.version for o in model.proto.opset_import if reading.is_onnx(o.domain)), default=1)
-        self._constants = Constants(model.tensors, opset, self._budget)
+        self._tensors = model.tensors
+        self.constants = Constants(model.tensors, opset, self._budget)
         # Calls by what a node is made of, so that nodes that share tensors share memory; and these arrays.
         self._calls: dict[Any, tuple[spec.Call, dict[str, NDArray]]] = {}
         self._in_precisions: dict[int, spec.Call] = {}  # by the id of a call, the same with other weights
         self._seen = False
 
     def layers(self) -> dict[str, Frozen]:
-        found = self._layers(self._graph, self._constants, 0)
+        found = self._layers(self.proto.graph, self.constants, 0)
         if not self._seen:
             log.warning("the model has no RNN, GRU or LSTM")
         frozen: dict[Any, Frozen] = {}
@@ -158,7 +193,7 @@ class _Loading:
             key = (layer.stack, tuple(map(id, layer.calls)))
             try:
                 if key not in frozen:
-                    frozen[key] = self._frozen(layer)
+                    frozen[key] = self.frozen(layer)
             except ValueError as error:
                 _leave_out(layer.calls[0].node.op_type, ", ".join(layer.names), error)
                 continue
@@ -169,7 +204,12 @@ class _Loading:
             named[name] = frozen[key]
         return named
 
-    def _frozen(self, layer: _Layer) -> Frozen:
+    def tensor(self, tensor: Any) -> NDArray:
+        """A tensor of the model; raises ValueError if it is damaged."""
+        return self._tensors.array(tensor)
+
+    def frozen(self, layer: Layer) -> Frozen:
+        """The layer with its weights packed."""
         self._budget.take(2 * sum(a.nbytes for call in layer.calls for a in _arrays(call)))  # as they are, and packed
         parts = [kernels.weights_of(call, kernels.stack_of(call)) for call in layer.calls]
         return Frozen(
@@ -178,42 +218,32 @@ class _Loading:
 
     # ---- Graphs ----
 
-    def _layers(self, graph: Any, outer: Constants, depth: int) -> list[_Layer]:
+    def _layers(self, graph: Any, outer: Constants, depth: int) -> list[Layer]:
         """The layers of a graph and of the bodies in it, in their order."""
         if depth > reading.MOST_NESTED:
             raise ValueError(f"expected graphs nested at most {reading.MOST_NESTED} deep, got more")
         constants = outer.inside(graph)
-        found: list[tuple[str, list[_Layer]]] = []  # by Y, what each node adds
+        found: list[tuple[str, list[Layer]]] = []  # by Y, what each node adds
         for node in graph.node:
-            if node.op_type in spec.INPUTS and _domain(node) == spec.domain_of(node.op_type):
+            if node.op_type in spec.INPUTS and domain(node) == spec.domain_of(node.op_type):
                 found.append((node.output[0] if node.output else "", self._of_node(node, constants)))
             elif any(kind in text(node.op_type) for kind in spec.INPUTS):
                 whose = "no operator of ONNX" if reading.is_onnx(node.domain) else f"an operator of {text(node.domain)}"
-                _leave_out(text(node.op_type), _name(node), f"it is {whose}")
+                _leave_out(text(node.op_type), name_of(node), f"it is {whose}")
             inside = [self._layers(body, constants, depth + 1) for body in bodies(node)]
             if inside:
                 found.append(("", _once(inside) if node.op_type == "If" else list(chain.from_iterable(inside))))
         return self._joined(graph, outer, found)
 
-    def _joined(self, graph: Any, outer: Constants, found: list[tuple[str, list[_Layer]]]) -> list[_Layer]:
+    def _joined(self, graph: Any, outer: Constants, found: list[tuple[str, list[Layer]]]) -> list[Layer]:
         """The layers with those as one that are a stack."""
         by_y = {y: layers[0] for y, layers in reversed(found) if y and layers}  # of a name used twice the first
-        kinds = {
-            y: Recurrent(len(layer.stack.directions), layer.stack.batch_first, layer.stack.cells[0].hidden_size)
-            for y, layer in by_y.items()
-        }
-        upper = next_in_stack(graph, outer, kinds) if len(kinds) > 1 else {}
-        joined: list[_Layer] = []
-        gone: set[str] = set()
+        stacks = Stacks(graph, outer, by_y)
+        joined: list[Layer] = []
         for y, layers in found:
             if not layers or layers[0] is not by_y.get(y):  # a body, a node that is left out, or a name used twice
                 joined += layers
-            elif y not in gone:
-                gone.add(y)
-                layer = layers[0]
-                while (top := upper.get(y, y)) not in gone and (stack := layer.under(by_y[top])) is not None:
-                    y, layer = top, stack
-                    gone.add(y)
+            elif (layer := stacks.upon(y)) is not None:
                 if len(layer.names) > 1:
                     log.info("%s are one layer", ", ".join(layer.names))
                 joined.append(layer)
@@ -221,34 +251,44 @@ class _Loading:
 
     # ---- Nodes ----
 
-    def _of_node(self, node: Any, constants: Constants) -> list[_Layer]:
+    def _of_node(self, node: Any, constants: Constants) -> list[Layer]:
         """A node's layer, or none if it is left out."""
         self._seen = True
-        op_type, name = text(node.op_type), _name(node)
+        op_type, name = text(node.op_type), name_of(node)
         try:
-            return [self._checked(node, name, constants)]
-        except _NotServedError as error:
+            layer = self.checked(node, constants)
+        except NotServedError as error:
             _leave_out(op_type, name, error)
             return []
         except (TypeError, ValueError) as error:
             raise ValueError(f"{op_type} {name}: {error}") from error
+        for role, source in zip(spec.INPUTS[op_type], node.input, strict=False):
+            state = constants.value(source) if role in STATES and source else None
+            if isinstance(state, np.ndarray) and state.any():
+                log.warning("%s %s: its %s is not zero, and not part of the layer", op_type, name, role)
+        return [layer]
 
-    def _checked(self, node: Any, name: str, constants: Constants) -> _Layer:
-        """A node and its weights, which are checked as a run with one step and no rows would be."""
+    def checked(self, node: Any, constants: Constants) -> Layer:
+        """A node and its weights, which are checked as a run with one step and no rows would be.
+
+        Raises `NotServedError` for what the kernels do not have, and TypeError or ValueError for what the specification
+        does not.
+        """
+        name = name_of(node)
         attrs = {text(attribute.name): onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
         checked = spec.read_node(node.op_type, attrs)
         sources = {role: source for role, source in zip(spec.INPUTS[node.op_type], node.input, strict=False) if source}
         arrays = {role: constants.value(source) for role, source in sources.items() if role in WEIGHTS}
         loose = [f"{role} is not constant: {v.reason}" for role, v in arrays.items() if isinstance(v, Unknown)]
         if loose:
-            raise _NotServedError("; ".join(loose))
+            raise NotServedError("; ".join(loose))
         call = self._call(checked, {role: a for role, a in arrays.items() if isinstance(a, np.ndarray)})
         obstacle = kernels.obstacle(checked, call.x.dtype)
         if obstacle:
-            raise _NotServedError(f"the kernels do not have {obstacle}")
+            raise NotServedError(f"the kernels do not have {obstacle}")
         stack = kernels.stack_of(call)
         if len(set(stack.cells)) > 1:
-            raise _NotServedError("the kernels do not have layers whose directions have different activations")
+            raise NotServedError("the kernels do not have layers whose directions have different activations")
         precision = self._precision
         if checked.op_type in spec.QUANTIZED and isinstance(call.w, np.ndarray):
             log.info("%s %s is float32: less their zero points its weights need more than 8 bits", node.op_type, name)
@@ -257,11 +297,7 @@ class _Loading:
         else:
             checked_precision(stack, precision)
             call = self._in_precision(precision, call, constants, sources)
-        for role in STATES:
-            state = constants.value(sources[role]) if role in sources else None
-            if isinstance(state, np.ndarray) and state.any():
-                log.warning("%s %s: its %s is not zero, and not part of the layer", node.op_type, name, role)
-        return _Layer((name,), stack, (call,), text(sources.get("sequence_lens", "")), (precision,))
+        return Layer((node,), (name,), stack, (call,), text(sources.get("sequence_lens", "")), (precision,))
 
     def _call(self, node: spec.Node, arrays: dict[str, NDArray]) -> spec.Call:
         key = (node, *((role, id(a)) for role, a in arrays.items()))
@@ -280,7 +316,7 @@ class _Loading:
                     sum(a.nbytes for a in _arrays(call) if isinstance(a, Int8) or not is_view(a, arrays.values()))
                 )
             except ValueError as error:
-                raise _NotServedError(str(error)) from None
+                raise NotServedError(str(error)) from None
             self._calls[key] = call, arrays
         return self._calls[key][0]
 
@@ -320,11 +356,11 @@ def _arrays(call: spec.Call) -> list[Any]:
     return [a for of_one in weights for a in of_one]
 
 
-def _once(branches: Sequence[list[_Layer]]) -> list[_Layer]:
+def _once(branches: Sequence[list[Layer]]) -> list[Layer]:
     """The layers of an If's branches, those that are in several of them once."""
-    layers: list[_Layer] = []
+    layers: list[Layer] = []
     for branch in branches:
-        others: dict[Any, list[_Layer]] = {}
+        others: dict[Any, list[Layer]] = {}
         for layer in reversed(layers):
             others.setdefault(layer.contents, []).append(layer)
         for layer in branch:
@@ -341,10 +377,10 @@ def _leave_out(op_type: str, name: str, why: object) -> None:
     log.warning("%s %s is left out: %s", op_type, name, why)
 
 
-def _domain(node: Any) -> str:
+def domain(node: Any) -> str:
     """The domain of a node's operator; ONNX's own has no name."""
     return "" if reading.is_onnx(node.domain) else text(node.domain)
 
 
-def _name(node: Any) -> str:
+def name_of(node: Any) -> str:
     return text(node.name or next(filter(None, node.output), node.op_type))

@@ -18,7 +18,7 @@ from onnx import numpy_helper
 
 from fastrnn.formats.reading import Budget, opened
 
-__all__ = ["Model", "ModelTensors", "bodies", "inlined", "is_onnx", "read", "text"]
+__all__ = ["Model", "ModelTensors", "bodies", "inlined", "is_external", "is_onnx", "read", "text"]
 
 MOST_NESTED = 50  # graphs within graphs, and functions that call functions; models of real use have a few
 
@@ -41,7 +41,7 @@ class Model:
 
     def budget(self, max_bytes: int | None) -> Budget:
         """What it may take, by the bytes of the model and of the files of its tensors, each file once."""
-        found = (self.tensors.file_of(tensor) for tensor in _tensors(self.proto.graph) if _is_external(tensor))
+        found = (self.tensors.file_of(tensor) for tensor in _tensors(self.proto.graph) if is_external(tensor))
         files = sum(os.stat(file).st_size for file in set(found) if file is not None)
         return Budget(self.proto.ByteSize() + files, max_bytes)
 
@@ -78,7 +78,7 @@ class ModelTensors:
     """Tensors of a model as arrays."""
 
     def __init__(self, directory: str | None) -> None:
-        self._directory = None if directory is None else os.path.realpath(directory)
+        self.directory = None if directory is None else os.path.realpath(directory)
 
     def array(self, tensor: Any) -> NDArray:
         """A tensor's values; raises ValueError if it is damaged or of a type that is not for weights."""
@@ -89,7 +89,7 @@ class ModelTensors:
             raise ValueError(f"{name}: expected at most 32 sizes of at least 0, got {list(tensor.dims)[:33]}")
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
         expected = math.prod(tensor.dims) * dtype.itemsize
-        if _is_external(tensor):
+        if is_external(tensor):
             data = self._external(tensor, name, expected)
             tensor = onnx.TensorProto(data_type=tensor.data_type, dims=tensor.dims, raw_data=data)
         if tensor.HasField("raw_data") and len(tensor.raw_data) != expected:
@@ -102,15 +102,15 @@ class ModelTensors:
     def file_of(self, tensor: Any) -> str | None:
         """The file of external data; None if there is none such in the model's directory."""
         location = text({entry.key: entry.value for entry in tensor.external_data}.get("location", ""))
-        if self._directory is None or not location or "\0" in location:
+        if self.directory is None or not location or "\0" in location:
             return None
-        file = os.path.realpath(os.path.join(self._directory, location))
-        return file if os.path.commonpath([file, self._directory]) == self._directory and os.path.isfile(file) else None
+        file = os.path.realpath(os.path.join(self.directory, location))
+        return file if os.path.commonpath([file, self.directory]) == self.directory and os.path.isfile(file) else None
 
     def _external(self, tensor: Any, name: str, expected: int) -> bytes:
         """A tensor's bytes from their own file."""
         entries = {text(entry.key): text(entry.value) for entry in tensor.external_data}
-        if self._directory is None:
+        if self.directory is None:
             raise ValueError(f"{name}: expected its values in the model, got a file's name; give load the model's path")
         file = self.file_of(tensor)
         if file is None:
@@ -130,7 +130,7 @@ class ModelTensors:
             return data.read(length)
 
 
-def _is_external(tensor: Any) -> bool:
+def is_external(tensor: Any) -> bool:
     return bool(tensor.data_location == onnx.TensorProto.EXTERNAL)
 
 

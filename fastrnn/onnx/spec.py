@@ -19,7 +19,9 @@ from fastrnn.engines.cell import CELLS
 from fastrnn.engines.precision import Int8, Narrow
 from fastrnn.onnx.activations import FUNCTIONS, Activation
 
-__all__ = ["INPUTS", "OUTPUTS", "QUANTIZED", "Call", "Matrices", "Node", "domain_of", "without_zero_points"]
+__all__ = [
+    "INPUTS", "OUTPUTS", "QUANTIZED", "Call", "Matrices", "Node", "checked_lengths", "domain_of", "without_zero_points",
+]  # fmt: skip
 
 INPUTS = {
     "RNN": ("X", "W", "R", "B", "sequence_lens", "initial_h"),
@@ -275,7 +277,7 @@ def read_call(node: Node, inputs: Mapping[str, Any]) -> Call:
         plain("P") if "P" in arrays else None,
         own_state("initial_h"),
         own_state("initial_c") if "initial_c" in names else None,
-        _lengths(arrays.get("sequence_lens"), len(x)),
+        checked_lengths(arrays.get("sequence_lens"), len(x)),
         dtype,
         tuple(name for name in names if name in arrays),
     )
@@ -344,7 +346,8 @@ def _wide(integers: NDArray) -> NDArray[np.int16]:
     return integers.astype(np.int16)
 
 
-def _lengths(lengths: NDArray | None, T: int) -> NDArray[np.int64] | None:
+def checked_lengths(lengths: NDArray | None, T: int) -> NDArray[np.int64] | None:
+    """Check sequence_lens of a run over T steps; None is none."""
     if lengths is None:
         return None
     if lengths.dtype.kind not in "iu" and lengths.size:

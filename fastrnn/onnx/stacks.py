@@ -14,7 +14,7 @@ import numpy as np
 from fastrnn.onnx.constants import Constants, Unknown
 from fastrnn.onnx.reading import bodies, is_onnx
 
-__all__ = ["Recurrent", "next_in_stack"]
+__all__ = ["Recurrent", "names_in", "next_in_stack"]
 
 # Stand for the numbers of steps and rows, which a model does not say, in shapes that it computes: primes larger than
 # any size, so that nothing else is taken for them.
@@ -59,7 +59,7 @@ class _Walk:
     def _node(self, node: Any) -> None:
         y = node.output[0] if node.output else ""
         for body in bodies(node):
-            self._read_by_others(_names(body))
+            self._read_by_others(names_in(body))
         read = [name for name in node.input if name in self._series]
         if y in self._recurrent and len(node.input):
             self._read_by_others(node.input[1:])
@@ -116,13 +116,13 @@ class _Walk:
         return [x._replace(axes=tuple(x.axes[k] for k in order))]
 
     def _squeezed(self, node: Any, x: _Series) -> list[_Series] | None:
-        axes = _places(self._ints(node, "axes", 1), len(x.axes))
+        axes = _places(self._constants.ints(node, "axes", 1), len(x.axes))
         if not axes or any(x.axes[k] != "1" for k in axes):
             return None
         return [x._replace(axes=tuple(axis for k, axis in enumerate(x.axes) if k not in axes))]
 
     def _unsqueezed(self, node: Any, x: _Series) -> list[_Series] | None:
-        given = self._ints(node, "axes", 1)
+        given = self._constants.ints(node, "axes", 1)
         axes = _places(given, len(x.axes) + len(given or ()))
         if not axes or len(set(axes)) != len(axes):
             return None
@@ -133,7 +133,7 @@ class _Walk:
 
     def _reshaped(self, node: Any, x: _Series) -> list[_Series] | None:
         """Without axes of one, and with the directions side by side: what most exporters write for more than one."""
-        shape = self._ints(node, "shape", 1)
+        shape = self._constants.ints(node, "shape", 1)
         axes = tuple(axis for axis in x.axes if axis != "1")
         axes = (*axes[:-2], "F") if axes[-2:] == ("D", "H") else axes
         if shape is None or len(shape) != len(axes) or shape.count(-1) > 1:
@@ -148,8 +148,8 @@ class _Walk:
 
     def _sliced(self, node: Any, x: _Series) -> list[_Series] | None:
         """One of two directions."""
-        starts, ends = self._ints(node, "starts", 1), self._ints(node, "ends", 2)
-        axes, steps = self._ints(node, "axes", 3), self._ints(node, "steps", 4)
+        starts, ends = self._constants.ints(node, "starts", 1), self._constants.ints(node, "ends", 2)
+        axes, steps = self._constants.ints(node, "axes", 3), self._constants.ints(node, "steps", 4)
         if starts is None or ends is None or axes is None or len(starts) != 1 or len(ends) != 1 or len(axes) != 1:
             return None
         places = _places(axes, len(x.axes))
@@ -163,7 +163,7 @@ class _Walk:
         places = _places([next((a.i for a in node.attribute if a.name == "axis"), 0)], len(x.axes))
         if not places or x.axes[places[0]] != "D" or len(node.output) != 2:
             return None
-        if (self._ints(node, "split", 1) or [1, 1]) != [1, 1]:
+        if (self._constants.ints(node, "split", 1) or [1, 1]) != [1, 1]:
             return None
         return [_one_direction(x, direction) for direction in (0, 1)]
 
@@ -185,16 +185,6 @@ class _Walk:
         training = self._constants.value(node.input[2])
         return not isinstance(training, Unknown) and not training.any()
 
-    def _ints(self, node: Any, name: str, place: int) -> list[int] | None:
-        """What was an attribute in older opsets and is an input in newer ones."""
-        for attribute in node.attribute:
-            if attribute.name == name:
-                return list(attribute.ints)
-        value = self._constants.value(node.input[place]) if len(node.input) > place and node.input[place] else None
-        if value is None or isinstance(value, Unknown) or value.dtype.kind not in "iu" or value.size > 8:
-            return None
-        return [int(n) for n in value.reshape(-1)]
-
 
 def _one_direction(x: _Series, direction: int) -> _Series:
     return _Series(x.source, tuple("1" if axis == "D" else axis for axis in x.axes), direction)
@@ -207,7 +197,7 @@ def _places(axes: list[int] | None, ndim: int) -> list[int] | None:
     return [axis % ndim for axis in axes]
 
 
-def _names(graph: Any) -> set[str]:
+def names_in(graph: Any) -> set[str]:
     """All names that a body and those in it read."""
     names, graphs = set(), [graph]
     while graphs:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from test_onnx_int8 import LAYERS, OP, assert_same, attributes, dequantized, random_inputs
 from tolerances import assert_close
 
+import fastrnn
 from fastrnn import GRU, LSTM, weights
 from fastrnn.engines.precision import Int8
 
@@ -270,6 +271,7 @@ def test_a_model_of_pytorch_with_dynamic_quantization(
     plain, quantized = str(tmp_path / "plain.onnx"), str(tmp_path / "quantized.onnx")
     x = rng.standard_normal((10, 3, 8), np.float32)
     y = exported(Path(plain), x, num_layers=2, bidirectional=True)
+    assert_close(fastrnn.onnx.session(plain).run(None, {"X": x})[0].reshape(y.shape), y)
     for per_channel in (False, True):
         quantize_dynamic(plain, quantized, per_channel=per_channel)
         assert [node.op_type for node in onnx.load(quantized).graph.node].count(OP) == 2
@@ -278,6 +280,8 @@ def test_a_model_of_pytorch_with_dynamic_quantization(
         ours, theirs = layer(x)[0], run_by(onnxruntime, quantized, {"X": x})[0].reshape(y.shape)
         evaluated = ReferenceEvaluator(quantized, new_ops=ops).run(None, {"X": x})[0]
         np.testing.assert_array_equal(evaluated.reshape(y.shape), ours)
+        in_session, *_ = fastrnn.onnx.session(quantized).run(None, {"X": x})
+        np.testing.assert_array_equal(in_session.reshape(y.shape), ours)
         assert_close(ours, y, "int8")
         ours_off, theirs_off = (np.sqrt(np.mean((a - y) ** 2)) for a in (ours, theirs))
         assert ours_off < 1.1 * theirs_off  # both have the same weights; only activations are rounded otherwise
@@ -303,6 +307,9 @@ def test_a_model_of_pytorch_with_static_quantization(
     options = {"quant_format": QuantFormat.QDQ, "op_types_to_quantize": ["LSTM"]}
     quantize_static(plain, quantized, Batches(), **options, extra_options={"ActivationSymmetric": True})
     assert "LSTM" in [node.op_type for node in onnx.load(quantized).graph.node]
+    in_session, *_ = (whole := fastrnn.onnx.session(quantized)).run(None, {"X": x})
+    assert [runs_in for _, _, runs_in, *_ in whole.nodes] == ["fastrnn"]
+    assert_close(in_session.reshape(y.shape), y, "int8")
     wide, int8 = (load(quantized, precision=precision)["/LSTM"] for precision in ("float32", "int8"))
     for layer in (wide, int8):
         assert_close(layer(x)[0], y, "int8")

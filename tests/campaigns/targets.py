@@ -6,6 +6,7 @@ hypothesis draws takes ten times as long). Every target allows the errors that i
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import io
@@ -23,12 +24,14 @@ import fastrnn
 import fastrnn.onnx
 from fastrnn import data, nn, optim, serialization, train, weights
 from fastrnn.formats import npz, safetensors
+from fastrnn.formats.reading import refusing
 
 try:
     import onnx
     from onnx import helper, numpy_helper
 
     import fastrnn.onnx.models
+    import fastrnn.onnx.split
 except ImportError:  # then there is no target "onnx"
     onnx = None
 
@@ -261,8 +264,10 @@ def damaged(content: bytes) -> None:
 def _onnx_run(content: bytes) -> None:
     path = FOLDER / "input.onnx"
     path.write_bytes(content)
+    precision = (None, None, "int8", "bfloat16")[len(content) % 4]
     try:
-        layers = fastrnn.onnx.load(path, precision=(None, None, "int8", "bfloat16")[len(content) % 4])
+        layers = fastrnn.onnx.load(path, precision=precision)
+        _onnx_plan(path, precision)
     except ValueError:
         return
     except OSError:  # of the file that holds a tensor's values
@@ -271,6 +276,21 @@ def _onnx_run(content: bytes) -> None:
         if layer.input_size * layer.hidden_size < 10**5:
             x = np.zeros((2, 2, layer.input_size), layer.dtype)
             layer(x)
+
+
+def _onnx_plan(path: Path, precision: str | None) -> None:
+    """What a session makes of a model, up to what is ONNX Runtime's."""
+    with refusing(path):
+        model, _ = fastrnn.onnx.models.opened_model(path, precision, None)
+        planner = fastrnn.onnx.split.Planner(fastrnn.onnx.models.Loading(model, precision, None))
+        try:
+            made = planner.plan()
+        except fastrnn.onnx.split.CannotSplitError as error:
+            made = planner.whole(str(error))
+        for step in made.steps:
+            if isinstance(step, fastrnn.onnx.split.Piece):
+                types = collections.defaultdict(lambda: helper.make_tensor_type_proto(1, None), made.types)
+                step.model(types).SerializeToString()
 
 
 def _onnx_seeds() -> list[bytes]:
@@ -344,6 +364,16 @@ def _onnx_seeds() -> list[bytes]:
             for op_type, source, result in (("QuantizeLinear", "f", f"{name}q"), ("DequantizeLinear", "q", name))
         ]
     seeds.append(model([*nodes, node(gru, tensors(gru))], behind, opset=13))
+    # Nodes between and around layers, and states that are computed.
+    lower = helper.make_node("GRU", ["relu", "nW", "nR", "", "", "zeros"], ["Y", "H"], hidden_size=2)
+    upper = helper.make_node("GRU", ["S", "uW", "nR", "", "", "H"], ["Y2"], hidden_size=2)
+    around = [
+        helper.make_node("Relu", ["X"], ["relu"]), helper.make_node("ConstantOfShape", ["shape"], ["zeros"]), lower,
+        helper.make_node("Squeeze", ["Y", "one"], ["S"]), upper, helper.make_node("Squeeze", ["Y2", "one"], ["S2"]),
+        helper.make_node("Transpose", ["S2"], ["T2"], perm=[1, 0, 2]), helper.make_node("Neg", ["T2"], ["nY"]),
+    ]  # fmt: skip
+    arrays = {"nW": named[1]["nW"], "nR": named[1]["nR"], "uW": named[1]["nR"], "one": np.array([1])}
+    seeds.append(model(around, arrays | {"shape": np.array([1, 2, 2])}))
     return seeds
 
 
