@@ -23,7 +23,7 @@ from fastrnn.torch.frozen import Frozen
 from fastrnn.torch.function import run
 from fastrnn.torch.masks import run_masked
 from fastrnn.torch.operators import rows_are_known, run_operator
-from fastrnn.torch.private import as_usual, missing, warn
+from fastrnn.torch.private import as_usual, missing, transformed, warn
 
 __all__ = ["GRU", "LSTM", "RNN", "accelerate", "restore"]
 
@@ -50,7 +50,7 @@ class _Accelerated:
         """
         if not torch.compiler.is_compiling():
             return _run(self, input, hx, mask, masked_output)
-        if mask is None and rows_are_known(input, hx):
+        if mask is None and rows_are_known(input, hx) and not transformed():
             results = run_operator(self, input, hx)
             if results is not None:
                 return results

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from fastrnn import run as walk
+from fastrnn.engines.precision import PRECISIONS
 from fastrnn.engines.seam import Record
 from fastrnn.stack import Stack
 from fastrnn.torch import function
@@ -89,7 +90,7 @@ def run_operator(module: Any, input: Any, hx: Any) -> tuple[Any, Any] | None:
     if autocast is not None or wide != dtypes[0]:
         results = results_in(
             module.mode, x.dtype, tuple(t.dtype for t in states), tuple(w.dtype for w in weights), autocast,
-            records() and any(t.requires_grad for t in tensors), packed, module.num_layers, module.bias,
+            torch.is_grad_enabled() and any(t.requires_grad for t in tensors), packed, module.num_layers, module.bias,
             module.bidirectional, module.proj_size > 0,
         )  # fmt: skip
         if results is None:
@@ -251,6 +252,8 @@ class _Shapes(NamedTuple):
             raise ValueError(f"expected the options of a torch.nn.LSTM, GRU or RNN, got {layer}")
         if not 0 <= layer.proj_size < layer.hidden_size or (layer.proj_size and layer.mode != "LSTM"):
             raise ValueError(f"proj_size: expected 0, or for an LSTM less than hidden_size, got {layer.proj_size}")
+        if layer.precision not in (None, *PRECISIONS) or (layer.precision is not None and not layer.frozen):
+            raise ValueError(f"precision: expected None, or for frozen weights one of {', '.join(PRECISIONS)}")
         if x.dtype not in DTYPES or x.dim() not in ((2,) if packed else (2, 3)) or x.shape[-1] != layer.input_size:
             raise ValueError(
                 f"x: expected float32 or float64 (..., {layer.input_size}), got {x.dtype} {tuple(x.shape)}"
@@ -340,7 +343,8 @@ class Traced(torch.autograd.Function):
         args = x, h, c, list(others[noises:]), list(others[:noises]), batch_sizes, *form
         y, h_n, c_n, tape = torch.ops.fastrnn.forward.default(*args)
         ctx.form, ctx.noises, ctx.count = form, noises, len(others)
-        ctx.save_for_backward(x, h, c, batch_sizes, *others, y, *tape)
+        # A copy of y, for the caller may change y in place. (A compiler removes the copy where nobody does.)
+        ctx.save_for_backward(x, h, c, batch_sizes, *others, y.clone(), *tape)
         ctx.set_materialize_grads(False)
         return y, h_n, c_n
 

@@ -16,8 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastrnn.torch.compiler import constant
+
 __all__ = [
-    "as_usual", "by_tensor", "flat_weights", "is_dense", "missing", "parameters", "version", "warn", "weight_names",
+    "as_usual", "by_tensor", "flat_weights", "is_dense", "missing", "parameters", "transformed", "version", "warn",
+    "weight_names",
 ]  # fmt: skip
 
 missing: list[str] = []
@@ -81,6 +84,12 @@ def as_usual() -> bool:
         or _forward_ad._current_level >= 0
         or (_function_modes() and not _only_default_device())
     )
+
+
+@constant
+def transformed() -> bool:
+    """Whether a transform of torch.func is active, also in the code that torch.compile is tracing."""
+    return _transforms is not None and _transforms() is not None
 
 
 def _only_default_device() -> bool:
