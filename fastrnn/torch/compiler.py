@@ -8,6 +8,7 @@ between, as they do uncompiled. Besides, torch.compile is told which functions i
 
 from __future__ import annotations
 
+import contextlib
 import importlib.abc
 import importlib.util
 import sys
@@ -49,10 +50,8 @@ def _tell() -> None:
         torch.compiler.assume_constant_result(function)
     for function in _eager:
         _eager[function] = torch.compiler.disable(function, reason="the shapes of this call depend on values")
-    try:
+    with contextlib.suppress(ImportError, AttributeError):
         _allow_layers()
-    except (ImportError, AttributeError):
-        pass
 
 
 def _allow_layers() -> None:

@@ -31,8 +31,8 @@ def computed_in(dtypes: list[torch.dtype]) -> torch.dtype | None:
 @constant
 def results_in(
     mode: str, x: torch.dtype, states: tuple[torch.dtype, ...], weights: tuple[torch.dtype, ...],
-    autocast: torch.dtype | None, recorded: bool, sizes: tuple[int, ...], num_layers: int, bias: bool, bidirectional: bool,
-    projected: bool,
+    autocast: torch.dtype | None, recorded: bool, sizes: tuple[int, ...], num_layers: int, bias: bool,
+    bidirectional: bool, projected: bool,
 ) -> tuple[torch.dtype, ...] | None:  # fmt: skip
     """The dtypes of y, h and c that PyTorch's layer would return; None if it would raise an error.
 

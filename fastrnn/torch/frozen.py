@@ -89,7 +89,7 @@ class Frozen(Kept):
         """Take weights of which nobody says when they change: as they are now, unless they are as they were."""
         looks, known = _looks(weights), self._known
         same = looks is not None and known is not None and looks[1:] == known[1:]
-        if not same or not all(map(is_, weights, [known_ref() for known_ref in known[0]])):
+        if known is None or not same or not all(map(is_, weights, [known_ref() for known_ref in known[0]])):
             if self._final is None or self._changed(weights) is not None:
                 self._pack(weights, layer)
             # Unlike a module's, these weights belong to somebody who may be gone before this object is.

@@ -197,7 +197,7 @@ def _call_of(
     weights, noises, packing = list(map(_readable, weights)), list(map(_readable, noises)), None
     if batch_sizes is not None and x.numel():
         packing = layout_of(batch_sizes, len(x))
-        if packing is None or packing.B != rows:
+        if packing is None or rows != packing.B:
             raise ValueError(f"batch_sizes: expected those of {len(x)} rows, {rows} of them in the first step")
     _, places, _, operations = described(layer, x.dtype, batch_sizes is not None)
     frames = x.numel() // layer.input_size
@@ -314,7 +314,7 @@ def _backward_traced(dy: Any, dh: Any, dc: Any, y: Any, tape: Any, wants_x: bool
     return [*map(x.new_empty, _Shapes.of(x, *args).gradients(wants_x))]
 
 
-# ---- Gradients ----------------------------------------------------------------------------------------------------------
+# ---- Gradients ------------------------------------------------------------------------------------------------------
 
 
 def _differentiable(*args: Any) -> tuple[Tensor, ...]:
@@ -358,21 +358,19 @@ class Traced(torch.autograd.Function):
         args = x, h, c, weights, noises, batch_sizes, *ctx.form
         needed = ctx.needs_input_grad[2:5] + ctx.needs_input_grad[6 + ctx.noises :]
         has_c = Layer(*ctx.form[1:]).mode == "LSTM"
-        dc = dc if has_c else None
+        dresults = (dy, dh, dc) if has_c else (dy, dh)
+        found: Any
         if torch.is_grad_enabled():
-            call = _call_of(*args)
-            found = function.differentiate_pytorch(call, (x, h, c, *weights), noises, (dy, dh, dc)[: 2 + has_c], needed)
+            found = function.differentiate_pytorch(_call_of(*args), (x, h, c, *weights), noises, dresults, needed)
         else:
-            gradients = torch.ops.fastrnn.backward.default(dy, dh, dc, y, tape, needed[0], *args)
-            dx, dh, dc, *dweights = (
-                *([] if needed[0] else [None]), *gradients[: needed[0] + 1 + has_c],
-                *([] if has_c else [None]), *gradients[needed[0] + 1 + has_c :],
-            )  # fmt: skip
-            found = [d if wanted else None for d, wanted in zip((dx, dh, dc, *dweights), needed, strict=True)]
+            gradients = torch.ops.fastrnn.backward.default(dy, dh, dc if has_c else None, y, tape, needed[0], *args)
+            dx = [gradients.pop(0) if needed[0] else None]
+            dstate = [gradients.pop(0), gradients.pop(0) if has_c else None]
+            found = [d if wanted else None for d, wanted in zip(dx + dstate + gradients, needed, strict=True)]
         return None, None, *found[:3], None, *[None] * ctx.noises, *found[3:]
 
 
-# ---- Registration ---------------------------------------------------------------------------------------------------------
+# ---- Registration ---------------------------------------------------------------------------------------------------
 
 _LIBRARY = torch.library.Library("fastrnn", "DEF")
 for _name, _schema, _run, _trace in (

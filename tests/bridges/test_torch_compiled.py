@@ -169,7 +169,7 @@ def test_masks_break_the_graph() -> None:
     layer, x = fastrnn.torch.LSTM(3, 4), torch.randn(5, 2, 3)
     mask = torch.rand(5, 2) > 0.4
     assert_same(parts(compiled(layer, fullgraph=False)(x, mask=mask)), parts(layer(x, mask=mask)))
-    with pytest.raises(NotImplementedError, match="mask: expected None under torch.export"):
+    with pytest.raises(NotImplementedError, match=r"mask: expected None under torch\.export"):
         torch.export.export(layer, (x,), {"mask": mask})
 
 
@@ -180,9 +180,9 @@ def test_what_pytorch_computes() -> None:
     gradient = torch.compile(torch.func.grad(lambda x: fast(x)[0].sum()), backend="aot_eager")
     assert_close(gradient(x), torch.func.grad(lambda x: own(x)[0].sum())(x), "gradient", "gradient")
     for wrong in (x[:, :, :2], x[:0]):
-        with pytest.raises(Exception, match=".") as expected:
+        with pytest.raises(Exception, match=r".+") as expected:
             own(wrong)
-        with pytest.raises(Exception, match=".") as found:
+        with pytest.raises(Exception, match=r".+") as found:
             compiled(fast, fullgraph=False)(wrong)
         assert str(found.value) == str(expected.value)
 
@@ -206,7 +206,7 @@ def test_functional_call() -> None:
     assert_same(results(model, x, *params), expected)
 
 
-# ---- Whole models -----------------------------------------------------------------------------------------------------
+# ---- Whole models ---------------------------------------------------------------------------------------------------
 
 
 class Tagger(torch.nn.Module):
