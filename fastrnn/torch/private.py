@@ -65,7 +65,7 @@ def warn() -> None:
     if missing:
         warnings.warn(
             f"fastrnn.torch: PyTorch {torch.__version__} has no {', '.join(missing)}. Results are the same, but calls "
-            "take some ten microseconds longer, and under torch.func PyTorch may raise errors. The releases with which "
+            "take some 40 microseconds longer, and under torch.func PyTorch may raise errors. The releases with which "
             "fastrnn.torch is tested are in docs/bridges.md",
             stacklevel=3,
         )
