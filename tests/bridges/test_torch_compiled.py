@@ -2,6 +2,7 @@
 
 import copy
 import io
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -348,6 +349,7 @@ def test_frozen(precision: str, ran: list[str]) -> None:
         fc(x)
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
 def test_inductor(ran: list[str]) -> None:
     """The default backend, which compiles what is around the layers."""
     own = torch.nn.Sequential(torch.nn.LSTM(3, 4, batch_first=True))
