@@ -25,7 +25,7 @@ from fastrnn.stack import Stack
 from fastrnn.torch.kept import Kept
 from fastrnn.torch.tensors import DTYPES, array, plain
 
-__all__ = ["Call", "Packing", "as_usual", "described", "flat_weights", "recognise", "records"]
+__all__ = ["RESET_BEFORE", "Call", "Packing", "as_usual", "described", "flat_weights", "recognise", "records"]
 
 # Calls that PyTorch runs faster than the kernels, because they have so few steps. PyTorch's GRU and RNN take a step in
 # two products and one operation, which costs less than a node of the graph and packing, or comparing, large weights.
@@ -37,6 +37,8 @@ INFERRED_FROM = {"RNN_TANH": 4, "RNN_RELU": 4}  # steps, if the lowest layer has
 MANY_WEIGHTS = 1 << 20
 
 MODES = {mode: (cell, options) for cell in CELLS.values() for mode, options in cell.torch.modes.items()}
+RESET_BEFORE = "GRU_RESET_BEFORE"  # no mode of PyTorch's: its GRU resets after; Keras has both
+MODES[RESET_BEFORE] = CELLS["gru"], {"reset_after": False}
 
 
 class Packing(NamedTuple):
