@@ -41,9 +41,11 @@ def run(inner: Any, call: Call, training: Any) -> Any:
             y, *states = _record(call, tensors)
         else:
             with ThreadsFor(call.x.shape[0] * call.x.shape[1], _operations(call)):
-                found = infer(inner.weights, call, list(map(array, tensors)), None if mask is None else mask.numpy(), False)
+                found = infer(
+                    inner.weights, call, list(map(array, tensors)), None if mask is None else mask.numpy(), False
+                )
             y, *states = map(torch.from_numpy, found)
-    except _NotTaken:
+    except _NotTakenError:
         return "a call that fastrnn.torch does not take"
     y, states = y.to(dtype), [t.to(dtype) for t in states]
     return y[:, -1] if call.all_outputs else y, y if call.all_outputs else y[:, None], states
@@ -58,7 +60,7 @@ def _operations(call: Call) -> int:
 # ---- Recorded -----------------------------------------------------------------------------------------------------
 
 
-class _NotTaken(Exception):
+class _NotTakenError(Exception):
     """The kernels do not take a call after all."""
 
 
@@ -66,7 +68,7 @@ class _Own:
     """Where `_Accelerated` turns for calls that it does not take."""
 
     def forward(self, input: Any, hx: Any) -> Any:
-        raise _NotTaken
+        raise _NotTakenError
 
 
 class _Twin(_Accelerated, _Own):

@@ -272,7 +272,7 @@ class Chain(Model):
         With loss "cross_entropy" the likeliest class; with "binary_cross_entropy" for each output whether it is above a
         half, as 0 or 1; with "mse" the outputs.
         """
-        y, mask = self._infer(batch.x, batch.x_lengths, len(self.parts))
+        y, _ = self._infer(batch.x, batch.x_lengths, len(self.parts))
         if self.options["loss"] == "cross_entropy":
             y = y.argmax(axis=-1)
         elif self.options["loss"] == "binary_cross_entropy":

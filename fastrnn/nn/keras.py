@@ -79,7 +79,9 @@ def _built(config: Described, arrays: Mapping[str, list[NDArray]], loss: str | N
     for described in _layers(config):
         name = described["config"]["name"]
         try:
-            floats = [as_array(f"weights[{k}]", a) for k, a in enumerate(arrays.get(name, ())) if a.dtype.kind not in "iu"]
+            floats = [
+                as_array(f"weights[{k}]", a) for k, a in enumerate(arrays.get(name, ())) if a.dtype.kind not in "iu"
+            ]
             found = _parts(described, floats)
         except (ValueError, TypeError, KeyError) as error:
             text = f"no {error} in its configuration" if isinstance(error, KeyError) else error
@@ -91,7 +93,7 @@ def _built(config: Described, arrays: Mapping[str, list[NDArray]], loss: str | N
     return Chain(parts, loss=LOSSES.get(kind, "mse") if loss is None else loss)
 
 
-# ---- Which layers, in which order -------------------------------------------------------------------------------------
+# ---- Which layers, in which order -----------------------------------------------------------------------------------
 
 
 def _layers(model: Described) -> Iterator[Described]:
@@ -169,7 +171,7 @@ def _only(what: str, ends: Any) -> str:
     return ends[0]
 
 
-# ---- What each layer becomes ------------------------------------------------------------------------------------------
+# ---- What each layer becomes ----------------------------------------------------------------------------------------
 
 
 def _parts(described: Described, arrays: list[NDArray]) -> Parts:

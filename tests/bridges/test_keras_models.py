@@ -155,7 +155,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "an activation": (lambda k, x: k.layers.Dense(3, "gelu", name="odd")(x), "'odd' .*activation linear, tanh.*'gelu'"),
     "of a cell": (lambda k, x: k.layers.LSTM(3, activation="elu", name="odd")(x), "'odd' .*activation='tanh'"),
     "stateful": (lambda k, x: k.layers.GRU(3, stateful=True, name="odd")(x), "'odd' .*stateful=False"),
-    "a branch": (lambda k, x: k.layers.Add(name="odd")([x, k.layers.Dense(4)(x)]), "'odd': expected one that reads one"),
+    "a branch": (
+        lambda k, x: k.layers.Add(name="odd")([x, k.layers.Dense(4)(x)]),
+        "'odd': expected one that reads one",
+    ),
     "no merging": (
         lambda k, x: k.layers.Bidirectional(k.layers.LSTM(3), merge_mode=None, name="odd")(x)[0],
         "'odd' .*merge_mode 'concat', 'sum', 'ave' or 'mul', got None",
@@ -192,7 +195,10 @@ def test_wrong_files(keras: Any, tmp_path: Path) -> None:
         config, data = json.loads(archive.read("config.json")), archive.read("model.weights.h5")
     for change, message in (
         (lambda layers: layers[1]["config"].pop("name"), "KeyError"),
-        (lambda layers: layers[-1]["config"].update(units="many", use_bias=False), "expected 1 arrays of weights, got 2"),
+        (
+            lambda layers: layers[-1]["config"].update(units="many", use_bias=False),
+            "expected 1 arrays of weights, got 2",
+        ),
     ):
         changed = json.loads(json.dumps(config))
         change(changed["config"]["layers"])

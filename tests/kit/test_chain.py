@@ -50,7 +50,11 @@ def test_gradients(loss: str, returns: str, merge: str, masked_output: str, feat
     model = chain(loss, returns, merge, masked_output, features)
     shape = (T, B) if returns == "sequence" else (B,)
     rng = np.random.default_rng(1)
-    y = rng.standard_normal((*shape, 2)) if loss == "mse" else rng.integers(0, 3 if loss == "cross_entropy" else 2, shape)
+    y = (
+        rng.standard_normal((*shape, 2))
+        if loss == "mse"
+        else rng.integers(0, 3 if loss == "cross_entropy" else 2, shape)
+    )
     batch = Batch(x=MASKED if features else IDS, x_lengths=LENGTHS, y=y)
     assert max(check_gradients(model, batch, samples=6).values()) < 1e-5
     assert len(model.predict_batch(batch)) == B
