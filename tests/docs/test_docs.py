@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from keras_here import imported
 
 import fastrnn
 from fastrnn import weights
@@ -32,7 +33,7 @@ BLOCK = re.compile(
     r"(?:\s*```text\n(?P<text>.*?)^```)?",
     re.MULTILINE | re.DOTALL,
 )
-FILES = [p for p in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))) if "```python" in p.read_text("utf-8")]
+FILES = [p for p in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))) if "```python" in p.read_text("utf-8")]
 
 
 class Block(NamedTuple):
@@ -98,6 +99,12 @@ def keras_layers() -> dict[str, Any]:
     lower, upper = KerasLayer(5, 4), KerasLayer(5, 5)
     x = np.zeros((2, 3, 4), np.float32)
     return {"keras_layer": lower, "lower": lower, "upper": upper, "keras_layers": [lower, upper], "x": x}
+
+
+def a_model_of_keras() -> dict[str, Any]:
+    keras = imported()
+    model = keras.Sequential([keras.Input((6, 4)), keras.layers.LSTM(5), keras.layers.Dense(2)])
+    return {"model": model, "x": np.zeros((3, 6, 4), np.float32)}
 
 
 def an_onnx_model() -> dict[str, Any]:
@@ -174,6 +181,7 @@ GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
     "two vocabularies": two_vocabularies,
     "a state dict": a_state_dict,
     "layers of Keras": keras_layers,
+    "a model of Keras": a_model_of_keras,
     "an ONNX model": an_onnx_model,
     "an ONNX model of 8 bits": an_onnx_model_of_8_bits,
     "a GRU's arrays in ONNX": lambda: arrays_in_onnx(3),
