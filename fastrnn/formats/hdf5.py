@@ -73,7 +73,8 @@ def model(root: Any, budget: Budget) -> tuple[list[list[NDArray]], dict[str, str
     layers = _member(root, "layers") or _member(root, "model_weights")
     if not isinstance(layers, h5py.Group):
         raise ValueError("expected a model, got a file without its layers")
-    lists, words = [], {}
+    lists: list[list[NDArray]] = []
+    words: dict[str, str] = {}
     for key in layers:
         group = _member(layers, key)
         datasets = _datasets(group) if isinstance(group, h5py.Group) else []

@@ -14,7 +14,10 @@ __all__ = ["KINDS", "Call", "recognise", "refusal"]
 KINDS = {keras.layers.LSTM: "lstm", keras.layers.GRU: "gru", keras.layers.SimpleRNN: "rnn"}
 CELL_CLASSES = {"lstm": keras.layers.LSTMCell, "gru": keras.layers.GRUCell, "rnn": keras.layers.SimpleRNNCell}
 NONLINEARITIES = {keras.activations.tanh: "tanh", keras.activations.relu: "relu"}  # of a SimpleRNN
-DTYPES = {"float64": np.dtype(np.float64), **dict.fromkeys(("float32", "float16", "bfloat16"), np.dtype(np.float32))}
+DTYPES: dict[str, np.dtype] = {
+    "float64": np.dtype(np.float64),
+    **dict.fromkeys(("float32", "float16", "bfloat16"), np.dtype(np.float32)),
+}
 
 
 class Call(NamedTuple):

@@ -11,8 +11,9 @@ from fastrnn.engines.cell import Cell
 from fastrnn.keras.arrays import infer
 from fastrnn.keras.calls import Call
 from fastrnn.torch import _Accelerated
-from fastrnn.torch.calls import as_usual, records
+from fastrnn.torch.calls import records
 from fastrnn.torch.function import ThreadsFor
+from fastrnn.torch.private import as_usual
 from fastrnn.torch.tensors import DTYPES, array, plain
 
 __all__ = ["run"]
@@ -30,7 +31,7 @@ MODES = {
 def run(inner: Any, call: Call, training: Any) -> Any:
     """The results of `inner_loop`, or why the call is Keras's."""
     tensors, mask = call.arrays(), call.mask
-    if not as_usual():
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu") or not as_usual():
         return "PyTorch compiles, traces or transforms the call"
     if not all(plain(t, t.dtype) for t in (*tensors, *([] if mask is None else [mask]))):
         return "tensors that do not lie in the CPU's memory"

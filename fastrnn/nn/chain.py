@@ -133,7 +133,8 @@ class Recurrence(Module):
     def backward(self, tape: Any, dy: Any, wants_x: bool = True) -> Gradients:
         """Differentiate `forward`. Pure."""
         rnn_tape, shape, state, mask, found = tape
-        d, dstate = self._split(found, np.asarray(dy)), None
+        d: Any = self._split(found, np.asarray(dy))
+        dstate = None
         if self.returns == "last" and self._is_final(mask):
             d, dstate = None, d_final(self.rnn, state, d)
         elif self.returns == "last":

@@ -10,15 +10,20 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import PackedSequence
 
 from fastrnn import validate
 from fastrnn.engines.precision import PRECISIONS
-from fastrnn.torch.calls import as_usual, recognise
+from fastrnn.torch.calls import recognise
+from fastrnn.torch.compiler import eagerly, prepare
+from fastrnn.torch.dtypes import NARROW
 from fastrnn.torch.frozen import Frozen
 from fastrnn.torch.function import run
 from fastrnn.torch.masks import run_masked
+from fastrnn.torch.operators import rows_are_known, run_operator
+from fastrnn.torch.private import as_usual, missing, transformed, warn
 
 __all__ = ["GRU", "LSTM", "RNN", "accelerate", "restore"]
 
@@ -43,27 +48,24 @@ class _Accelerated:
         masked_output : {"zero", "hold"}, default "zero"
             What the output is at the others, as for `fastrnn.LSTM`.
         """
-        if isinstance(input, torch.fx.Proxy):
-            masked = {} if mask is None else {"mask": mask, "masked_output": masked_output}
-            return _as_leaf(self, input, hx, masked)
-        frozen = self._frozen is not None and as_usual()
-        if frozen:
-            self._frozen.check(self)
-        if mask is not None:
-            return run_masked(self, input, hx, mask, masked_output)
-        if frozen:
-            results = self._frozen.step(self, input, hx)
+        if not torch.compiler.is_compiling():
+            return _run(self, input, hx, mask, masked_output)
+        if mask is None and rows_are_known(input, hx) and not transformed():
+            results = run_operator(self, input, hx)
             if results is not None:
                 return results
-        call = recognise(self, input, hx)
-        if call is None:
-            return super().forward(input, hx)  # type: ignore[misc]
-        y, *state = run(call)
-        if call.packing is None:
-            return y, tuple(state) if call.stack.has_c else state[0]
-        _, batch_sizes, sorted_indices, unsorted_indices = input
-        hx = self.permute_hidden(tuple(state) if call.stack.has_c else state[0], unsorted_indices)
-        return PackedSequence(y, batch_sizes, sorted_indices, unsorted_indices), hx
+        if not torch.compiler.is_exporting():
+            return eagerly(_run, self, input, hx, mask, masked_output)
+        if mask is not None:
+            raise NotImplementedError(
+                "mask: expected None under torch.export, as which rows are run is not known before the call; "
+                "pass a PackedSequence, or zeros at the end of sequences whose output there is not used"
+            )
+        return self._run_pytorch(input, hx)
+
+    def _run_pytorch(self: Any, input: Any, hx: Any) -> Any:
+        """A call by PyTorch's own layer."""
+        return super().forward(input, hx)  # type: ignore[misc]
 
     def extra_repr(self: Any) -> str:
         """The options, and the precision of weights in fewer bits."""
@@ -88,8 +90,43 @@ class RNN(_Accelerated, torch.nn.RNN):
     """`torch.nn.RNN`, run by fastrnn's kernels where they serve the call, else by PyTorch; see docs/bridges.md."""
 
 
+def _run(module: Any, input: Any, hx: Any, mask: Any, masked_output: Any) -> Any:
+    """A call that nobody compiles."""
+    if isinstance(input, torch.fx.Proxy):
+        return _as_leaf(module, input, hx, {} if mask is None else {"mask": mask, "masked_output": masked_output})
+    frozen = module._frozen
+    if frozen is not None and as_usual():
+        frozen.check(module)
+    else:
+        frozen = None
+    if mask is not None:
+        return run_masked(module, input, hx, mask, masked_output)
+    if torch.is_autocast_enabled("cpu") or missing:
+        results = run_operator(module, input, hx) if missing or as_usual() else None
+        return module._run_pytorch(input, hx) if results is None else results
+    if frozen is not None:
+        results = frozen.step(module, input, hx)
+        if results is not None:
+            return results
+    call = recognise(module, input, hx)
+    if call is None:
+        x = input.data if isinstance(input, PackedSequence) else input
+        narrow = isinstance(x, Tensor) and x.dtype in NARROW and as_usual()
+        results = run_operator(module, input, hx) if narrow else None
+        return module._run_pytorch(input, hx) if results is None else results
+    y, *state = run(call)
+    if call.packing is None:
+        return y, tuple(state) if call.stack.has_c else state[0]
+    _, batch_sizes, sorted_indices, unsorted_indices = input
+    hx = module.permute_hidden(tuple(state) if call.stack.has_c else state[0], unsorted_indices)
+    return PackedSequence(y, batch_sizes, sorted_indices, unsorted_indices), hx
+
+
 _FAST: dict[Any, Any] = {torch.nn.LSTM: LSTM, torch.nn.GRU: GRU, torch.nn.RNN: RNN}
 _OWN = {fast: own for own, fast in _FAST.items()}
+
+prepare(_Accelerated, _run)
+warn()
 
 
 def accelerate(module: Module, *, frozen: bool = False, precision: str | None = None) -> Module:

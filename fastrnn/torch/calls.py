@@ -8,24 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from operator import is_
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence
-from torch.utils._device import DeviceContext
 
 from fastrnn.engines.cell import CELLS
 from fastrnn.engines.seam import Weights
 from fastrnn.stack import Stack
 from fastrnn.torch.kept import Kept
+from fastrnn.torch.private import as_usual, flat_weights
 from fastrnn.torch.tensors import DTYPES, array, plain
 
-__all__ = ["RESET_BEFORE", "Call", "Packing", "as_usual", "described", "flat_weights", "recognise", "records"]
+__all__ = ["MODES", "RESET_BEFORE", "Call", "Packing", "described", "layout_of", "recognise", "records"]
 
 # Calls that PyTorch runs faster than the kernels, because they have so few steps. PyTorch's GRU and RNN take a step in
 # two products and one operation, which costs less than a node of the graph and packing, or comparing, large weights.
@@ -59,6 +57,7 @@ class Call(NamedTuple):
     stack: Stack
     places: tuple[int, ...]  # where each field of `Weights` lies among a direction's flat weights; -1: it is None
     dropout: float  # 0 where it does not act
+    noises: Sequence[Tensor]  # dropout's factors, if they are drawn already: (T, B, D*O), for all layers but the last
     batched: bool
     packing: Packing | None
     frames: int  # T*B, or the rows of a PackedSequence; one is a single frame
@@ -80,19 +79,6 @@ class Call(NamedTuple):
     def rows(self, x: NDArray) -> int:
         """B."""
         return x.shape[1] if self.packing is None else self.packing.B
-
-
-def as_usual() -> bool:
-    """Whether PyTorch just computes: nothing compiles, traces, transforms or reroutes what it is told to do."""
-    return not (
-        torch.compiler.is_compiling()
-        or torch._C._get_tracing_state() is not None
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch._C._len_torch_dispatch_stack()
-        or forward_ad._current_level >= 0
-        or torch.is_autocast_enabled("cpu")
-        or (torch._C._len_torch_function_stack() and not _only_default_device())
-    )
 
 
 def records() -> bool:
@@ -122,7 +108,7 @@ def recognise(module: Any, input: Any, hx: Any) -> Call | None:
         return None
     packing, batched = None, packed or x.dim() == 3
     if packed:
-        packing = _packing(input.batch_sizes, len(x))
+        packing = layout_of(input.batch_sizes, len(x))
         if packing is None:
             return None
         B = packing.B
@@ -142,7 +128,7 @@ def recognise(module: Any, input: Any, hx: Any) -> Call | None:
     frames = x.numel() // module.input_size
     dropout = module.dropout if module.training and module.num_layers > 1 else 0.0
     return Call(
-        recorded, module.mode, stack, places, dropout, batched, packing, frames, frames * operations, kept,
+        recorded, module.mode, stack, places, dropout, (), batched, packing, frames, frames * operations, kept,
         x, h0, c0, weights,
     )  # fmt: skip
 
@@ -154,7 +140,7 @@ def _pytorch_is_faster(module: Any, input: Any) -> bool:
     """
     if module.mode == "LSTM" or (module._frozen is not None and module._frozen.has_fewer_bits):
         return False
-    recorded = records() and any(w is not None and w.requires_grad for w in module._flat_weights)
+    recorded = records() and any(w is not None and w.requires_grad for w in flat_weights(module))
     steps = (TRAINED_FROM if recorded else INFERRED_FROM).get(module.mode, 0)
     if isinstance(input, PackedSequence):
         return recorded and len(input.batch_sizes) < steps
@@ -164,14 +150,6 @@ def _pytorch_is_faster(module: Any, input: Any) -> bool:
         return False
     many = module.hidden_size * (module.input_size + module.hidden_size) >= MANY_WEIGHTS
     return recorded or (many and input.numel() > module.input_size)
-
-
-def flat_weights(module: Any) -> list[Any]:
-    """The module's flat weights, up to date as its own forward would have them."""
-    registered = map(module._parameters.get, module._flat_weights_names)
-    if not all(map(is_, registered, module._flat_weights)):  # parametrized, normalised or called functionally
-        module._update_flat_weights()
-    return module._flat_weights
 
 
 def described(
@@ -208,7 +186,7 @@ def _states_fit(stack: Stack, states: Any, B: int, batched: bool, dtype: torch.d
     return True
 
 
-def _packing(batch_sizes: Any, rows: int) -> Packing | None:
+def layout_of(batch_sizes: Any, rows: int) -> Packing | None:
     """The layout of a PackedSequence; None if it is not a sound one."""
     if type(batch_sizes) is not Tensor or batch_sizes.dtype is not torch.int64 or batch_sizes.dim() != 1:
         return None
@@ -218,9 +196,3 @@ def _packing(batch_sizes: Any, rows: int) -> Packing | None:
         return None
     lengths = np.searchsorted(-sizes, -np.arange(B), side="left")
     return Packing(batch_sizes, B, np.cumsum(sizes) - sizes, lengths, np.arange(B))
-
-
-def _only_default_device() -> bool:
-    """Whether all modes are default devices, which do not matter to tensors that are there."""
-    modes = torch.overrides._get_current_function_mode_stack()
-    return all(type(mode) is DeviceContext for mode in modes)

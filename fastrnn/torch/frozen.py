@@ -7,7 +7,9 @@ are the same tensors, at the same addresses and with the same counts of changes,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import is_
 from typing import Any, NamedTuple, TypeAlias
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -17,16 +19,17 @@ from fastrnn._core import native
 from fastrnn.engines import Engine
 from fastrnn.engines.seam import Weights
 from fastrnn.stack import Stack
-from fastrnn.torch.calls import described, flat_weights, records
+from fastrnn.torch.calls import described, records
 from fastrnn.torch.function import PACKING, step
-from fastrnn.torch.kept import Kept, Packed, pack, version
+from fastrnn.torch.kept import Kept, Packed, pack
+from fastrnn.torch.private import flat_weights, parameters, version, weight_names
 from fastrnn.torch.tensors import DTYPES, array, plain
 
 __all__ = ["Frozen"]
 
 
-# Parameters (which are kept, so that no others get their ids), their ids, addresses and counts of changes.
-_Looks: TypeAlias = "tuple[list[Tensor], list[int], list[int], list[int]]"
+# Parameters (which are kept, so that no others get their ids; or references), their ids, addresses, counts of changes.
+_Looks: TypeAlias = "tuple[list[Any], list[int], list[int], list[int]]"
 _StateShapes: TypeAlias = "tuple[tuple[int, ...], tuple[int, ...] | None]"  # of h, and of c if there is one
 
 
@@ -79,17 +82,30 @@ class Frozen(Kept):
         ValueError
             If the kernels cannot take them, or not in this precision.
         """
-        weights = flat_weights(module)
+        self._pack(flat_weights(module), module)
+        self._known = _looks(parameters(module))
+
+    def follow(self, weights: Sequence[Tensor], layer: Any) -> None:
+        """Take weights of which nobody says when they change: as they are now, unless they are as they were."""
+        looks, known = _looks(weights), self._known
+        same = looks is not None and known is not None and looks[1:] == known[1:]
+        if not same or not all(map(is_, weights, [known_ref() for known_ref in known[0]])):
+            if self._final is None or self._changed(weights) is not None:
+                self._pack(weights, layer)
+            # Unlike a module's, these weights belong to somebody who may be gone before this object is.
+            self._known = None if looks is None else (list(map(ref, weights)), *looks[1:])
+
+    def _pack(self, weights: Sequence[Tensor], layer: Any) -> None:
         dtype = getattr(weights[0], "dtype", None)
         if dtype not in DTYPES or not all(plain(w, dtype) for w in weights):
             found = sorted({f"{w.dtype} on {w.device}" if isinstance(w, Tensor) else repr(w) for w in weights})
             raise ValueError(
                 "module: expected weights that are all ordinary float32 or all ordinary float64 tensors on the CPU, "
-                f"to freeze them, got a {type(module).__name__} of {', '.join(found)}"
+                f"to freeze them, got a {layer.mode.split('_')[0]} of {', '.join(found)}"
             )
         if self.precision is not None and dtype is not torch.float32:
             raise ValueError(f"module: expected float32 weights with precision={self.precision!r}, got {dtype}")
-        stack, places, shapes, _ = described(module, dtype)
+        stack, places, shapes, _ = described(layer, dtype)
         if tuple(w.shape for w in weights) != shapes:
             got = ", ".join(str(tuple(w.shape)) for w in weights)
             raise ValueError(f"module: expected weights of {', '.join(map(str, shapes))}, got {got}")
@@ -100,7 +116,6 @@ class Frozen(Kept):
         batched, unbatched = (h, cs[0] if cs else None), (h[::2], cs[0][::2] if cs else None)
         self._final = _Final(dtype, packed, frame, stack.cells[0].input_size, batched, unbatched)
         self._packed = {False: packed}
-        self._known = _looks(module)
 
     def check(self, module: Any) -> None:
         """Look whether a call may use the packed weights.
@@ -119,30 +134,31 @@ class Frozen(Kept):
         if self._final is None:
             self.pack(module)
         if records():
-            for name, w in zip(module._flat_weights_names, flat_weights(module), strict=True):
+            for name, w in zip(weight_names(module), flat_weights(module), strict=True):
                 if w.requires_grad:
                     raise RuntimeError(
                         f"frozen: expected a call that needs no gradients of the weights, got {name}, which requires "
                         "one; call under torch.no_grad() or torch.inference_mode(), or after requires_grad_(False)"
                     )
-        looks = _looks(module)
+        looks = _looks(parameters(module))
         if looks is None or self._known is None or looks[1:] != self._known[1:]:
-            self._compare(module)
+            changed = self._changed(flat_weights(module))
+            if changed is not None:
+                raise RuntimeError(
+                    "frozen: expected weights as they were when they were packed, got another "
+                    f"{weight_names(module)[changed]}; fastrnn.torch.accelerate(model, frozen=True) packs them again"
+                )
             self._known = looks
 
-    def _compare(self, module: Any) -> None:
-        """Raise a RuntimeError unless all values are those that were packed."""
+    def _changed(self, weights: Sequence[Tensor]) -> int | None:
+        """Which of the weights is the first that has other values than those that were packed."""
         assert self._final is not None
         dtype = self._final.dtype
-        weights, arrays = flat_weights(module), self._final.packed.arrays
-        names = module._flat_weights_names
-        for name, w, a in zip(names, weights, arrays, strict=True):
+        for k, (w, a) in enumerate(zip(weights, self._final.packed.arrays, strict=True)):
             same = plain(w, dtype) and w.shape == a.shape
             if not same or not native.holds([w.contiguous().data_ptr()], [a]):
-                raise RuntimeError(
-                    f"frozen: expected weights as they were when they were packed, got another {name}; "
-                    "fastrnn.torch.accelerate(model, frozen=True) packs them again"
-                )
+                return k
+        return None
 
     def packed(
         self, engine: Engine, stack: Stack, places: Sequence[int], flat: Sequence[Tensor], backward: bool
@@ -183,12 +199,11 @@ def _fits(t: Any, dtype: torch.dtype, shape: tuple[int, ...]) -> bool:
     return plain(t, dtype) and t.shape == shape and t.is_contiguous()
 
 
-def _looks(module: Any) -> _Looks | None:
+def _looks(params: Sequence[Tensor] | None) -> _Looks | None:
     """How parameters look while nobody changes them; None where that cannot be told."""
-    params = list(module._parameters.values())
-    if len(params) != len(module._flat_weights_names):  # parametrized: weights are computed at each call
+    if params is None:  # parametrized: weights are computed at each call
         return None
     try:
-        return params, list(map(id, params)), list(map(Tensor.data_ptr, params)), list(map(version, params))
+        return list(params), list(map(id, params)), list(map(Tensor.data_ptr, params)), list(map(version, params))
     except (RuntimeError, TypeError):  # no memory, no count of changes (made in inference mode), or None
         return None

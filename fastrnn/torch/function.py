@@ -17,13 +17,16 @@ from fastrnn.arguments import Arguments
 from fastrnn.engines import Engine, threads
 from fastrnn.engines.seam import Record, Weights
 from fastrnn.stack import Stack, state_to_caller
-from fastrnn.torch.calls import RESET_BEFORE, Call, as_usual
+from fastrnn.torch.calls import RESET_BEFORE, Call
 from fastrnn.torch.heap import keep_freed_memory
 from fastrnn.torch.kept import Ready, by_direction
 from fastrnn.torch.openmp import make_room
+from fastrnn.torch.private import as_usual
 from fastrnn.torch.tensors import DTYPES, array, plain
 
-__all__ = ["PACKING", "ThreadsFor", "run", "step"]
+__all__ = [
+    "PACKING", "ThreadsFor", "backward", "differentiate_pytorch", "forward", "run", "run_pytorch", "step", "time_major",
+]  # fmt: skip
 
 PACKING, UNPACKED = engines.named("packed", "packed"), engines.named("blas", "blas")
 
@@ -49,7 +52,7 @@ def run(call: Call) -> tuple[Tensor, ...]:
     if engine is UNPACKED and _is_frame(call):
         return _frame(call)
     with ThreadsFor(call.frames, call.operations):
-        return _forward(engine, call, tensors)[0] if call.dropout else _infer(engine, call)
+        return _forward(engine, call, tensors)[0] if call.dropout or call.noises else _infer(engine, call)
 
 
 class Recurrence(torch.autograd.Function):
@@ -76,7 +79,7 @@ class Recurrence(torch.autograd.Function):
         usual = as_usual() and all(d is None or plain(d, tensors[0].dtype) for d in dresults)
         if torch.is_grad_enabled() or changed or not usual:
             noises = kept[call.stack.num_layers : -2 * len(call.stack.cells)]
-            return None, *_differentiate_pytorch(call, tensors, noises, dresults, needed)
+            return None, *differentiate_pytorch(call, tensors, noises, dresults, needed)
         with ThreadsFor(call.frames, call.operations):
             gradients = _backward(ctx.engine, call, tensors, _to_arrays(call.stack, kept), dresults, needed[0])
         return None, *(d if wanted else None for d, wanted in zip(gradients, needed, strict=True))
@@ -137,7 +140,7 @@ def _engine_for(call: Call) -> Engine:
 
 def _is_frame(call: Call) -> bool:
     """Whether a call is one step of one sequence through layers that run forwards, and no more than that."""
-    usual = call.packing is None and not call.dropout and call.stack.directions == (False,)
+    usual = call.packing is None and not (call.dropout or call.noises) and call.stack.directions == (False,)
     return usual and call.frames == 1 and all(map(Tensor.is_contiguous, call.weights))
 
 
@@ -155,6 +158,20 @@ def step(
     """y, h and, for an LSTM, c after one step of one sequence. Tensors are contiguous; no state is zeros."""
     h, c = 0 if h0 is None else h0.data_ptr(), 0 if c0 is None else c0.data_ptr()
     return tuple(map(torch.from_numpy, frame(x.data_ptr(), h, c, batched, threads)))
+
+
+def forward(call: Call, tensors: Sequence[Any]) -> tuple[tuple[Tensor, ...], walk.Kept]:
+    """The results of a call with these tensors, and what is kept for `backward`."""
+    with ThreadsFor(call.frames, call.operations):
+        return _forward(_engine_for(call), call, tensors)
+
+
+def backward(
+    call: Call, tensors: Sequence[Any], kept: walk.Kept, dresults: Sequence[Tensor | None], wants_x: bool
+) -> list[Tensor | None]:  # fmt: skip
+    """The gradients in `tensors`; without that in x, if it is not wanted."""
+    with ThreadsFor(call.frames, call.operations):
+        return _backward(_engine_for(call), call, tensors, kept, dresults, wants_x)
 
 
 def _infer(engine: Engine, call: Call) -> tuple[Tensor, ...]:
@@ -179,7 +196,7 @@ def _backward(
     stack = call.stack
     x, h0, c0, *flat = tensors
     args, (engine, weights) = _arguments(call, x, h0, c0), _weights(engine, call, flat, True)
-    dy = None if dresults[0] is None else _time_major(call, dresults[0])
+    dy = None if dresults[0] is None else time_major(call, dresults[0])
     dh_n, dc_n = _states(stack, args.h0.shape[1], *dresults[1:])
     dx, dh0, dc0, dweights = walk.backward(stack, engine, args, weights, kept, dy, dh_n, dc_n, _dropout(call), wants_x)
     dstate = state_to_caller(dh0, dc0, call.batched)
@@ -201,7 +218,7 @@ def _weights(engine: Engine, call: Call, flat: Sequence[Tensor], backward: bool)
 
 def _arguments(call: Call, x: Tensor, h0: Tensor | None, c0: Tensor | None) -> Arguments:
     """The call's tensors as engines take them."""
-    packing, x_array = call.packing, _time_major(call, x)
+    packing, x_array = call.packing, time_major(call, x)
     h, c = _states(call.stack, call.rows(x_array), h0, c0)
     lengths, order, starts = (None, None, None) if packing is None else (packing.lengths, packing.order, packing.starts)
     return Arguments(x_array, h, c, lengths, order, None, call.batched, h0 is None, starts)
@@ -215,7 +232,7 @@ def _results(call: Call, y: NDArray, h: NDArray, c: NDArray | None) -> tuple[Ten
     return from_numpy(call.to_caller(y)), from_numpy(state)
 
 
-def _time_major(call: Call, t: Tensor) -> NDArray:
+def time_major(call: Call, t: Tensor) -> NDArray:
     """A tensor in the layout of x as (T, B, .), the last axis contiguous."""
     return call.time_major(array(t if t.stride(-1) == 1 else t.contiguous()))
 
@@ -242,10 +259,12 @@ class _Dropout:
     """Dropout between layers: PyTorch's own numbers, in the order in which its layers draw them."""
 
     def __init__(self, call: Call) -> None:
-        self._call = call
+        self._call, self._given = call, iter(call.noises)
 
     def draw(self, y: NDArray) -> NDArray:
         """The factors of y's values."""
+        if self._call.noises:
+            return array(next(self._given))
         drawn = torch.nn.functional.dropout(torch.from_numpy(np.ones(y.shape, y.dtype)), self._call.dropout)
         make_room(self._call.operations, native.get_threads())  # this was an operation of PyTorch
         return array(drawn)
@@ -256,13 +275,13 @@ class _Dropout:
 
 
 def _dropout(call: Call) -> _Dropout | None:
-    return _Dropout(call) if call.dropout else None
+    return _Dropout(call) if call.dropout or call.noises else None
 
 
 # ---- By PyTorch ---------------------------------------------------------------------------------------------------
 
 
-def _differentiate_pytorch(
+def differentiate_pytorch(
     call: Call, tensors: Sequence[Any], noises: Sequence[Tensor], dresults: Sequence[Tensor | None],
     needed: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:  # fmt: skip
@@ -271,7 +290,7 @@ def _differentiate_pytorch(
     with torch.enable_grad():
         # Of aliases: where h0 depends on x, say, the gradient in x is not to include what comes to it through h0.
         aliases = [None if t is None else t.view_as(t) for t in tensors]
-        results = _run_pytorch(call, aliases, noises)
+        results = run_pytorch(call, aliases, noises)
         reached, cotangents = zip(
             *((r, d) for r, d in zip(results, dresults, strict=True) if d is not None), strict=True
         )
@@ -280,7 +299,7 @@ def _differentiate_pytorch(
     return tuple(next(found) if need else None for need in needed)
 
 
-def _run_pytorch(call: Call, tensors: Sequence[Any], noises: Sequence[Tensor]) -> list[Tensor]:
+def run_pytorch(call: Call, tensors: Sequence[Any], noises: Sequence[Tensor]) -> list[Tensor]:
     """The results of a call, computed by PyTorch layer by layer, with dropout's factors as they were drawn."""
     stack, packing, batched = call.stack, call.packing, call.batched
     x, h0, c0, *weights = tensors
@@ -288,7 +307,7 @@ def _run_pytorch(call: Call, tensors: Sequence[Any], noises: Sequence[Tensor]) -
     shapes = stack.state_shapes(x.shape[1] if packing is None else packing.B)
     states = [x.new_zeros(shape) if t is None else t.view(shape) for t, shape in zip((h0, c0), shapes, strict=False)]
     D, size = len(stack.directions), len(weights) // stack.num_layers
-    function = _gru_reset_before if call.mode == RESET_BEFORE else getattr(torch._VF, call.mode.lower())
+    function = _gru_reset_before if call.mode == RESET_BEFORE else getattr(torch, call.mode.lower())
     finals = []
     for layer in range(stack.num_layers):
         x = x * noises[layer - 1].view_as(x) if layer > 0 and noises else x

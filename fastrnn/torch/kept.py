@@ -24,9 +24,10 @@ from fastrnn.engines.cell import Cell
 from fastrnn.engines.seam import Weights
 from fastrnn.frozen import narrowed_weights
 from fastrnn.stack import Stack
+from fastrnn.torch.private import version
 from fastrnn.torch.tensors import DTYPES, array
 
-__all__ = ["Kept", "Packed", "Ready", "by_direction", "pack", "version"]
+__all__ = ["Kept", "Packed", "Ready", "by_direction", "pack"]
 
 
 class Packed(NamedTuple):
@@ -122,7 +123,7 @@ def _looks(weights: Sequence[Tensor]) -> tuple[Any, ...]:
     )
 
 
-_dtype, version = Tensor.dtype.__get__, Tensor._version.__get__
+_dtype = Tensor.dtype.__get__
 
 
 def pack(made_for: tuple[Any, ...], arrays: list[NDArray], backward: bool, precision: str | None = None) -> Packed:

@@ -56,7 +56,12 @@ def run_masked(module: Any, input: Any, hx: Any, mask: Any, masked_output: Any) 
         y = output.reshape(-1, O).index_select(0, _index(rows.held.source, input))
         y = y.index_fill(0, _index(rows.held.nowhere, input), 0)
     finals = iter(final if isinstance(final, tuple) else (final,))
-    return y.reshape(*mask.shape, D * O), _each(hx, lambda t: t.index_copy(1, some, next(finals)))
+
+    def with_final(t: Tensor) -> Tensor:
+        final = next(finals)
+        return t.to(final.dtype).index_copy(1, some, final)  # another dtype under autocast
+
+    return y.reshape(*mask.shape, D * O), _each(hx, with_final)
 
 
 def _each(state: Any, function: Any) -> Any:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastrnn.engines import memory
+from fastrnn.torch.private import is_dense
 
 __all__ = ["DTYPES", "array", "plain"]
 
@@ -22,18 +23,10 @@ def plain(t: Any, dtype: torch.dtype) -> bool:
     return (
         (type(t) is Tensor or type(t) is torch.nn.Parameter)
         and t.dtype is dtype
-        and _dispatched(t).raw_repr() in PLAIN
+        and is_dense(t)
         and (address := t.data_ptr()) > t.storage_offset() * 8  # null once the storage is freed
         and address % t.itemsize == 0
     )
-
-
-# How PyTorch dispatches a dense tensor on the CPU, recorded and in inference mode. Whatever is sparse, nested, negated
-# lazily, fake, or wrapped by a transform has another set of keys.
-_dispatched = torch._C._dispatch_keys
-with torch.inference_mode():
-    PLAIN = {_dispatched(torch.empty(0, device="cpu")).raw_repr()}
-PLAIN.add(_dispatched(torch.empty(0, device="cpu")).raw_repr())
 
 
 def array(t: Tensor) -> NDArray:

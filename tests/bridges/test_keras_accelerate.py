@@ -107,8 +107,8 @@ def test_layers(keras: Any, bridge: Any, name: str, mask: str, wrap: Any, option
 
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
 def test_dtypes(keras: Any, bridge: Any, dtype: str) -> None:
-    if (dtype, keras.config.backend()) == ("float64", "jax"):
-        pytest.skip("JAX has no float64 by default")
+    if dtype == "float64" and keras.config.backend() in ("jax", "numpy"):
+        pytest.skip("JAX has no float64 by default, and Keras's backend NumPy rounds in between")
     compare(keras, bridge, made(keras, "gru", dtype=dtype, return_sequences=True, recurrent_initializer="zeros"), dtype)
     if dtype == "bfloat16":
         compare(keras, bridge, made(keras, "lstm", "concat", dtype="mixed_bfloat16"), dtype)

@@ -60,15 +60,6 @@ def compare(function: Function, cell: str, *given: Any) -> bool:
     return bool(calls)
 
 
-def low_precision(dtype: Any) -> Function:
-    return lambda layer, x: copy.deepcopy(layer).to(dtype)(x.to(dtype))[0]
-
-
-def autocast(layer: Any, x: Any) -> Any:
-    with torch.autocast("cpu", torch.bfloat16):
-        return layer(x)[0]
-
-
 def meta(layer: Any, x: Any) -> Any:
     return copy.deepcopy(layer).to("meta")(x.to("meta"))[0].shape
 
@@ -128,9 +119,6 @@ def misaligned(layer: Any, x: Any) -> Any:
 
 
 PYTORCHS: dict[str, Function] = {
-    "half": low_precision(torch.float16),
-    "bfloat16": low_precision(torch.bfloat16),
-    "autocast": autocast,
     "meta": meta,
     "fake": fake,
     "counted": flops,
