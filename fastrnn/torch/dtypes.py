@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import warnings
 from typing import Any
 
 import torch
@@ -29,15 +31,16 @@ def computed_in(dtypes: list[torch.dtype]) -> torch.dtype | None:
 @constant
 def results_in(
     mode: str, x: torch.dtype, states: tuple[torch.dtype, ...], weights: tuple[torch.dtype, ...],
-    autocast: torch.dtype | None, recorded: bool, packed: bool, num_layers: int, bias: bool, bidirectional: bool,
+    autocast: torch.dtype | None, recorded: bool, sizes: tuple[int, ...], num_layers: int, bias: bool, bidirectional: bool,
     projected: bool,
 ) -> tuple[torch.dtype, ...] | None:  # fmt: skip
     """The dtypes of y, h and c that PyTorch's layer would return; None if it would raise an error.
 
-    They follow from no simple rule: PyTorch has several implementations, some for certain processors only. So its layer
-    is asked, with a single unit.
+    They follow from no simple rule: PyTorch has several implementations, some for certain processors only, or for a
+    PackedSequence of equal lengths. So its layer is asked, of two units. `sizes` are the batch sizes of a
+    PackedSequence like the caller's; empty: it is a tensor.
     """
-    key = (mode, x, states, weights, autocast, recorded, packed, num_layers, bias, bidirectional, projected)
+    key = (mode, x, states, weights, autocast, recorded, sizes, num_layers, bias, bidirectional, projected)
     if key not in _known:
         # In a new thread no mode, transform or autocast of the caller's is active.
         thread = threading.Thread(target=_ask, args=key)
@@ -47,7 +50,7 @@ def results_in(
 
 
 def _ask(*key: Any) -> None:
-    mode, x, states, weights, autocast, recorded, packed, num_layers, bias, bidirectional, projected = key
+    mode, x, states, weights, autocast, recorded, sizes, num_layers, bias, bidirectional, projected = key
     kind, *nonlinearity = mode.lower().split("_")
     options = {"num_layers": num_layers, "bias": bias, "bidirectional": bidirectional, "device": "meta"}
     options |= {"proj_size": 1} if projected else {}
@@ -56,22 +59,24 @@ def _ask(*key: Any) -> None:
     for (name, p), dtype in zip(list(layer.named_parameters()), weights, strict=True):
         weight = torch.zeros(p.shape, dtype=dtype, device="cpu")
         setattr(layer, name, torch.nn.Parameter(weight, requires_grad=recorded))
+    B = sizes[0] if sizes else 1
     input: Any = torch.zeros(2, 1, 2, dtype=x, device="cpu")
-    if packed:
-        input = PackedSequence(input[:, 0], torch.ones(2, dtype=torch.int64, device="cpu"))
+    if sizes:
+        rows = torch.zeros(sum(sizes), 2, dtype=x, device="cpu")
+        input = PackedSequence(rows, torch.tensor(sizes, dtype=torch.int64, device="cpu"))
     hx: Any = None
     if states:
-        shapes = (num_layers * (1 + bidirectional), 1, 1 if projected else 2), (num_layers * (1 + bidirectional), 1, 2)
-        zeros = [torch.zeros(s, dtype=dtype, device="cpu") for s, dtype in zip(shapes, states, strict=False)]
+        LD, O = num_layers * (1 + bidirectional), 1 if projected else 2
+        zeros = [torch.zeros(LD, B, n, dtype=dtype, device="cpu") for n, dtype in zip((O, 2), states, strict=False)]
         hx = tuple(zeros) if kind == "lstm" else zeros[0]
-    try:
-        with (
-            torch.set_grad_enabled(recorded),
-            torch.autocast("cpu", autocast or torch.bfloat16, enabled=autocast is not None),
-        ):
-            y, found = layer(input, hx)
-    except (RuntimeError, ValueError):
-        _known[key] = None
-    else:
-        results: list[Tensor] = [y.data if packed else y, *(found if isinstance(found, tuple) else (found,))]
+    _known[key] = None
+    with (
+        warnings.catch_warnings(),
+        contextlib.suppress(RuntimeError, ValueError),
+        torch.set_grad_enabled(recorded),
+        torch.autocast("cpu", autocast or torch.bfloat16, enabled=autocast is not None),
+    ):
+        warnings.simplefilter("ignore")
+        y, found = layer(input, hx)
+        results: list[Tensor] = [y.data if sizes else y, *(found if isinstance(found, tuple) else (found,))]
         _known[key] = tuple(t.dtype for t in results)

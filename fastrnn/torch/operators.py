@@ -88,9 +88,12 @@ def run_operator(module: Any, input: Any, hx: Any) -> tuple[Any, Any] | None:
     if wide is None or (autocast is None and any(dtype != dtypes[0] for dtype in dtypes)):
         return None
     if autocast is not None or wide != dtypes[0]:
+        if packed and torch.compiler.is_compiling():
+            return None  # the dtypes depend on values
+        sizes = () if not packed else (1, 1) if int(input.batch_sizes[0]) == int(input.batch_sizes[-1]) else (2, 1)
         results = results_in(
             module.mode, x.dtype, tuple(t.dtype for t in states), tuple(w.dtype for w in weights), autocast,
-            torch.is_grad_enabled() and any(t.requires_grad for t in tensors), packed, module.num_layers, module.bias,
+            torch.is_grad_enabled() and any(t.requires_grad for t in tensors), sizes, module.num_layers, module.bias,
             module.bidirectional, module.proj_size > 0,
         )  # fmt: skip
         if results is None:
@@ -117,9 +120,7 @@ def _states_fit(module: Any, states: list[Tensor], B: Any, batched: bool) -> boo
     sizes = (O, module.hidden_size) if module.mode == "LSTM" else (O,)
     if len(states) != len(sizes):
         return False
-    return all(
-        t.shape == ((LD, B, size) if batched else (LD, size)) for t, size in zip(states, sizes, strict=True)
-    )
+    return all(t.shape == ((LD, B, size) if batched else (LD, size)) for t, size in zip(states, sizes, strict=True))
 
 
 def _noises(module: Any, x: Tensor, packed: bool, B: Any) -> list[Tensor]:
@@ -189,6 +190,7 @@ def _call_of(
     ValueError
         If tensors and options do not belong together.
     """
+    noises = noises or ()  # AOTInductor passes None for an empty list
     shapes = _Shapes.of(x, h, c, weights, noises, batch_sizes, rows, *options)
     layer, stack = shapes.layer, shapes.stack
     x, h, c = _readable(x), None if h is None else _readable(h), None if c is None else _readable(c)
@@ -247,7 +249,7 @@ class _Shapes(NamedTuple):
         batch_sizes: Tensor | None, rows: Any, *options: Any,
     ) -> _Shapes:  # fmt: skip
         """The shapes of an operator's call; errors are those of `_call_of`."""
-        layer, packed = Layer(*options), batch_sizes is not None
+        layer, packed, noises = Layer(*options), batch_sizes is not None, noises or ()
         if layer.mode not in MODES or min(layer.input_size, layer.hidden_size, layer.num_layers) < 1:
             raise ValueError(f"expected the options of a torch.nn.LSTM, GRU or RNN, got {layer}")
         if not 0 <= layer.proj_size < layer.hidden_size or (layer.proj_size and layer.mode != "LSTM"):

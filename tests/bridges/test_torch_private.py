@@ -9,10 +9,10 @@ import pytest
 pytest.importorskip("torch", reason="PyTorch is not installed: fastrnn.torch has nothing to accelerate")
 
 # PyTorch is imported once. Each name is then hidden in a process of its own, while fastrnn.torch is imported.
-CHILD = '''
-import operator, os, sys, warnings
+CHILD = """
+import copy, operator, os, sys, warnings
 from unittest import mock
-import torch
+import fastrnn, fastrnn.arguments, fastrnn.frozen, torch
 from torch.nn.utils.rnn import pack_sequence
 
 real = operator.attrgetter
@@ -39,7 +39,6 @@ def check(hidden):
         import fastrnn.torch
     assert len(fastrnn.torch.missing) == 1 and fastrnn.torch.missing[0].endswith(hidden), fastrnn.torch.missing
     assert any(hidden in str(w.message) for w in caught)
-    import copy
     fast = fastrnn.torch.accelerate(copy.deepcopy(own))
     ran = []
     for name in ("run", "forward"):
@@ -86,7 +85,7 @@ for name in sys.argv[1:]:
     if os.waitpid(pid, 0)[1]:
         failed.append(name)
 sys.exit(f"failed without {failed}" if failed else 0)
-'''
+"""
 
 
 def names() -> list[str]:
