@@ -231,7 +231,7 @@ def catalogue() -> dict[str, Entry]:
     add(lambda part: nn.Sequential(part, nn.Activation("tanh")), "Sequential", nn.Sequential, part=linear)
     add(nn.Masking, value=0.0)
     add(nn.Recurrence, rnn=lstm, returns="last", reverse=True, merge="sum", masked_output="zero")
-    add(nn.from_keras, model=KerasModel(), loss="cross_entropy")
+    add(nn.from_keras, "nn.from_keras", model=KerasModel(), loss="cross_entropy")
     parts = {
         "Embedding": (embedding, {"ids": ids}), "Linear": (linear, {"x": x}), "Activation": (nn.Activation("tanh"),
         {"x": x}),

@@ -194,6 +194,7 @@ GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras with PyTorch
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_blocks_run_and_print_what_the_document_says(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
