@@ -1,4 +1,4 @@
-"""``python -m fastrnn.formats.hdf5``: a program that reads a recurrent layer of Keras's from an HDF5 file.
+"""``python -m fastrnn.formats.hdf5``: a program that reads layers of Keras's from an HDF5 file.
 
 It is a program of its own, because HDF5's library may crash, hang or take any memory where a file is damaged. It gets a
 line of JSON and then the file on stdin, and writes an .npz to stdout: the arrays and, as words, the rest or an error.
@@ -41,7 +41,7 @@ def main() -> None:
     arrays: dict[str, NDArray] = {}
     try:
         with h5py.File(file, "r") as root:
-            lists, words = layer(root, request["name"], budget)
+            lists, words = model(root, budget) if request["whole"] else layer(root, request["name"], budget)
             arrays = {f"{k}.{n}": a for k, part in enumerate(lists) for n, a in enumerate(part)}
     except Exception as error:  # h5py raises all kinds of errors for damage
         arrays, words = {}, {"error": str(error) or type(error).__name__}
@@ -64,6 +64,49 @@ def layer(root: Any, name: str, budget: Budget) -> tuple[list[list[NDArray]], di
     config = _text(root, "model_config")
     words = {"name": name} | ({"bidirectional": "yes"} if bidirectional else {})
     return arrays, words | ({} if config is None else {"config": config})
+
+
+def model(root: Any, budget: Budget) -> tuple[list[list[NDArray]], dict[str, str]]:
+    """The arrays of all layers that have some, in the order of `get_weights`, and words: config, and "0" and so on for
+    their names.
+    """
+    layers = _member(root, "layers") or _member(root, "model_weights")
+    if not isinstance(layers, h5py.Group):
+        raise ValueError("expected a model, got a file without its layers")
+    lists: list[list[NDArray]] = []
+    words: dict[str, str] = {}
+    for key in layers:
+        group = _member(layers, key)
+        datasets = _datasets(group) if isinstance(group, h5py.Group) else []
+        if datasets:
+            own = _member(group, "vars")
+            words[str(len(lists))] = (None if own is None else _text(own, "name")) or key
+            lists.append([_array(dataset, budget) for dataset in datasets])
+    config = _text(root, "model_config")
+    return lists, words | ({} if config is None else {"config": config})
+
+
+ORDER = {name: k for k, name in enumerate(("kernel", "embeddings", "recurrent_kernel", "bias"))}
+
+
+def _datasets(layer: Any) -> list[Any]:
+    """The datasets of floats in a layer's group, in the order of its `get_weights`."""
+    found: list[tuple[Any, Any]] = []
+    pending: list[tuple[Any, tuple[str, ...]]] = [(layer, ())]
+    seen = set()
+    while pending:
+        group, path = pending.pop()
+        if group.id in seen or len(path) > DEEPEST:
+            continue
+        seen.add(group.id)
+        for name in group:
+            member = _member(group, name)
+            if isinstance(member, h5py.Group):
+                pending.append((member, (*path, name)))
+            elif isinstance(member, h5py.Dataset) and member.dtype.kind == "f":
+                backward = any(part.startswith("backward_") for part in path)
+                found.append(((backward, ORDER.get(name.partition(":")[0], len(ORDER)), name), member))
+    return [dataset for _, dataset in sorted(found, key=lambda item: item[0])]
 
 
 def _limit_memory(more: int) -> None:

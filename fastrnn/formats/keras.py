@@ -1,4 +1,4 @@
-"""Recurrent layers in files of Keras: .keras and .weights.h5 of Keras 3, .h5 of Keras 2 and 3.
+"""Recurrent layers, and whole models, in files of Keras: .keras and .weights.h5 of Keras 3, .h5 of Keras 2 and 3.
 
 A .keras file is a zip archive of config.json and model.weights.h5. `hdf5.py` reads the arrays. Options that weights do
 not show are in the model's configuration, which .weights.h5 files do not have.
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fastrnn.formats import npz
 from fastrnn.formats.reading import Budget, check_entry, json_object, opened
 
-__all__ = ["SUFFIXES", "layer"]
+__all__ = ["SUFFIXES", "layer", "model", "options"]
 
 SUFFIXES = (".keras", ".h5")
 WEIGHTS, CONFIG = "model.weights.h5", "config.json"  # in a .keras file
@@ -49,32 +49,60 @@ def layer(path: str | os.PathLike[str], name: str, max_bytes: int | None) -> tup
     OSError
         If the file cannot be read.
     """
+    _need_h5py(path)
+    with opened(path, "a file of Keras with such a layer", max_bytes) as (file, budget):
+        config, data = _contents(path, file, budget)
+        lists, words = _read_hdf5(data, {"name": name, "whole": False}, budget.limit)
+        found = {"bidirectional": "bidirectional" in words}
+        config = words.get("config") if config is None else config
+        if config is not None:
+            found |= _options(words["name"], json_object(config, "configuration"))
+        return lists, found
+
+
+def model(
+    path: str | os.PathLike[str], max_bytes: int | None
+) -> tuple[dict[str, Any], dict[str, list[NDArray]]]:  # fmt: skip
+    """Return a model's configuration, and the arrays of each layer that has some, in the order of `get_weights`.
+
+    Parameters and errors are those of `layer`; a file of weights alone is a ValueError.
+    """
+    _need_h5py(path)
+    with opened(path, "a file of Keras with a model", max_bytes) as (file, budget):
+        config, data = _contents(path, file, budget)
+        lists, words = _read_hdf5(data, {"name": "", "whole": True}, budget.limit)
+        config = words.get("config") if config is None else config
+        if config is None:
+            raise ValueError("expected a model with its configuration, got weights alone")
+        return json_object(config, "configuration"), {words[str(k)]: arrays for k, arrays in enumerate(lists)}
+
+
+def _need_h5py(path: str | os.PathLike[str]) -> None:
     if importlib.util.find_spec("h5py") is None:
         raise ImportError(
             f"{os.fspath(path)}: needs h5py (pip install h5py); to convert it where Keras is installed: "
-            "fastrnn.save('layer.npz', fastrnn.weights.from_keras(keras_layer.get_weights()))"
+            "fastrnn.save('layer.npz', fastrnn.weights.from_keras(keras_layer.get_weights())), or "
+            "fastrnn.nn.from_keras(keras_model).save('model.npz')"
         )
-    with opened(path, "a file of Keras with such a layer", max_bytes) as (file, budget):
-        if os.fspath(path).lower().endswith(".keras"):
-            with zipfile.ZipFile(file) as archive:
-                config, data = _entry(archive, CONFIG, budget).decode(), _entry(archive, WEIGHTS, budget)
-        else:
-            config, data = None, file.read()
-        arrays, words = _read_hdf5(data, name, budget.limit)
-        options = {"bidirectional": "bidirectional" in words}
-        config = words.get("config") if config is None else config
-        if config is not None:
-            options |= _options(words["name"], json_object(config, "configuration"))
-        return arrays, options
 
 
-def _read_hdf5(data: bytes, name: str, max_bytes: int) -> tuple[list[list[NDArray]], dict[str, str]]:
-    """The arrays and words of a layer, read in a process of its own; see `hdf5.py`."""
+def _contents(path: str | os.PathLike[str], file: Any, budget: Budget) -> tuple[str | None, bytes]:
+    """The configuration, if it is apart from the weights, and the HDF5 file."""
+    if os.fspath(path).lower().endswith(".keras"):
+        with zipfile.ZipFile(file) as archive:
+            return _entry(archive, CONFIG, budget).decode(), _entry(archive, WEIGHTS, budget)
+    return None, file.read()
+
+
+def _read_hdf5(
+    data: bytes, request: dict[str, Any], max_bytes: int
+) -> tuple[list[list[NDArray]], dict[str, str]]:  # fmt: skip
+    """The arrays and words of a layer or a model, read in a process of its own; see `hdf5.py`."""
     paths = os.pathsep.join(path for path in sys.path if path)
     try:
         done = subprocess.run(
             [sys.executable, "-m", "fastrnn.formats.hdf5"],
-            input=json.dumps({"name": name, "max_bytes": max_bytes}).encode() + b"\n" + data,
+            input=json.dumps(request | {"max_bytes": max_bytes}).encode() + b"\n" + data,
             env=os.environ | {"PYTHONPATH": paths, "PYTHONSAFEPATH": "1"},
             capture_output=True, timeout=PATIENCE + len(data) / SPEED, check=False,
         )  # fmt: skip
@@ -109,25 +137,31 @@ def _options(name: str, config: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, dict):
             inner = value.get("config")
             if value.get("class_name") in CLASSES and isinstance(inner, dict) and inner.get("name") == name:
-                return _options_of(value)
+                return options(value)
         if isinstance(value, (dict, list)):
             pending += value.values() if isinstance(value, dict) else value
     return {}
 
 
-def _options_of(described: dict[str, Any]) -> dict[str, Any]:
-    """The options of a layer, a cell, or what is around it."""
+def options(described: dict[str, Any], forwards: bool = True) -> dict[str, Any]:
+    """The options of a layer, a cell, or what is around it, as `fastrnn.weights.from_keras` takes them.
+
+    Raises
+    ------
+    ValueError
+        If it does what fastrnn does not have; with `forwards` also if it runs from the end to the start.
+    """
     kind, config = described["class_name"].removesuffix("Cell"), described["config"]
-    if config.get("go_backwards"):
+    if forwards and config.get("go_backwards"):
         raise ValueError("expected a layer that runs forwards, got go_backwards=True")
     if kind == "Bidirectional":
         if config.get("merge_mode", "concat") != "concat":
             raise ValueError(f"expected merge_mode='concat', got {config['merge_mode']!r}")
-        return _options_of(config["layer"])
+        return options(config["layer"])
     if kind == "RNN":
-        return _options_of(config["cell"])
+        return options(config["cell"])
     if kind == "StackedRNNCells":
-        first, *others = [_options_of(cell) for cell in config["cells"]]
+        first, *others = [options(cell) for cell in config["cells"]]
         if any(other != first for other in others):
             raise ValueError("expected a stack of equal cells, got cells with other options")
         return first

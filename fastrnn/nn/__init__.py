@@ -7,11 +7,13 @@
 """
 
 from fastrnn.nn.attention import Attention
+from fastrnn.nn.chain import Chain, Masking, Recurrence
 from fastrnn.nn.convolution import Convolution
 from fastrnn.nn.decoder import Decoder
 from fastrnn.nn.encoders import WordEncoder
 from fastrnn.nn.ensembles import Ensemble, WriterEnsemble
 from fastrnn.nn.generation import Steps, beam_search, consensus, draw, fill, sample
+from fastrnn.nn.keras import from_keras
 from fastrnn.nn.layers import Activation, Dropout, Embedding, FrozenEmbedding, FrozenLinear, Linear, Part, Sequential
 from fastrnn.nn.losses import MeanSquaredError, SoftmaxCrossEntropy, log_softmax, softmax
 from fastrnn.nn.model import Loss, Model, load
@@ -23,6 +25,7 @@ from fastrnn.params import HasParams
 __all__ = [
     "Activation",
     "Attention",
+    "Chain",
     "Convolution",
     "Decoder",
     "Dropout",
@@ -36,12 +39,14 @@ __all__ = [
     "Loss",
     "ManyToMany",
     "ManyToOne",
+    "Masking",
     "MeanSquaredError",
     "Model",
     "ModelStream",
     "Module",
     "OneToMany",
     "Part",
+    "Recurrence",
     "Sequential",
     "SoftmaxCrossEntropy",
     "Steps",
@@ -51,6 +56,7 @@ __all__ = [
     "consensus",
     "draw",
     "fill",
+    "from_keras",
     "load",
     "load_parameters",
     "log_softmax",

@@ -479,23 +479,23 @@ def packed(part: Any) -> Any:
 
 
 class Activation:
-    """tanh or relu of each value.
+    """tanh, relu or sigmoid of each value, or softmax over the last axis.
 
     Parameters
     ----------
-    kind : {"tanh", "relu"}
+    kind : {"tanh", "relu", "sigmoid", "softmax"}
         Which.
 
     Raises
     ------
     TypeError, ValueError
-        If `kind` is neither.
+        If `kind` is none of these.
     """
 
     output_size = None
 
     def __init__(self, kind: str) -> None:
-        self.kind = validate.choice("kind", kind, ("tanh", "relu"))
+        self.kind = validate.choice("kind", kind, ("tanh", "relu", "sigmoid", "softmax"))
         self.params: dict[str, NDArray] = {}
         self.options = {"kind": self.kind}
 
@@ -505,14 +505,24 @@ class Activation:
 
     def forward(self, x: Any, *, rng: Any = None) -> tuple[NDArray, NDArray]:
         """Return y, of x's shape, and the tape, which is y: do not change it in place before `backward`."""
-        y = np.tanh(x) if self.kind == "tanh" else np.maximum(x, 0)
+        if self.kind == "tanh":
+            y = np.tanh(x)
+        elif self.kind == "relu":
+            y = np.maximum(x, 0)
+        elif self.kind == "sigmoid":
+            y = (1 + np.tanh(np.multiply(x, 0.5))) * 0.5
+        else:
+            e = np.exp(x - np.max(x, axis=-1, keepdims=True, initial=-np.inf))
+            y = e / e.sum(axis=-1, keepdims=True)
         return y, y
 
     def backward(self, tape: NDArray, dy: Any) -> Gradients:
         """Differentiate `forward`. Pure. `dy`, and `x` of the result, have y's shape."""
-        dy = floats("dy", dy)
-        same_shape("dy", dy, tape.shape)
-        slope = 1 - tape * tape if self.kind == "tanh" else tape > 0
+        y, dy = tape, floats("dy", dy)
+        same_shape("dy", dy, y.shape)
+        if self.kind == "softmax":
+            return Gradients(y * (dy - (dy * y).sum(axis=-1, keepdims=True)), None, {})
+        slope = 1 - y * y if self.kind == "tanh" else y > 0 if self.kind == "relu" else y * (1 - y)
         return Gradients(dy * slope, None, {})
 
 

@@ -235,7 +235,7 @@ def _known(classes: Iterable[type[Module]]) -> dict[str, Any]:
 
     ours: list[Any] = [*layers.LAYERS.values(), Frozen]
     ours += [value for name in nn.__all__ if isinstance(value := getattr(nn, name), type) and hasattr(value, "rebuilt")]
-    ours += [nn.Embedding, nn.FrozenEmbedding, nn.Linear, nn.FrozenLinear, nn.Activation, nn.Dropout]
+    ours += [nn.Embedding, nn.FrozenEmbedding, nn.Linear, nn.FrozenLinear, nn.Activation, nn.Dropout, nn.Masking]
     for cls in (classes := tuple(classes)):
         if not isinstance(cls, type):
             raise TypeError(f"classes: expected types, got {type(cls).__name__}")

@@ -30,7 +30,7 @@ __all__ = ["GRU", "LSTM", "RNN", "accelerate", "restore"]
 Module = TypeVar("Module", bound=torch.nn.Module)
 
 
-class _Accelerated:
+class Accelerated:
     """What makes one of PyTorch's recurrent layers ask the kernels first."""
 
     _frozen: Frozen | None = None
@@ -78,15 +78,15 @@ class _Accelerated:
         return restore(self)
 
 
-class LSTM(_Accelerated, torch.nn.LSTM):
+class LSTM(Accelerated, torch.nn.LSTM):
     """`torch.nn.LSTM`, run by fastrnn's kernels where they serve the call, else by PyTorch; see docs/bridges.md."""
 
 
-class GRU(_Accelerated, torch.nn.GRU):
+class GRU(Accelerated, torch.nn.GRU):
     """`torch.nn.GRU`, run by fastrnn's kernels where they serve the call, else by PyTorch; see docs/bridges.md."""
 
 
-class RNN(_Accelerated, torch.nn.RNN):
+class RNN(Accelerated, torch.nn.RNN):
     """`torch.nn.RNN`, run by fastrnn's kernels where they serve the call, else by PyTorch; see docs/bridges.md."""
 
 
@@ -125,7 +125,7 @@ def _run(module: Any, input: Any, hx: Any, mask: Any, masked_output: Any) -> Any
 _FAST: dict[Any, Any] = {torch.nn.LSTM: LSTM, torch.nn.GRU: GRU, torch.nn.RNN: RNN}
 _OWN = {fast: own for own, fast in _FAST.items()}
 
-prepare(_Accelerated, _run)
+prepare(Accelerated, _run)
 warn()
 
 
@@ -205,7 +205,7 @@ def _classes(module: torch.nn.Module, classes: dict[Any, Any]) -> dict[Any, Any]
             # PyTorch has made a class for this module and its copies: another one, over the other base.
             own = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
             found[part] = type(cls.__name__, (classes[cls.__base__],), own)
-        elif isinstance(part, _Accelerated):
+        elif isinstance(part, Accelerated):
             found[part] = cls
     return found
 

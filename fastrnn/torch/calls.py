@@ -23,7 +23,7 @@ from fastrnn.torch.kept import Kept
 from fastrnn.torch.private import as_usual, flat_weights
 from fastrnn.torch.tensors import DTYPES, array, plain
 
-__all__ = ["MODES", "Call", "Packing", "described", "layout_of", "recognise", "records"]
+__all__ = ["MODES", "RESET_BEFORE", "Call", "Packing", "described", "layout_of", "recognise", "records"]
 
 # Calls that PyTorch runs faster than the kernels, because they have so few steps. PyTorch's GRU and RNN take a step in
 # two products and one operation, which costs less than a node of the graph and packing, or comparing, large weights.
@@ -35,6 +35,8 @@ INFERRED_FROM = {"RNN_TANH": 4, "RNN_RELU": 4}  # steps, if the lowest layer has
 MANY_WEIGHTS = 1 << 20
 
 MODES = {mode: (cell, options) for cell in CELLS.values() for mode, options in cell.torch.modes.items()}
+RESET_BEFORE = "GRU_RESET_BEFORE"  # no mode of PyTorch's: its GRU resets after; Keras has both
+MODES[RESET_BEFORE] = CELLS["gru"], {"reset_after": False}
 
 
 class Packing(NamedTuple):

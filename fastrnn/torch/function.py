@@ -17,14 +17,16 @@ from fastrnn.arguments import Arguments
 from fastrnn.engines import Engine, threads
 from fastrnn.engines.seam import Record, Weights
 from fastrnn.stack import Stack, state_to_caller
-from fastrnn.torch.calls import Call
+from fastrnn.torch.calls import RESET_BEFORE, Call
 from fastrnn.torch.heap import keep_freed_memory
 from fastrnn.torch.kept import Ready, by_direction
 from fastrnn.torch.openmp import make_room
 from fastrnn.torch.private import as_usual
 from fastrnn.torch.tensors import DTYPES, array, plain
 
-__all__ = ["PACKING", "backward", "differentiate_pytorch", "forward", "run", "run_pytorch", "step", "time_major"]
+__all__ = [
+    "PACKING", "ThreadsFor", "backward", "differentiate_pytorch", "forward", "run", "run_pytorch", "step", "time_major",
+]  # fmt: skip
 
 PACKING, UNPACKED = engines.named("packed", "packed"), engines.named("blas", "blas")
 
@@ -49,7 +51,7 @@ def run(call: Call) -> tuple[Tensor, ...]:
     engine = _engine_for(call)
     if engine is UNPACKED and _is_frame(call):
         return _frame(call)
-    with _ThreadsFor(call):
+    with ThreadsFor(call.frames, call.operations):
         return _forward(engine, call, tensors)[0] if call.dropout or call.noises else _infer(engine, call)
 
 
@@ -60,7 +62,7 @@ class Recurrence(torch.autograd.Function):
     def forward(ctx: Any, call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
         keep_freed_memory()
         ctx.call, ctx.engine, ctx.count = call, _engine_for(call), len(tensors)
-        with _ThreadsFor(call):
+        with ThreadsFor(call.frames, call.operations):
             results, kept = _forward(ctx.engine, call, tensors)
         ctx.watch = _version_counter(results[0])
         ctx.version = ctx.watch._version
@@ -78,7 +80,7 @@ class Recurrence(torch.autograd.Function):
         if torch.is_grad_enabled() or changed or not usual:
             noises = kept[call.stack.num_layers : -2 * len(call.stack.cells)]
             return None, *differentiate_pytorch(call, tensors, noises, dresults, needed)
-        with _ThreadsFor(call):
+        with ThreadsFor(call.frames, call.operations):
             gradients = _backward(ctx.engine, call, tensors, _to_arrays(call.stack, kept), dresults, needed[0])
         return None, *(d if wanted else None for d, wanted in zip(gradients, needed, strict=True))
 
@@ -97,20 +99,20 @@ def _to_arrays(stack: Stack, tensors: Sequence[Any]) -> walk.Kept:
     return walk.Kept(arrays[:L], arrays[L : -2 * LD], records)
 
 
-class _ThreadsFor:
+class ThreadsFor:
     """As many threads as PyTorch would use, and room for them, while a call runs.
 
     A single frame runs on one: BLAS may round differently where several share it.
     """
 
-    __slots__ = ("before", "call")
+    __slots__ = ("before", "frames", "operations")
 
-    def __init__(self, call: Call) -> None:
-        self.call = call
+    def __init__(self, frames: int, operations: int) -> None:
+        self.frames, self.operations = frames, operations
 
     def __enter__(self) -> None:
-        count = 1 if self.call.frames == 1 else min(torch.get_num_threads(), threads.MAX_THREADS)
-        make_room(self.call.operations, count)
+        count = 1 if self.frames == 1 else min(torch.get_num_threads(), threads.MAX_THREADS)
+        make_room(self.operations, count)
         self.before = native.set_own_threads(count)
 
     def __exit__(self, *_: object) -> None:
@@ -160,7 +162,7 @@ def step(
 
 def forward(call: Call, tensors: Sequence[Any]) -> tuple[tuple[Tensor, ...], walk.Kept]:
     """The results of a call with these tensors, and what is kept for `backward`."""
-    with _ThreadsFor(call):
+    with ThreadsFor(call.frames, call.operations):
         return _forward(_engine_for(call), call, tensors)
 
 
@@ -168,7 +170,7 @@ def backward(
     call: Call, tensors: Sequence[Any], kept: walk.Kept, dresults: Sequence[Tensor | None], wants_x: bool
 ) -> list[Tensor | None]:  # fmt: skip
     """The gradients in `tensors`; without that in x, if it is not wanted."""
-    with _ThreadsFor(call):
+    with ThreadsFor(call.frames, call.operations):
         return _backward(_engine_for(call), call, tensors, kept, dresults, wants_x)
 
 
@@ -305,7 +307,7 @@ def run_pytorch(call: Call, tensors: Sequence[Any], noises: Sequence[Tensor]) ->
     shapes = stack.state_shapes(x.shape[1] if packing is None else packing.B)
     states = [x.new_zeros(shape) if t is None else t.view(shape) for t, shape in zip((h0, c0), shapes, strict=False)]
     D, size = len(stack.directions), len(weights) // stack.num_layers
-    function = getattr(torch, call.mode.lower())
+    function = _gru_reset_before if call.mode == RESET_BEFORE else getattr(torch, call.mode.lower())
     finals = []
     for layer in range(stack.num_layers):
         x = x * noises[layer - 1].view_as(x) if layer > 0 and noises else x
@@ -319,6 +321,27 @@ def run_pytorch(call: Call, tensors: Sequence[Any], noises: Sequence[Tensor]) ->
     if packing is not None:
         return [x, *state]
     return [_swapped(stack, x), *state] if batched else [t.squeeze(1) for t in (x, *state)]
+
+
+def _gru_reset_before(x: Tensor, *given: Any) -> tuple[Tensor, Tensor]:
+    """A layer of one direction that PyTorch does not have; arguments and results are those of `torch._VF.gru`."""
+    *sizes, h, weights = given[: 3 if isinstance(given[1], Tensor) else 2]
+    w_ih, w_hh, *biases = weights
+    steps = x.split(sizes[0].tolist()) if sizes else x.unbind()
+    H, h, outputs, ended = w_hh.shape[1], h[0], [], []
+    for x_t in steps:
+        if len(x_t) < len(h):  # sequences that have ended
+            ended.append(h[len(x_t) :])
+            h = h[: len(x_t)]
+        a = torch.nn.functional.linear(x_t, w_ih, biases[0] if biases else None)
+        u = torch.nn.functional.linear(h, w_hh[: 2 * H], biases[1][: 2 * H] if biases else None)
+        r, z = torch.sigmoid(a[:, : 2 * H] + u).chunk(2, dim=1)
+        n = torch.nn.functional.linear(r * h, w_hh[2 * H :], biases[1][2 * H :] if biases else None)
+        n = torch.tanh(a[:, 2 * H :] + n)
+        h = (1 - z) * n + z * h
+        outputs.append(h)
+    y = torch.cat(outputs) if sizes else torch.stack(outputs)
+    return y, torch.cat([h, *reversed(ended)])[None]
 
 
 def _swapped(stack: Stack, t: Tensor) -> Tensor:

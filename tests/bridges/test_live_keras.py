@@ -4,13 +4,12 @@ Keras's layers draw their own weights, fastrnn takes them by `weights.from_keras
 layer gets them by `to_keras`. Keras runs on whichever backend KERAS_BACKEND names, or on one that is installed.
 """
 
-import importlib.util
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from keras_here import imported
 
 import fastrnn
 from fastrnn import weights
@@ -22,14 +21,7 @@ TOLERANCE = 2e-5  # float32; backends' own products and nonlinearities differ by
 
 @pytest.fixture(scope="module")
 def keras() -> Any:
-    if importlib.util.find_spec("keras") is None:
-        pytest.skip("Keras is not installed: nothing to compare with live")
-    backend = next((name for name in ("torch", "jax", "tensorflow") if importlib.util.find_spec(name)), "numpy")
-    os.environ.setdefault("KERAS_BACKEND", backend)
-    import keras
-
-    keras.utils.set_random_seed(0)
-    return keras
+    return imported()
 
 
 LAYERS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {  # Keras's class, its options, ours

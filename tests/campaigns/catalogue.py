@@ -53,6 +53,22 @@ NOT_CALLED = {
 }  # fmt: skip
 
 
+class KerasModel:
+    """As much of a model of Keras as `from_keras` uses."""
+
+    name, layers = "dense", property(lambda self: [self])
+
+    def get_layer(self, name: str) -> KerasModel:
+        return self
+
+    def get_weights(self) -> list[Any]:
+        return [np.ones((3, 2), np.float32)]
+
+    def get_config(self) -> dict[str, Any]:
+        config = {"name": "dense", "units": 2, "activation": "softmax", "use_bias": False}
+        return {"layers": [{"class_name": "Dense", "config": config}]}
+
+
 @dataclass
 class Entry:
     """A function and arguments that work.
@@ -227,6 +243,9 @@ def catalogue() -> dict[str, Entry]:
     add(nn.Attention, query_size=4, memory_size=4, dtype=f4, rng=0)
     add(nn.WordEncoder, characters=embedding, rnn=lstm, words=embedding, dropout=0.1, word_dropout=0.1)
     add(lambda part: nn.Sequential(part, nn.Activation("tanh")), "Sequential", nn.Sequential, part=linear)
+    add(nn.Masking, value=0.0)
+    add(nn.Recurrence, rnn=lstm, returns="last", reverse=True, merge="sum", masked_output="zero")
+    add(nn.from_keras, "nn.from_keras", model=KerasModel(), loss="cross_entropy")
     parts = {
         "Embedding": (embedding, {"ids": ids}), "Linear": (linear, {"x": x}), "Activation": (nn.Activation("tanh"),
         {"x": x}),
@@ -292,6 +311,9 @@ def catalogue() -> dict[str, Entry]:
     reader = {"rnn": fastrnn.GRU(3, 4, rng=0), "output": nn.Linear(4, 3, rng=0), "embedding": nn.Embedding(6, 3, rng=0)}
     add(nn.ManyToOne, **reader, pooling="mean", loss="mse", dropout=0.1)
     add(nn.ManyToMany, **reader, loss="mse", dropout=0.1)
+    whole = {"hidden": nn.Masking(0), "embedding": nn.Embedding(6, 3, rng=0)}
+    whole |= {"rnn": nn.Recurrence(fastrnn.GRU(3, 4, rng=0), returns="last"), "output": nn.Linear(4, 3, rng=0)}
+    add(nn.Chain, parts=whole, loss="cross_entropy")
     add(nn.Decoder, embedding=nn.Embedding(6, 3, rng=0), rnn=lstm, output=nn.Linear(4, 6, rng=0), bridge=nn.Linear(4,
     8, rng=0),
         dropout=0.1, feed=False)  # fmt: skip
@@ -317,6 +339,8 @@ def catalogue() -> dict[str, Entry]:
             )
     add(tagger.__call__, "ManyToMany()", tagger, x=ids, lengths=lengths)
     add(chooser.__call__, "ManyToOne()", chooser, x=ids, lengths=lengths)
+    row = nn.Chain(whole, loss="cross_entropy")
+    add(row.__call__, "Chain()", row, x=ids, lengths=lengths)
     add(tagger.stream, "ManyToMany.stream", batch_size=2)
     tagging = tagger.stream(2)
     add(tagging.step, x=np.array([1, 2]))

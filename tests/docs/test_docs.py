@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from keras_here import imported
 
 import fastrnn
 from fastrnn import nn, weights
@@ -98,6 +99,12 @@ def keras_layers() -> dict[str, Any]:
     lower, upper = KerasLayer(5, 4), KerasLayer(5, 5)
     x = np.zeros((2, 3, 4), np.float32)
     return {"keras_layer": lower, "lower": lower, "upper": upper, "keras_layers": [lower, upper], "x": x}
+
+
+def a_model_of_keras() -> dict[str, Any]:
+    keras = imported()
+    model = keras.Sequential([keras.Input((6, 4)), keras.layers.LSTM(5), keras.layers.Dense(2)])
+    return {"model": model, "x": np.zeros((3, 6, 4), np.float32)}
 
 
 def an_onnx_model() -> dict[str, Any]:
@@ -219,6 +226,7 @@ GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
     "two vocabularies": two_vocabularies,
     "a state dict": a_state_dict,
     "layers of Keras": keras_layers,
+    "a model of Keras": a_model_of_keras,
     "an ONNX model": an_onnx_model,
     "an ONNX model of 8 bits": an_onnx_model_of_8_bits,
     "a GRU's arrays in ONNX": lambda: arrays_in_onnx(3),
@@ -232,6 +240,7 @@ GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras with PyTorch
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_blocks_run_and_print_what_the_document_says(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
