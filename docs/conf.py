@@ -7,6 +7,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_extensions"))
 
+os.environ.setdefault("KERAS_BACKEND", "torch")  # the reference of fastrnn.keras imports it
+
 import fastrnn  # noqa: E402
 
 project = "fastrnn"
