@@ -12,7 +12,7 @@ import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import CompileError, LinkError
+from setuptools.errors import CompileError, LinkError, PlatformError
 
 # SIMD kernels choose their instruction set at run time: no -march here, and no -ffast-math.
 # Contraction of a*b + c to one rounding is what the kernels are written for.
@@ -26,22 +26,60 @@ else:
     COMPILE += ["-Wall", "-Wno-unused-function"]
     LINK = ["-pthread"] + ["-Wl,-s"] * sys.platform.startswith("linux")  # names of functions are 3 % of a wheel
 NO_THREADS = [("FRNN_NO_THREADS", "1")] if os.environ.get("FASTRNN_NO_THREADS") else []
-OPENMP = [] if NO_THREADS or sys.platform == "win32" else ["-fopenmp"]
+# Wheels are built without OpenMP: each would have to carry a library of it beside the one that other packages bring.
+NO_OPENMP = NO_THREADS or os.environ.get("FASTRNN_NO_OPENMP") or sys.platform == "win32"
+OPENMP = [] if NO_OPENMP else ["-fopenmp"]
+NOT_BUILT = (CompileError, LinkError, PlatformError)  # the last where Visual C++ is looked for in vain
 
 
 class BuildExtension(build_ext):
     """Compiles on all cores, and without OpenMP where the compiler does not have it, as on macOS."""
 
     def build_extensions(self):
-        if OPENMP and not self.has_openmp():
+        if sys.platform == "win32":
+            self.use_clang_cl()
+        if not self.builds("#include <Python.h>"):
+            if self.builds("#include <stdlib.h>"):
+                self.give_up("the C compiler does not find Python.h, which is among Python's development files")
+            self.give_up("there is no C compiler that works")
+        if OPENMP and not self.builds("#include <omp.h>", OPENMP):
             for extension in self.extensions:
                 extension.extra_compile_args = [word for word in extension.extra_compile_args if word not in OPENMP]
                 extension.extra_link_args = [word for word in extension.extra_link_args if word not in OPENMP]
-        if sys.platform == "win32":
-            self.compiler.initialize()  # finds the linker, headers and libraries
-            self.compiler.cc = CLANG_CL or self.compiler.cc
         self.compiler.compile = self.in_parallel(self.compiler.compile)
-        super().build_extensions()
+        try:
+            super().build_extensions()
+        except NOT_BUILT as error:
+            self.give_up(f"the C compiler did not accept fastrnn's code ({error})")
+
+    def use_clang_cl(self):
+        """Compile with it where it is; the linker, headers and libraries are Visual C++'s."""
+        try:
+            self.compiler.initialize()
+        except NOT_BUILT:
+            self.give_up("there is no C compiler that works")
+        self.compiler.cc = CLANG_CL or self.compiler.cc
+
+    def give_up(self, why):
+        """End the build with a sentence that is the last line of what it prints."""
+        documentation = self.distribution.metadata.project_urls["Documentation"]
+        raise CompileError(
+            f"fastrnn cannot be compiled here, because {why}; {documentation}how-to/install/ says which platforms need "
+            "no compiler, and what to install on the others"
+        ) from None
+
+    def builds(self, header, flags=()):
+        """Whether a program with this header compiles and links."""
+        with tempfile.TemporaryDirectory() as folder:
+            source = os.path.join(folder, "program.c")
+            with open(source, "w") as file:
+                file.write(f"{header}\nint main(void) {{ return 0; }}\n")
+            try:
+                objects = self.compiler.compile([source], output_dir=folder, extra_postargs=list(flags))
+                self.compiler.link_executable(objects, os.path.join(folder, "program"), extra_postargs=list(flags))
+            except NOT_BUILT:
+                return False
+        return True
 
     def in_parallel(self, compile_all):
         """`compile_all`, the compiler's own way from sources to objects, called for each source in a pool of threads.
@@ -54,19 +92,6 @@ class BuildExtension(build_ext):
                 return list(chain.from_iterable(pool.map(lambda source: compile_all([source], **options), sources)))
 
         return compile_each
-
-    def has_openmp(self):
-        """Whether a program that uses it compiles and links."""
-        with tempfile.TemporaryDirectory() as folder:
-            source = os.path.join(folder, "openmp.c")
-            with open(source, "w") as file:
-                file.write("#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n")
-            try:
-                objects = self.compiler.compile([source], output_dir=folder, extra_postargs=OPENMP)
-                self.compiler.link_executable(objects, os.path.join(folder, "openmp"), extra_postargs=OPENMP)
-            except (CompileError, LinkError):
-                return False
-        return True
 
 
 extension = Extension(

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
+# cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True, auto_pickle=False
 """The C code for Python: see csrc/fastrnn.h. Arrays are unpacked to pointers here and nowhere else."""
 
 import numpy as np

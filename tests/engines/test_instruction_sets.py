@@ -1,5 +1,8 @@
 """Each instruction set that this machine has computes what the oracle computes, and is the one that was asked for."""
 
+import platform
+from pathlib import Path
+
 import instruction_sets
 import pytest
 from running import output_of
@@ -32,6 +35,14 @@ CHECK = """
 def test_there_is_one() -> None:
     assert native.isa_names()
     assert len(set(native.isa_names())) == len(native.isa_names())
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64" or not Path("/proc/cpuinfo").exists(), reason="Linux on x86-64 only")
+def test_those_of_the_machine_are_there() -> None:
+    """As the kernel lists them: a compiler's library may know less."""
+    flags = set(Path("/proc/cpuinfo").read_text().split("flags", 1)[1].splitlines()[0].split())
+    assert ("avx2" in native.isa_names()) == ({"avx2", "fma"} <= flags)
+    assert ("avx512" in native.isa_names()) == ({"avx2", "fma", "avx512f", "avx512dq", "avx512bw", "avx512vl"} <= flags)
 
 
 @pytest.mark.parametrize("isa", instruction_sets.DISTINCT)

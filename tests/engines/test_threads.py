@@ -3,6 +3,7 @@
 import itertools
 import os
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -300,6 +301,11 @@ class TestDefault:
 
 
 class TestPythonThreads:
+    @pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this Python always has a GIL")
+    def test_have_no_gil_where_python_has_none(self) -> None:
+        """Python would turn it on, with a warning, for an extension that does not say that it can do without."""
+        assert output_of("import sys, fastrnn; print(sys._is_gil_enabled())", PYTHONWARNINGS="error") == "False\n"
+
     def test_share_a_layer_and_its_gradients(self, engine: str, build: Callable) -> None:
         """Forward and backward of one layer, and backward of one tape, in many threads at once."""
         layer = build(17, 33, num_layers=2, bidirectional=True)
