@@ -45,7 +45,7 @@ toc_object_entries_show_parents = "hide"
 # The site, which asks nothing of other servers
 html_theme = "pydata_sphinx_theme"
 html_title = "fastrnn"
-html_baseurl = os.environ.get("READTHEDOCS_CANONICAL_URL", "https://fastrnn.readthedocs.io/")
+html_baseurl = os.environ.get("READTHEDOCS_CANONICAL_URL", "https://fastrnn.readthedocs.io/en/latest/")
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_context = {"default_mode": "auto"}  # light or dark as the reader's system is, until chosen

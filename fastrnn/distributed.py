@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn import validate
+from fastrnn.pages import needs
 from fastrnn.params import RowGradient
 
 __all__ = ["Group", "gloo", "mpi"]
@@ -154,7 +155,8 @@ def mpi(comm: Any = None) -> Group:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:  # RuntimeError: there is no MPI library
         why = str(error).splitlines()[0]
-        raise ImportError(f"mpi: needs mpi4py and an MPI library: pip install fastrnn[mpi] mpich ({why})") from None
+        said = needs("mpi", "mpi4py and an MPI library (mpich, say)", "fastrnn[mpi]", "how-to/clusters")
+        raise ImportError(f"{said} ({why})") from None
     if comm is None:
         comm = MPI.COMM_WORLD
     if not isinstance(comm, MPI.Intracomm):
@@ -203,7 +205,7 @@ def gloo(
     try:
         import torch.distributed
     except ImportError:
-        raise ImportError("gloo: needs PyTorch: pip install fastrnn[torch]") from None
+        raise ImportError(needs("gloo", "PyTorch", "fastrnn[torch]", "how-to/clusters")) from None
     distributed = torch.distributed
     if not distributed.is_initialized():
         distributed.init_process_group(

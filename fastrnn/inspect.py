@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fastrnn import train, validate
 from fastrnn.data import BOS
 from fastrnn.layers import Recurrent, Tape
+from fastrnn.pages import needs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -494,5 +495,5 @@ def _figure(size: tuple[float, float]) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise ImportError("plots need matplotlib: pip install fastrnn[plot]") from None
+        raise ImportError(needs("a plot", "matplotlib", "fastrnn[plot]", "gallery")) from None
     return Figure(figsize=size, layout="constrained", dpi=110)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from fastrnn import validate
+from fastrnn.pages import needs
 
 __all__ = ["Counts", "accuracy", "chrf", "chrf_matrix", "macro_f1", "perplexity", "rmse", "token_f1"]
 
@@ -141,7 +142,7 @@ def chrf(predictions: Sequence[str], targets: Sequence[str]) -> float:
     try:
         import sacrebleu
     except ImportError:
-        raise ImportError("chrf: needs sacrebleu: pip install fastrnn[train]") from None
+        raise ImportError(needs("chrf", "sacrebleu", "fastrnn[train]", "kit")) from None
     if not targets:
         raise ValueError("targets: expected at least one text, got none")
     return float(sacrebleu.corpus_chrf(list(predictions), [list(targets)]).score)

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fastrnn.pages import needs
+
 if TYPE_CHECKING:
     import click
 
@@ -29,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         import click  # noqa: F401
         import rich  # noqa: F401
     except ImportError as error:
-        print(f'fastrnn: the command line needs {error.name}: pip install "fastrnn[cli]"', file=sys.stderr)
+        said = needs("the command line", str(error.name), "fastrnn[cli]", "how-to/install")
+        print(f"fastrnn: {said}", file=sys.stderr)
         sys.exit(2)
     group()(arguments)
 

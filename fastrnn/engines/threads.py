@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from fastrnn import validate
 from fastrnn._core import native
+from fastrnn.pages import page
 
 __all__ = ["get_num_threads", "get_threading", "num_threads", "set_num_threads", "set_threading"]
 
@@ -86,7 +87,9 @@ def get_threading() -> str:
 def _select(source: str, name: str) -> None:
     if not native.threading_select(name):
         there = ", ".join(native.threading_names()) or "none: it was built without threads"
-        raise ValueError(f"{source}: expected one of those that this build has ({there}), got {name!r}")
+        raise ValueError(
+            f"{source}: expected one of those that this build has ({there}), got {name!r}; {page('threads')}"
+        )
 
 
 MAX_THREADS = native.MOST_THREADS

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from fastrnn.formats import npz
 from fastrnn.formats.reading import Budget, check_entry, json_object, opened
+from fastrnn.pages import page
 
 __all__ = ["SUFFIXES", "layer", "model", "options"]
 
@@ -82,7 +83,7 @@ def _need_h5py(path: str | os.PathLike[str]) -> None:
         raise ImportError(
             f"{os.fspath(path)}: needs h5py (pip install h5py); to convert it where Keras is installed: "
             "fastrnn.save('layer.npz', fastrnn.weights.from_keras(keras_layer.get_weights())), or "
-            "fastrnn.nn.from_keras(keras_model).save('model.npz')"
+            f"fastrnn.nn.from_keras(keras_model).save('model.npz'); {page('how-to/keras')}"
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastrnn.formats.reading import opened
+from fastrnn.pages import page
 
 __all__ = ["SUFFIXES", "state_dict"]
 
@@ -29,7 +30,7 @@ def state_dict(path: str | os.PathLike[str], max_bytes: int | None) -> dict[str,
     except ImportError:
         raise ImportError(
             f"{os.fspath(path)}: needs PyTorch (pip install torch); to convert it where that is installed: "
-            "safetensors.torch.save_file(torch.load(path, weights_only=True), 'model.safetensors')"
+            f"safetensors.torch.save_file(torch.load(path, weights_only=True), 'model.safetensors'); {page('bridges')}"
         ) from None
     found: dict[str, Any] = {}
     with opened(path, "a file of tensors that torch.load(weights_only=True) reads", max_bytes) as (file, budget):

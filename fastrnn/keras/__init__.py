@@ -10,7 +10,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, TypeVar
 
-import keras
+from fastrnn.pages import needs
+
+try:
+    import keras
+except ImportError as error:
+    raise ImportError(needs("fastrnn.keras", "Keras 3", "keras", "how-to/keras"), name=error.name) from error
 
 from fastrnn.keras.calls import KINDS, refusal
 from fastrnn.keras.inner_loop import InnerLoop

@@ -14,6 +14,7 @@ from fastrnn.formats import keras
 from fastrnn.formats.reading import refusing
 from fastrnn.nn.chain import Chain, Masking, Recurrence
 from fastrnn.nn.layers import Activation, Dropout, Embedding, Linear
+from fastrnn.pages import page
 from fastrnn.weights.parts import as_array
 
 __all__ = ["from_keras"]
@@ -185,7 +186,8 @@ def _parts(described: Described, arrays: list[NDArray]) -> Parts:
             raise ValueError(f"expected TimeDistributed of Dense, Dropout or Activation, got {inner['class_name']}")
         return _parts(inner, arrays)
     if kind not in _MADE:
-        raise ValueError(f"expected one of {', '.join([*_MADE, 'TimeDistributed', *NEUTRAL])}, got {kind}")
+        known = ", ".join([*_MADE, "TimeDistributed", *NEUTRAL])
+        raise ValueError(f"expected one of {known}, got {kind}; {page('how-to/keras')}")
     return _MADE[kind](described, config, arrays)
 
 

@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from fastrnn.onnx.run import run_grad, run_op
+from fastrnn.pages import needs
 
 if TYPE_CHECKING:
     from fastrnn.onnx.evaluator import ops
@@ -34,4 +35,4 @@ def __getattr__(name: str) -> Any:
         if missing not in ("onnx", "onnxruntime"):
             raise
         extra = "onnxruntime" if _NEED_MORE[name] == "fastrnn.onnx.sessions" else "onnx"
-        raise ImportError(f"fastrnn.onnx.{name} needs the package {missing}: pip install fastrnn[{extra}]") from error
+        raise ImportError(needs(f"fastrnn.onnx.{name}", missing, f"fastrnn[{extra}]", "how-to/onnx")) from error

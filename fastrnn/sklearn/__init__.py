@@ -8,11 +8,13 @@ docs/how-to/scikit-learn.md shows how to use them. They need scikit-learn 1.6 or
 "fastrnn[sklearn]"``.
 """
 
+from fastrnn.pages import needs
+
 try:
     from sklearn.utils.validation import validate_data as _needed  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        'fastrnn.sklearn needs scikit-learn 1.6 or newer: pip install "fastrnn[sklearn]"', name="sklearn"
+        needs("fastrnn.sklearn", "scikit-learn 1.6 or newer", "fastrnn[sklearn]", "how-to/scikit-learn"), name="sklearn"
     ) from error
 
 from fastrnn.sklearn.estimators import SequenceClassifier, SequenceRegressor, SequenceTagger

@@ -9,7 +9,13 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-import torch
+from fastrnn.pages import needs
+
+try:
+    import torch
+except ImportError as error:
+    raise ImportError(needs("fastrnn.torch", "PyTorch", "fastrnn[torch]", "how-to/pytorch"), name="torch") from error
+
 from torch import Tensor
 from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import PackedSequence

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastrnn.pages import page
 from fastrnn.torch.compiler import constant
 
 __all__ = [
@@ -66,7 +67,7 @@ def warn() -> None:
         warnings.warn(
             f"fastrnn.torch: PyTorch {torch.__version__} has no {', '.join(missing)}. Results are the same, but calls "
             "take some 40 microseconds longer, and under torch.func PyTorch may raise errors. The releases with which "
-            "fastrnn.torch is tested are in docs/bridges.md",
+            f"fastrnn.torch is tested are on {page('bridges')}",
             stacklevel=3,
         )
 

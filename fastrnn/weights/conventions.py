@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,4 +86,5 @@ def convention_table() -> str:
     }
     lines = ["| | " + " | ".join(CONVENTIONS) + " |", "|---" * (len(CONVENTIONS) + 1) + "|"]
     lines += [f"| {head} | {' | '.join(map(cell, CONVENTIONS.values()))} |" for head, cell in rows.items()]
-    return "\n".join(lines) + "\n"
+    table = "\n".join(lines) + "\n"
+    return re.sub(r"\([^()]*\*[^()]*\)", r"`\g<0>`", table)  # two products in a line would be emphasis

@@ -10,6 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fastrnn import validate
+from fastrnn.pages import page
 from fastrnn.weights.parts import Layer, Part, as_array, build, described, exported, full_name
 
 __all__ = ["from_names", "from_torch", "to_torch"]
@@ -153,4 +154,4 @@ def _nothing_found(tensors: Mapping[str, Any], prefix: str) -> str:
     matches = [(name, re.search(r"(?:^|\.)(weight_hh)(?:_l0)?$", name)) for name in tensors]
     prefixes = [repr(name[: match.start(1)]) for name, match in matches if match]
     there = f"prefixes of recurrent layers there: {', '.join(prefixes)}" if prefixes else "no recurrent layer there"
-    return f"prefix: expected names such as {prefix}weight_ih_l0, got none; {there}"
+    return f"prefix: expected names such as {prefix}weight_ih_l0, got none; {there}; {page('bridges')}"

@@ -22,6 +22,7 @@ from tolerances import assert_close
 import fastrnn
 from fastrnn import weights
 from fastrnn.onnx import general, kernels, run_grad, run_op, spec
+from fastrnn.pages import page
 
 Arrays = dict[str, NDArray]
 
@@ -537,6 +538,6 @@ def test_imports_what_it_needs_and_no_more() -> None:
                 print(error)
     """
     assert output_of(code).splitlines() == [
-        "fastrnn.onnx.ops needs the package onnx: pip install fastrnn[onnx]",
-        "fastrnn.onnx.load needs the package onnx: pip install fastrnn[onnx]",
+        f'fastrnn.onnx.ops needs onnx: pip install "fastrnn[onnx]"; {page("how-to/onnx")}',
+        f'fastrnn.onnx.load needs onnx: pip install "fastrnn[onnx]"; {page("how-to/onnx")}',
     ]

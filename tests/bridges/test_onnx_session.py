@@ -537,5 +537,5 @@ def test_two_nodes_that_give_the_same_name(x: NDArray) -> None:
 
 def test_without_onnxruntime() -> None:
     code = "import sys; sys.modules['onnxruntime'] = None; import fastrnn.onnx; fastrnn.onnx.session"
-    message = "ImportError: fastrnn.onnx.session needs the package onnxruntime: pip install fastrnn[onnxruntime]"
+    message = 'ImportError: fastrnn.onnx.session needs onnxruntime: pip install "fastrnn[onnxruntime]"; https://'
     assert message in run_python(code).stderr

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from fastrnn.pages import SITE
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 DIRECTIVE = re.compile(r"^\.\. ((?:current)?module|auto\w+):: (\S+)$", re.MULTILINE)
@@ -50,6 +52,19 @@ def test_reference_has_every_public_name() -> None:
             else:
                 documented.add(f"{module}.{name}")
     assert documented == public_names()
+
+
+def test_pages_that_messages_lead_to_are_there() -> None:
+    """By `fastrnn.pages` or, in what cannot import it, as an address."""
+    named = {
+        name
+        for path in (ROOT / "fastrnn").rglob("*.py")
+        for name in re.findall(r"""(?:\bpage\(|needs\(.*, )["']([\w/-]+)["']\)""", path.read_text("utf-8"))
+    }
+    assert {"how-to/onnx", "how-to/install", "threads"} <= named
+    for name in named:
+        assert (DOCS / f"{name}.md").exists()
+    assert f'Documentation = "{SITE}"' in (ROOT / "pyproject.toml").read_text("utf-8")
 
 
 def test_navigation_has_every_page() -> None:

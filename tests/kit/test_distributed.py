@@ -289,7 +289,7 @@ def test_arguments_of_gloo(arguments, error, message):
 @pytest.mark.parametrize(("name", "library"), [("mpi", "mpi4py"), ("gloo", "torch.distributed")])
 def test_what_is_not_installed(name, library, monkeypatch):
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(ImportError, match=f"{name}: needs .*pip install fastrnn"):
+    with pytest.raises(ImportError, match=f'{name} needs .*pip install "fastrnn'):
         getattr(distributed, name)()
 
 

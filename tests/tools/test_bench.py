@@ -490,7 +490,7 @@ def test_a_chart_without_matplotlib(run, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     done = run("--plot", tmp_path / "chart.png")
     assert done.exit_code == 2
-    assert done.stderr == 'fastrnn: error: --plot: needs matplotlib: pip install "fastrnn[bench]"\n'
+    assert done.stderr.startswith('fastrnn: error: --plot needs matplotlib: pip install "fastrnn[bench]"; https://')
 
 
 def test_checking_a_path_leaves_the_file(run, monkeypatch, tmp_path):

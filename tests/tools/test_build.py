@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("setuptools")
 
 ROOT = Path(__file__).parents[2]
-PAGE = "https://fastrnn.readthedocs.io/how-to/install/"
+PAGE = "https://fastrnn.readthedocs.io/en/latest/how-to/install/"
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="compilers are shell scripts here")
 

@@ -20,6 +20,7 @@ pytest.importorskip("rich")
 import fastrnn.cli  # noqa: E402
 from fastrnn.cli import demo as demo_module  # noqa: E402
 from fastrnn.cli.sample import CHARACTERS  # noqa: E402
+from fastrnn.pages import page  # noqa: E402
 
 TEXT = "The cat sat on the mat. 고양이가 앉았다.\n" * 40
 TINY = ["--hidden", "8", "--batch", "4", "--seq-len", "8", "--length", "20"]
@@ -240,7 +241,8 @@ def test_missing_packages_are_one_line():
     code = "import sys; sys.modules['click'] = None; import fastrnn.cli; fastrnn.cli.main(['info'])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
     assert result.returncode == 2
-    assert result.stderr == 'fastrnn: the command line needs click: pip install "fastrnn[cli]"\n'
+    said = 'fastrnn: the command line needs click: pip install "fastrnn[cli]"; '
+    assert result.stderr == f"{said}{page('how-to/install')}\n"
 
 
 def test_no_command_prints_help():

@@ -12,7 +12,9 @@ def shown(capsys: pytest.CaptureFixture) -> dict[str, str]:
     assert fastrnn.show_config() is None
     out, err = capsys.readouterr()
     assert not err
-    return dict(line.split(maxsplit=1) for line in out.lower().splitlines() if line.strip())
+    rows, pages = out.lower().split("\nin the documentation:\n")
+    assert all("https://" in line for line in pages.splitlines())
+    return dict(line.split(maxsplit=1) for line in rows.splitlines())
 
 
 def test_it_prints_what_this_installation_runs_with(capsys: pytest.CaptureFixture) -> None:

@@ -14,6 +14,7 @@ import click
 from fastrnn.bench import PLOT_SUFFIXES
 from fastrnn.cli.errors import Failure
 from fastrnn.engines.threads import MAX_THREADS
+from fastrnn.pages import needs
 
 __all__ = ["check_plot", "check_writable", "interpreters", "one_of", "thread_counts"]
 
@@ -71,7 +72,7 @@ def check_plot(path: str) -> None:
     if not path.lower().endswith(PLOT_SUFFIXES):
         raise Failure(f"--plot: expected a name that ends in {', '.join(PLOT_SUFFIXES)}, got {path!r}")
     if importlib.util.find_spec("matplotlib") is None:
-        raise Failure('--plot: needs matplotlib: pip install "fastrnn[bench]"')
+        raise Failure(needs("--plot", "matplotlib", "fastrnn[bench]", "performance"))
     check_writable("--plot", path)
 
 
