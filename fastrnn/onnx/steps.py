@@ -18,6 +18,7 @@ from fastrnn.engines.seam import Stepper
 from fastrnn.engines.threads import get_num_threads
 from fastrnn.frozen import Frozen
 from fastrnn.onnx import reading, spec
+from fastrnn.onnx.dense import dense
 from fastrnn.onnx.models import Loading
 from fastrnn.onnx.split import CannotSplitError, Moved, Piece, Plan, Recurrence, empty_y
 
@@ -60,7 +61,7 @@ def ready(made: Plan, loading: Loading, runtime: Runtime) -> list[Step]:
     names: set[str] = set()
     for step in made.steps:
         if isinstance(step, Piece):
-            steps.append(runtime.part(step, types))
+            steps.append(dense(step, types, runtime.tensors) or runtime.part(step, types))
         elif isinstance(step, Moved):
             steps.append(_Move(step))
         else:
@@ -307,6 +308,7 @@ class Runtime:
 
     def __init__(self, model: reading.Model, options: onnxruntime.SessionOptions | None) -> None:
         self._model, self._given = model, options
+        self.tensors = model.tensors
 
     def _options(self) -> onnxruntime.SessionOptions:
         """The options that were given, or new ones."""

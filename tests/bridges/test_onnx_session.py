@@ -150,7 +150,7 @@ def layers() -> list[Any]:
 def test_as_exporters_write_models(layer: Any, T: int, rng: np.random.Generator) -> None:
     """All layers are one, nothing is computed for states of zeros, and two pieces are left."""
     ours = compared(exported(layer), {"x": rng.standard_normal((2, T, 4), np.float32)})
-    assert [kind for kind in kinds(ours) if kind != "_Move"] == ["Part", "Layers", "Part"]
+    assert [kind for kind in kinds(ours) if kind != "_Move"] == ["Dense", "Layers", "Dense"]
     assert set(by(ours).values()) == {"fastrnn"}
 
 
@@ -163,7 +163,53 @@ def test_states_as_inputs_and_outputs(layer: Any, T: int, rng: np.random.Generat
             (layer.num_layers * (1 + layer.bidirectional), 2, layer.hidden_size), np.float32
         )
     ours = compared(exported(layer, states=True), feed)
-    assert [kind for kind in kinds(ours) if kind != "_Move"] == ["Part", "Layers", "Part"]
+    assert [kind for kind in kinds(ours) if kind != "_Move"] == ["Dense", "Layers", "Dense"]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "kind"),
+    [
+        (["MatMul a w p", "Add p b q", "Relu q y"], "Dense"),
+        (["MatMul a w p", "Add b p y"], "Dense"),
+        (["Relu a p", "MatMul p w q", "Relu q y", "MatMul p v z"], "Dense"),  # p is used twice
+        (["MatMul a w p", "Relu p y", "Relu p z"], "Dense"),  # and here, so that it stays as it is
+        (["MatMul a w y", "Relu y z"], "Dense"),  # an output stays as it is, too
+        (["MatMul a w p", "Add p one y"], "Part"),  # one number for all units
+        (["MatMul a w p", "Add p p y"], "Part"),
+        (["MatMul a a2 y"], "Part"),  # no constant
+        (["Sigmoid a y"], "Part"),
+        (["MatMul a large p", "ReduceSum p y"], "Part"),
+        (["MatMul a large y"], "Part"),
+    ],
+)
+def test_small_linear_layers_and_relu_are_no_calls_of_onnxruntime(
+    nodes: list[str], kind: str, rng: np.random.Generator
+) -> None:
+    words = [text.split() for text in nodes]
+    given = [node(op_type, " ".join(inputs), output) for op_type, *inputs, output in words]
+    outputs = [name for *_, name in words if name in "yz"]
+    shapes = {"w": (5, 6), "v": (5, 7), "b": (6,), "one": (1,)}
+    arrays = {name: rng.standard_normal(shape).astype("f") for name, shape in shapes.items()}
+    arrays |= {"large": np.ones((5, 1 << 18), "f")} if "large" in nodes[0] else {}
+    layer = GRU(4, 5, rng=0)
+    front = [recurrent(layer, "X", "Y"), node("Squeeze", "Y axis", "a"), node("Transpose", "a", "a2", perm=[0, 2, 1])]
+    model = model_of(
+        front + given, [value("X", "T", "B", 4)], [value(name) for name in outputs],
+        arrays | tensors(layer) | {"axis": np.array([1])},
+    )  # fmt: skip
+    ours = compared(model, {"X": rng.standard_normal((6, 6, 4)).astype("f")})
+    assert [name for name in kinds(ours) if name in ("Dense", "Part")] == [kind]
+
+
+def test_a_small_linear_layer_says_what_it_expected(x: NDArray) -> None:
+    arrays = {"w": np.ones((3, 4), "f")} | tensors(GRU(4, 5, rng=0))
+    nodes = [node("MatMul", "x w", "X"), recurrent(GRU(4, 5, rng=0), "X", "Y")]
+    ours = session(model_of(nodes, [value("x", "T", "B", "I")], [value("Y")], arrays))
+    assert kinds(ours) == ["Dense", "Layers"]
+    with pytest.raises(ValueError, match=r"MatMul with w: expected \(\.\.\., 3\), got shape \(7, 2, 4\)"):
+        ours.run(None, {"x": np.ones((7, 2, 4), "f")})
+    (y,) = ours.run(None, {"x": np.ones((0, 2, 3), "f")})
+    assert y.shape == (0, 1, 2, 5)
 
 
 def test_a_model_of_recurrent_nodes_alone_needs_no_piece(x: NDArray) -> None:

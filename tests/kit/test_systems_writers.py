@@ -17,12 +17,10 @@ def test_quick_form(name):
     pytest.importorskip("sklearn")
     pytest.importorskip("click")
     root = os.pathsep.join(filter(None, [str(EXAMPLES.parent), os.environ.get("PYTHONPATH")]))
-    compared = ["--precisions"] if name == "translator" else []
-    command = [sys.executable, EXAMPLES / f"{name}.py", "--quick", *compared]
+    command = [sys.executable, EXAMPLES / f"{name}.py", "--quick"]
     ended = subprocess.run(command, env={**os.environ, "PYTHONPATH": root}, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "nearest" in ended.stdout  # the baseline, beside the score
-    assert ("int8" in ended.stdout) == bool(compared)
 
 
 def example(name):
