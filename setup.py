@@ -69,14 +69,14 @@ class BuildExtension(build_ext):
         ) from None
 
     def builds(self, header, flags=()):
-        """Whether a program with this header compiles and links."""
+        """Whether a module with this header compiles and links, with the flags of the environment."""
         with tempfile.TemporaryDirectory() as folder:
-            source = os.path.join(folder, "program.c")
+            source = os.path.join(folder, "module.c")
             with open(source, "w") as file:
-                file.write(f"{header}\nint main(void) {{ return 0; }}\n")
+                file.write(f"{header}\nint fastrnn;\n")
             try:
                 objects = self.compiler.compile([source], output_dir=folder, extra_postargs=list(flags))
-                self.compiler.link_executable(objects, os.path.join(folder, "program"), extra_postargs=list(flags))
+                self.compiler.link_shared_object(objects, os.path.join(folder, "module.so"), extra_postargs=list(flags))
             except NOT_BUILT:
                 return False
         return True

@@ -98,18 +98,18 @@ int frnn_start_thread(void (*main)(void *), void *argument) {
     return started;
 }
 
-static void (*child)(void);
+static void (*_Atomic child)(void);
 
 static void in_child(void) {
     forget_sleepers();
-    child();
+    atomic_load (&child)();
 }
 
 static void install(void) { pthread_atfork(NULL, NULL, in_child); }
 
 void frnn_watch_forks(void (*in_child_too)(void)) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    child = in_child_too;
+    atomic_store_explicit(&child, in_child_too, memory_order_relaxed);
     pthread_once(&once, install);
 }
 
