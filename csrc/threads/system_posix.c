@@ -101,8 +101,9 @@ int frnn_start_thread(void (*main)(void *), void *argument) {
 static void (*_Atomic child)(void);
 
 static void in_child(void) {
+    void (*const then)(void) = atomic_load(&child);
     forget_sleepers();
-    atomic_load (&child)();
+    then();
 }
 
 static void install(void) { pthread_atfork(NULL, NULL, in_child); }
