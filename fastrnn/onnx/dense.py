@@ -60,15 +60,18 @@ def dense(piece: Piece, types: dict[str, Any], tensors: ModelTensors) -> Dense |
     operations: list[_Operation] = []
     fused, size = set(), 0
     for node in piece.nodes:
-        source, target, op_type = node.input[0], node.output[0], text(node.op_type)
-        if target in fused:
+        op_type = text(node.op_type)
+        if op_type == "Add" and node.output[0] in fused:
             continue
-        if not is_onnx(node.domain) or source not in known or len(node.output) != 1:
+        if not is_onnx(node.domain) or op_type not in ("Relu", "MatMul"):
+            return None
+        source, target = node.input[0], node.output[0]
+        if source not in known:
             return None
         if op_type == "Relu":
             in_place = source not in piece.inputs and uses[source] == 1
             operations.append(_Operation(target, source, _rectified_in_place if in_place else _rectified))
-        elif op_type == "MatMul" and _shape(initializers.get(node.input[1]), 2):
+        elif _shape(initializers.get(node.input[1]), 2):
             weight, bias = tensors.array(initializers[node.input[1]]), None
             constant, added = biases.get(target, ("", ""))
             if _shape(initializers.get(constant), 1) == weight.shape[1:]:
