@@ -21,6 +21,17 @@ typedef enum { FRNN_STORED_F32, FRNN_STORED_F64, FRNN_STORED_BF16, FRNN_STORED_I
 /* The kind of the cell in csrc/cells/ that has this name; -1 if there is none. */
 int frnn_kind(const char *name);
 
+/* Layer normalisation: gains, of W x and U h apart or of their sum, and of what is shown of c; nulls where there is
+ * none.
+ */
+typedef struct {
+    const void *ih, *hh; /* (G*H) both or null */
+    const void *sum;     /* (G*H) or null */
+    const void *c;       /* (H) or null */
+    const void *bias_c;  /* (H) or null */
+    double eps;          /* added to variances */
+} frnn_norm;
+
 /* One direction of one layer. Pointers may be null where the cell has no such parameter. `packed` decides what
  * multiplies: if it is null, BLAS does; else our own kernels, with what frnn_pack made of these weights for the pass
  * that is run. */
@@ -39,11 +50,13 @@ typedef struct {
     const float *s_ih;    /* (G*H) scales of the rows of w_ih, if they are int8; likewise the next two */
     const float *s_hh, *s_hr;
     const void *packed; /* frnn_pack's, 64-byte aligned, or null */
+    frnn_norm norm;
 } frnn_cell;
 
 /* Gradients of a cell's parameters; null where the parameter is. */
 typedef struct {
     void *w_ih, *w_hh, *b_ih, *b_hh, *w_hr, *peephole;
+    void *norm_ih, *norm_hh, *norm_sum, *norm_c, *bias_c;
 } frnn_cell_gradient;
 
 /* Which steps run: row b's steps 0..lengths[b]-1, forwards or reversed in time. A boundary (t, b) with resets[t*B + b]
@@ -68,9 +81,10 @@ typedef struct {
 
 /* What a tape holds; zero past a row's end.
  *   gates  (T, B, K, H)  what the cell's kernels record of each unit; null where that is nothing
- *   cells  (T, B, H)     c_t; null unless the cell has c */
+ *   cells  (T, B, H)     c_t; null unless the cell has c
+ *   norms  (T, B, N)     what layer normalisation left (sequence/norm_body.h); null without it; not zeroed */
 typedef struct {
-    void *gates, *cells;
+    void *gates, *cells, *norms;
 } frnn_record;
 
 typedef struct {
