@@ -110,6 +110,9 @@ static void FN(norm_means)(const FN(norms) *norm, const FN(norm_table) *table, c
 
 /* ---- The tape ---- */
 
+/* The cell states that were shown: as they were before zoneout. */
+static const REAL *FN(shown_cells)(const frnn_record *record) { return record->fresh ? record->fresh : record->cells; }
+
 static REAL *FN(norm_record)(const FN(norms) *norm, const frnn_record *record, int64_t place) {
     return record->norms ? (REAL *)record->norms + place * norm->values : NULL;
 }
@@ -240,7 +243,7 @@ static void FN(normalized_output)(const FN(norms) *norm, const frnn_record *reco
     const NORM_ROW row = {.n = FRNN_MIN(FN(lanes)(), cell->H - u0),
                           .mean = kept[0],
                           .inverse = kept[1],
-                          .x = (const REAL *)record->cells + place * cell->H + u0,
+                          .x = FN(shown_cells)(record) + place * cell->H + u0,
                           .gain = (const REAL *)cell->norm.c + u0,
                           .bias = cell->norm.bias_c ? (const REAL *)cell->norm.bias_c + u0 : NULL,
                           .y = h};
@@ -274,10 +277,10 @@ static NORM_BACKWARD_ROW FN(norm_backward_row_of)(const FN(norms) *norm, frnn_ra
                                .apart = norm->apart};
 }
 
-/* From the gradient of h those of o, in its place, and of c, added to dc. */
+/* From the gradient of h, to which dy is added, those of o, in its place, and of c, added to dc. */
 static void FN(normalize_cells_backward)(const FN(norms) *norm, const frnn_part *part, const frnn_backward_args *args,
-                                         int64_t j0, int64_t t, int64_t at, int64_t n, FN(matrix) da,
-                                         const frnn_description *is, REAL *dh, int64_t dh_row, REAL *dc,
+                                         const frnn_series *dy, int64_t j0, int64_t t, int64_t at, int64_t n,
+                                         FN(matrix) da, const frnn_description *is, REAL *dh, int64_t dh_row, REAL *dc,
                                          const frnn_team *team) {
     const frnn_cell *cell = norm->cell;
     const frnn_steps *steps = &args->steps;
@@ -291,9 +294,9 @@ static void FN(normalize_cells_backward)(const FN(norms) *norm, const frnn_part 
         const REAL *kept = FN(norm_of_cells)(norm, FN(norm_record)(norm, &args->record, place));
         REAL *sums = FN(table_row)(&norm->cells, cell, part, part->member, team->size, j, &groups);
         row.mean = kept[0], row.inverse = kept[1];
-        row.c = (const REAL *)args->record.cells + place * H + u0;
+        row.c = FN(shown_cells)(&args->record) + place * H + u0;
         row.o = (const REAL *)args->record.gates + (place * is->recorded + is->output_gate) * H + u0;
-        row.dy = args->dy.data && !cell->w_hr ? FN(series_at)(steps, &args->dy, t, b) + u0 : NULL;
+        row.dy = dy->data && !cell->w_hr ? FN(series_at)(steps, dy, t, b) + u0 : NULL;
         row.dh = dh + j * dh_row + u0, row.normal = norm->normal + j * H + u0;
         row.da = FN(at)(da, at + j, column).data;
         NORM_KERNELS.norm_output_backward(&row);
@@ -366,7 +369,7 @@ static void FN(add_gains)(const FN(norms) *norm, const frnn_backward_args *args,
         NORM_KERNELS.norm_add_gain(&state, (REAL *)(norm->separate ? d->norm_hh : d->norm_sum) + u0);
         if (!cell->norm.c) continue;
         c.mean = FN(norm_of_cells)(norm, kept)[0], c.inverse = FN(norm_of_cells)(norm, kept)[1];
-        c.x = (const REAL *)args->record.cells + place * H + u0;
+        c.x = FN(shown_cells)(&args->record) + place * H + u0;
         NORM_KERNELS.normalize(&c);
         shown.da = FN(at)(da, at, FN(norm_shown)(norm) * norm->plane + u0).data, shown.normal = c.normal;
         NORM_KERNELS.norm_add_gain(&shown, (REAL *)d->norm_c + u0);

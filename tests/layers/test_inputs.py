@@ -192,7 +192,9 @@ class TestHolders:
         for holds, holder in HOLDERS.items():
             wrapped = call.map(holder)
             if holder is list:  # a state as a list of arrays could be (h, c) or h: it is not taken
-                wrapped = replace(call, **{name: list(getattr(call, name)) for name in ("x", "lengths", "resets", "dy")})
+                wrapped = replace(
+                    call, **{name: list(getattr(call, name)) for name in ("x", "lengths", "resets", "dy")}
+                )
             with subtests.test(holds):
                 actual = run_all(layer, wrapped)
                 assert all(type(value) is np.ndarray for value in actual.values())
