@@ -7,5 +7,6 @@
 
 #include "common_body.h"
 #include "factor_body.h"
+#include "heads_body.h"
 #include "forward_body.h"
 #include "backward_body.h"

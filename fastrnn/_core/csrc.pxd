@@ -30,6 +30,7 @@ cdef extern from "fastrnn.h" nogil:
         const float *s_hh
         const float *s_hr
         const void *packed
+        int heads
 
     ctypedef enum frnn_pass:
         FRNN_FORWARD
@@ -112,6 +113,7 @@ cdef extern from "fastrnn.h" nogil:
 cdef extern from "hooks.h" nogil:
     void frnn_tanh(frnn_dtype, int64_t n, const void *x, void *y)
     void frnn_sigmoid(frnn_dtype, int64_t n, const void *x, void *y)
+    void frnn_log_sigmoid(frnn_dtype, int64_t n, const void *x, void *y)
     void frnn_blas_gemm(frnn_dtype, int ta, int tb, int64_t M, int64_t N, int64_t K, const void *A, int64_t lda,
                         const void *B, int64_t ldb, double beta, void *C, int64_t ldc)
     ctypedef enum frnn_split:
