@@ -47,13 +47,14 @@ static ALWAYS_INLINE void FN(slstm_backward_vector)(const backward_row *row, int
     const vec c_prev = load(row->c_prev + u, lanes), n_prev = load(row->c_prev + H + u, lanes);
     vec dc = load(row->dc + u, lanes), dn = load(row->dc + H + u, lanes);
     const vec dm = load(row->dc + 2 * H + u, lanes) - multiply_add(c, dc, n * dn); /* c, n = .../e^m */
-    const vec dh = load_dh(), q = c / n;
+    /* Lanes beyond the row's units have n = 0, and have to come out as zeros. */
+    const vec zero = splat(0), one = splat(1), inverse = one / where_less(zero, vabs(n), n, one);
+    const vec dh = load_dh(), q = c * inverse;
     const vec da_o = dh * q * o * (1 - o); /* h = o*c/n, o = sigmoid(a_o) */
-    const vec dq = dh * o / n;
+    const vec dq = dh * o * inverse;
     dc += dq, dn -= dq * q;
-    const vec dc_prev = dc * f, dn_prev = dn * f;     /* c = f*c_prev + i*z, n = f*n_prev + i */
+    const vec dc_prev = dc * f, dn_prev = dn * f; /* c = f*c_prev + i*z, n = f*n_prev + i */
     const vec da_z = dc * i * (1 - z * z);
-    const vec zero = splat(0), one = splat(1);
     const vec da_i = i * (dc * z + dn) + where_less(i, one, zero, dm); /* m = a_i where i is 1 */
     const vec dl = multiply_add(c_prev, dc_prev, n_prev * dn_prev) + where_less(i, one, dm, zero);
     store(row->dc + u, dc_prev, lanes);
