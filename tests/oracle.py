@@ -55,12 +55,12 @@ class Call:
 
 
 def parts(state: Any) -> tuple[NDArray, ...]:
-    """Return (h, c) of an LSTM's state, (h,) of any other."""
+    """Return (h, c) of an LSTM's state, (h, c, n, m) of an sLSTM's, (h,) of any other."""
     return state if isinstance(state, tuple) else (state,)
 
 
-def named_state(state: Any, h: str = "h_n", c: str = "c_n") -> Results:
-    return dict(zip((h, c), parts(state), strict=False))
+def named_state(state: Any, form: str = "{}_n") -> Results:
+    return {form.format(letter): part for letter, part in zip("hcnm", parts(state), strict=False)}
 
 
 def infer(layer: Any, call: Call) -> Results:
@@ -76,7 +76,7 @@ def train(layer: Any, call: Call) -> Results:
     if call.dy is None and call.dstate is None:
         return results
     grads = layer.backward(tape, call.dy, call.dstate)
-    results |= {"grad x": grads.x, **named_state(grads.state, "grad h0", "grad c0")}
+    results |= {"grad x": grads.x, **named_state(grads.state, "grad {}0")}
     return results | {f"grad {name}": grad for name, grad in grads.params.items()}
 
 

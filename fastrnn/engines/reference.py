@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn.engines import philox
-from fastrnn.engines.cell import Cell, GRUCell, LSTMCell, RNNCell
+from fastrnn.engines.cell import Cell, GRUCell, LSTMCell, RNNCell, SLSTMCell
 from fastrnn.engines.operations import Operations
 from fastrnn.engines.reference_operations import ReferenceOperations
 from fastrnn.engines.seam import BackwardArgs, ForwardArgs, StepNoise, Stepper, Steps, Weights
@@ -300,6 +300,59 @@ def gru_step_backward(
     return input_backward(cell, w, dw, x, da), dh_prev + masked(dmet, masks.state), None
 
 
+# ---- sLSTM: c_t = f*c_{t-1} + i*z, n_t = f*n_{t-1} + i, h_t = o*c_t/n_t; i and f are exponentials, divided by e^m_t ----
+
+
+def by_head(a: NDArray, heads: int) -> NDArray:
+    """The last axis (H,) as (heads, H/heads)."""
+    return a.reshape(*a.shape[:-1], heads, a.shape[-1] // heads)
+
+
+def slstm_step(
+    cell: SLSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray, masks: Masks
+) -> tuple[NDArray, NDArray, tuple]:
+    N, H = cell.num_heads, cell.hidden_size
+    U = w.weight_hh.reshape(4, N, H // N, H // N)
+    a = biased(x @ w.weight_ih.T, w.bias_ih) + np.einsum("gnuv,bnv->bgnu", U, by_head(h, N)).reshape(len(h), 4 * H)
+    a_i, a_f, a_z, a_o = np.split(biased(a, w.bias_hh), 4, axis=1)
+    c, n, m = np.split(c, 3, axis=1)
+    kept = np.where(n == 0, -np.inf, m - np.logaddexp(0, -a_f))  # log(sigmoid(a_f)) + m; nothing of an empty state
+    d = a_i - kept
+    smaller = np.exp(-np.abs(d))
+    i, f = np.where(d > 0, 1, smaller), np.where(d < 0, 1, smaller)
+    z, o = np.tanh(a_z), sigmoid(a_o)
+    c = f * c + i * z
+    n = f * n + i
+    m = np.where(d > 0, a_i, kept)
+    return o * c / n, np.concatenate([c, n, m], axis=1), (i, f, z, o, sigmoid(-a_f))
+
+
+def slstm_step_backward(
+    cell: SLSTMCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: NDArray, gates: NDArray, h: NDArray,
+    c: NDArray, dh: NDArray, dc: NDArray, masks: Masks,
+) -> tuple[NDArray, NDArray, NDArray]:  # fmt: skip
+    N, H = cell.num_heads, cell.hidden_size
+    i, f, z, o, k = np.moveaxis(gates, 1, 0)
+    (c, n, _), (c_prev, n_prev, _), (dc, dn, dm) = (np.split(a, 3, axis=1) for a in (c, c_prev, dc))
+    dm = dm - (c * dc + n * dn)  # m scales c and n, but not c/n
+    q = c / n
+    da_o = dh * q * o * (1 - o)
+    dc, dn = dc + dh * o / n, dn - dh * o * q / n
+    dc_prev, dn_prev = dc * f, dn * f
+    da_z = dc * i * (1 - z * z)
+    da_i = i * (dc * z + dn) + np.where(i < 1, 0, dm)  # m = a_i where i is 1
+    dkept = c_prev * dc_prev + n_prev * dn_prev + np.where(i < 1, dm, 0)
+    da_f = dkept * k
+    da = np.concatenate([da_i, da_f, da_z, da_o], axis=1)
+    U, dU = (a.reshape(4, N, H // N, H // N) for a in (w.weight_hh, dw.weight_hh))
+    da_h = da.reshape(len(da), 4, N, H // N)
+    dU += np.einsum("bgnu,bnv->gnuv", da_h, by_head(h_prev, N))
+    dw.weight_ih[...] += da.T @ x
+    add_bias_gradients(dw, da, da)
+    dh_prev = np.einsum("bgnu,gnuv->bnv", da_h, U).reshape(len(da), H)
+    return da @ w.weight_ih, dh_prev, np.concatenate([dc_prev, dn_prev, dkept], axis=1)
+
+
 # By the cell's name in C, which says the options that change its equations.
 STEP: dict[str, Callable[..., Any]] = {
     "rnn_tanh": rnn_step,
@@ -308,6 +361,7 @@ STEP: dict[str, Callable[..., Any]] = {
     "lstm_coupled": lstm_coupled_step,
     "gru_after": gru_step,
     "gru_before": gru_step,
+    "slstm": slstm_step,
 }
 STEP_BACKWARD: dict[str, Callable[..., Any]] = {
     "rnn_tanh": rnn_step_backward,
@@ -316,6 +370,7 @@ STEP_BACKWARD: dict[str, Callable[..., Any]] = {
     "lstm_coupled": lstm_coupled_step_backward,
     "gru_after": gru_step_backward,
     "gru_before": gru_step_backward,
+    "slstm": slstm_step_backward,
 }
 
 

@@ -50,7 +50,7 @@ def pieces(layer: Any, call: Call) -> Results:
             piece = train(layer, Call(x, as_state(state), dy=dy, dstate=as_state(dstate)))
             results["y"][where] = piece["y"]
             results["grad x"][where] = piece["grad x"]
-            for name in ("h_n", "c_n", "grad h0", "grad c0"):
+            for name in ("h_n", "c_n", "grad {}0"):
                 if name in results:
                     mask = np.tile(ends if name.endswith("n") else begins, layer.num_layers)
                     results[name][mask, b] = piece[name][mask]
@@ -110,7 +110,7 @@ class TestLengths:
         results = train(layer, call)
         for name, value in named_state(call.state).items():
             np.testing.assert_array_equal(results[name][:, [1, 3]], value[:, [1, 3]])
-        for name, value in named_state(call.dstate, "grad h0", "grad c0").items():
+        for name, value in named_state(call.dstate, "grad {}0").items():
             np.testing.assert_array_equal(results[name][:, [1, 3]], value[:, [1, 3]])
 
     def test_the_final_state_is_that_of_the_last_valid_step(
@@ -209,7 +209,7 @@ class TestResets:
             assert np.isfinite(value[:2, 0]).all(), name
             assert np.isfinite(value[4:, 0]).all(), name
             assert np.isfinite(value[:, 1]).all(), name
-        for name in ("h_n", "c_n", "grad h0", "grad c0"):
+        for name in ("h_n", "c_n", "grad {}0"):
             assert np.isfinite(results.get(name, np.zeros(1))).all(), name
 
         x[3, 0], dy[3, 0] = 0, np.nan
@@ -309,7 +309,7 @@ class TestChunks:
             dx.insert(0, grads.x)
             for name, gradient in grads.params.items():
                 totals[name] += gradient
-        actual = {"grad x": np.concatenate(dx), **named_state(dstate, "grad h0", "grad c0")}
+        actual = {"grad x": np.concatenate(dx), **named_state(dstate, "grad {}0")}
         actual |= {f"grad {name}": total for name, total in totals.items()}
         assert_results_close(actual, {name: expected[name] for name in actual})
 
