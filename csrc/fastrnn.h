@@ -39,7 +39,8 @@ typedef struct {
     const float *s_ih;    /* (G*H) scales of the rows of w_ih, if they are int8; likewise the next two */
     const float *s_hh, *s_hr;
     const void *packed; /* frnn_pack's, 64-byte aligned, or null */
-    int heads; /* N > 1: w_hh is (G*H, H/N), and each head of H/N units sees its own part of h_{t-1} only; else 0 or 1 */
+    int heads; /* N > 1: w_hh is (G*H, H/N), and each head of H/N units sees its own part of h_{t-1} only; else 0 or 1
+                */
 } frnn_cell;
 
 /* Gradients of a cell's parameters; null where the parameter is. */

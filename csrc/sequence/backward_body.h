@@ -16,19 +16,19 @@ typedef struct {
     frnn_plan plan;
     int by_units;
     FN(factors) factors;
-    int64_t blocks;    /* of pre-activations in a row of da */
-    int64_t plane;     /* from block to block of da, in columns */
-    REAL *zero;        /* (max(H, O, S*H)) zeros: the state after a reset */
-    FN(matrix) da;     /* (chunk rows, blocks*plane) */
-    FN(matrix) x;      /* (chunk rows, I) gathered; unused where BLAS takes x itself */
-    FN(matrix) h;      /* (chunk rows, O) gathered h_{t-1} */
-    FN(matrix) rh;     /* (chunk rows, H) r*h_{t-1} of a cell that resets before a product */
-    FN(matrix) dh_out; /* (chunk rows, O) dh_t of a projected cell */
-    FN(matrix) m;      /* (chunk rows, H) what was projected */
-    REAL *dx;          /* (chunk rows, I); null where dx is written in place, or not wanted */
-    REAL *dh;          /* (block rows, O) */
-    REAL *dc;          /* (block rows, S, H), if the cell has c */
-    REAL *dm;          /* (block rows, H) the gradient of m, or of r*h_{t-1} */
+    int64_t blocks;           /* of pre-activations in a row of da */
+    int64_t plane;            /* from block to block of da, in columns */
+    REAL *zero;               /* (max(H, O, S*H)) zeros: the state after a reset */
+    FN(matrix) da;            /* (chunk rows, blocks*plane) */
+    FN(matrix) x;             /* (chunk rows, I) gathered; unused where BLAS takes x itself */
+    FN(matrix) h;             /* (chunk rows, O) gathered h_{t-1} */
+    FN(matrix) rh;            /* (chunk rows, H) r*h_{t-1} of a cell that resets before a product */
+    FN(matrix) dh_out;        /* (chunk rows, O) dh_t of a projected cell */
+    FN(matrix) m;             /* (chunk rows, H) what was projected */
+    REAL *dx;                 /* (chunk rows, I); null where dx is written in place, or not wanted */
+    REAL *dh;                 /* (block rows, O) */
+    REAL *dc;                 /* (block rows, S, H), if the cell has c */
+    REAL *dm;                 /* (block rows, H) the gradient of m, or of r*h_{t-1} */
     int64_t span, span_plane; /* units that lie side by side in da and h, and columns that they take there */
 } FN(backward_run);
 
@@ -162,8 +162,7 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
         for (int64_t j = part->row_first; j < n; j += part->row_step)
             if (frnn_cut_before(steps, t, frnn_row(steps, j0 + j))) { /* nothing flows back through a reset */
                 memset(run->dh + j * O + o0, 0, (size_t)outputs * sizeof(REAL));
-                for (int64_t k = 0; k < C; k += H)
-                    memset(run->dc + j * C + k + u0, 0, (size_t)row.n * sizeof(REAL));
+                for (int64_t k = 0; k < C; k += H) memset(run->dc + j * C + k + u0, 0, (size_t)row.n * sizeof(REAL));
             }
 }
 

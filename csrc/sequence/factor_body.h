@@ -90,9 +90,7 @@ static void FN(multiply)(const FN(factor) *f, int64_t rows, FN(matrix) A, int k0
 }
 
 /* In bytes, so many that what follows is aligned; of one head, if there are several. */
-static int64_t FN(head_size)(const FN(factor) *f) {
-    return (f->blocks * FN(filled)(f->N) * f->column + 63) / 64 * 64;
-}
+static int64_t FN(head_size)(const FN(factor) *f) { return (f->blocks * FN(filled)(f->N) * f->column + 63) / 64 * 64; }
 static int64_t FN(packed_size)(const FN(factor) *f) { return f->heads * FN(head_size)(f); }
 
 /* The factor of head j. */

@@ -223,8 +223,7 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
                 memcpy(FN(series_at)(steps, &args->y, t, b) + o0, h_next + j * O + o0, (size_t)outputs * sizeof(REAL));
             if (frnn_cut_after(steps, t, b)) {
                 memset(h_next + j * O + o0, 0, (size_t)outputs * sizeof(REAL));
-                for (int64_t k = 0; k < C; k += H)
-                    memset(run->c + j * C + k + u0, 0, (size_t)row.n * sizeof(REAL));
+                for (int64_t k = 0; k < C; k += H) memset(run->c + j * C + k + u0, 0, (size_t)row.n * sizeof(REAL));
             }
         }
     if (part->by_units) frnn_team_barrier(team); /* the next step reads all of h */
