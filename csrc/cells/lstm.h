@@ -3,6 +3,8 @@
  *     c_t = f*c_{t-1} + i*g,  h_t = o*tanh(c_t).
  *
  * Peepholes add p_i*c_{t-1} to a_i, p_f*c_{t-1} to a_f and p_o*c_t to a_o.
+ *
+ * If c is normalised before it is shown, h_t is o here: norm_body.h makes the rest of it, and begins backwards.
  */
 
 static ALWAYS_INLINE void FN(lstm_forward_vector)(const forward_row *row, int64_t u, int64_t lanes) {
@@ -14,11 +16,11 @@ static ALWAYS_INLINE void FN(lstm_forward_vector)(const forward_row *row, int64_
         a_f += load(row->peephole + H + u, lanes) * c_prev;
     }
     const vec i = vsigmoid(a_i), f = vsigmoid(a_f), g = vtanh(preactivation(2));
-    const vec c = f * c_prev + i * g;
+    const vec c = f * c_prev + i * dropped(g);
     if (row->peephole) a_o += load(row->peephole + 2 * H + u, lanes) * c;
     const vec o = vsigmoid(a_o);
     store(row->c + u, c, lanes);
-    store_h(o * vtanh(c));
+    store_h(row->shows_o ? o : o * vtanh(c));
     if (row->gates) {
         store(row->gates + u, i, lanes);
         store(row->gates + H + u, f, lanes);
@@ -33,14 +35,14 @@ static ALWAYS_INLINE void FN(lstm_backward_vector)(const backward_row *row, int6
     const int64_t H = row->H;
     const vec i = load(row->gates + u, lanes), f = load(row->gates + H + u, lanes);
     const vec g = load(row->gates + 2 * H + u, lanes), o = load(row->gates + 3 * H + u, lanes);
-    const vec c_prev = load(row->c_prev + u, lanes), tanh_c = vtanh(load(row->c + u, lanes));
-    const vec dh = load_dh();
+    const vec c_prev = load(row->c_prev + u, lanes), dh = load_dh();
+    const vec tanh_c = row->shows_o ? splat(1) : vtanh(load(row->c + u, lanes));
     const vec da_o = dh * tanh_c * o * (1 - o);                             /* h = o*tanh(c), o = sigmoid(a_o) */
     vec dc = load(row->dc + u, lanes) + dh * o * (1 - tanh_c * tanh_c);     /* h = o*tanh(c) */
     if (row->peephole) dc += da_o * load(row->peephole + 2 * H + u, lanes); /* a_o += p_o*c */
-    const vec da_i = dc * g * i * (1 - i);                                  /* c = f*c_prev + i*g */
+    const vec da_i = dc * dropped(g) * i * (1 - i);                         /* c = f*c_prev + i*g */
     const vec da_f = dc * c_prev * f * (1 - f);
-    const vec da_g = dc * i * (1 - g * g);
+    const vec da_g = dropped(dc * i) * (1 - g * g);
     vec dc_prev = dc * f;
     if (row->peephole) /* a_i += p_i*c_prev, a_f += p_f*c_prev */
         dc_prev += da_i * load(row->peephole + u, lanes) + da_f * load(row->peephole + H + u, lanes);

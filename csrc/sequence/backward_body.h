@@ -16,19 +16,21 @@ typedef struct {
     frnn_plan plan;
     int by_units;
     FN(factors) factors;
-    int64_t blocks;           /* of pre-activations in a row of da */
-    int64_t plane;            /* from block to block of da, in columns */
-    REAL *zero;               /* (max(H, O, S*H)) zeros: the state after a reset */
-    FN(matrix) da;            /* (chunk rows, blocks*plane) */
-    FN(matrix) x;             /* (chunk rows, I) gathered; unused where BLAS takes x itself */
-    FN(matrix) h;             /* (chunk rows, O) gathered h_{t-1} */
-    FN(matrix) rh;            /* (chunk rows, H) r*h_{t-1} of a cell that resets before a product */
-    FN(matrix) dh_out;        /* (chunk rows, O) dh_t of a projected cell */
-    FN(matrix) m;             /* (chunk rows, H) what was projected */
-    REAL *dx;                 /* (chunk rows, I); null where dx is written in place, or not wanted */
-    REAL *dh;                 /* (block rows, O) */
-    REAL *dc;                 /* (block rows, S, H), if the cell has c */
-    REAL *dm;                 /* (block rows, H) the gradient of m, or of r*h_{t-1} */
+    int64_t blocks;    /* of pre-activations in a row of da */
+    int64_t plane;     /* from block to block of da, in columns */
+    REAL *zero;        /* (max(O, S*H)) zeros: the state after a reset */
+    FN(matrix) da;     /* (chunk rows, blocks*plane) */
+    FN(matrix) x;      /* (chunk rows, I) gathered; unused where BLAS takes x itself */
+    FN(matrix) h;      /* (chunk rows, O) gathered h_{t-1} */
+    FN(matrix) rh;     /* (chunk rows, H) r*h_{t-1} of a cell that resets before a product */
+    FN(matrix) dh_out; /* (chunk rows, O) dh_t of a projected cell */
+    FN(matrix) m;      /* (chunk rows, H) what was projected */
+    REAL *dx;          /* (chunk rows, I); null where dx is written in place, or not wanted */
+    REAL *dh;          /* (block rows, O) */
+    REAL *dc;          /* (block rows, S, H), if the cell has c */
+    REAL *dm;          /* (block rows, H) the gradient of m, or of r*h_{t-1} */
+    FN(norms) norm;
+    FN(noise) noise;
     int64_t span, span_plane; /* units that lie side by side in da and h, and columns that they take there */
 } FN(backward_run);
 
@@ -48,13 +50,14 @@ static int FN(dx_in_place)(const FN(backward_run) *run) {
     return !run->args->dx.data || (run->plan.direct && !run->args->adds_to_dx);
 }
 
-static size_t FN(backward_layout)(FN(backward_run) *run, char *base) {
+static size_t FN(backward_layout)(FN(backward_run) *run, int members, char *base) {
     const frnn_cell *cell = run->cell;
     const int64_t chunk = run->plan.chunk_rows, block = run->plan.block_rows, H = cell->H;
     const int resets = run->is->reset > 0, projected = cell->w_hr != NULL, packed = cell->packed != NULL;
     size_t used = 0;
     run->zero = FN(take)(base, &used, FN(zeros)(run));
-    run->da = FN(take_matrix)(base, &used, packed, chunk, run->blocks * run->plane);
+    const int normal = FN(norm_raw)(&run->norm) + (cell->norm.c != NULL); /* blocks more */
+    run->da = FN(take_matrix)(base, &used, packed, chunk, (run->blocks + normal) * run->plane);
     run->x = FN(take_matrix)(base, &used, packed, run->plan.direct && !packed ? 0 : chunk, cell->I);
     run->h = FN(take_matrix)(base, &used, packed, chunk, run->span < H ? run->plane : cell->O);
     run->rh = FN(take_matrix)(base, &used, packed, resets ? chunk : 0, H);
@@ -64,6 +67,8 @@ static size_t FN(backward_layout)(FN(backward_run) *run, char *base) {
     run->dh = FN(take)(base, &used, block * cell->O);
     run->dc = FN(take)(base, &used, block * run->is->has_c * H);
     run->dm = FN(take)(base, &used, resets || projected ? block * H : 0);
+    FN(norm_backward_layout)(&run->norm, base, &used, &run->plan, members);
+    FN(noise_layout)(&run->noise, block, 1, base, &used);
     return used;
 }
 
@@ -81,6 +86,13 @@ static frnn_series FN(cells_series)(const FN(backward_run) *run) {
     const int64_t C = run->is->has_c * run->cell->H;
     const frnn_steps *s = &run->args->steps;
     return (frnn_series){run->args->record.cells, s->starts ? C : s->B * C, C};
+}
+
+/* What a tape has of c_t before zoneout. */
+static frnn_series FN(fresh_cells)(const FN(backward_run) *run) {
+    frnn_series cells = FN(cells_series)(run);
+    if (run->noise.zones_c) cells.data = run->args->record.fresh;
+    return cells;
 }
 
 /* C's columns = beta*C + da[blocks b0..b1-1] U[those blocks] in step t, for `rows` of this member's rows; C (rows, O)
@@ -105,15 +117,23 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
     const frnn_steps *steps = &args->steps;
     const int64_t H = cell->H, O = cell->O, u0 = part->units.first, o0 = part->outputs.first;
     const int64_t rows = frnn_part_rows(part, n), outputs = part->outputs.end - o0;
+    const int64_t own = FN(norm_raw)(&run->norm) * run->plane + u0; /* where the kernels' da begins */
     const int64_t K = run->is->recorded, C = run->is->has_c * H;
     const int G = run->is->gates, early = G - run->is->reset; /* gates that came from h itself */
-    const frnn_series cells = FN(cells_series)(run);
+    const frnn_series cells = FN(cells_series)(run), fresh = FN(fresh_cells)(run);
+    frnn_series dys = args->dy, hs = args->y;
     n = FRNN_MIN(n, part->row_end);
+
+    if (run->noise.zones_h || run->noise.zones_c) FN(unzone_step)(&run->noise, part, j0, t, n, &dys, run->dh, run->dc);
+    if (run->noise.zones_h) {
+        dys.data = NULL; /* it is in dh now */
+        if (run->is->reads_h) hs = cells, hs.data = args->record.fresh;
+    }
 
     if (cell->w_hr) { /* h = W_hr m */
         for (int64_t j = part->row_first; j < n; j += part->row_step) {
             REAL *dh = run->dh + j * O + o0;
-            const REAL *dy = args->dy.data ? FN(series_at)(steps, &args->dy, t, frnn_row(steps, j0 + j)) + o0 : NULL;
+            const REAL *dy = dys.data ? FN(series_at)(steps, &dys, t, frnn_row(steps, j0 + j)) + o0 : NULL;
             for (int64_t k = 0; dy && k < outputs; k++) dh[k] += dy[k];
             FN(put)(run->dh_out, at + j, o0, outputs, dh);
         }
@@ -125,39 +145,54 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
 
     FN(frnn_backward_row) row = {.n = part->units.end - u0, .H = H, .replace = cell->replace};
     row.plane = FN(at)(run->da, 0, run->plane).data - run->da.data, row.vector = run->da.vector;
+    row.shows_o = cell->norm.c != NULL;
+    if (row.shows_o)
+        FN(normalize_cells_backward)(&run->norm, part, args, &dys, j0, t, at, n, run->da, run->is,
+                                     cell->w_hr ? run->dm : run->dh, cell->w_hr ? H : O, run->dc, team);
     if (cell->peephole) row.peephole = (const REAL *)cell->peephole + u0;
     for (int64_t j = part->row_first; j < n; j += part->row_step) {
         const int64_t b = frnn_row(steps, j0 + j);
-        row.da = FN(at)(run->da, at + j, FN(column)(run, u0)).data;
+        row.da = FN(at)(run->da, at + j, own + FN(column)(run, u0)).data;
         row.dh = cell->w_hr ? run->dm + j * H + u0 : run->dh + j * O + u0;
-        row.dy = args->dy.data && !cell->w_hr ? FN(series_at)(steps, &args->dy, t, b) + u0 : NULL;
+        row.dy = dys.data && !cell->w_hr && !row.shows_o ? FN(series_at)(steps, &dys, t, b) + u0 : NULL;
         if (args->record.gates) row.gates = (const REAL *)args->record.gates + frnn_place(steps, t, b) * K * H + u0;
         if (run->is->has_c) {
             row.dc = run->dc + j * C + u0;
-            row.c = FN(series_at)(steps, &cells, t, b) + u0;
+            row.c = FN(series_at)(steps, &fresh, t, b) + u0;
             row.c_prev = FN(before_step)(run, &cells, args->c0, C, t, b) + u0;
         }
-        if (run->is->reads_h) row.h = FN(series_at)(steps, &args->y, t, b) + u0;
+        if (run->is->reads_h) row.h = FN(series_at)(steps, &hs, t, b) + u0;
         if (run->is->reads_h_prev) row.h_prev = FN(before_step)(run, &args->y, args->h0, O, t, b) + u0;
+        if (run->noise.noise) row.mask = FN(candidate_mask)(&run->noise, j, t, b, part->units);
         if (run->span < H)
             FN(backward_row)(run->kernels, run->span, FN(at)(run->da, 0, run->span_plane).data - run->da.data, row);
         else
             run->kernels->backward(&row);
     }
+    if (run->norm.wanted)
+        FN(normalize_step_backward)(&run->norm, part, args, j0, t, at, n, run->da, early < G ? early : 0, G, team);
     if (part->by_units) frnn_team_barrier(team); /* dh needs all of da */
 
     if (early < G) {
         FN(return_through)(run, part, rows, t, at, early, G, 0, run->dm);
         for (int64_t j = part->row_first; j < n; j += part->row_step) {
             const int64_t b = frnn_row(steps, j0 + j);
-            row.da = FN(at)(run->da, at + j, u0).data, row.dh = run->dh + j * H + u0, row.drh = run->dm + j * H + u0;
+            const REAL *mask = FN(state_mask)(&run->noise, b);
+            for (int64_t u = u0; mask && u < part->units.end; u++) run->dm[j * H + u] *= mask[u];
+            row.da = FN(at)(run->da, at + j, own).data, row.dh = run->dh + j * H + u0, row.drh = run->dm + j * H + u0;
             row.gates = (const REAL *)args->record.gates + frnn_place(steps, t, b) * K * H + u0;
             row.h_prev = FN(before_step)(run, &args->y, args->h0, O, t, b) + u0;
             run->kernels->reset_backward(&row);
         }
+        if (run->norm.wanted)
+            FN(normalize_step_backward)(&run->norm, part, args, j0, t, at, n, run->da, 0, early, team);
         if (part->by_units) frnn_team_barrier(team); /* dh needs all of da_r */
     }
-    FN(return_through)(run, part, rows, t, at, 0, early, run->is->around, run->dh);
+    if (run->noise.through)
+        FN(return_through)(run, part, rows, t, at, 0, early, 0, run->noise.through);
+    else
+        FN(return_through)(run, part, rows, t, at, 0, early, run->is->around, run->dh);
+    if (run->noise.noise) FN(rejoin)(&run->noise, part, j0, n, run->is->around, run->dh, run->dc);
     if (steps->resets)
         for (int64_t j = part->row_first; j < n; j += part->row_step)
             if (frnn_cut_before(steps, t, frnn_row(steps, j0 + j))) { /* nothing flows back through a reset */
@@ -177,17 +212,28 @@ static void FN(gather_inputs)(const FN(backward_run) *run, const frnn_chunk *chu
     FOR_CHUNK_ROWS(chunk, steps, j0, mine) {
         const REAL *h_prev = FN(before_step)(run, &args->y, args->h0, O, t, b);
         const REAL *gates = (const REAL *)args->record.gates;
-        const int64_t span = run->span < H ? run->span : O;
-        for (int64_t u = 0; u < O; u += span) FN(put)(run->h, at, FN(column)(run, u), span, h_prev + u);
+        const REAL *mask = FN(state_mask)(&run->noise, b);
+        if (mask)
+            FN(put_met)(run->h, at, O, h_prev, mask);
+        else if (run->span < H)
+            for (int64_t u = 0; u < H; u += run->span) FN(put)(run->h, at, FN(column)(run, u), run->span, h_prev + u);
+        else
+            FN(put)(run->h, at, 0, O, h_prev);
         for (int64_t u0 = 0; run->rh.data && u0 < H; u0 += lanes) {
             const REAL *r = gates + frnn_place(steps, t, b) * K * H;
             REAL *rh = FN(at)(run->rh, at, u0).data;
             for (int64_t u = u0; u < FRNN_MIN(u0 + lanes, H); u++) rh[u - u0] = r[u] * h_prev[u];
+            for (int64_t u = u0; mask && u < FRNN_MIN(u0 + lanes, H); u++) rh[u - u0] *= mask[u];
         }
         for (int64_t u0 = 0; run->m.data && u0 < H; u0 += lanes) {
             const REAL *o = gates + (frnn_place(steps, t, b) * K + run->is->output_gate) * H;
-            const REAL *c = (const REAL *)args->record.cells;
+            const REAL *c = FN(fresh_cells)(run).data;
             REAL *m = FN(at)(run->m, at, u0).data;
+            if (cell->norm.c) {
+                memcpy(m, o + u0, (size_t)FRNN_MIN(lanes, H - u0) * sizeof(REAL));
+                FN(normalized_output)(&run->norm, &args->record, frnn_place(steps, t, b), u0, m);
+                continue;
+            }
             frnn_kernels()->KERNELS_OF.tanh(FRNN_MIN(lanes, H - u0), c + frnn_place(steps, t, b) * H + u0, m);
             for (int64_t u = u0; u < FRNN_MIN(u0 + lanes, H); u++) m[u - u0] *= o[u];
         }
@@ -198,17 +244,17 @@ static void FN(gather_inputs)(const FN(backward_run) *run, const frnn_chunk *chu
 static void FN(add_peepholes)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0) {
     const frnn_backward_args *args = run->args;
     const int64_t H = run->cell->H, lanes = FN(lanes)();
-    const frnn_series cells = FN(cells_series)(run);
+    const frnn_series cells = FN(cells_series)(run), fresh = FN(fresh_cells)(run);
     REAL *dp = args->dcell.peephole;
     const frnn_range all = {0, frnn_chunk_rows(chunk)};
     FOR_CHUNK_ROWS(chunk, &args->steps, j0, all) {
-        const REAL *c = FN(series_at)(&args->steps, &cells, t, b);
+        const REAL *c = FN(series_at)(&args->steps, &fresh, t, b);
         const REAL *c_prev = FN(before_step)(run, &cells, args->c0, H, t, b);
         for (int k = 0; k < run->is->peepholes; k++) {
             const frnn_peephole p = run->is->peephole[k];
             const REAL *seen = p.sees_new ? c : c_prev;
             for (int64_t u0 = 0; u0 < H; u0 += lanes) {
-                const REAL *da = FN(at)(run->da, at, p.gate * run->plane + u0).data;
+                const REAL *da = FN(at)(run->da, at, (FN(norm_raw)(&run->norm) + p.gate) * run->plane + u0).data;
                 for (int64_t u = u0; u < FRNN_MIN(u0 + lanes, H); u++) dp[k * H + u] += da[u - u0] * seen[u];
             }
         }
@@ -281,20 +327,37 @@ static void FN(add_bias)(const FN(backward_run) *run, int64_t rows, int from, in
     }
 }
 
+/* Gradients of biases and peepholes, from da as the cell's kernel left it. */
+static void FN(add_biases)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0, int task,
+                           const frnn_team *team) {
+    const frnn_cell_gradient *d = &run->args->dcell;
+    const int64_t rows = frnn_chunk_rows(chunk);
+    const int G = run->is->gates, apart = run->is->apart, joint = G - apart, own = FN(norm_raw)(&run->norm);
+    if (d->b_ih && MINE) {
+        FN(add_bias)(run, rows, own, joint, d->b_ih, 0);
+        if (apart) FN(add_bias)(run, rows, own + G, apart, d->b_ih, joint);
+    }
+    if (d->b_hh && MINE) FN(add_bias)(run, rows, own, G, d->b_hh, 0);
+    if (d->bias_c && MINE) FN(add_bias)(run, rows, FN(norm_shown)(&run->norm), 1, d->bias_c, 0);
+    if (d->peephole && team->index == 0) FN(add_peepholes)(run, chunk, j0);
+}
+
 static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0, int beta,
                                const frnn_team *team) {
     const frnn_cell *cell = run->cell;
     const frnn_cell_gradient *d = &run->args->dcell;
     const int64_t I = cell->I, H = cell->H, O = cell->O, rows = frnn_chunk_rows(chunk);
-    /* h meets the first G blocks of da, but r*h the last of them where the cell resets before; x meets the same, but
-     * those of the gates that stay apart are `apart` blocks later */
+    /* h meets the first G blocks of da, but r*h the last of them where the cell resets before; x meets the same, or
+     * others from `from` on where W x is normalised by itself, but those of the gates that stay apart are `apart`
+     * blocks later */
     const int G = run->is->gates, reset = run->is->reset, early = G - reset, apart = run->is->apart, joint = G - apart;
+    const int from = run->norm.separate ? FN(norm_raw)(&run->norm) : 0;
     FN(matrix) x = run->x;
     if (!x.data) x = FN(row_major)(FN(series_at)(&run->args->steps, &run->args->x, chunk->low, 0), I);
     REAL *dx = run->dx ? run->dx : FN(series_at)(&run->args->steps, &run->args->dx, chunk->low, 0);
     int task = 0;
-    task = FN(add_weight)(run, rows, 0, joint, x, I, beta, d->w_ih, 0, task, team);
-    if (apart) task = FN(add_weight)(run, rows, G, apart, x, I, beta, d->w_ih, joint, task, team);
+    task = FN(add_weight)(run, rows, from, joint, x, I, beta, d->w_ih, 0, task, team);
+    if (apart) task = FN(add_weight)(run, rows, from + G, apart, x, I, beta, d->w_ih, joint, task, team);
     if (run->factors.state.heads > 1)
         task = FN(add_weight_heads)(run, rows, beta, d->w_hh, task, team);
     else
@@ -304,19 +367,14 @@ static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *ch
     for (int64_t r = 0; run->args->dx.data && r < rows; r += task_rows) {
         const int64_t count = FRNN_MIN(task_rows, rows - r);
         if (!MINE) continue;
-        FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, 0), 0, joint * (int)(H / run->span), 0, 1, 0, I, 0,
-                     dx + r * I, I, I, 0, NULL);
+        FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, from * run->plane), 0, joint * (int)(H / run->span),
+                     0, 1, 0, I, 0, dx + r * I, I, I, 0, NULL);
         if (apart)
-            FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, G * run->plane), joint, G, 0, 1, 0, I, 1,
-                         dx + r * I, I, I, 0, NULL);
+            FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, (from + G) * run->plane), joint, G, 0, 1, 0, I,
+                         1, dx + r * I, I, I, 0, NULL);
     }
-    if (d->b_ih && MINE) {
-        FN(add_bias)(run, rows, 0, joint, d->b_ih, 0);
-        if (apart) FN(add_bias)(run, rows, G, apart, d->b_ih, joint);
-    }
-    if (d->b_hh && MINE) FN(add_bias)(run, rows, 0, G, d->b_hh, 0);
-    if (d->w_hr) FN(add_product)(run, rows, run->dh_out, O, run->m, H, beta, d->w_hr, task, team);
-    if (d->peephole && team->index == 0) FN(add_peepholes)(run, chunk, j0);
+    if (d->w_hr) task = FN(add_product)(run, rows, run->dh_out, O, run->m, H, beta, d->w_hr, task, team);
+    if (!run->norm.wanted) FN(add_biases)(run, chunk, j0, task, team);
 }
 
 static void FN(give_dx)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0, const frnn_team *team) {
@@ -337,9 +395,11 @@ static void FN(clear_gradients)(const FN(backward_run) *run, int all) {
     const frnn_cell *cell = run->cell;
     const frnn_cell_gradient *d = &run->args->dcell;
     const int64_t I = cell->I, H = cell->H, O = cell->O, G = run->is->gates;
-    void *const arrays[] = {d->b_ih, d->b_hh, d->peephole, d->w_ih, d->w_hh, d->w_hr};
-    const int64_t sizes[] = {G * H, G * H, run->is->peepholes * H, G * H * I, G * H * O / frnn_heads(cell), O * H};
-    for (int k = 0; k < (all ? 6 : 3); k++)
+    void *const arrays[] = {d->b_ih,   d->b_hh,   d->peephole, d->norm_ih, d->norm_hh, d->norm_sum,
+                            d->norm_c, d->bias_c, d->w_ih,     d->w_hh,    d->w_hr};
+    const int64_t sizes[] = {G * H, G * H,     run->is->peepholes * H,       G * H, G * H, G * H, H,
+                             H,     G * H * I, G * H * O / frnn_heads(cell), O * H};
+    for (int k = 0; k < (all ? 11 : 8); k++)
         if (arrays[k]) memset(arrays[k], 0, (size_t)sizes[k] * sizeof(REAL));
 }
 
@@ -373,6 +433,13 @@ static void FN(backward_work)(const FN(backward_run) *run, const frnn_team *team
                 const int64_t t = steps->reverse ? longest - 1 - s : s, at = chunk.offset[t - chunk.low];
                 FN(backward_step)(run, &part, j0, t, at, chunk.offset[t - chunk.low + 1] - at, team);
             }
+            if (run->norm.wanted) {
+                frnn_team_barrier(team); /* gradients of gains and biases need all of da */
+                FN(add_gains)(&run->norm, args, &chunk, j0, run->da, team);
+                FN(add_biases)(run, &chunk, j0, 0, team);
+                frnn_team_barrier(team); /* and then it changes */
+                FN(normalize_inputs_backward)(&run->norm, args, &chunk, j0, run->da, team);
+            }
             FN(gather_inputs)(run, &chunk, j0, team);
             frnn_team_barrier(team);
             FN(large_products)(run, &chunk, j0, beta, team);
@@ -398,9 +465,11 @@ static FN(backward_run) FN(backward_new)(const frnn_cell *cell, const frnn_backw
     FN(backward_run) run = {.cell = cell, .args = args, .kernels = FN(cell_kernels)(cell)};
     run.is = &run.kernels->description;
     run.factors = FN(factors_of)(cell, FRNN_BACKWARD);
+    run.noise = FN(noise_of)(args->noise, cell, &args->steps);
     run.blocks = frnn_blocks(run.is);
     run.span = frnn_span(cell), run.span_plane = cell->packed ? FN(filled)(run.span) : run.span;
     run.plane = cell->H / run.span * run.span_plane;
+    run.norm = FN(norms_of)(cell, run.is, run.plane);
     run.plan = frnn_backward_plan(cell, args, FRNN_MAX(run.blocks * cell->H, cell->I) * (int64_t)sizeof(REAL));
     return run;
 }
@@ -421,7 +490,7 @@ static size_t FN(backward_runs_new)(FN(backward_runs) *all, int count, const frn
     for (int k = 0; k < count; k++) {
         all->runs[k] = FN(backward_new)(cells[k], args + k);
         all->runs[k].by_units = plan->by_units;
-        used += FN(backward_layout)(&all->runs[k], base ? base + used : NULL);
+        used += FN(backward_layout)(&all->runs[k], plan->threads, base ? base + used : NULL);
     }
     if (plan->at_once) {
         const int64_t I = cells[1]->I, last = steps->T - 1, B = steps->starts ? 1 : steps->B;

@@ -1,5 +1,5 @@
 # The headers of csrc/, as Cython needs them.
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 cdef extern from "fastrnn.h" nogil:
     ctypedef enum frnn_dtype:
@@ -13,6 +13,14 @@ cdef extern from "fastrnn.h" nogil:
         FRNN_STORED_INT8
 
     int frnn_kind(const char *name)
+
+    ctypedef struct frnn_norm:
+        const void *ih
+        const void *hh
+        const void *sum
+        const void *c
+        const void *bias_c
+        double eps
 
     ctypedef struct frnn_cell:
         int kind
@@ -29,7 +37,9 @@ cdef extern from "fastrnn.h" nogil:
         const float *s_ih
         const float *s_hh
         const float *s_hr
+        double zoneout, zoneout_cell
         const void *packed
+        frnn_norm norm
         int heads
 
     ctypedef enum frnn_pass:
@@ -43,6 +53,11 @@ cdef extern from "fastrnn.h" nogil:
         void *b_hh
         void *w_hr
         void *peephole
+        void *norm_ih
+        void *norm_hh
+        void *norm_sum
+        void *norm_c
+        void *bias_c
 
     ctypedef struct frnn_steps:
         int64_t T, B
@@ -59,6 +74,16 @@ cdef extern from "fastrnn.h" nogil:
     ctypedef struct frnn_record:
         void *gates
         void *cells
+        void *norms
+        void *fresh
+
+    ctypedef struct frnn_noise:
+        uint64_t key
+        uint32_t zoneout, zoneout_cell, candidate
+        double candidate_scale
+        const void *state
+        int64_t first_step
+        const int64_t *rows
 
     ctypedef struct frnn_forward_args:
         frnn_steps steps
@@ -70,6 +95,7 @@ cdef extern from "fastrnn.h" nogil:
         void *c_n
         frnn_record record
         const int64_t *rows
+        const frnn_noise *noise
 
     ctypedef struct frnn_backward_args:
         frnn_steps steps
@@ -85,6 +111,7 @@ cdef extern from "fastrnn.h" nogil:
         void *dh0
         void *dc0
         frnn_cell_gradient dcell
+        const frnn_noise *noise
 
     int64_t frnn_forward_workspace(const frnn_cell *, const frnn_forward_args *, int threads)
     int64_t frnn_backward_workspace(int count, const frnn_cell **cells, const frnn_backward_args *, int threads)

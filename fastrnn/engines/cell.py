@@ -65,6 +65,8 @@ class Cell:
     states: ClassVar[str] = "h"  # what is carried from step to step, a letter each
     sigmoids: ClassVar[str] = ""  # the gates whose values lie between 0 and 1
     panels: ClassVar[dict[str, str]]  # what is drawn of it -> what that says
+    starts: ClassVar[dict[str, float]] = {}  # parameters that begin with a number instead of random ones
+    layer_norms: ClassVar[tuple[str, ...]] = ()  # the kinds of layer normalisation that it may have
     # Without gates where the framework does not have the cell.
     torch: ClassVar[TorchNames] = TorchNames("", {})
     keras: ClassVar[KerasNames] = KerasNames("")
@@ -88,6 +90,11 @@ class Cell:
         return False
 
     @property
+    def zoneouts(self) -> tuple[float, float]:
+        """With which probabilities a unit of h_t, and of c_t, keeps the value of the step before."""
+        return getattr(self, "zoneout", 0.0), getattr(self, "zoneout_cell", 0.0)
+
+    @property
     def output_size(self) -> int:
         """O: size of h_t."""
         return self.hidden_size
@@ -102,12 +109,28 @@ class Cell:
         """How many blocks weight_hh has: each head of H/heads units sees its own part of h_{t-1} only."""
         return 1
 
+    @property
+    def norm_eps(self) -> float:
+        """What layer normalisation adds to a variance; 0 of a cell that has none."""
+        return 0.0
+
     # ---- What a tape keeps -----------------------------------------------------------------------------------------
 
     @property
     def recorded(self) -> tuple[str, ...]:
         """Names of the K values that a tape keeps for each step, row and unit, besides y and c."""
         return ()
+
+    @property
+    def norm_values(self) -> int:
+        """How many values a tape keeps for each step and row of what layer normalisation did."""
+        return 0
+
+    @property
+    def records_fresh(self) -> bool:
+        """Whether a tape keeps c_t before zoneout or, of a cell without gates, h_t before zoneout."""
+        of_h, of_c = self.zoneouts
+        return of_c > 0 if self.has_c else of_h > 0 and not self.recorded
 
     def views(self, record: Record, y: NDArray) -> dict[str, NDArray]:
         """What a tape shows, (T, B, H) by name. Of a cell that needs no record that is its output."""
@@ -168,14 +191,66 @@ class Cell:
     @property
     def missing(self) -> dict[str, str]:
         """Framework -> what of this cell it does not have; nothing for a framework that has all."""
-        return {}
+        return dict.fromkeys(("PyTorch", "Keras", "ONNX"), "zoneout") if any(self.zoneouts) else {}
 
 
 @dataclass(frozen=True)
-class RNNCell(Cell):
+class NormalizedCell(Cell):
+    """A cell whose layers may have layer normalisation."""
+
+    layer_norm: str | None = None  # or "separate": of W x and U h each; or "sum": of each gate of W x + U h
+    layer_norm_eps: float = 1e-5
+
+    layer_norms = ("separate", "sum")
+    starts: ClassVar = {"norm_ih": 1.0, "norm_hh": 1.0, "norm": 1.0, "norm_c": 1.0, "bias_c": 0.0}
+
+    @property
+    def norm_products(self) -> int:
+        """Products with parts of U in a step, each of which "separate" normalises by itself."""
+        return 1
+
+    @property
+    def norm_eps(self) -> float:
+        return self.layer_norm_eps if self.layer_norm else 0.0
+
+    @property
+    def norm_values(self) -> int:
+        # Normalised pre-activations, then 1/deviation of each row that was normalised, then mean and 1/deviation of c.
+        G, c = len(self.gates), 2 if self.has_c else 0
+        if self.layer_norm == "separate":
+            return 2 * G * self.hidden_size + 1 + self.norm_products + c
+        return G * self.hidden_size + G + c if self.layer_norm else 0
+
+    @classmethod
+    def structures(cls, shapes: Shapes) -> list[Options]:
+        found = "separate" if "norm_hh" in shapes else "sum" if "norm" in shapes else None
+        return [{"layer_norm": found if found in cls.layer_norms else None}]
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return super().shapes() | self._norm_shapes()
+
+    def _norm_shapes(self) -> dict[str, tuple[int, ...]]:
+        rows, H = len(self.gates) * self.hidden_size, self.hidden_size
+        shapes: dict[str, tuple[int, ...]] = {}
+        if self.layer_norm == "separate":
+            shapes = {"norm_ih": (rows,), "norm_hh": (rows,)}
+        elif self.layer_norm:
+            shapes = {"norm": (rows,)}
+        if self.layer_norm and self.has_c:
+            shapes |= {"norm_c": (H,), "bias_c": (H,)} if self.bias else {"norm_c": (H,)}
+        return shapes
+
+    @property
+    def missing(self) -> dict[str, str]:
+        return dict.fromkeys(("PyTorch", "Keras", "ONNX"), "layer normalisation") if self.layer_norm else {}
+
+
+@dataclass(frozen=True)
+class RNNCell(NormalizedCell):
     """The vanilla (Elman) cell."""
 
     nonlinearity: str = "tanh"  # or "relu"
+    zoneout: float = 0.0  # probability with which a unit of h_t keeps its value of the step before
 
     kind = "rnn"
     panels: ClassVar = {"h": "state: h"}
@@ -193,12 +268,14 @@ class RNNCell(Cell):
 
 
 @dataclass(frozen=True)
-class LSTMCell(Cell):
+class LSTMCell(NormalizedCell):
     """Long short-term memory."""
 
     proj_size: int = 0  # P > 0: h_t is projected to P values
     peephole: bool = False  # gates see c
     coupled: bool = False  # there is no gate f; what i does not write is kept: f = 1 - i
+    zoneout: float = 0.0  # as of an RNN
+    zoneout_cell: float = 0.0  # likewise of c_t
 
     kind = "lstm"
     states = "hc"
@@ -232,19 +309,20 @@ class LSTMCell(Cell):
     def structures(cls, shapes: Shapes) -> list[Options]:
         projected = "weight_hr" in shapes
         read = {"proj_size": shapes["weight_hr"][0] if projected else 0, "peephole": "peephole" in shapes}
+        read |= super().structures(shapes)[0]
         return [read | {"coupled": coupled} for coupled in (False, True)]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        shapes = super().shapes()
+        shapes = Cell.shapes(self)
         if self.proj_size:
             shapes["weight_hr"] = (self.proj_size, self.hidden_size)
         if self.peephole:
             shapes["peephole"] = (len(self.peepholes), self.hidden_size)
-        return shapes
+        return shapes | self._norm_shapes()
 
     @property
     def missing(self) -> dict[str, str]:
-        missing: dict[str, str] = {}
+        missing = super().missing
         if self.proj_size:
             missing |= {"Keras": "a projection", "ONNX": "a projection"}
         if self.peephole:
@@ -255,13 +333,15 @@ class LSTMCell(Cell):
 
 
 @dataclass(frozen=True)
-class GRUCell(Cell):
+class GRUCell(NormalizedCell):
     """The gated recurrent unit."""
 
     reset_after: bool = True  # whether the reset gate is applied after U_n h, or to h itself
     update_gate: str = "keep"  # z weighs the old state; or "replace": the new one
+    zoneout: float = 0.0  # as of an RNN
 
     kind = "gru"
+    layer_norms = ("separate",)
     sigmoids = "rz"
     panels: ClassVar = {"z": "update: z", "r": "reset: r", "n": "candidate: n"}
     torch = TorchNames("rzn", {"GRU": {}})
@@ -281,12 +361,16 @@ class GRUCell(Cell):
         return self.update_gate == "replace"
 
     @property
+    def norm_products(self) -> int:
+        return 1 if self.reset_after else 2
+
+    @property
     def recorded(self) -> tuple[str, ...]:
         return ("r", "z", "n", "hn") if self.reset_after else ("r", "z", "n")  # hn is U_n h + b_hn
 
     @property
     def missing(self) -> dict[str, str]:
-        return {} if self.reset_after else {"PyTorch": "a GRU with reset_after=False"}
+        return ({} if self.reset_after else {"PyTorch": "a GRU with reset_after=False"}) | super().missing
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrnn.engines import philox
 from fastrnn.engines.cell import Cell, GRUCell, LSTMCell, RNNCell, SLSTMCell
 from fastrnn.engines.operations import Operations
 from fastrnn.engines.reference_operations import ReferenceOperations
-from fastrnn.engines.seam import BackwardArgs, ForwardArgs, Stepper, Steps, Weights
+from fastrnn.engines.seam import BackwardArgs, ForwardArgs, StepNoise, Stepper, Steps, Weights
 
 __all__ = ["ReferenceEngine"]
 
@@ -27,56 +28,164 @@ def sigmoid(a: NDArray) -> NDArray:
     return 1 / (1 + np.exp(-a))
 
 
-def affine(x: NDArray, weight: NDArray, bias: NDArray | None) -> NDArray:
-    return x @ weight.T if bias is None else x @ weight.T + bias
+# ---- Layer normalisation: n = (a - mean) / sqrt(variance + eps) of each row ------------------------------------------
+
+
+def normalized(a: NDArray, eps: float) -> tuple[NDArray, NDArray]:
+    """n, and one over the deviation, of each row."""
+    away = a - a.mean(axis=-1, keepdims=True)
+    inverse = 1 / np.sqrt((away * away).mean(axis=-1, keepdims=True) + eps)
+    return away * inverse, inverse
+
+
+def normalized_backward(n: NDArray, inverse: NDArray, dn: NDArray) -> NDArray:
+    """The gradient of a."""
+    return inverse * (dn - dn.mean(axis=-1, keepdims=True) - n * (dn * n).mean(axis=-1, keepdims=True))
+
+
+def normed(a: NDArray, gain: NDArray | None, eps: float) -> NDArray:
+    """a itself, or gain*n."""
+    return a if gain is None else normalized(a, eps)[0] * gain
+
+
+def normed_backward(a: NDArray, gain: NDArray | None, dgain: NDArray | None, eps: float, dy: NDArray) -> NDArray:
+    """The gradient of a, from that of normed(a, gain, eps)."""
+    if gain is None or dgain is None:
+        return dy
+    n, inverse = normalized(a, eps)
+    dgain += (dy * n).sum(0)
+    return normalized_backward(n, inverse, dy * gain)
+
+
+def gates_of(cell: Cell, a: NDArray) -> NDArray:
+    """(., G*H) as (., G, H): "sum" normalises each gate by itself."""
+    return a.reshape(*a.shape[:-1], len(cell.gates), cell.hidden_size)
+
+
+# ---- What all cells share: a = W x + b_ih + U h_{t-1} + b_hh, normalised or not --------------------------------------
+
+
+def preactivations(cell: Cell, w: Weights, x: NDArray, h: NDArray) -> NDArray:
+    if w.norm is None:
+        ih, hh = (
+            normed(x @ w.weight_ih.T, w.norm_ih, cell.norm_eps),
+            normed(h @ w.weight_hh.T, w.norm_hh, cell.norm_eps),
+        )
+        return biased(ih, w.bias_ih) + biased(hh, w.bias_hh)
+    a = x @ w.weight_ih.T + h @ w.weight_hh.T
+    a = normed(gates_of(cell, a), gates_of(cell, w.norm), cell.norm_eps).reshape(a.shape)
+    return biased(biased(a, w.bias_ih), w.bias_hh)
+
+
+def biased(a: NDArray, bias: NDArray | None) -> NDArray:
+    return a if bias is None else a + bias
+
+
+def preactivations_backward(
+    cell: Cell, w: Weights, dw: Weights, x: NDArray, h: NDArray, da: NDArray
+) -> tuple[NDArray, NDArray]:
+    """The gradients of x and h."""
+    add_bias_gradients(dw, da, da)
+    if w.norm is None:
+        return input_backward(cell, w, dw, x, da), state_backward(cell, w, dw, h, da, slice(None))
+    a, gain = gates_of(cell, x @ w.weight_ih.T + h @ w.weight_hh.T), gates_of(cell, w.norm)
+    dgain = None if dw.norm is None else gates_of(cell, dw.norm)
+    da = normed_backward(a, gain, dgain, cell.norm_eps, gates_of(cell, da)).reshape(da.shape)
+    dw.weight_ih[...] += da.T @ x
+    dw.weight_hh[...] += da.T @ h
+    return da @ w.weight_ih, da @ w.weight_hh
+
+
+def input_backward(cell: Cell, w: Weights, dw: Weights, x: NDArray, da: NDArray) -> NDArray:
+    """The gradient of x, from that of W x as it is normalised."""
+    if w.norm_ih is not None:
+        da = normed_backward(x @ w.weight_ih.T, w.norm_ih, dw.norm_ih, cell.norm_eps, da)
+    dw.weight_ih[...] += da.T @ x
+    return da @ w.weight_ih
+
+
+def state_backward(cell: Cell, w: Weights, dw: Weights, h: NDArray, da: NDArray, rows: slice) -> NDArray:
+    """The gradient of h, from that of U h as it is normalised; `rows` of U."""
+    U = w.weight_hh[rows]
+    if w.norm_hh is not None and dw.norm_hh is not None:
+        da = normed_backward(h @ U.T, w.norm_hh[rows], dw.norm_hh[rows], cell.norm_eps, da)
+    dw.weight_hh[rows] += da.T @ h
+    return da @ U
+
+
+def add_bias_gradients(dw: Weights, da_x: NDArray, da_h: NDArray) -> None:
+    """Of W x + b_ih, whose gradient is da_x, and U h + b_hh, whose gradient is da_h; both (rows, G*H)."""
+    if dw.bias_ih is not None and dw.bias_hh is not None:
+        dw.bias_ih[...] += da_x.sum(0)
+        dw.bias_hh[...] += da_h.sum(0)
+
+
+class Masks(NamedTuple):
+    """What values of a step are multiplied by, (rows, .); None where nothing is dropped."""
+
+    candidate: NDArray | None = None
+    state: NDArray | None = None  # h_{t-1} where it meets U
+
+
+def masked(a: NDArray, mask: NDArray | None) -> NDArray:
+    return a if mask is None else a * mask
 
 
 # ---- RNN: h_t = act(W x_t + b_ih + U h_{t-1} + b_hh) --------------------------------------------------------------
 
 
-def rnn_step(cell: RNNCell, w: Weights, x: NDArray, h: NDArray, c: None) -> tuple[NDArray, None, tuple]:
-    a = affine(x, w.weight_ih, w.bias_ih) + affine(h, w.weight_hh, w.bias_hh)
+def rnn_step(cell: RNNCell, w: Weights, x: NDArray, h: NDArray, c: None, masks: Masks) -> tuple[NDArray, None, tuple]:
+    a = preactivations(cell, w, x, masked(h, masks.state))
     return (np.tanh(a) if cell.nonlinearity == "tanh" else np.where(a < 0, 0, a).astype(a.dtype)), None, ()
 
 
 def rnn_step_backward(
     cell: RNNCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: None, gates: None, h: NDArray, c: None,
-    dh: NDArray, dc: None,
+    dh: NDArray, dc: None, masks: Masks,
 ) -> tuple[NDArray, NDArray, None]:  # fmt: skip
     da = dh * (1 - h * h) if cell.nonlinearity == "tanh" else np.where(h > 0, dh, 0)
-    add_weight_gradients(dw, x, h_prev, da, da)
-    return da @ w.weight_ih, da @ w.weight_hh, None
+    dx, dh_met = preactivations_backward(cell, w, dw, x, masked(h_prev, masks.state), da)
+    return dx, masked(dh_met, masks.state), None
 
 
 # ---- LSTM: c_t = f*c_{t-1} + i*g, h_t = o*tanh(c_t), projected to W_hr h_t ------------------------------------------
 
 
-def lstm_step(cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray) -> tuple[NDArray, NDArray, tuple]:
-    a_i, a_f, a_g, a_o = np.split(affine(x, w.weight_ih, w.bias_ih) + affine(h, w.weight_hh, w.bias_hh), 4, axis=1)
+def lstm_step(
+    cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray, masks: Masks
+) -> tuple[NDArray, NDArray, tuple]:
+    a_i, a_f, a_g, a_o = np.split(preactivations(cell, w, x, masked(h, masks.state)), 4, axis=1)
     if w.peephole is not None:
         a_i = a_i + w.peephole[0] * c
         a_f = a_f + w.peephole[1] * c
     i, f, g = sigmoid(a_i), sigmoid(a_f), np.tanh(a_g)
-    c = f * c + i * g
+    c = f * c + i * masked(g, masks.candidate)
     if w.peephole is not None:
         a_o = a_o + w.peephole[2] * c
     o = sigmoid(a_o)
-    m = o * np.tanh(c)
-    h = m if w.weight_hr is None else m @ w.weight_hr.T
-    return h, c, (i, f, g, o)
+    return lstm_output(cell, w, o, c), c, (i, f, g, o)
+
+
+def lstm_output(cell: LSTMCell, w: Weights, o: NDArray, c: NDArray) -> NDArray:
+    """h = W_hr (o*tanh(c)), of c as it is normalised."""
+    m = o * np.tanh(biased(normed(c, w.norm_c, cell.norm_eps), w.bias_c))
+    return m if w.weight_hr is None else m @ w.weight_hr.T
 
 
 def lstm_output_backward(
-    w: Weights, dw: Weights, o: NDArray, c: NDArray, dh: NDArray, dc: NDArray
+    cell: LSTMCell, w: Weights, dw: Weights, o: NDArray, c: NDArray, dh: NDArray, dc: NDArray
 ) -> tuple[NDArray, NDArray]:
-    """The gradients of a_o and c, from those of h = W_hr (o*tanh(c)) and c; the last peephole is o's."""
-    tanh_c = np.tanh(c)
+    """The gradients of a_o and c, from those of h and c; the last peephole is o's."""
+    q = np.tanh(biased(normed(c, w.norm_c, cell.norm_eps), w.bias_c))
     dm = dh
     if w.weight_hr is not None and dw.weight_hr is not None:
         dm = dh @ w.weight_hr
-        dw.weight_hr[...] += dh.T @ (o * tanh_c)
-    da_o = dm * tanh_c * o * (1 - o)
-    dc = dc + dm * o * (1 - tanh_c * tanh_c)
+        dw.weight_hr[...] += dh.T @ (o * q)
+    da_o = dm * q * o * (1 - o)
+    dshown = dm * o * (1 - q * q)
+    if dw.bias_c is not None:
+        dw.bias_c[...] += dshown.sum(0)
+    dc = dc + normed_backward(c, w.norm_c, dw.norm_c, cell.norm_eps, dshown)
     if w.peephole is not None and dw.peephole is not None:
         dc = dc + da_o * w.peephole[-1]
         dw.peephole[-1] += (da_o * c).sum(0)
@@ -85,105 +194,110 @@ def lstm_output_backward(
 
 def lstm_step_backward(
     cell: LSTMCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: NDArray, gates: NDArray, h: NDArray,
-    c: NDArray, dh: NDArray, dc: NDArray,
+    c: NDArray, dh: NDArray, dc: NDArray, masks: Masks,
 ) -> tuple[NDArray, NDArray, NDArray]:  # fmt: skip
     i, f, g, o = np.moveaxis(gates, 1, 0)
-    da_o, dc = lstm_output_backward(w, dw, o, c, dh, dc)
-    da_i = dc * g * i * (1 - i)
+    da_o, dc = lstm_output_backward(cell, w, dw, o, c, dh, dc)
+    da_i = dc * masked(g, masks.candidate) * i * (1 - i)
     da_f = dc * c_prev * f * (1 - f)
-    da_g = dc * i * (1 - g * g)
+    da_g = masked(dc * i, masks.candidate) * (1 - g * g)
     dc_prev = dc * f
     if w.peephole is not None and dw.peephole is not None:
         dc_prev = dc_prev + da_i * w.peephole[0] + da_f * w.peephole[1]
         dw.peephole[0] += (da_i * c_prev).sum(0)
         dw.peephole[1] += (da_f * c_prev).sum(0)
     da = np.concatenate([da_i, da_f, da_g, da_o], axis=1)
-    add_weight_gradients(dw, x, h_prev, da, da)
-    return da @ w.weight_ih, da @ w.weight_hh, dc_prev
+    dx, dh_met = preactivations_backward(cell, w, dw, x, masked(h_prev, masks.state), da)
+    return dx, masked(dh_met, masks.state), dc_prev
 
 
 # ---- LSTM with coupled gates: f = 1 - i ----------------------------------------------------------------------------
 
 
-def lstm_coupled_step(cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray) -> tuple[NDArray, NDArray, tuple]:
-    a_i, a_g, a_o = np.split(affine(x, w.weight_ih, w.bias_ih) + affine(h, w.weight_hh, w.bias_hh), 3, axis=1)
+def lstm_coupled_step(
+    cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray, masks: Masks
+) -> tuple[NDArray, NDArray, tuple]:
+    a_i, a_g, a_o = np.split(preactivations(cell, w, x, masked(h, masks.state)), 3, axis=1)
     if w.peephole is not None:
         a_i = a_i + w.peephole[0] * c
     i, g = sigmoid(a_i), np.tanh(a_g)
-    c = (1 - i) * c + i * g
+    c = (1 - i) * c + i * masked(g, masks.candidate)
     if w.peephole is not None:
         a_o = a_o + w.peephole[1] * c
     o = sigmoid(a_o)
-    m = o * np.tanh(c)
-    h = m if w.weight_hr is None else m @ w.weight_hr.T
-    return h, c, (i, g, o)
+    return lstm_output(cell, w, o, c), c, (i, g, o)
 
 
 def lstm_coupled_step_backward(
     cell: LSTMCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: NDArray, gates: NDArray, h: NDArray,
-    c: NDArray, dh: NDArray, dc: NDArray,
+    c: NDArray, dh: NDArray, dc: NDArray, masks: Masks,
 ) -> tuple[NDArray, NDArray, NDArray]:  # fmt: skip
     i, g, o = np.moveaxis(gates, 1, 0)
-    da_o, dc = lstm_output_backward(w, dw, o, c, dh, dc)
-    da_i = dc * (g - c_prev) * i * (1 - i)
-    da_g = dc * i * (1 - g * g)
+    da_o, dc = lstm_output_backward(cell, w, dw, o, c, dh, dc)
+    da_i = dc * (masked(g, masks.candidate) - c_prev) * i * (1 - i)
+    da_g = masked(dc * i, masks.candidate) * (1 - g * g)
     dc_prev = dc * (1 - i)
     if w.peephole is not None and dw.peephole is not None:
         dc_prev = dc_prev + da_i * w.peephole[0]
         dw.peephole[0] += (da_i * c_prev).sum(0)
     da = np.concatenate([da_i, da_g, da_o], axis=1)
-    add_weight_gradients(dw, x, h_prev, da, da)
-    return da @ w.weight_ih, da @ w.weight_hh, dc_prev
+    dx, dh_met = preactivations_backward(cell, w, dw, x, masked(h_prev, masks.state), da)
+    return dx, masked(dh_met, masks.state), dc_prev
 
 
 # ---- GRU: h_t = (1 - z)*n + z*h_{t-1} ("keep") or z*n + (1 - z)*h_{t-1} ("replace") ---------------------------------
 
 
-def gru_step(cell: GRUCell, w: Weights, x: NDArray, h: NDArray, c: None) -> tuple[NDArray, None, tuple]:
-    H = cell.hidden_size
-    x_r, x_z, x_n = np.split(affine(x, w.weight_ih, w.bias_ih), 3, axis=1)
-    bias_rz, bias_n = (None, None) if w.bias_hh is None else (w.bias_hh[: 2 * H], w.bias_hh[2 * H :])
-    h_r, h_z = np.split(affine(h, w.weight_hh[: 2 * H], bias_rz), 2, axis=1)
-    r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
+def gru_step(cell: GRUCell, w: Weights, x: NDArray, h: NDArray, c: None, masks: Masks) -> tuple[NDArray, None, tuple]:
+    H, eps, met = cell.hidden_size, cell.norm_eps, masked(h, masks.state)
+
+    def state_part(h: NDArray, rows: slice) -> NDArray:
+        """U h + b_hh, of some rows of U."""
+        gain, bias = (None if a is None else a[rows] for a in (w.norm_hh, w.bias_hh))
+        return biased(normed(h @ w.weight_hh[rows].T, gain, eps), bias)
+
+    x_r, x_z, x_n = np.split(biased(normed(x @ w.weight_ih.T, w.norm_ih, eps), w.bias_ih), 3, axis=1)
     recorded: tuple
     if cell.reset_after:
-        hn = affine(h, w.weight_hh[2 * H :], bias_n)
+        h_r, h_z, hn = np.split(state_part(met, slice(None)), 3, axis=1)
+        r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
         n = np.tanh(x_n + r * hn)
         recorded = (r, z, n, hn)
     else:
-        n = np.tanh(x_n + affine(r * h, w.weight_hh[2 * H :], bias_n))
+        h_r, h_z = np.split(state_part(met, slice(0, 2 * H)), 2, axis=1)
+        r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
+        n = np.tanh(x_n + state_part(r * met, slice(2 * H, None)))
         recorded = (r, z, n)
+    n = masked(n, masks.candidate)
     h = (1 - z) * n + z * h if cell.update_gate == "keep" else z * n + (1 - z) * h
     return h, None, recorded
 
 
 def gru_step_backward(
     cell: GRUCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: None, gates: NDArray, h: NDArray,
-    c: None, dh: NDArray, dc: None,
+    c: None, dh: NDArray, dc: None, masks: Masks,
 ) -> tuple[NDArray, NDArray, None]:  # fmt: skip
     H = cell.hidden_size
     r, z, n = np.moveaxis(gates, 1, 0)[:3]
     keep = z if cell.update_gate == "keep" else 1 - z  # h_t = (1 - keep)*n + keep*h_{t-1}
-    dz = dh * (h_prev - n) if cell.update_gate == "keep" else dh * (n - h_prev)
+    left, met = masked(n, masks.candidate), masked(h_prev, masks.state)
+    dz = dh * (h_prev - left) if cell.update_gate == "keep" else dh * (left - h_prev)
     da_z = dz * z * (1 - z)
-    da_n = dh * (1 - keep) * (1 - n * n)
+    da_n = masked(dh * (1 - keep), masks.candidate) * (1 - n * n)
     dh_prev = dh * keep
-    U_rz, U_n = w.weight_hh[: 2 * H], w.weight_hh[2 * H :]
     if cell.reset_after:
         da_r = da_n * gates[:, 3] * r * (1 - r)
-        da_hn = da_n * r
-        da_h = np.concatenate([da_r, da_z, da_hn], axis=1)
-        dh_prev = dh_prev + da_h @ w.weight_hh
-        add_weight_gradients(dw, x, h_prev, np.concatenate([da_r, da_z, da_n], axis=1), da_h)
+        da = np.concatenate([da_r, da_z, da_n], axis=1)
+        da_h = np.concatenate([da_r, da_z, da_n * r], axis=1)
+        dmet = state_backward(cell, w, dw, met, da_h, slice(None))
     else:
-        drh = da_n @ U_n  # gradient of r*h_{t-1}
-        da_r = drh * h_prev * r * (1 - r)
+        drm = state_backward(cell, w, dw, r * met, da_n, slice(2 * H, None))  # gradient of r*h_{t-1}, as U meets it
+        da_r = drm * met * r * (1 - r)
         da_rz = np.concatenate([da_r, da_z], axis=1)
-        dh_prev = dh_prev + drh * r + da_rz @ U_rz
-        da = np.concatenate([da_rz, da_n], axis=1)
-        add_weight_gradients(dw, x, h_prev, da, da)
-        dw.weight_hh[2 * H :] += da_n.T @ (r * h_prev - h_prev)  # U_n acts on r*h_{t-1}, not on h_{t-1}
-    return np.concatenate([da_r, da_z, da_n], axis=1) @ w.weight_ih, dh_prev, None
+        dmet = drm * r + state_backward(cell, w, dw, met, da_rz, slice(0, 2 * H))
+        da = da_h = np.concatenate([da_rz, da_n], axis=1)
+    add_bias_gradients(dw, da, da_h)
+    return input_backward(cell, w, dw, x, da), dh_prev + masked(dmet, masks.state), None
 
 
 # ---- sLSTM: c_t = f*c_{t-1} + i*z, n_t = f*n_{t-1} + i, h_t = o*c_t/n_t; i and f are exponentials, divided by e^m_t ----
@@ -194,11 +308,13 @@ def by_head(a: NDArray, heads: int) -> NDArray:
     return a.reshape(*a.shape[:-1], heads, a.shape[-1] // heads)
 
 
-def slstm_step(cell: SLSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray) -> tuple[NDArray, NDArray, tuple]:
+def slstm_step(
+    cell: SLSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray, masks: Masks
+) -> tuple[NDArray, NDArray, tuple]:
     N, H = cell.num_heads, cell.hidden_size
     U = w.weight_hh.reshape(4, N, H // N, H // N)
-    a = affine(x, w.weight_ih, w.bias_ih) + np.einsum("gnuv,bnv->bgnu", U, by_head(h, N)).reshape(len(h), 4 * H)
-    a_i, a_f, a_z, a_o = np.split(a if w.bias_hh is None else a + w.bias_hh, 4, axis=1)
+    Uh = np.einsum("gnuv,bnv->bgnu", U, by_head(h, N)).reshape(len(h), 4 * H)
+    a_i, a_f, a_z, a_o = np.split(biased(x @ w.weight_ih.T, w.bias_ih) + biased(Uh, w.bias_hh), 4, axis=1)
     c, n, m = np.split(c, 3, axis=1)
     kept = np.where(n == 0, -np.inf, m - np.logaddexp(0, -a_f))  # log(sigmoid(a_f)) + m; nothing of an empty state
     d = a_i - kept
@@ -213,7 +329,7 @@ def slstm_step(cell: SLSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray) 
 
 def slstm_step_backward(
     cell: SLSTMCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: NDArray, gates: NDArray, h: NDArray,
-    c: NDArray, dh: NDArray, dc: NDArray,
+    c: NDArray, dh: NDArray, dc: NDArray, masks: Masks,
 ) -> tuple[NDArray, NDArray, NDArray]:  # fmt: skip
     N, H = cell.num_heads, cell.hidden_size
     i, f, z, o, k = np.moveaxis(gates, 1, 0)
@@ -237,19 +353,6 @@ def slstm_step_backward(
     return da @ w.weight_ih, dh_prev, np.concatenate([dc_prev, dn_prev, dkept], axis=1)
 
 
-def add_weight_gradients(dw: Weights, x: NDArray, h_prev: NDArray, da_x: NDArray, da_h: NDArray) -> None:
-    """Of W x + b_ih, whose gradient is da_x, and U h_{t-1} + b_hh, whose gradient is da_h; both (rows, G*H)."""
-    dw.weight_ih[...] += da_x.T @ x
-    dw.weight_hh[...] += da_h.T @ h_prev
-    add_bias_gradients(dw, da_x, da_h)
-
-
-def add_bias_gradients(dw: Weights, da_x: NDArray, da_h: NDArray) -> None:
-    if dw.bias_ih is not None and dw.bias_hh is not None:
-        dw.bias_ih[...] += da_x.sum(0)
-        dw.bias_hh[...] += da_h.sum(0)
-
-
 # By the cell's name in C, which says the options that change its equations.
 STEP: dict[str, Callable[..., Any]] = {
     "rnn_tanh": rnn_step,
@@ -269,6 +372,52 @@ STEP_BACKWARD: dict[str, Callable[..., Any]] = {
     "gru_before": gru_step_backward,
     "slstm": slstm_step_backward,
 }
+
+
+# ---- What is random, and zoneout ------------------------------------------------------------------------------------
+
+
+class Drawn:
+    """The masks of a run's steps."""
+
+    def __init__(self, cell: Cell, noise: StepNoise | None, B: int) -> None:
+        self._cell, self._noise = cell, noise
+        self._rows = np.arange(B) if noise is None or noise.rows is None else noise.rows
+
+    def stays(self, what: str, probability: float, t: int, rows: Any, n: int) -> NDArray[np.bool_]:
+        """Which of n values of each row stay at step t."""
+        assert self._noise is not None
+        number = ("h", "c", "candidate").index(what)
+        step = self._noise.first_step + t
+        return philox.stays(self._noise.key, number, self._rows[rows], step, n, probability)
+
+    def masks(self, t: int, rows: Any) -> Masks:
+        """What values of step t are multiplied by."""
+        if self._noise is None:
+            return Masks()
+        p, state = self._noise.candidate, self._noise.state
+        candidate = None
+        if p:
+            scale = self._cell.dtype.type(1 / (1 - p))
+            candidate = self.stays("candidate", p, t, rows, self._cell.hidden_size) * scale
+        return Masks(candidate, None if state is None else state[rows])
+
+    def zone(self, what: str, t: int, rows: Any, fresh: NDArray, before: NDArray) -> NDArray:
+        """A state after zoneout: some values are those of the step before. Without noise all are what is expected."""
+        p = self._cell.zoneouts[what == "c"]
+        if not p:
+            return fresh
+        if self._noise is None:
+            return before + fresh.dtype.type(1 - p) * (fresh - before)
+        return np.where(self.stays(what, p, t, rows, fresh.shape[1]), fresh, before)
+
+    def zone_backward(self, what: str, t: int, rows: Any, d: NDArray) -> tuple[NDArray, NDArray | float]:
+        """The gradients of the new state and, around the step, of the state before."""
+        p = self._cell.zoneouts[what == "c"]
+        if not p:
+            return d, 0.0
+        stays = self.stays(what, p, t, rows, d.shape[1])
+        return np.where(stays, d, d.dtype.type(0)), np.where(stays, d.dtype.type(0), d)
 
 
 # ---- The walk over a sequence --------------------------------------------------------------------------------------
@@ -340,7 +489,8 @@ class ReferenceEngine:
 
 def forward(run: ForwardArgs) -> None:
     """Run one direction; past a row's end its state waits."""
-    (cell, weights), steps, x, h0, c0, y, h_n, c_n, record = run
+    (cell, weights), steps, x, h0, c0, y, h_n, c_n, record, noise = run
+    drawn = Drawn(cell, noise, len(h0))
     step = STEP[cell.native]
     h, c = h0.copy(), None if c0 is None else c0.copy()
     if steps.lengths is not None:
@@ -351,15 +501,17 @@ def forward(run: ForwardArgs) -> None:
         for t, rows, cut in walk(x, steps):
             here = place(t, rows, steps)
             h_prev, c_prev = zeroed(h[rows], cut), None if c is None else zeroed(c[rows], cut)
-            h[rows], c_t, gates = step(cell, weights, x[here], h_prev, c_prev)
-            y[here] = h[rows]
+            fresh_h, fresh_c, gates = step(cell, weights, x[here], h_prev, c_prev, drawn.masks(t, rows))
+            y[here] = h[rows] = drawn.zone("h", t, rows, fresh_h, h_prev)
             if c is not None:
-                c[rows] = c_t
+                c_t = c[rows] = drawn.zone("c", t, rows, fresh_c, c_prev)
             if record is not None:
                 for k, gate in enumerate(gates):
                     record.gates[here[0], here[1], k] = gate  # type: ignore[index]
                 if record.cells is not None:
                     record.cells[here] = c_t
+                if record.fresh is not None:
+                    record.fresh[here] = fresh_h if c is None else fresh_c
     h_n[...] = h
     if c_n is not None:
         c_n[...] = c
@@ -367,7 +519,8 @@ def forward(run: ForwardArgs) -> None:
 
 def backward(run: BackwardArgs) -> None:
     """Differentiate one direction's run, step by step in the order opposite to its own."""
-    (cell, weights), steps, x, y, h0, c0, record, dy, dh_n, dc_n, dx, adds_to_dx, dh0, dc0, dweights = run
+    (cell, weights), steps, x, y, h0, c0, record, dy, dh_n, dc_n, dx, adds_to_dx, dh0, dc0, dweights, noise = run
+    drawn = Drawn(cell, noise, len(h0))
     step_backward = STEP_BACKWARD[cell.native]
     dh, dc = dh_n.copy(), None if dc_n is None else dc_n.copy()
     for dweight in dweights:
@@ -380,15 +533,20 @@ def backward(run: BackwardArgs) -> None:
         for t, rows, cut in reversed(visits):
             here = place(t, rows, steps)
             h_prev = zeroed(previous(y, h0, t, rows, steps), cut)
-            c_prev = c_t = None
+            h_t, c_prev, c_t = y[here], None, None
             if record.cells is not None and c0 is not None:
                 c_prev, c_t = zeroed(previous(record.cells, c0, t, rows, steps), cut), record.cells[here]
+            if record.fresh is not None:  # steps are those before zoneout
+                h_t, c_t = (record.fresh[here], None) if c0 is None else (h_t, record.fresh[here])
             gates = None if record.gates is None else record.gates[here]
             dh_t = dh[rows] if dy is None else dh[rows] + dy[here]
             dc_t = None if dc is None else dc[rows]
+            dh_t, dh_around = drawn.zone_backward("h", t, rows, dh_t)
+            dc_t, dc_around = (None, 0.0) if dc_t is None else drawn.zone_backward("c", t, rows, dc_t)
             dx_t, dh_prev, dc_prev = step_backward(
-                cell, weights, dweights, x[here], h_prev, c_prev, gates, y[here], c_t, dh_t, dc_t
+                cell, weights, dweights, x[here], h_prev, c_prev, gates, h_t, c_t, dh_t, dc_t, drawn.masks(t, rows)
             )
+            dh_prev, dc_prev = dh_prev + dh_around, None if dc_prev is None else dc_prev + dc_around
             if dx is not None:
                 dx[here] += dx_t
             dh[rows] = zeroed(dh_prev, cut)  # nothing flows back through a reset

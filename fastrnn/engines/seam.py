@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fastrnn.engines.cell import Cell
 from fastrnn.engines.operations import Operations
 
-__all__ = ["BackwardArgs", "Engine", "ForwardArgs", "Record", "Stepper", "Steps", "Weights"]
+__all__ = ["BackwardArgs", "Engine", "ForwardArgs", "Record", "StepNoise", "Stepper", "Steps", "Weights"]
 
 
 class Weights(NamedTuple):
@@ -30,6 +30,11 @@ class Weights(NamedTuple):
     bias_hh: NDArray | None = None  # (G*H,)
     weight_hr: NDArray | None = None  # (P, H)    projection
     peephole: NDArray | None = None  # (len(cell.peepholes), H)
+    norm_ih: NDArray | None = None  # (G*H,)  gains of layer normalisation: of W x
+    norm_hh: NDArray | None = None  # (G*H,)  of U h
+    norm: NDArray | None = None  # (G*H,)  or of W x + U h
+    norm_c: NDArray | None = None  # (H,)  of c, where h is made of it
+    bias_c: NDArray | None = None  # (H,)
 
 
 class Steps(NamedTuple):
@@ -47,6 +52,21 @@ class Record(NamedTuple):
 
     gates: NDArray | None  # (T, B, K, H), K values a unit: `Cell.recorded`
     cells: NDArray | None  # (T, B, S*H), c_t of a cell that has one
+    norms: NDArray | None = None  # (T, B, cell.norm_values), what normalisation left; not zeroed; the compiled engines'
+    fresh: NDArray | None = None  # (T, B, H), what zoneout hides: `Cell.records_fresh`
+
+
+class StepNoise(NamedTuple):
+    """What is random in the steps of one direction's run: docs/math.md says which random word decides what.
+
+    With it, zoneout (the cell has its probabilities) chooses units; without it is the expectation.
+    """
+
+    key: int  # 64 bits
+    candidate: float = 0.0  # the probability with which a value of the candidate is dropped
+    state: NDArray | None = None  # (B, O), what h_{t-1} is multiplied by where it meets U
+    first_step: int = 0  # the number of step 0, by which masks are drawn
+    rows: NDArray[np.int64] | None = None  # (B,), the numbers of the rows; None: 0..B-1
 
 
 class ForwardArgs(NamedTuple):
@@ -61,6 +81,7 @@ class ForwardArgs(NamedTuple):
     h_n: NDArray  # out  (B, O); may be h0 itself
     c_n: NDArray | None  # out  (B, S*H); may be c0 itself
     record: Record | None  # out  zero past a row's end; None: nothing is recorded
+    noise: StepNoise | None = None  # in
 
 
 class BackwardArgs(NamedTuple):
@@ -81,6 +102,7 @@ class BackwardArgs(NamedTuple):
     dh0: NDArray  # out  (B, O)
     dc0: NDArray | None  # out  (B, S*H)
     dweights: Weights  # out
+    noise: StepNoise | None = None  # in   as given to the forward run, which had some if the cell has zoneout
 
 
 class Engine(Protocol):
