@@ -133,9 +133,8 @@ def state_like(
         return np.repeat(h[:, None], B, axis=1), None if c is None else np.repeat(c[:, None], B, axis=1)
     if state is None:
         LD, _, H = shapes[-1]
-        return np.zeros(shapes[0], stack.dtype), np.zeros(
-            (LD, B, stack.has_c * H), stack.dtype
-        ) if stack.has_c else None
+        zeros = np.zeros((LD, B, stack.has_c * H), stack.dtype) if stack.has_c else None
+        return np.zeros(shapes[0], stack.dtype), zeros
     if not stack.has_c:
         if isinstance(state, tuple):
             raise TypeError(f"{name}: expected one array h, got a tuple: only an LSTM has (h, c)")
@@ -144,11 +143,11 @@ def state_like(
         raise TypeError(f"{name}: expected ({', '.join(letters)}), got {type(state).__name__}")
     if len(state) != len(letters):
         raise ValueError(f"{name}: expected ({', '.join(letters)}), got {len(state)} items")
-    h, *c = (
+    found = [
         _state_array(f"{name}[{k}] ({letters[k]})", state[k], shape, stack.dtype, batched)
         for k, shape in enumerate(shapes)
-    )
-    return h, c[0] if len(c) == 1 else np.concatenate(c, axis=-1)
+    ]
+    return found[0], found[1] if len(found) == 2 else np.concatenate(found[1:], axis=-1)
 
 
 def weights(stack: Stack, params: dict[str, NDArray]) -> list[Weights]:

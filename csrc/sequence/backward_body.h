@@ -18,7 +18,7 @@ typedef struct {
     FN(factors) factors;
     int64_t blocks;    /* of pre-activations in a row of da */
     int64_t plane;     /* from block to block of da, in columns */
-    REAL *zero;        /* (max(H, O, S*H)) zeros: the state after a reset */
+    REAL *zero;        /* (max(O, S*H)) zeros: the state after a reset */
     FN(matrix) da;     /* (chunk rows, blocks*plane) */
     FN(matrix) x;      /* (chunk rows, I) gathered; unused where BLAS takes x itself */
     FN(matrix) h;      /* (chunk rows, O) gathered h_{t-1} */
@@ -218,8 +218,10 @@ static void FN(gather_inputs)(const FN(backward_run) *run, const frnn_chunk *chu
         const int64_t span = run->span < H ? run->span : O;
         if (mask)
             FN(put_met)(run->h, at, O, h_prev, mask);
+        else if (run->span < H)
+            for (int64_t u = 0; u < H; u += run->span) FN(put)(run->h, at, FN(column)(run, u), run->span, h_prev + u);
         else
-            for (int64_t u = 0; u < O; u += span) FN(put)(run->h, at, FN(column)(run, u), span, h_prev + u);
+            FN(put)(run->h, at, 0, O, h_prev);
         for (int64_t u0 = 0; run->rh.data && u0 < H; u0 += lanes) {
             const REAL *r = gates + frnn_place(steps, t, b) * K * H;
             REAL *rh = FN(at)(run->rh, at, u0).data;

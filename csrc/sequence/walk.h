@@ -83,8 +83,8 @@ static inline frnn_range frnn_chunk_share(const frnn_chunk *chunk, int index, in
     return frnn_share(frnn_chunk_rows(chunk), 1, index, size);
 }
 
-/* N, and the units that lie side by side in da: all, or a head that is no whole number of FRNN_UNITS. Then vectors
- * begin anew with each head, and members share whole heads. */
+/* N, and the units that lie side by side in da: all, or a head's if a head is not a whole number of FRNN_UNITS. Then
+ * vectors begin anew with each head, and members share whole heads. */
 static inline int64_t frnn_heads(const frnn_cell *cell) { return FRNN_MAX(1, cell->heads); }
 static inline int64_t frnn_span(const frnn_cell *cell) {
     return cell->heads > 1 && cell->H / cell->heads % FRNN_UNITS ? cell->H / cell->heads : cell->H;

@@ -12,7 +12,7 @@
  *   tanh     float 1.5 ULP, double 2.6 ULP
  *   sigmoid  float 2.0 ULP, double 2.0 ULP where the result is normal; below that the absolute error is under the
  *            least normal number, since the argument is clamped where e^{-x} would overflow.
- *   log(sigmoid)  float 2.0 ULP, double 2.0 ULP; below e^{-87} (double e^{-708}) as sigmoid.
+ *   log(sigmoid)  float 2.6 ULP, double 2.8 ULP where the result is normal (of every 61st float, and 8*10^6 doubles).
  * NaN stays NaN; tanh of +-0 and of infinities is exact.
  */
 static ALWAYS_INLINE vec FN(expm1_parts)(vec a, vec *scale) {

@@ -313,8 +313,8 @@ def slstm_step(
 ) -> tuple[NDArray, NDArray, tuple]:
     N, H = cell.num_heads, cell.hidden_size
     U = w.weight_hh.reshape(4, N, H // N, H // N)
-    a = biased(x @ w.weight_ih.T, w.bias_ih) + np.einsum("gnuv,bnv->bgnu", U, by_head(h, N)).reshape(len(h), 4 * H)
-    a_i, a_f, a_z, a_o = np.split(biased(a, w.bias_hh), 4, axis=1)
+    Uh = np.einsum("gnuv,bnv->bgnu", U, by_head(h, N)).reshape(len(h), 4 * H)
+    a_i, a_f, a_z, a_o = np.split(biased(x @ w.weight_ih.T, w.bias_ih) + biased(Uh, w.bias_hh), 4, axis=1)
     c, n, m = np.split(c, 3, axis=1)
     kept = np.where(n == 0, -np.inf, m - np.logaddexp(0, -a_f))  # log(sigmoid(a_f)) + m; nothing of an empty state
     d = a_i - kept

@@ -41,10 +41,10 @@ def from_xlstm(state_dict: Any, prefix: str = "", *, dtype: Any = None, **option
     Returns
     -------
     SLSTM
-        Of a layer: with input size E, its embedding size, and a weight_ih whose blocks are the heads of its gates. Where
-        the layer has a convolution the input size is 2*E: first what the convolution and its activation give, which
-        gates i and f read, then the layer's input, which z and o read. Of a cell: the input are its pre-activations,
-        4*H values, and weight_ih is the identity.
+        Of a layer: with input size E, its embedding size, and a weight_ih whose blocks are the heads of its gates.
+        Where the layer has a convolution the input size is 2*E: first what the convolution and its activation give,
+        which gates i and f read, then the layer's input, which z and o read. Of a cell: the input are its
+        pre-activations, 4*H values, and weight_ih is the identity.
 
     Raises
     ------
