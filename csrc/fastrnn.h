@@ -38,7 +38,7 @@ typedef struct {
     const void *peephole; /* (the cell's peepholes, H) or null: LSTM p_i, p_f, p_o */
     const float *s_ih;    /* (G*H) scales of the rows of w_ih, if they are int8; likewise the next two */
     const float *s_hh, *s_hr;
-    const void *packed; /* frnn_pack's, 64-byte aligned, or null */
+    const void *packed;           /* frnn_pack's, 64-byte aligned, or null */
     double zoneout, zoneout_cell; /* with which a unit of h_t, or of c_t, keeps its value of the step before */
 } frnn_cell;
 
@@ -91,12 +91,12 @@ typedef struct {
 
 typedef struct {
     frnn_steps steps;
-    frnn_series x;       /* in   (T, B, I) */
-    const void *h0, *c0; /* in   (B, O), (B, H); c0 null unless the cell has c */
-    frnn_series y;       /* out  (T, B, O), zero past a row's end */
-    void *h_n, *c_n;     /* out  (B, O), (B, H); may be h0 and c0 */
-    frnn_record record;  /* out  or nulls: nothing is recorded */
-    const int64_t *rows; /* in   (B), distinct, or null: row b's state is row rows[b] of h0, c0, h_n and c_n */
+    frnn_series x;           /* in   (T, B, I) */
+    const void *h0, *c0;     /* in   (B, O), (B, H); c0 null unless the cell has c */
+    frnn_series y;           /* out  (T, B, O), zero past a row's end */
+    void *h_n, *c_n;         /* out  (B, O), (B, H); may be h0 and c0 */
+    frnn_record record;      /* out  or nulls: nothing is recorded */
+    const int64_t *rows;     /* in   (B), distinct, or null: row b's state is row rows[b] of h0, c0, h_n and c_n */
     const frnn_noise *noise; /* in   or null: nothing is random, and zoneout is its expectation */
 } frnn_forward_args;
 

@@ -15,7 +15,7 @@ from fastrnn.engines import philox
 from fastrnn.engines.cell import Cell, GRUCell, LSTMCell, RNNCell
 from fastrnn.engines.seam import Weights
 from fastrnn.frozen import Frozen, checked_precision
-from fastrnn.noise import Dropouts, Noise
+from fastrnn.noise import NO_DROPOUTS, Dropouts, Noise
 from fastrnn.params import Gradients, Parameters
 from fastrnn.stack import Stack, StackOwner, State, direction_part, state_to_caller
 
@@ -126,7 +126,7 @@ class Recurrent(StackOwner, Parameters):
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int, bias: bool, batch_first: bool, dropout: float,
         bidirectional: bool, learn_initial_state: bool, dtype: DTypeLike, rng: Any,
-        dropouts: Dropouts = Dropouts(), **options: Any,
+        dropouts: Dropouts = NO_DROPOUTS, **options: Any,
     ) -> None:  # fmt: skip
         input_size = validate.size("input_size", input_size)
         hidden_size = validate.size("hidden_size", hidden_size)

@@ -16,7 +16,7 @@ from fastrnn.engines import Operations, memory, philox
 from fastrnn.engines.cell import Cell
 from fastrnn.engines.seam import StepNoise, Weights
 
-__all__ = ["Dropouts", "Noise"]
+__all__ = ["NO_DROPOUTS", "Dropouts", "Noise"]
 
 # What a derived key is for; of inputs for each layer, of the others for each layer and direction.
 INPUT, WEIGHT, STATE, STEPS = range(4)
@@ -29,6 +29,9 @@ class Dropouts(NamedTuple):
     state_dropout: float = 0.0  # of h_{t-1} where it meets U: likewise
     candidate_dropout: float = 0.0  # of g or n: a mask for each step
     weight_dropout: float = 0.0  # of the elements of U: one mask a call
+
+
+NO_DROPOUTS = Dropouts()
 
 
 class Noise(NamedTuple):

@@ -104,8 +104,7 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
     frnn_series dys = args->dy, hs = args->y;
     n = FRNN_MIN(n, part->row_end);
 
-    if (run->noise.zones_h || run->noise.zones_c)
-        FN(unzone_step)(&run->noise, part, j0, t, n, &dys, run->dh, run->dc);
+    if (run->noise.zones_h || run->noise.zones_c) FN(unzone_step)(&run->noise, part, j0, t, n, &dys, run->dh, run->dc);
     if (run->noise.zones_h) {
         dys.data = NULL; /* it is in dh now */
         if (run->is->reads_h) hs = cells, hs.data = args->record.fresh;

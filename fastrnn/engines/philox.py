@@ -26,16 +26,16 @@ def new_key(rng: np.random.Generator) -> int:
 
 def philox(counters: NDArray[np.uint64], key: int) -> NDArray[np.uint64]:
     """Return the blocks of four words, (4, N), of counters of four words, (4, N), under a key of two words."""
-    return np.stack(_block(*counters, key=key))
+    return np.stack(_block(key, *counters))
 
 
 def derived(key: int, number: int) -> int:
     """A key for the purpose of this number, which is less than 2**32."""
-    low, high, *_ = _block(number, 0, 0, LOW, key=key)  # no value's counter ends with this word
+    low, high, *_ = _block(key, number, 0, 0, LOW)  # no value's counter ends with this word
     return low | high << 32
 
 
-def _block(x0: Any, x1: Any, x2: Any, x3: Any, key: int) -> tuple[Any, Any, Any, Any]:
+def _block(key: int, x0: Any, x1: Any, x2: Any, x3: Any) -> tuple[Any, Any, Any, Any]:
     """The block of four words of a counter of four words, each an integer or an array of uint64."""
     k0, k1 = key & LOW, key >> 32
     for _ in range(10):

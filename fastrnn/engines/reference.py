@@ -39,6 +39,9 @@ class Masks(NamedTuple):
     state: NDArray | None = None  # h_{t-1} where it meets U
 
 
+NO_MASKS = Masks()
+
+
 def masked(a: NDArray, mask: NDArray | None) -> NDArray:
     return a if mask is None else a * mask
 
@@ -46,7 +49,9 @@ def masked(a: NDArray, mask: NDArray | None) -> NDArray:
 # ---- RNN: h_t = act(W x_t + b_ih + U h_{t-1} + b_hh) --------------------------------------------------------------
 
 
-def rnn_step(cell: RNNCell, w: Weights, x: NDArray, h: NDArray, c: None, masks: Masks) -> tuple[NDArray, None, tuple]:
+def rnn_step(
+    cell: RNNCell, w: Weights, x: NDArray, h: NDArray, c: None, masks: Masks = NO_MASKS
+) -> tuple[NDArray, None, tuple]:
     met = masked(h, masks.state)
     a = affine(x, w.weight_ih, w.bias_ih) + affine(met, w.weight_hh, w.bias_hh)
     return (np.tanh(a) if cell.nonlinearity == "tanh" else np.where(a < 0, 0, a).astype(a.dtype)), None, ()
@@ -54,7 +59,7 @@ def rnn_step(cell: RNNCell, w: Weights, x: NDArray, h: NDArray, c: None, masks: 
 
 def rnn_step_backward(
     cell: RNNCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: None, gates: None, h: NDArray, c: None,
-    dh: NDArray, dc: None, masks: Masks,
+    dh: NDArray, dc: None, masks: Masks = NO_MASKS,
 ) -> tuple[NDArray, NDArray, None]:  # fmt: skip
     da = dh * (1 - h * h) if cell.nonlinearity == "tanh" else np.where(h > 0, dh, 0)
     add_weight_gradients(dw, x, masked(h_prev, masks.state), da, da)
@@ -64,7 +69,9 @@ def rnn_step_backward(
 # ---- LSTM: c_t = f*c_{t-1} + i*g, h_t = o*tanh(c_t), projected to W_hr h_t ------------------------------------------
 
 
-def lstm_step(cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray, masks: Masks) -> tuple[NDArray, NDArray, tuple]:
+def lstm_step(
+    cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray, masks: Masks = NO_MASKS
+) -> tuple[NDArray, NDArray, tuple]:
     met = masked(h, masks.state)
     a_i, a_f, a_g, a_o = np.split(affine(x, w.weight_ih, w.bias_ih) + affine(met, w.weight_hh, w.bias_hh), 4, axis=1)
     if w.peephole is not None:
@@ -99,7 +106,7 @@ def lstm_output_backward(
 
 def lstm_step_backward(
     cell: LSTMCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: NDArray, gates: NDArray, h: NDArray,
-    c: NDArray, dh: NDArray, dc: NDArray, masks: Masks,
+    c: NDArray, dh: NDArray, dc: NDArray, masks: Masks = NO_MASKS,
 ) -> tuple[NDArray, NDArray, NDArray]:  # fmt: skip
     i, f, g, o = np.moveaxis(gates, 1, 0)
     da_o, dc = lstm_output_backward(w, dw, o, c, dh, dc)
@@ -119,7 +126,9 @@ def lstm_step_backward(
 # ---- LSTM with coupled gates: f = 1 - i ----------------------------------------------------------------------------
 
 
-def lstm_coupled_step(cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray, masks: Masks) -> tuple[NDArray, NDArray, tuple]:
+def lstm_coupled_step(
+    cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray, masks: Masks = NO_MASKS
+) -> tuple[NDArray, NDArray, tuple]:
     met = masked(h, masks.state)
     a_i, a_g, a_o = np.split(affine(x, w.weight_ih, w.bias_ih) + affine(met, w.weight_hh, w.bias_hh), 3, axis=1)
     if w.peephole is not None:
@@ -136,7 +145,7 @@ def lstm_coupled_step(cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDA
 
 def lstm_coupled_step_backward(
     cell: LSTMCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: NDArray, gates: NDArray, h: NDArray,
-    c: NDArray, dh: NDArray, dc: NDArray, masks: Masks,
+    c: NDArray, dh: NDArray, dc: NDArray, masks: Masks = NO_MASKS,
 ) -> tuple[NDArray, NDArray, NDArray]:  # fmt: skip
     i, g, o = np.moveaxis(gates, 1, 0)
     da_o, dc = lstm_output_backward(w, dw, o, c, dh, dc)
@@ -154,7 +163,9 @@ def lstm_coupled_step_backward(
 # ---- GRU: h_t = (1 - z)*n + z*h_{t-1} ("keep") or z*n + (1 - z)*h_{t-1} ("replace") ---------------------------------
 
 
-def gru_step(cell: GRUCell, w: Weights, x: NDArray, h: NDArray, c: None, masks: Masks) -> tuple[NDArray, None, tuple]:
+def gru_step(
+    cell: GRUCell, w: Weights, x: NDArray, h: NDArray, c: None, masks: Masks = NO_MASKS
+) -> tuple[NDArray, None, tuple]:
     H = cell.hidden_size
     x_r, x_z, x_n = np.split(affine(x, w.weight_ih, w.bias_ih), 3, axis=1)
     bias_rz, bias_n = (None, None) if w.bias_hh is None else (w.bias_hh[: 2 * H], w.bias_hh[2 * H :])
@@ -176,7 +187,7 @@ def gru_step(cell: GRUCell, w: Weights, x: NDArray, h: NDArray, c: None, masks: 
 
 def gru_step_backward(
     cell: GRUCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: None, gates: NDArray, h: NDArray,
-    c: None, dh: NDArray, dc: None, masks: Masks,
+    c: None, dh: NDArray, dc: None, masks: Masks = NO_MASKS,
 ) -> tuple[NDArray, NDArray, None]:  # fmt: skip
     H = cell.hidden_size
     r, z, n = np.moveaxis(gates, 1, 0)[:3]
@@ -249,16 +260,16 @@ class Drawn:
         step = self._noise.first_step + t
         return philox.stays(self._noise.key, number, self._rows[rows], step, n, probability)
 
-    def masks(self, t: int, rows: Any) -> Masks:
-        """What values of step t are multiplied by."""
+    def masks(self, t: int, rows: Any) -> tuple[Masks, ...]:
+        """What values of step t are multiplied by: the last argument of a step; none if nothing is random."""
         if self._noise is None:
-            return Masks()
+            return ()
         p, state = self._noise.candidate, self._noise.state
         candidate = None
         if p:
             scale = self._cell.dtype.type(1 / (1 - p))
             candidate = self.stays("candidate", p, t, rows, self._cell.hidden_size) * scale
-        return Masks(candidate, None if state is None else state[rows])
+        return (Masks(candidate, None if state is None else state[rows]),)
 
     def zone(self, what: str, t: int, rows: Any, fresh: NDArray, before: NDArray) -> NDArray:
         """A state after zoneout: some values are those of the step before. Without noise all are what is expected."""
@@ -359,9 +370,9 @@ def forward(run: ForwardArgs) -> None:
         for t, rows, cut in walk(x, steps):
             here = place(t, rows, steps)
             h_prev, c_prev = zeroed(h[rows], cut), None if c is None else zeroed(c[rows], cut)
-            fresh_h, fresh_c, gates = step(cell, weights, x[here], h_prev, c_prev, drawn.masks(t, rows))
+            fresh_h, fresh_c, gates = step(cell, weights, x[here], h_prev, c_prev, *drawn.masks(t, rows))
             y[here] = h[rows] = drawn.zone("h", t, rows, fresh_h, h_prev)
-            if c is not None:
+            if c is not None and c_prev is not None:
                 c_t = c[rows] = drawn.zone("c", t, rows, fresh_c, c_prev)
             if record is not None:
                 for k, gate in enumerate(gates):
@@ -402,14 +413,14 @@ def backward(run: BackwardArgs) -> None:
             dh_t, dh_around = drawn.zone_backward("h", t, rows, dh_t)
             dc_t, dc_around = (None, 0.0) if dc_t is None else drawn.zone_backward("c", t, rows, dc_t)
             dx_t, dh_prev, dc_prev = step_backward(
-                cell, weights, dweights, x[here], h_prev, c_prev, gates, h_t, c_t, dh_t, dc_t, drawn.masks(t, rows)
+                cell, weights, dweights, x[here], h_prev, c_prev, gates, h_t, c_t, dh_t, dc_t, *drawn.masks(t, rows)
             )
-            dh_prev, dc_prev = dh_prev + dh_around, None if dc_prev is None else dc_prev + dc_around
+            dh_prev = dh_prev + dh_around
             if dx is not None:
                 dx[here] += dx_t
             dh[rows] = zeroed(dh_prev, cut)  # nothing flows back through a reset
             if dc is not None:
-                dc[rows] = zeroed(dc_prev, cut)
+                dc[rows] = zeroed(dc_prev + dc_around, cut)
     dh0[...] = dh
     if dc0 is not None:
         dc0[...] = dc
