@@ -69,6 +69,9 @@ static void FN(times)(int64_t n, const REAL *a, const REAL *mask, REAL *product)
 
 /* ---- Forwards ---- */
 
+/* Both values are arguments, so that compilers may read both and choose without a branch. */
+static ALWAYS_INLINE REAL FN(chosen)(REAL mask, REAL fresh, REAL before) { return mask == 0 ? before : fresh; }
+
 /* Zoneout of step t, for this member's part of `count` rows. In h_next is the new h, in `fresh` the new c; where the
  * mask is zero, a unit keeps what it was before. */
 static void FN(zone_step)(const FN(noise) *n, const frnn_part *part, int64_t j0, int64_t t, int64_t count,
@@ -85,17 +88,16 @@ static void FN(zone_step)(const FN(noise) *n, const frnn_part *part, int64_t j0,
             if (fresh) memcpy(fresh + place * H + o0, h, (size_t)outputs * sizeof(REAL));
             const REAL *before = h_prev + j * O + o0, renewed = (REAL)(1 - n->cell->zoneout);
             if (mask)
-                for (int64_t k = 0; k < outputs; k++) h[k] = mask[k] == 0 ? before[k] : h[k];
+                for (int64_t k = 0; k < outputs; k++) y[k] = h[k] = FN(chosen)(mask[k], h[k], before[k]);
             else
-                for (int64_t k = 0; k < outputs; k++) h[k] = before[k] + renewed * (h[k] - before[k]);
-            memcpy(y, h, (size_t)outputs * sizeof(REAL));
+                for (int64_t k = 0; k < outputs; k++) y[k] = h[k] = before[k] + renewed * (h[k] - before[k]);
         }
         if (n->zones_c) {
             const REAL *mask = noise ? FN(drawn)(n, ZONES_C, noise->zoneout_cell, 1, j, t, b, u0, u0 + units) : NULL;
             const REAL *fresh = n->fresh + j * H + u0, renewed = (REAL)(1 - n->cell->zoneout_cell);
             REAL *state = c + j * H + u0, *cells = args->record.cells;
             if (mask)
-                for (int64_t k = 0; k < units; k++) state[k] = mask[k] == 0 ? state[k] : fresh[k];
+                for (int64_t k = 0; k < units; k++) state[k] = FN(chosen)(mask[k], fresh[k], state[k]);
             else
                 for (int64_t k = 0; k < units; k++) state[k] += renewed * (fresh[k] - state[k]);
             if (cells) memcpy(cells + place * H + u0, state, (size_t)units * sizeof(REAL));
