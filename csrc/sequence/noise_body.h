@@ -10,7 +10,8 @@ typedef struct {
     const frnn_cell *cell;
     const frnn_steps *steps;
     int zones_h, zones_c; /* are there units of h, or of c, that may keep the value of the step before? */
-    REAL *mask;           /* (block rows, max(H, O)) of a row */
+    REAL *mask_h;         /* (block rows, O) of h, whose outputs members share otherwise than they share units */
+    REAL *mask;           /* (block rows, H) of c, or of the candidate */
     REAL *fresh;          /* (block rows, H) forwards: c_t before zoneout */
     REAL *met[2];         /* (block rows, O) forwards: the h of both steps as U meets it */
     REAL *kept_h;         /* (block rows, O) backwards: what of dh goes around the step */
@@ -32,7 +33,8 @@ static void FN(noise_layout)(FN(noise) *n, int64_t block_rows, int backwards, ch
     const int64_t H = n->cell->H, O = n->cell->O;
     const int64_t h = n->zones_h ? block_rows * O : 0, c = n->zones_c ? block_rows * H : 0;
     const int64_t state = n->noise && n->noise->state ? block_rows * O : 0;
-    n->mask = FN(take)(base, used, n->noise ? block_rows * FRNN_MAX(H, O) : 0);
+    n->mask_h = FN(take)(base, used, n->noise ? h : 0);
+    n->mask = FN(take)(base, used, n->noise && (n->zones_c || n->noise->candidate) ? block_rows * H : 0);
     n->fresh = FN(take)(base, used, backwards ? 0 : c);
     for (int k = 0; k < 2; k++) n->met[k] = FN(take)(base, used, backwards ? 0 : state);
     n->kept_h = FN(take)(base, used, backwards ? h : 0);
@@ -44,7 +46,7 @@ static void FN(noise_layout)(FN(noise) *n, int64_t block_rows, int backwards, ch
 static const REAL *FN(drawn)(const FN(noise) *n, int what, uint32_t threshold, double scale, int64_t j, int64_t t,
                              int64_t b, int64_t u0, int64_t u1) {
     const frnn_noise *noise = n->noise;
-    REAL *mask = n->mask + j * FRNN_MAX(n->cell->H, n->cell->O) + u0;
+    REAL *mask = what == ZONES_H ? n->mask_h + j * n->cell->O + u0 : n->mask + j * n->cell->H + u0;
     const frnn_mask_of of = {noise->key, (uint32_t)what, (uint32_t)(noise->rows ? noise->rows[b] : b),
                              (uint32_t)(noise->first_step + t), threshold};
     frnn_kernels()->KERNELS_OF.draw_mask(&of, scale, u0, u1, mask);
