@@ -15,7 +15,7 @@ from fastrnn.engines import philox
 from fastrnn.engines.cell import Cell, GRUCell, LSTMCell, RNNCell, SLSTMCell
 from fastrnn.engines.seam import Weights
 from fastrnn.frozen import Frozen, checked_precision
-from fastrnn.noise import Dropouts, Noise
+from fastrnn.noise import NO_DROPOUTS, Dropouts, Noise
 from fastrnn.params import Gradients, Parameters
 from fastrnn.stack import Stack, StackOwner, State, direction_part, parts_of_c, state_to_caller
 
@@ -127,13 +127,13 @@ class Recurrent(StackOwner, Parameters):
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int, bias: bool, batch_first: bool, dropout: float,
         bidirectional: bool, learn_initial_state: bool, dtype: DTypeLike, rng: Any,
-        dropouts: Dropouts | None = None, **options: Any,
+        dropouts: Dropouts = NO_DROPOUTS, **options: Any,
     ) -> None:  # fmt: skip
         input_size = validate.size("input_size", input_size)
         hidden_size = validate.size("hidden_size", hidden_size)
         num_layers = validate.size("num_layers", num_layers, maximum=MOST_LAYERS)
         self.dropout = dropout
-        self._dropouts = Dropouts(*map(validate.probability, Dropouts._fields, dropouts or Dropouts()))
+        self._dropouts = Dropouts(*map(validate.probability, Dropouts._fields, dropouts))
         directions = (False, True) if validate.flag("bidirectional", bidirectional) else (False,)
         bias, dtype = validate.flag("bias", bias), validate.dtype(dtype)
         bottom = self._cell(input_size, hidden_size, dtype, bias, **options)

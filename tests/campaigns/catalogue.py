@@ -117,13 +117,18 @@ def catalogue() -> dict[str, Entry]:
         "bias": True,
         "batch_first": False,
         "dropout": 0.5,
+        "input_dropout": 0.25,
+        "state_dropout": 0.25,
+        "weight_dropout": 0.25,
+        "zoneout": 0.25,
         "bidirectional": True,
         "dtype": f4,
         "rng": 0,
     }
     add(fastrnn.RNN, **sizes, **more, nonlinearity="relu")
-    add(fastrnn.LSTM, **sizes, **more, proj_size=2, peephole=True, coupled=False)
-    add(fastrnn.GRU, **sizes, **more, reset_after=True, update_gate="keep")
+    own = {"proj_size": 2, "peephole": True, "coupled": False, "zoneout_cell": 0.25, "candidate_dropout": 0.25}
+    add(fastrnn.LSTM, **sizes, **more, **own)
+    add(fastrnn.GRU, **sizes, **more, reset_after=True, update_gate="keep", candidate_dropout=0.25)
     add(fastrnn.SLSTM, **sizes, **more, num_heads=2)
     lstm = fastrnn.LSTM(3, 4, rng=0)
     gru = fastrnn.GRU(3, 4, num_layers=2, bidirectional=True, dropout=0.5, rng=0)
@@ -137,6 +142,8 @@ def catalogue() -> dict[str, Entry]:
     add(tape.gates, layer=0, direction=0)
     add(lstm.load_state_dict, mapping=lstm.state_dict())
     add(lambda value: setattr(lstm, "dropout", value), "LSTM.dropout", lstm, value=0.1)
+    for name in ("input_dropout", "state_dropout", "candidate_dropout", "weight_dropout"):
+        add(lambda value, name=name: setattr(lstm, name, value), f"LSTM.{name}", lstm, value=0.1)
     frozen = lstm.freeze()
     add(frozen.__call__, "Frozen()", lstm, **call)
     add(lstm.freeze, precision="int8")
