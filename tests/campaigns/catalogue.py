@@ -121,9 +121,10 @@ def catalogue() -> dict[str, Entry]:
         "dtype": f4,
         "rng": 0,
     }
-    add(fastrnn.RNN, **sizes, **more, nonlinearity="relu")
-    add(fastrnn.LSTM, **sizes, **more, proj_size=2, peephole=True, coupled=False)
-    add(fastrnn.GRU, **sizes, **more, reset_after=True, update_gate="keep")
+    norm = {"layer_norm": "separate", "layer_norm_eps": 1e-5}
+    add(fastrnn.RNN, **sizes, **more, **norm, nonlinearity="relu")
+    add(fastrnn.LSTM, **sizes, **more, **norm, proj_size=2, peephole=True, coupled=False)
+    add(fastrnn.GRU, **sizes, **more, **norm, reset_after=True, update_gate="keep")
     lstm = fastrnn.LSTM(3, 4, rng=0)
     gru = fastrnn.GRU(3, 4, num_layers=2, bidirectional=True, dropout=0.5, rng=0)
     y, state, tape = lstm.forward(x, (h, c))
