@@ -29,8 +29,9 @@ class Tape:
 
     It shares x, the initial state, y and the parameters with the caller: do not change them in place before
     `backward`. Per step and row it owns (G + 1)*H values for an LSTM, G*H for a GRU (one H more with reset_after),
-    8*H for an sLSTM, none for an RNN; between layers, one y more. Of a masked call it has the steps that were run only,
-    and x and y at them as copies of its own. With weight dropout it owns each weight_hh as the run used it.
+    8*H for an sLSTM, none for an RNN; between layers, one y more. Layer normalisation adds 2*G*H values, or G*H if it is
+    of sums, and a few for each row. Of a masked call it has the steps that were run only, and x and y at them as copies
+    of its own. With weight dropout it owns each weight_hh as the run used it.
     """
 
     __slots__ = ("_args", "_dropout", "_engine", "_kept", "_noise", "_stack", "_weights")

@@ -97,6 +97,8 @@ def test_infinite_input_saturates_as_in_the_equations(engine: str, variant: str,
 @pytest.mark.parametrize("scale", [30.0, 1e4, 1e30])
 def test_saturation(engine: str, variant: str, scale: float, dtype: type) -> None:
     layer = build_layer(variant, 5, 17, dtype=dtype)
+    if layer.cell.norm_values and scale**2 > np.finfo(dtype).max:
+        pytest.skip("the variance of such values is infinite, and they are normalised to 0")
     call = random_call(layer, 5, 4, np.random.default_rng(3))
     call.x *= dtype(scale)
     expected = oracle(layer, replace(call, dy=None, dstate=None))
