@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fastrnn import engines, run, validate
+from fastrnn import engines, run, segments, validate
 from fastrnn.arguments import Arguments, arguments, cotangent, initial_state, layers_fit, state_like
 from fastrnn.arguments import weights as checked_weights
 from fastrnn.engines import philox
@@ -29,14 +29,15 @@ class Tape:
     It shares x, the initial state, y and the parameters with the caller: do not change them in place before
     `backward`. Per step and row it owns (G + 1)*H values for an LSTM, G*H for a GRU (one H more with reset_after),
     none for an RNN; between layers, one y more. Of a masked call it has the steps that were run only, and x and y at
-    them as copies of its own.
+    them as copies of its own. With ``keep="states"`` it has states every so many steps instead, and not y; of a
+    bidirectional layer also one y between layers.
     """
 
     __slots__ = ("_args", "_dropout", "_engine", "_kept", "_stack", "_weights")
 
     def __init__(
         self, stack: Stack, engine: engines.Engine, args: Arguments, weights: list[Weights], dropout: _Dropout | None,
-        kept: run.Kept,
+        kept: run.Kept | segments.Kept,
     ) -> None:  # fmt: skip
         self._stack, self._engine, self._args, self._weights = stack, engine, args, weights
         self._dropout, self._kept = dropout, kept
@@ -66,7 +67,8 @@ class Tape:
         -------
         dict of str to ndarray
             Read-only views (T, B, H) under the names of the equations, zero at steps that were not run. (Of a call
-            whose mask is more than lengths they are copies.)
+            whose mask is more than lengths they are copies. Where the tape keeps states only, they are computed again,
+            and take the memory that ``keep="all"`` takes.)
             LSTM: i, f, g, o and c. GRU: r, z, n and, with reset_after, hn (U_n h + b_hn). RNN: h.
 
         Raises
@@ -79,8 +81,8 @@ class Tape:
         direction = validate.index("direction", direction, D)
         k = layer * D + direction
         cell = self._stack.cells[k]
-        y = direction_part(self._kept.outputs[layer], direction, cell.output_size)
-        views = cell.views(self._kept.records[k], y)
+        kept = segments.whole(self._stack, self._engine, self._args, self._weights, self._kept, self._dropout)
+        views = cell.views(kept.records[k], direction_part(kept.outputs[layer], direction, cell.output_size))
         if self._args.valid is not None:
             scatter, time_major = self._args.valid.scatter, self._stack.time_major
             views = {name: time_major(scatter(view), self._args.batched) for name, view in views.items()}
@@ -95,13 +97,13 @@ class _Dropout:
     def __init__(self, probability: float, rng: np.random.Generator, operations: engines.Operations) -> None:
         self._probability, self._rng, self._operations = probability, rng, operations
 
-    def draw(self, y: NDArray) -> int:
-        """The key of y's mask."""
+    def draw(self, shape: tuple[int, ...]) -> int:
+        """The key of a mask."""
         return philox.new_key(self._rng)
 
-    def apply(self, a: NDArray, drawn: int) -> NDArray:
+    def apply(self, a: NDArray, drawn: int, first: int = 0) -> NDArray:
         """Zero some values, and scale those that stay so that the expectation does."""
-        return self._operations.dropout(a, drawn, self._probability)
+        return self._operations.dropout(a, drawn, self._probability, first * a[:1].size)
 
 
 class Recurrent(StackOwner, Parameters):
@@ -204,7 +206,7 @@ class Recurrent(StackOwner, Parameters):
 
     def forward(
         self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None, mask: Any = None,
-        masked_output: str = "zero", rng: Any = None,
+        masked_output: str = "zero", rng: Any = None, keep: segments.Keep = "all",
     ) -> tuple[NDArray, State, Tape]:  # fmt: skip
         """Run the layer for training: as a call does, with dropout, and with a tape for `backward`.
 
@@ -214,6 +216,12 @@ class Recurrent(StackOwner, Parameters):
             As for a call.
         rng : seed or numpy.random.Generator, optional
             Source of dropout. Default: the layer's own.
+        keep : {"all", "states"} or int, default "all"
+            What the tape keeps: what happened at each step, or only the states every so many steps, between which
+            `backward` runs the layer again. The results and gradients are the same, with the packed engine to the bit.
+            With "states" the number of steps is that which needs the least memory, about 2*sqrt(T) steps' worth, for
+            the price of one more forward run; a number is rounded up to where the engine's sums over steps may be cut
+            (a power of two, at most 256). A run of fewer steps keeps all. docs/memory.md has sizes and times.
 
         Returns
         -------
@@ -225,15 +233,15 @@ class Recurrent(StackOwner, Parameters):
         Raises
         ------
         TypeError, ValueError
-            As for a call.
+            As for a call, or if `keep` is none of these.
         """
         stack, engine = self._stack, engines.current()
-        rng = self._rng if rng is None else validate.generator("rng", rng)
+        rng, keep = self._rng if rng is None else validate.generator("rng", rng), segments.checked_keep("keep", keep)
         dropout = _Dropout(self.dropout, rng, engine.operations) if self.dropout else None
         initial = initial_state(stack, self.params)
         args = arguments(stack, x, state, lengths, resets, mask, masked_output, initial, taped=True)
         weights = checked_weights(stack, self.params)
-        y, h, c, kept = run.forward(stack, engine, args, weights, dropout)
+        y, h, c, kept = segments.forward(stack, engine, args, weights, dropout, keep)
         y, state = args.results(stack, y, h, c)
         return y, state, Tape(stack, engine, args, weights, dropout, kept)
 
@@ -277,7 +285,7 @@ class Recurrent(StackOwner, Parameters):
         dy = None if dy is None else cotangent(stack, dy, args)
         if args.valid is not None:
             dh_n, dc_n = args.valid.sorted(dh_n, dc_n)
-        dx, dh0, dc0, dweights = run.backward(
+        dx, dh0, dc0, dweights = segments.backward(
             stack, tape._engine, args, tape._weights, tape._kept, dy, dh_n, dc_n, tape._dropout, wants_x
         )
         params: dict[str, NDArray] = {}

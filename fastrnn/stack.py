@@ -171,8 +171,8 @@ def state_to_caller(h: NDArray, c: NDArray | None, batched: bool) -> State:
     return h if c is None else (h, c)
 
 
-def at(states: NDArray | None, k: int) -> NDArray | None:
-    """One layer and direction's part of a state that may be missing."""
+def at(states: NDArray | None, k: int | slice) -> NDArray | None:
+    """One layer and direction's part of a state that may be missing, or that of several."""
     return None if states is None else states[k]
 
 

@@ -261,17 +261,18 @@ class _Dropout:
     def __init__(self, call: Call) -> None:
         self._call, self._given = call, iter(call.noises)
 
-    def draw(self, y: NDArray) -> NDArray:
-        """The factors of y's values."""
+    def draw(self, shape: tuple[int, ...]) -> NDArray:
+        """The factors of a layer's output."""
         if self._call.noises:
             return array(next(self._given))
-        drawn = torch.nn.functional.dropout(torch.from_numpy(np.ones(y.shape, y.dtype)), self._call.dropout)
+        ones = torch.from_numpy(np.ones(shape, self._call.stack.dtype))
+        drawn = torch.nn.functional.dropout(ones, self._call.dropout)
         make_room(self._call.operations, native.get_threads())  # this was an operation of PyTorch
         return array(drawn)
 
-    def apply(self, a: NDArray, drawn: NDArray) -> NDArray:
+    def apply(self, a: NDArray, drawn: NDArray, first: int = 0) -> NDArray:
         """Multiply by them."""
-        return a * drawn
+        return a * drawn[first : first + len(a)]
 
 
 def _dropout(call: Call) -> _Dropout | None:
