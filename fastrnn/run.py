@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fastrnn.arguments import Arguments
 from fastrnn.engines import Engine, memory
 from fastrnn.engines.seam import BackwardArgs, ForwardArgs, Record, Weights
+from fastrnn.noise import Noise
 from fastrnn.stack import Stack, at, direction_part
 
 __all__ = ["Dropout", "Into", "Kept", "backward", "forward", "gradients", "infer", "prepare"]
@@ -92,7 +93,7 @@ def infer(
 
 def forward(
     stack: Stack, engine: Engine, args: Arguments, weights: list[Weights], dropout: Dropout | None = None,
-    y: NDArray | None = None, *, drawn: list[Any] | None = None, recorded: bool = True,
+    y: NDArray | None = None, noise: Noise | None = None, *, drawn: list[Any] | None = None, recorded: bool = True,
 ) -> tuple[NDArray, NDArray, NDArray | None, Kept]:  # fmt: skip
     """Run all layers for training; return y, which is written to if it is given, h_n, c_n and what is kept.
 
@@ -105,6 +106,7 @@ def forward(
     for layer in range(stack.num_layers):
         last = layer == stack.num_layers - 1
         above = y if last else memory.empty((T, B, stack.output_size), stack.dtype)
+        below = below if noise is None else noise.inputs(layer, below, args)
         runs = []
         for d, reverse in enumerate(stack.directions):
             k = layer * D + d
@@ -113,6 +115,7 @@ def forward(
             runs.append(ForwardArgs(
                 engine.prepare(cell, weights[k]), args.steps(reverse), below, args.h0[k], at(args.c0, k),
                 direction_part(above, d, cell.output_size), h_n[k], at(c_n, k), record,
+                None if noise is None else noise.steps(k, cell, args),
             ))  # fmt: skip
             kept.records.extend([] if record is None else [record])
         engine.forward(runs)
@@ -127,8 +130,8 @@ def forward(
 
 def backward(
     stack: Stack, engine: Engine, args: Arguments, weights: list[Weights], kept: Kept, dy: NDArray | None,
-    dh_n: NDArray, dc_n: NDArray | None, dropout: Dropout | None = None, wants_x: bool = True, *,
-    into: Into | None = None,
+    dh_n: NDArray, dc_n: NDArray | None, dropout: Dropout | None = None, wants_x: bool = True,
+    noise: Noise | None = None, *, into: Into | None = None,
 ) -> tuple[NDArray | None, NDArray, NDArray | None, list[Weights]]:  # fmt: skip
     """Differentiate a run of `forward`; return dx, if it is wanted, dh0, dc0, and the gradients in the weights."""
     (T, B), D, dtype = args.x.shape[:2], len(stack.directions), stack.dtype
@@ -141,6 +144,7 @@ def backward(
         if layer > 0:
             below = _read(layer, args, kept, dropout)
             dx, adds = memory.empty((T, B, stack.cells[layer * D].input_size), dtype), False
+        below = below if noise is None else noise.inputs(layer, below, args)
         runs = []
         for d, reverse in enumerate(stack.directions):
             k = layer * D + d
@@ -149,9 +153,12 @@ def backward(
                 engine.prepare(cell, weights[k], backward=True), args.steps(reverse), below,
                 direction_part(kept.outputs[layer], d, cell.output_size), args.h0[k], at(args.c0, k), kept.records[k],
                 None if dy is None else direction_part(dy, d, cell.output_size), dh_n[k], at(dc_n, k), dx,
-                adds or d > 0, dh0[k], at(dc0, k), into.dweights[k], into.adds_to_dweights,
+                adds or d > 0, dh0[k], at(dc0, k), into.dweights[k],
+                None if noise is None else noise.steps(k, cell, args), into.adds_to_dweights,
             ))  # fmt: skip
         engine.backward(runs)
+        if noise is not None and dx is not None:
+            noise.inputs_backward(layer, dx, args)
         if layer > 0 and dx is not None:
             dy = dx if dropout is None else dropout.apply(dx, kept.drawn[layer - 1], args.first_row)
     return dx, dh0, dc0, into.dweights

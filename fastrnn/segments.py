@@ -31,6 +31,7 @@ from fastrnn.arguments import Arguments
 from fastrnn.engines import Engine, memory
 from fastrnn.engines.cell import Cell
 from fastrnn.engines.seam import Weights
+from fastrnn.noise import Noise
 from fastrnn.stack import Stack, at, direction_part
 
 __all__ = ["Keep", "Kept", "backward", "checked_keep", "forward", "whole"]
@@ -58,6 +59,18 @@ class Strand(NamedTuple):
     cells: slice  # of the whole stack's
 
 
+class Pass(NamedTuple):
+    """What every run of a strand needs, over whichever segment."""
+
+    engine: Engine
+    args: Arguments  # of the whole stack's run
+    weights: list[Weights]  # likewise
+    dropout: run.Dropout | None
+    drawn: list[Any]
+    noise: Noise | None
+    num_steps: int  # of a segment
+
+
 def checked_keep(name: str, keep: Any) -> Keep:
     """Check the argument that says what a tape keeps."""
     if isinstance(keep, str) and keep in ("all", "states"):
@@ -77,39 +90,29 @@ def checked_keep(name: str, keep: Any) -> Keep:
 
 
 def forward(
-    stack: Stack, engine: Engine, args: Arguments, weights: list[Weights], dropout: run.Dropout | None, keep: Keep
-) -> tuple[NDArray, NDArray, NDArray | None, run.Kept | Kept]:
+    stack: Stack, engine: Engine, args: Arguments, weights: list[Weights], keep: Keep,
+    dropout: run.Dropout | None = None, noise: Noise | None = None,
+) -> tuple[NDArray, NDArray, NDArray | None, run.Kept | Kept]:  # fmt: skip
     """As `run.forward`; what is kept is what `keep` says, or all if there would be one segment only."""
     n = _num_steps(stack, engine, args, keep)
     if n is None:
-        return run.forward(stack, engine, args, weights, dropout)
-    levels = _levels(stack)
-    (rows, B), O = args.x.shape[:2], stack.cells[0].output_size
+        return run.forward(stack, engine, args, weights, dropout, noise=noise)
+    (rows, B), levels = args.x.shape[:2], _levels(stack)
     y = stack.empty(rows, B, stack.output_size)
     h_n, c_n = np.empty_like(args.h0), None if args.c0 is None else np.empty_like(args.c0)
     drawn = [] if dropout is None else [dropout.draw(y.shape) for _ in range(stack.num_layers - 1)]
     kept = Kept(n, [], drawn, [])
+    shared = Pass(engine, args, weights, dropout, drawn, noise, n)
     for k, level in enumerate(levels):
-        below, above = _read(k, args, kept, dropout), y
+        below, above = _read(k, shared, kept, len(levels)), y
         if k < len(levels) - 1:
             above = memory.empty(y.shape, stack.dtype)
             kept.between.append(above)
         for d, strand in enumerate(level):
-            cells = strand.cells
-            own = _arguments(strand, args, below)
-            states: States = []
-            out, ready = direction_part(above, d, O), Ready(engine)
-            h, c = own.h0, own.c0
-            for start, count in _parts(strand, args, n):
-                h, c = _cut(strand, args, start + count, h, c)
-                states.append((h, c))
-                part, to = own.part(start, count)._replace(h0=h, c0=c), out[own.rows(start, count)]
-                _, h, c, _ = run.forward(
-                    strand.stack, ready, part, weights[cells], dropout, to, drawn=drawn, recorded=False
-                )
-            h_n[cells] = h
+            part = direction_part(above, d, strand.stack.output_size)
+            states, h_n[strand.cells], c = _run(strand, shared, below, part)
             if c_n is not None:
-                c_n[cells] = c
+                c_n[strand.cells] = c
             kept.states.append(states)
     return y, h_n, c_n, kept
 
@@ -117,42 +120,31 @@ def forward(
 def backward(
     stack: Stack, engine: Engine, args: Arguments, weights: list[Weights], kept: run.Kept | Kept, dy: NDArray | None,
     dh_n: NDArray, dc_n: NDArray | None, dropout: run.Dropout | None = None, wants_x: bool = True,
+    noise: Noise | None = None,
 ) -> tuple[NDArray | None, NDArray, NDArray | None, list[Weights]]:  # fmt: skip
     """As `run.backward`, of a run of `forward`."""
     if isinstance(kept, run.Kept):
-        return run.backward(stack, engine, args, weights, kept, dy, dh_n, dc_n, dropout, wants_x)
-    (rows, B), O = args.x.shape[:2], stack.cells[0].output_size
-    levels, states = _levels(stack), list(kept.states)
+        return run.backward(stack, engine, args, weights, kept, dy, dh_n, dc_n, dropout, wants_x, noise)
+    (rows, B), levels, states = args.x.shape[:2], _levels(stack), list(kept.states)
     dh0, dc0 = np.empty_like(args.h0), None if args.c0 is None else np.empty_like(args.c0)
-    dweights = run.gradients(stack)
-    dx: NDArray | None = None
+    dweights, dx = run.gradients(stack), None
+    shared = Pass(engine, args, weights, dropout, kept.drawn, noise, kept.num_steps)
     for k in reversed(range(len(levels))):
-        below, dx = _read(k, args, kept, dropout), None
+        below, dx = _read(k, shared, kept, len(levels)), None
         if k > 0:
             dx = memory.empty(below.shape, stack.dtype)
         elif wants_x:
             dx = stack.empty(rows, B, stack.cells[0].input_size)
         of_level = [states.pop() for _ in levels[k]][::-1]
-        for d, (strand, before) in enumerate(zip(levels[k], of_level, strict=True)):
-            cells, own, ready = strand.cells, _arguments(strand, args, below), Ready(engine)
-            d_out = None if dy is None else direction_part(dy, d, O)
-            dh, dc = dh_n[cells], at(dc_n, cells)
-            parts, first = list(_parts(strand, args, kept.num_steps)), True
-            for (start, count), (h, c) in zip(reversed(parts), reversed(before), strict=True):
-                part, here = own.part(start, count)._replace(h0=h, c0=c), own.rows(start, count)
-                y = memory.empty((*part.x.shape[:2], strand.stack.output_size), stack.dtype)
-                *_, record = run.forward(strand.stack, ready, part, weights[cells], dropout, y, drawn=kept.drawn)
-                into = run.Into(None if dx is None else dx[here], d > 0, dweights[cells], not first)
-                _, dh, dc, _ = run.backward(
-                    strand.stack, ready, part, weights[cells], record, None if d_out is None else d_out[here], dh, dc,
-                    dropout, into=into,
-                )  # fmt: skip
-                dh, dc = _cut(strand, args, start + count, dh, dc)
-                first = False
-                del record, y  # before the next segment makes its own
-            dh0[cells] = dh
+        for d, strand in enumerate(levels[k]):
+            part = None if dy is None else direction_part(dy, d, strand.stack.output_size)
+            dstate = dh_n[strand.cells], at(dc_n, strand.cells)
+            into = run.Into(dx, d > 0, dweights[strand.cells], False)
+            dh0[strand.cells], dc = _differentiate(strand, shared, below, of_level[d], part, dstate, into)
             if dc0 is not None:
-                dc0[cells] = dc
+                dc0[strand.cells] = dc
+        if noise is not None and dx is not None and len(levels) > 1:
+            noise.inputs_backward(k, dx, args)
         if k > 0 and dx is not None:
             dy = dx if dropout is None else dropout.apply(dx, kept.drawn[k - 1])
     return dx, dh0, dc0, dweights
@@ -160,12 +152,54 @@ def backward(
 
 def whole(
     stack: Stack, engine: Engine, args: Arguments, weights: list[Weights], kept: run.Kept | Kept,
-    dropout: run.Dropout | None,
+    dropout: run.Dropout | None, noise: Noise | None,
 ) -> run.Kept:  # fmt: skip
     """All that a run of `forward` did not keep, by one more run if need be."""
     if isinstance(kept, run.Kept):
         return kept
-    return run.forward(stack, engine, args, weights, dropout, drawn=kept.drawn)[-1]
+    return run.forward(stack, engine, args, weights, dropout, noise=noise, drawn=kept.drawn)[-1]
+
+
+# ---- A strand, segment by segment ----------------------------------------------------------------------------------
+
+
+def _run(
+    strand: Strand, shared: Pass, below: NDArray, y: NDArray
+) -> tuple[States, NDArray, NDArray | None]:  # fmt: skip
+    """Run a strand, which reads `below` and writes y; return the states before each segment, and the final one."""
+    args, noise, states = _arguments(strand, shared, below), _noise(strand, shared), []
+    ready, h, c = Ready(shared.engine), args.h0, args.c0
+    for start, count in _parts(strand, args, shared.num_steps):
+        h, c = _cut(strand, args, start + count, h, c)
+        states.append((h, c))
+        _, h, c, _ = run.forward(
+            strand.stack, ready, args.part(start, count)._replace(h0=h, c0=c), shared.weights[strand.cells],
+            shared.dropout, y[args.rows(start, count)], noise, drawn=shared.drawn, recorded=False,
+        )  # fmt: skip
+    return states, h, c
+
+
+def _differentiate(
+    strand: Strand, shared: Pass, below: NDArray, states: States, dy: NDArray | None,
+    dstate: tuple[NDArray, NDArray | None], into: run.Into,
+) -> tuple[NDArray, NDArray | None]:  # fmt: skip
+    """Differentiate what `_run` ran; return the gradient in its initial state."""
+    args, noise, weights = _arguments(strand, shared, below), _noise(strand, shared), shared.weights[strand.cells]
+    ready, (dh, dc), size = Ready(shared.engine), dstate, strand.stack.output_size
+    parts = list(_parts(strand, args, shared.num_steps))
+    for k in reversed(range(len(parts))):
+        (start, count), (h, c) = parts[k], states[k]
+        part, rows = args.part(start, count)._replace(h0=h, c0=c), args.rows(start, count)
+        y = memory.empty((*part.x.shape[:2], size), part.x.dtype)
+        *_, kept = run.forward(strand.stack, ready, part, weights, shared.dropout, y, noise, drawn=shared.drawn)
+        _, dh, dc, _ = run.backward(
+            strand.stack, ready, part, weights, kept, None if dy is None else dy[rows], dh, dc, shared.dropout,
+            noise=noise, into=into._replace(dx=None if into.dx is None else into.dx[rows]),
+        )  # fmt: skip
+        dh, dc = _cut(strand, args, start + count, dh, dc)
+        into = into._replace(adds_to_dweights=True)
+        del kept, y  # their memory is the next segment's
+    return dh, dc
 
 
 class Ready:
@@ -242,17 +276,26 @@ def _parts(strand: Strand, args: Arguments, n: int) -> Iterator[tuple[int, int]]
     return reversed(parts) if reverse else iter(parts)
 
 
-def _arguments(strand: Strand, args: Arguments, below: NDArray) -> Arguments:
+def _arguments(strand: Strand, shared: Pass, below: NDArray) -> Arguments:
     """The arguments of a strand's run, which reads `below`."""
+    args = shared.args
     return args._replace(x=below, h0=args.h0[strand.cells], c0=at(args.c0, strand.cells))
 
 
-def _read(k: int, args: Arguments, kept: Kept, dropout: run.Dropout | None) -> NDArray:
-    """What a level reads."""
-    if k == 0:
-        return args.x
-    below = kept.between[k - 1]
-    return below if dropout is None else dropout.apply(below, kept.drawn[k - 1])
+def _noise(strand: Strand, shared: Pass) -> Noise | None:
+    """What is random in a strand's run. One direction of a layer reads inputs that have lost some values already."""
+    if shared.noise is None or len(strand.stack.cells) == len(shared.weights):
+        return shared.noise
+    return shared.noise.within(strand.cells.start)
+
+
+def _read(k: int, shared: Pass, kept: Kept, levels: int) -> NDArray:
+    """What level k, of so many, reads."""
+    below = shared.args.x
+    if k > 0:
+        below = kept.between[k - 1]
+        below = below if shared.dropout is None else shared.dropout.apply(below, shared.drawn[k - 1])
+    return below if shared.noise is None or levels == 1 else shared.noise.inputs(k, below, shared.args)
 
 
 def _cut(strand: Strand, args: Arguments, t: int, h: NDArray, c: NDArray | None) -> tuple[NDArray, NDArray | None]:
