@@ -126,6 +126,7 @@ class Recurrent(StackOwner, Parameters):
     """What RNN, LSTM and GRU share: parameters, and runs over the stack of layers and directions."""
 
     _cell: ClassVar[type[Cell]]
+    _keep: segments.Keep = "all"
 
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int, bias: bool, batch_first: bool, dropout: float,
@@ -180,6 +181,15 @@ class Recurrent(StackOwner, Parameters):
     state_dropout = _assignable("state_dropout", "a value of h where it meets weight_hh, at all steps")
     weight_dropout = _assignable("weight_dropout", "an element of weight_hh")
 
+    @property
+    def keep(self) -> segments.Keep:
+        """What tapes of `forward` keep where it is not told: "all", "states" or a number of steps; may be assigned."""
+        return self._keep
+
+    @keep.setter
+    def keep(self, value: segments.Keep) -> None:
+        self._keep = segments.checked_keep("keep", value)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._stack.options(self.dropout, **self._dropouts._asdict())})"
 
@@ -228,7 +238,7 @@ class Recurrent(StackOwner, Parameters):
 
     def forward(
         self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None, mask: Any = None,
-        masked_output: str = "zero", rng: Any = None, keep: segments.Keep = "all",
+        masked_output: str = "zero", rng: Any = None, keep: segments.Keep | None = None,
     ) -> tuple[NDArray, State, Tape]:  # fmt: skip
         """Run the layer for training: as a call does, with dropout, and with a tape for `backward`.
 
@@ -238,12 +248,13 @@ class Recurrent(StackOwner, Parameters):
             As for a call.
         rng : seed or numpy.random.Generator, optional
             Source of dropout. Default: the layer's own.
-        keep : {"all", "states"} or int, default "all"
-            What the tape keeps: what happened at each step, or only the states every so many steps, between which
-            `backward` runs the layer again. The results and gradients are the same, with the packed engine to the bit.
+        keep : {"all", "states"} or int, optional
+            What the tape keeps: "all" that happened at each step, or only the states every so many steps, between
+            which `backward` runs the layer again. Results and gradients are the same, with the packed engine to the bit.
             With "states" the number of steps is that which needs the least memory, about 2*sqrt(T) steps' worth, for
             the price of one more forward run; a number is rounded up to where the engine's sums over steps may be cut
-            (a power of two, at most 256). A run of fewer steps keeps all. docs/memory.md has sizes and times.
+            (a power of two, at most 256). A run of fewer steps keeps all. docs/memory.md has sizes and times. Default:
+            the layer's own `keep`, which is "all" at first.
 
         Returns
         -------
@@ -258,7 +269,8 @@ class Recurrent(StackOwner, Parameters):
             As for a call, or if `keep` is none of these.
         """
         stack, engine = self._stack, engines.current()
-        rng, keep = self._rng if rng is None else validate.generator("rng", rng), segments.checked_keep("keep", keep)
+        rng = self._rng if rng is None else validate.generator("rng", rng)
+        keep = self._keep if keep is None else segments.checked_keep("keep", keep)
         dropout = _Dropout(self.dropout, rng, engine.operations) if self.dropout else None
         initial = initial_state(stack, self.params)
         args = arguments(stack, x, state, lengths, resets, mask, masked_output, initial, taped=True)

@@ -13,9 +13,10 @@ from oracle import train
 from tolerances import assert_results_close
 
 import fastrnn
-from fastrnn import segments
+from fastrnn import nn, segments
 from fastrnn._core import native
 from fastrnn.bench.memory import arrays_in, size_of
+from fastrnn.data import Batch
 
 KEEPS = st.sampled_from(["states", 1, 65, 256, 300])
 # The engines sum over up to 256 steps before a run may be cut.
@@ -185,8 +186,46 @@ def test_a_tape_of_states_does_not_hold_the_output() -> None:
     assert not any(np.shares_memory(y, a) for a in arrays_in(tape))
 
 
-@pytest.mark.parametrize("keep", ["none", 0, -3, 2.5, None, True, ["all"]])
+def test_a_layer_may_keep_states_by_itself() -> None:
+    layer = fastrnn.LSTM(3, 5, rng=0)
+    assert layer.keep == "all"
+    layer.keep = "states"
+    call = random_call(layer, 600, 4, np.random.default_rng(1))
+    assert is_cut(layer, call, None)
+    assert not is_cut(layer, call, "all")
+
+
+@pytest.mark.parametrize("keep", ["none", 0, -3, 2.5, True, ["all"]])
 def test_a_wrong_keep_is_named(keep: Any) -> None:
     layer = fastrnn.LSTM(3, 5, rng=0)
     with pytest.raises((TypeError, ValueError), match=r'^keep: expected "all", "states" or a number of steps'):
         layer.forward(np.zeros((2, 1, 3), np.float32), keep=keep)
+    with pytest.raises((TypeError, ValueError), match=r'^keep: expected "all", "states" or a number of steps'):
+        layer.keep = keep
+
+
+def test_models_train_in_less_memory() -> None:
+    rng = np.random.default_rng(0)
+    model = nn.ManyToMany(fastrnn.LSTM(4, 6, 2, dropout=0.3, rng=0), nn.Linear(6, 5, rng=1), nn.Embedding(5, 4, rng=2))
+    ids = rng.integers(0, 5, (601, 3))
+    batch = Batch(ids[:-1], y=ids[1:])
+    assert model.keep == "all"
+    losses = {}
+    for keep in ("all", "states"):
+        model.keep = keep
+        assert model.keep == model.rnn.keep == keep
+        losses[keep] = model.loss_and_grads(batch, rng=7)
+    assert losses["all"].value == losses["states"].value
+    for name, gradient in losses["all"].grads.items():
+        np.testing.assert_array_equal(np.asarray(losses["states"].grads[name]), np.asarray(gradient), err_msg=name)
+    with pytest.raises(ValueError, match=r'^keep: expected "all"'):
+        model.keep = "none"
+
+
+def test_all_parts_of_a_model_keep_the_same() -> None:
+    decoder = nn.Decoder(nn.Embedding(9, 3), fastrnn.GRU(3, 4), nn.Linear(4, 9), nn.Linear(4, 4))
+    model = nn.EncoderDecoder(fastrnn.GRU(3, 4), decoder, nn.Embedding(9, 3))
+    model.keep = 300
+    assert model.encoder.keep == decoder.rnn.keep == decoder.keep == 300
+    decoder.keep = "all"
+    assert model.keep == {"encoder": 300, "decoder": "all"}
