@@ -57,6 +57,8 @@ class Usage:
     weights, full_weights : int
         What a frozen layer keeps, in the task's precision and in its dtype: parameters, and packed weights; 0 in
         training.
+    states_scratch, states_tape : int
+        `scratch` and `tape` of training with ``keep="states"``; 0 in inference.
     """
 
     task: Task
@@ -65,6 +67,13 @@ class Usage:
     tape: int
     weights: int = 0
     full_weights: int = 0
+    states_scratch: int = 0
+    states_tape: int = 0
+
+    @property
+    def states_share(self) -> float:
+        """What a tape that keeps states takes at most, with the record that backward makes, beside the whole tape."""
+        return (self.states_tape + max(0, self.states_scratch - self.scratch)) / max(1, self.tape)
 
     @property
     def weights_share(self) -> float:
@@ -184,11 +193,16 @@ def infer(problem: Problem) -> dict[str, int]:
 
 
 def train(problem: Problem) -> dict[str, int]:
+    found = {name: train_and_keep(problem, keep) for name, keep in (("", "all"), ("states_", "states"))}
+    return {name + field: size for name, sizes in found.items() for field, size in sizes.items()}
+
+
+def train_and_keep(problem: Problem, keep: str) -> dict[str, int]:
     layer, x, dy = problem.layer, problem.x, problem.dy
     state, dstate = to_layer(problem.state), to_layer(problem.dstate)
 
     def call() -> Any:
-        y, state_n, tape = layer.forward(x, state)
+        y, state_n, tape = layer.forward(x, state, keep=keep)
         return y, state_n, tape, layer.backward(tape, dy, dstate)
 
     (y, state_n, tape, grads), grown = grows(call)
@@ -259,5 +273,11 @@ def summary(results: Iterable[Usage]) -> list[str]:
     if tapes:
         within = sum(usage.tape <= tape_limit(usage.task) for usage in tapes)
         lines.append(f"tapes as the design says, or smaller: {within} of {len(tapes)}")
+    of_states = [usage for usage in tapes if 0 < usage.states_tape < usage.tape]
+    if of_states:
+        least = min(of_states, key=lambda usage: usage.states_share)
+        lines.append(
+            f'keep="states": tape and record of {least.states_share:.3f} of the whole tape and more ({least.task})'
+        )
     lines += [f"{usage.task}: {', '.join(usage.broken)}" for usage in usages if usage.broken]
     return lines

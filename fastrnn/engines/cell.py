@@ -132,6 +132,11 @@ class Cell:
         of_h, of_c = self.zoneouts
         return of_c > 0 if self.has_c else of_h > 0 and not self.recorded
 
+    @property
+    def kept_values(self) -> int:
+        """How many values a tape keeps for each step and row, besides y."""
+        return (len(self.recorded) + self.has_c + self.records_fresh) * self.hidden_size + self.norm_values
+
     def views(self, record: Record, y: NDArray) -> dict[str, NDArray]:
         """What a tape shows, (T, B, H) by name. Of a cell that needs no record that is its output."""
         views = {}

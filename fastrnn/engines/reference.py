@@ -474,6 +474,10 @@ class ReferenceEngine:
         for run in runs:
             backward(run)
 
+    def backward_steps(self, cell: Cell, B: int) -> int:
+        """See `fastrnn.engines.Engine.backward_steps`."""
+        return 1
+
     def stepper(self, prepared: list[Prepared], h: NDArray, c: NDArray | None) -> Stepper:
         """See `fastrnn.engines.Engine.stepper`."""
 
@@ -524,12 +528,12 @@ def forward(run: ForwardArgs) -> None:
 
 def backward(run: BackwardArgs) -> None:
     """Differentiate one direction's run, step by step in the order opposite to its own."""
-    (cell, weights), steps, x, y, h0, c0, record, dy, dh_n, dc_n, dx, adds_to_dx, dh0, dc0, dweights, noise = run
+    (cell, weights), steps, x, y, h0, c0, record, dy, dh_n, dc_n, dx, adds_to_dx, dh0, dc0, dweights, noise, adds = run
     drawn = Drawn(cell, noise, len(h0))
     step_backward = STEP_BACKWARD[cell.native]
     dh, dc = dh_n.copy(), None if dc_n is None else dc_n.copy()
     for dweight in dweights:
-        if dweight is not None:
+        if dweight is not None and not adds:
             dweight[...] = 0
     if dx is not None and not adds_to_dx:
         dx[...] = 0
