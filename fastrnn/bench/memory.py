@@ -157,7 +157,10 @@ def figures_of(task: Task, engine: str, keep: str) -> dict[str, int]:
         "MALLOC_MMAP_THRESHOLD_": str(1 << 16), "MALLOC_TRIM_THRESHOLD_": str(1 << 16),
     }  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-c", "from fastrnn.bench import memory; memory.main()", json.dumps(asdict(task)), engine, keep],
+        [
+            sys.executable, "-c", "from fastrnn.bench import memory; memory.main()", json.dumps(asdict(task)), engine,
+            keep,
+        ],
         env=environment, stdout=subprocess.PIPE, text=True, check=True,
     )  # fmt: skip
     figures: dict[str, int] = json.loads(done.stdout)
