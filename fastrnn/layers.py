@@ -264,11 +264,10 @@ class Recurrent(StackOwner, Parameters):
         keep : {"all", "states"} or int, optional
             What the tape keeps: "all" that happened at each step, or only the states every so many steps, between
             which `backward` runs the layer again. Results and gradients are the same, with the packed engine to the
-            bit.
-            With "states" the number of steps is that which needs the least memory, about 2*sqrt(T) steps' worth, for
-            the price of one more forward run; a number is rounded up to where the engine's sums over steps may be cut
-            (a power of two, at most 256). A run of fewer steps keeps all. docs/memory.md has sizes and times. Default:
-            the layer's own `keep`, which is "all" at first.
+            bit. With "states" the number of steps is that which needs the least memory, about 2*sqrt(T) steps' worth,
+            for the price of one more forward run; a number is rounded up to where the engine's sums over steps may be
+            cut (a power of two, at most 256). A run of fewer steps keeps all. docs/memory.md has sizes and times.
+            Default: the layer's own `keep`, which is "all" at first.
 
         Returns
         -------

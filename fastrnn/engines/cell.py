@@ -346,7 +346,7 @@ class GRUCell(NormalizedCell):
     zoneout: float = 0.0  # as of an RNN
 
     kind = "gru"
-    layer_norms = ("separate",)
+    layer_norms: ClassVar[tuple[str, ...]] = ("separate",)
     sigmoids = "rz"
     panels: ClassVar = {"z": "update: z", "r": "reset: r", "n": "candidate: n"}
     torch = TorchNames("rzn", {"GRU": {}})
