@@ -28,9 +28,8 @@ class Tape:
 
     It shares x, the initial state, y and the parameters with the caller: do not change them in place before
     `backward`. Per step and row it owns (G + 1)*H values for an LSTM, G*H for a GRU (one H more with reset_after),
-    none for an RNN; between layers, one y more. Layer normalisation adds 2*G*H values, or G*H if it is of sums, and a few
-    for each row. Of a masked call it has the steps that were run only, and x and y at
-    them as copies of its own.
+    none for an RNN; between layers, one y more. Layer normalisation adds 2*G*H values, or G*H if it is of sums, and a
+    few for each row. Of a masked call it has the steps that were run only, and x and y at them as copies of its own.
     """
 
     __slots__ = ("_args", "_dropout", "_engine", "_kept", "_stack", "_weights")
