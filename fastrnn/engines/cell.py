@@ -206,7 +206,7 @@ class NormalizedCell(Cell):
     layer_norm: str | None = None  # or "separate": of W x and U h each; or "sum": of each gate of W x + U h
     layer_norm_eps: float = 1e-5
 
-    layer_norms = ("separate", "sum")
+    layer_norms: ClassVar[tuple[str, ...]] = ("separate", "sum")
     starts: ClassVar = {"norm_ih": 1.0, "norm_hh": 1.0, "norm": 1.0, "norm_c": 1.0, "bias_c": 0.0}
 
     @property
