@@ -395,7 +395,7 @@ def test_files_and_pickles_keep_it(zoned: Callable, tmp_path: Path, rng: np.rand
             assert back.cell == layer.cell
             np.testing.assert_array_equal(infer(back, call)["y"], expected)
     assert fastrnn.weights.load(tmp_path / "layer.npz").cell.zoneout == 0.3
-    with pytest.raises(ValueError, match="expected one that ONNX has, got (zoneout|a projection)"):
+    with pytest.raises(ValueError, match=r"expected one that ONNX has, got (zoneout|a projection)"):
         fastrnn.weights.to_onnx(layer)
 
 
