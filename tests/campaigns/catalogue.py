@@ -125,10 +125,12 @@ def catalogue() -> dict[str, Entry]:
         "dtype": f4,
         "rng": 0,
     }
-    add(fastrnn.RNN, **sizes, **more, nonlinearity="relu")
+    norm = {"layer_norm": "separate", "layer_norm_eps": 1e-5}
+    add(fastrnn.RNN, **sizes, **more, **norm, nonlinearity="relu")
     own = {"proj_size": 2, "peephole": True, "coupled": False, "zoneout_cell": 0.25, "candidate_dropout": 0.25}
-    add(fastrnn.LSTM, **sizes, **more, **own)
-    add(fastrnn.GRU, **sizes, **more, reset_after=True, update_gate="keep", candidate_dropout=0.25)
+    add(fastrnn.LSTM, **sizes, **more, **norm, **own)
+    add(fastrnn.GRU, **sizes, **more, **norm, reset_after=True, update_gate="keep", candidate_dropout=0.25)
+    add(fastrnn.SLSTM, **sizes, **more, num_heads=2)
     lstm = fastrnn.LSTM(3, 4, rng=0)
     gru = fastrnn.GRU(3, 4, num_layers=2, bidirectional=True, dropout=0.5, rng=0)
     y, state, tape = lstm.forward(x, (h, c))
@@ -208,6 +210,9 @@ def catalogue() -> dict[str, Entry]:
         dtype=f4,
         batch_first=True,
     )
+    slstm = {"_recurrent_kernel_": np.ones((2, 8, 2), f4), "_bias_": np.ones(16, f4)}
+    add(weights.from_xlstm, state_dict=slstm, prefix="", dtype=f4, batch_first=True)
+    add(weights.to_xlstm, layer=weights.from_xlstm(slstm), prefix="a.", backend="cuda")
     add(weights.to_torch, layer=lstm, prefix="a.")
     add(weights.to_keras, layer=lstm, sum_biases=True)
     add(weights.to_onnx, layer=lstm, precision="int8")
