@@ -215,7 +215,6 @@ static void FN(gather_inputs)(const FN(backward_run) *run, const frnn_chunk *chu
         const REAL *h_prev = FN(before_step)(run, &args->y, args->h0, O, t, b);
         const REAL *gates = (const REAL *)args->record.gates;
         const REAL *mask = FN(state_mask)(&run->noise, b);
-        const int64_t span = run->span < H ? run->span : O;
         if (mask)
             FN(put_met)(run->h, at, O, h_prev, mask);
         else if (run->span < H)
