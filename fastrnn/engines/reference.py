@@ -300,7 +300,7 @@ def gru_step_backward(
     return input_backward(cell, w, dw, x, da), dh_prev + masked(dmet, masks.state), None
 
 
-# ---- sLSTM: c_t = f*c_{t-1} + i*z, n_t = f*n_{t-1} + i, h_t = o*c_t/n_t; i and f are exponentials, divided by e^m_t ----
+# ---- sLSTM: c_t = f*c_{t-1} + i*z, n_t = f*n_{t-1} + i, h_t = o*c_t/n_t; i and f divided by e^m_t ----------------
 
 
 def by_head(a: NDArray, heads: int) -> NDArray:

@@ -55,7 +55,8 @@ CONVENTIONS = {
             "reset_after=True or False", "the arrays of the forward layer, then those of the backward layer",
         ),
         Convention(
-            "ONNX", {kind: cell.onnx.gates for kind, cell in CELLS.items() if cell.onnx.gates}, CELLS["lstm"].onnx.peepholes, False,
+            "ONNX", {kind: cell.onnx.gates for kind, cell in CELLS.items() if cell.onnx.gates},
+            CELLS["lstm"].onnx.peepholes, False,
             ("W", ("D", "G*H", "I")), ("R", ("D", "G*H", "H")),
             "B (D, 2*G*H), W's and R's", "P (D, 3*H)", "linear_before_reset=1 or 0", "first axis",
         ),
