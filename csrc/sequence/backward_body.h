@@ -117,7 +117,7 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
     const frnn_steps *steps = &args->steps;
     const int64_t H = cell->H, O = cell->O, u0 = part->units.first, o0 = part->outputs.first;
     const int64_t rows = frnn_part_rows(part, n), outputs = part->outputs.end - o0;
-    const int64_t own = FN(norm_raw)(&run->norm) * run->plane + u0; /* where the kernels' da begins */
+    const int64_t own = FN(norm_raw)(&run->norm) * run->plane + FN(column)(run, u0); /* where the kernels' da begins */
     const int64_t K = run->is->recorded, C = run->is->has_c * H;
     const int G = run->is->gates, early = G - run->is->reset; /* gates that came from h itself */
     const frnn_series cells = FN(cells_series)(run), fresh = FN(fresh_cells)(run);
@@ -152,7 +152,7 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
     if (cell->peephole) row.peephole = (const REAL *)cell->peephole + u0;
     for (int64_t j = part->row_first; j < n; j += part->row_step) {
         const int64_t b = frnn_row(steps, j0 + j);
-        row.da = FN(at)(run->da, at + j, own + FN(column)(run, u0)).data;
+        row.da = FN(at)(run->da, at + j, own).data;
         row.dh = cell->w_hr ? run->dm + j * H + u0 : run->dh + j * O + u0;
         row.dy = dys.data && !cell->w_hr && !row.shows_o ? FN(series_at)(steps, &dys, t, b) + u0 : NULL;
         if (args->record.gates) row.gates = (const REAL *)args->record.gates + frnn_place(steps, t, b) * K * H + u0;
