@@ -1,4 +1,4 @@
-"""The layers: RNN, LSTM and GRU with any number of layers and directions, forwards and backwards."""
+"""The layers: RNN, LSTM, GRU and others with any number of layers and directions, forwards and backwards."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from fastrnn import engines, run, validate
 from fastrnn.arguments import Arguments, arguments, cotangent, initial_state, layers_fit, state_like
 from fastrnn.arguments import weights as checked_weights
 from fastrnn.engines import philox
-from fastrnn.engines.cell import Cell, GRUCell, LSTMCell, RNNCell
+from fastrnn.engines.cell import Cell, GRUCell, LSTMCell, MinGRUCell, MinLSTMCell, RNNCell
 from fastrnn.engines.seam import Weights
 from fastrnn.frozen import Frozen, checked_precision
 from fastrnn.params import Gradients, Parameters
 from fastrnn.stack import Stack, StackOwner, State, direction_part, state_to_caller
 
-__all__ = ["GRU", "LAYERS", "LSTM", "RNN", "Gradients", "Recurrent", "Tape"]
+__all__ = ["GRU", "LAYERS", "LSTM", "RNN", "Gradients", "MinGRU", "MinLSTM", "Recurrent", "Tape"]
 
 MOST_LAYERS = 10_000  # each has Python objects of its own, however small its parameters are
 
@@ -26,10 +26,10 @@ MOST_LAYERS = 10_000  # each has Python objects of its own, however small its pa
 class Tape:
     """What a forward run kept for `backward`.
 
-    It shares x, the initial state, y and the parameters with the caller: do not change them in place before
-    `backward`. Per step and row it owns (G + 1)*H values for an LSTM, G*H for a GRU (one H more with reset_after),
-    none for an RNN; between layers, one y more. Of a masked call it has the steps that were run only, and x and y at
-    them as copies of its own.
+    It shares x, the initial state, y and the parameters with the caller: do not change them in place before `backward`.
+    Per step and row it owns (G + 1)*H values for an LSTM, G*H for a GRU (one H more with reset_after), MinGRU and
+    MinLSTM, none for an RNN; between layers, one y more. Of a masked call it has the steps that were run only, and x
+    and y at them as copies of its own.
     """
 
     __slots__ = ("_args", "_dropout", "_engine", "_kept", "_stack", "_weights")
@@ -67,7 +67,8 @@ class Tape:
         dict of str to ndarray
             Read-only views (T, B, H) under the names of the equations, zero at steps that were not run. (Of a call
             whose mask is more than lengths they are copies.)
-            LSTM: i, f, g, o and c. GRU: r, z, n and, with reset_after, hn (U_n h + b_hn). RNN: h.
+            LSTM: i, f, g, o and c. GRU: r, z, n and, with reset_after, hn (U_n h + b_hn). MinGRU: z, n. MinLSTM:
+            i, f, n. RNN: h.
 
         Raises
         ------
@@ -105,7 +106,7 @@ class _Dropout:
 
 
 class Recurrent(StackOwner, Parameters):
-    """What RNN, LSTM and GRU share: parameters, and runs over the stack of layers and directions."""
+    """What all layers share: parameters, and runs over the stack of layers and directions."""
 
     _cell: ClassVar[type[Cell]]
 
@@ -474,4 +475,91 @@ class GRU(Recurrent):
         )  # fmt: skip
 
 
-LAYERS: dict[str, type[RNN] | type[LSTM] | type[GRU]] = {layer._cell.kind: layer for layer in (RNN, LSTM, GRU)}
+class MinGRU(Recurrent):
+    """minGRU: h_t = (1 - z)*h_{t-1} + z*n, where gate z = sigmoid(.) and candidate n see x_t only.
+
+    No step waits for the one before but in this line, so the work of a GRU's steps becomes one product over many steps.
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, learn_initial_state, dtype, rng
+        As for `RNN`.
+    nonlinearity : {"positive", "linear"}, default "positive"
+        What makes n of a = W_n x + b_n: "positive" is a + 1/2 where a >= 0, else sigmoid(a), which is what lets others
+        compute with logarithms; "linear" is a itself.
+
+    Attributes
+    ----------
+    params : dict of str to ndarray
+        As for `RNN`, but without weight_hh and bias_hh, with rows of gates z, n: weight_ih_l0 (2*H, I) and bias_ih_l0
+        (2*H,).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has a wrong type or value.
+
+    References
+    ----------
+    L. Feng et al., "Were RNNs all we needed?", arXiv:2410.01201 (2024), section 3.1 and, for "positive", appendix B.
+    """
+
+    _cell = MinGRUCell
+
+    def __init__(
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
+        dropout: float = 0.0, bidirectional: bool = False, *, nonlinearity: str = "positive",
+        learn_initial_state: bool = False, dtype: DTypeLike = np.float32, rng: Any = None,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, learn_initial_state,
+            dtype, rng,
+            nonlinearity=validate.choice("nonlinearity", nonlinearity, ("positive", "linear")),
+        )  # fmt: skip
+
+
+class MinLSTM(Recurrent):
+    """minLSTM: h_t = (f*h_{t-1} + i*n)/(f + i), where gates f, i = sigmoid(.) and candidate n see x_t only.
+
+    The state is h alone.
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, learn_initial_state, dtype, rng
+        As for `RNN`.
+    nonlinearity : {"positive", "linear"}, default "positive"
+        As for `MinGRU`.
+
+    Attributes
+    ----------
+    params : dict of str to ndarray
+        As for `RNN`, but without weight_hh and bias_hh, with rows of gates i, f, n: weight_ih_l0 (3*H, I) and
+        bias_ih_l0 (3*H,).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has a wrong type or value.
+
+    References
+    ----------
+    L. Feng et al., "Were RNNs all we needed?", arXiv:2410.01201 (2024), section 3.2 and, for "positive", appendix B.
+    """
+
+    _cell = MinLSTMCell
+
+    def __init__(
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
+        dropout: float = 0.0, bidirectional: bool = False, *, nonlinearity: str = "positive",
+        learn_initial_state: bool = False, dtype: DTypeLike = np.float32, rng: Any = None,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, learn_initial_state,
+            dtype, rng,
+            nonlinearity=validate.choice("nonlinearity", nonlinearity, ("positive", "linear")),
+        )  # fmt: skip
+
+
+LAYERS: dict[str, type[RNN | LSTM | GRU | MinGRU | MinLSTM]] = {
+    layer._cell.kind: layer for layer in (RNN, LSTM, GRU, MinGRU, MinLSTM)
+}

@@ -29,6 +29,8 @@ VARIANTS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "gru-replace": (fastrnn.GRU, {"update_gate": "replace"}),
     "gru-before": (fastrnn.GRU, {"reset_after": False}),
     "gru-before-replace": (fastrnn.GRU, {"reset_after": False, "update_gate": "replace"}),
+    "mingru": (fastrnn.MinGRU, {}),
+    "minlstm-linear": (fastrnn.MinLSTM, {"nonlinearity": "linear"}),
 }
 
 # Sizes at, just below and just above the widths of vectors (4, 8, 16 values) and of tiles of several vectors.

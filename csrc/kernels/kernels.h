@@ -53,6 +53,7 @@ typedef void frnn_step(const void *rule, int64_t n, void *p, const void *g, void
         REAL *rh;             /* out  of reset_forward: r*h_prev */                                                    \
         REAL *early;          /* out  of reset_forward, in of forward: the gates that it computes */                   \
         REAL *gates, *cells;  /* out  tape, or null */                                                                 \
+        int linear;           /* as frnn_cell.linear */                                                                \
     } frnn_forward_row_##D;                                                                                            \
                                                                                                                        \
     /* Arguments of a cell's backward kernels. Blocks of gates lie H values apart in gates and peephole. */            \
@@ -69,6 +70,7 @@ typedef void frnn_step(const void *rule, int64_t n, void *p, const void *g, void
         const REAL *drh;        /* in   of reset_backward: gradient of r*h_prev */                                     \
         REAL *da;               /* out  gradient of the pre-activations */                                             \
         int64_t plane, vector;  /* of da: from block to block, from one vector of units to the next */                 \
+        int linear;           /* as frnn_cell.linear */                                                                \
     } frnn_backward_row_##D;                                                                                           \
                                                                                                                        \
     /* A cell: its description and its kernels. The last two are of cells that reset before a product: reset_forward */ \

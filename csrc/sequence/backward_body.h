@@ -21,7 +21,7 @@ typedef struct {
     REAL *zero;        /* (max(H, O)) zeros: the state after a reset */
     FN(matrix) da;     /* (chunk rows, blocks*plane) */
     FN(matrix) x;      /* (chunk rows, I) gathered; unused where BLAS takes x itself */
-    FN(matrix) h;      /* (chunk rows, O) gathered h_{t-1} */
+    FN(matrix) h;      /* (chunk rows, O) gathered h_{t-1}; unused where gates do not see it */
     FN(matrix) rh;     /* (chunk rows, H) r*h_{t-1} of a cell that resets before a product */
     FN(matrix) dh_out; /* (chunk rows, O) dh_t of a projected cell */
     FN(matrix) m;      /* (chunk rows, H) what was projected */
@@ -45,7 +45,7 @@ static size_t FN(backward_layout)(FN(backward_run) *run, char *base) {
     run->zero = FN(take)(base, &used, FRNN_MAX(H, cell->O));
     run->da = FN(take_matrix)(base, &used, packed, chunk, run->blocks * run->plane);
     run->x = FN(take_matrix)(base, &used, packed, run->plan.direct && !packed ? 0 : chunk, cell->I);
-    run->h = FN(take_matrix)(base, &used, packed, chunk, cell->O);
+    run->h = FN(take_matrix)(base, &used, packed, run->is->unconnected ? 0 : chunk, cell->O);
     run->rh = FN(take_matrix)(base, &used, packed, resets ? chunk : 0, H);
     run->dh_out = FN(take_matrix)(base, &used, packed, projected ? chunk : 0, cell->O);
     run->m = FN(take_matrix)(base, &used, packed, projected ? chunk : 0, H);
@@ -77,6 +77,7 @@ static frnn_series FN(cells_series)(const FN(backward_run) *run) {
 static void FN(return_through)(const FN(backward_run) *run, const frnn_part *part, int64_t rows, int64_t t, int64_t at,
                                int b0, int b1, int beta, REAL *C) {
     const int64_t O = run->cell->O;
+    if (run->is->unconnected) return;
     const FN(matrix) da = FN(every)(FN(at)(run->da, at + part->row_first, b0 * run->plane), part->row_step);
     FN(multiply)(&run->factors.state, rows, da, b0, b1, 0, 1, part->outputs.first, part->outputs.end, beta,
                  C + part->row_first * O, part->row_step * O, O, t % 2, NULL);
@@ -107,7 +108,7 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
                      run->dm + part->row_first * H, part->row_step * H, H, t % 2, NULL);
     }
 
-    FN(frnn_backward_row) row = {.n = part->units.end - u0, .H = H, .replace = cell->replace};
+    FN(frnn_backward_row) row = {.n = part->units.end - u0, .H = H, .replace = cell->replace, .linear = cell->linear};
     row.plane = FN(at)(run->da, 0, run->plane).data - run->da.data, row.vector = run->da.vector;
     if (cell->peephole) row.peephole = (const REAL *)cell->peephole + u0;
     for (int64_t j = part->row_first; j < n; j += part->row_step) {
@@ -125,7 +126,7 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
         if (run->is->reads_h_prev) row.h_prev = FN(before_step)(run, &args->y, args->h0, O, t, b) + u0;
         run->kernels->backward(&row);
     }
-    if (part->by_units) frnn_team_barrier(team); /* dh needs all of da */
+    if (part->by_units && !run->is->unconnected) frnn_team_barrier(team); /* dh needs all of da */
 
     if (early < G) {
         FN(return_through)(run, part, rows, t, at, early, G, 0, run->dm);
@@ -147,7 +148,8 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
             }
 }
 
-/* What the large products need beside da: x and h_{t-1}, and of some cells r*h_{t-1} or what was projected. */
+/* What the large products need beside da: x and h_{t-1}, where gates see that, and of some cells r*h_{t-1} or what was
+ * projected. */
 static void FN(gather_inputs)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0, const frnn_team *team) {
     const frnn_cell *cell = run->cell;
     const frnn_backward_args *args = run->args;
@@ -158,7 +160,7 @@ static void FN(gather_inputs)(const FN(backward_run) *run, const frnn_chunk *chu
     FOR_CHUNK_ROWS(chunk, steps, j0, mine) {
         const REAL *h_prev = FN(before_step)(run, &args->y, args->h0, O, t, b);
         const REAL *gates = (const REAL *)args->record.gates;
-        FN(put)(run->h, at, 0, O, h_prev);
+        if (run->h.data) FN(put)(run->h, at, 0, O, h_prev);
         for (int64_t u0 = 0; run->rh.data && u0 < H; u0 += lanes) {
             const REAL *r = gates + frnn_place(steps, t, b) * K * H;
             REAL *rh = FN(at)(run->rh, at, u0).data;
@@ -260,7 +262,7 @@ static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *ch
     int task = 0;
     task = FN(add_weight)(run, rows, 0, joint, x, I, beta, d->w_ih, 0, task, team);
     if (apart) task = FN(add_weight)(run, rows, G, apart, x, I, beta, d->w_ih, joint, task, team);
-    task = FN(add_weight)(run, rows, 0, early, run->h, O, beta, d->w_hh, 0, task, team);
+    if (d->w_hh) task = FN(add_weight)(run, rows, 0, early, run->h, O, beta, d->w_hh, 0, task, team);
     if (reset) task = FN(add_weight)(run, rows, early, reset, run->rh, H, beta, d->w_hh, early, task, team);
     const int64_t task_rows = cell->packed ? TASK_ROWS : BLAS_TASK_ROWS;
     for (int64_t r = 0; run->args->dx.data && r < rows; r += task_rows) {

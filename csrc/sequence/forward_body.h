@@ -68,7 +68,8 @@ static void FN(combine_bias)(const FN(forward_run) *run) {
         REAL *bias = run->bias + g * run->plane;
         const int64_t apart = g >= G - run->is->apart ? run->is->apart * run->plane : 0;
         for (int64_t u = 0; u < H; u++) {
-            bias[u] = apart ? b_hh[g * H + u] : b_ih[g * H + u] + b_hh[g * H + u];
+            const REAL hh = b_hh ? b_hh[g * H + u] : 0;
+            bias[u] = apart ? hh : b_ih[g * H + u] + hh;
             if (apart) bias[apart + u] = b_ih[g * H + u];
         }
     }
@@ -154,6 +155,7 @@ static void FN(recur)(const FN(forward_run) *run, const frnn_part *part, int64_t
                       REAL *a, int b0, int b1) {
     const FN(factor) *U = &run->factors.state;
     const int64_t A = run->blocks * run->plane;
+    if (run->is->unconnected) return;
     FN(multiply)(U, rows, FN(row_major)(h + part->row_first * U->K, part->row_step * U->K), 0, 1, b0, b1,
                  part->units.first, part->units.end, 1, a + part->row_first * A, part->row_step * A, run->plane, s % 2,
                  run->scratch + part->member * run->member_scratch);
@@ -172,7 +174,7 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
     n = FRNN_MIN(n, part->row_end);
 
     FN(frnn_forward_row) row = {.n = part->units.end - u0, .H = H, .plane = run->plane, .replace = cell->replace};
-    row.bias = run->bias + u0;
+    row.bias = run->bias + u0, row.linear = cell->linear;
     if (cell->peephole) row.peephole = (const REAL *)cell->peephole + u0;
 
     FN(recur)(run, part, s, rows, h_prev, a, 0, early);
@@ -216,7 +218,7 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
                 if (run->c) memset(run->c + j * H + u0, 0, (size_t)row.n * sizeof(REAL));
             }
         }
-    if (part->by_units) frnn_team_barrier(team); /* the next step reads all of h */
+    if (part->by_units && !run->is->unconnected) frnn_team_barrier(team); /* the next step reads all of h */
 }
 
 static void FN(forward_work)(const FN(forward_run) *run, const frnn_team *team) {

@@ -30,6 +30,7 @@ cdef extern from "fastrnn.h" nogil:
         const float *s_hh
         const float *s_hr
         const void *packed
+        int linear
 
     ctypedef enum frnn_pass:
         FRNN_FORWARD

@@ -288,6 +288,7 @@ cdef class NativeCell:
         if isinstance(weights[0], Narrow):
             packed_for = "forward"
         self.c.replace = cell.replaces
+        self.c.linear = cell.options.get("nonlinearity") == "linear"
         self.c.I, self.c.H, self.c.O = cell.input_size, cell.hidden_size, cell.output_size
         self.c.w_ih, self.c.s_ih = matrix(weights[0])
         self.c.w_hh, self.c.s_hh = matrix(weights[1])

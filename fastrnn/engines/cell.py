@@ -16,13 +16,17 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from fastrnn.engines.seam import Record
 
-__all__ = ["CELLS", "Cell", "GRUCell", "KerasNames", "LSTMCell", "ONNXNames", "RNNCell", "TorchNames"]
+__all__ = [
+    "CELLS", "Cell", "GRUCell", "KerasNames", "LSTMCell", "MinGRUCell", "MinLSTMCell", "ONNXNames", "RNNCell",
+    "TorchNames",
+]  # fmt: skip
 
 Options = dict[str, Any]
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-# In these, gates have our letters: what Keras and ONNX call c (LSTM) and h (GRU) is g and n here.
+# In these, gates have our letters: what Keras and ONNX call c (LSTM) and h (GRU) is g and n here. A framework that does
+# not have the cell has no gates.
 
 
 class TorchNames(NamedTuple):
@@ -65,9 +69,10 @@ class Cell:
     has_c: ClassVar[bool] = False  # whether the state is (h, c)
     sigmoids: ClassVar[str] = ""  # the gates whose values lie between 0 and 1
     panels: ClassVar[dict[str, str]]  # what is drawn of it -> what that says
-    torch: ClassVar[TorchNames]
-    keras: ClassVar[KerasNames]
-    onnx: ClassVar[ONNXNames]
+    torch: ClassVar[TorchNames] = TorchNames("", {})
+    keras: ClassVar[KerasNames] = KerasNames("")
+    onnx: ClassVar[ONNXNames] = ONNXNames("", "", {}, {})
+    unconnected: ClassVar[bool] = False  # gates do not see h_{t-1}: there are no weight_hh and bias_hh
 
     # ---- What it computes ------------------------------------------------------------------------------------------
 
@@ -80,6 +85,11 @@ class Cell:
     def native(self) -> str:
         """The name of the cell in C."""
         raise NotImplementedError
+
+    @property
+    def layer(self) -> str:
+        """The name of its layer's class."""
+        return self.kind.upper()
 
     @property
     def replaces(self) -> bool:
@@ -138,12 +148,13 @@ class Cell:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Parameter name (without layer and direction) -> shape, in the order of `seam.Weights`."""
         rows = len(self.gates) * self.hidden_size
-        shapes: dict[str, tuple[int, ...]] = {
-            "weight_ih": (rows, self.input_size),
-            "weight_hh": (rows, self.output_size),
-        }
+        shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, self.input_size)}
+        if not self.unconnected:
+            shapes["weight_hh"] = (rows, self.output_size)
         if self.bias:
-            shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
+            shapes["bias_ih"] = (rows,)
+        if self.bias and not self.unconnected:
+            shapes["bias_hh"] = (rows,)
         return shapes
 
     @property
@@ -156,7 +167,8 @@ class Cell:
     @property
     def missing(self) -> dict[str, str]:
         """Framework -> what of this cell it does not have; nothing for a framework that has all."""
-        return {}
+        gates = {"PyTorch": self.torch.gates, "Keras": self.keras.gates, "ONNX": self.onnx.gates}
+        return {framework: f"a {self.layer}" for framework, there in gates.items() if not there}
 
 
 @dataclass(frozen=True)
@@ -277,4 +289,60 @@ class GRUCell(Cell):
         return {} if self.reset_after else {"PyTorch": "a GRU with reset_after=False"}
 
 
-CELLS: dict[str, type[Cell]] = {cell.kind: cell for cell in (RNNCell, LSTMCell, GRUCell)}
+@dataclass(frozen=True)
+class MinGRUCell(Cell):
+    """minGRU: a GRU whose gates do not see the state."""
+
+    nonlinearity: str = "positive"  # of the candidate n; or "linear"
+
+    kind = "mingru"
+    sigmoids = "z"
+    panels: ClassVar = {"z": "update: z", "n": "candidate: n"}
+    unconnected = True
+
+    @property
+    def gates(self) -> str:
+        return "zn"
+
+    @property
+    def layer(self) -> str:
+        return "MinGRU"
+
+    @property
+    def native(self) -> str:
+        return "min_gru"
+
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        return ("z", "n")
+
+
+@dataclass(frozen=True)
+class MinLSTMCell(Cell):
+    """minLSTM: input and forget gate, which do not see the state, share h_t out between the candidate and h_{t-1}."""
+
+    nonlinearity: str = "positive"  # of the candidate n; or "linear"
+
+    kind = "minlstm"
+    sigmoids = "if"
+    panels: ClassVar = {"f": "forget: f", "i": "input: i", "n": "candidate: n"}
+    unconnected = True
+
+    @property
+    def gates(self) -> str:
+        return "ifn"
+
+    @property
+    def layer(self) -> str:
+        return "MinLSTM"
+
+    @property
+    def native(self) -> str:
+        return "min_lstm"
+
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        return ("i", "f", "n")
+
+
+CELLS: dict[str, type[Cell]] = {cell.kind: cell for cell in (RNNCell, LSTMCell, GRUCell, MinGRUCell, MinLSTMCell)}

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn.engines.cell import Cell, GRUCell, LSTMCell, RNNCell
+from fastrnn.engines.cell import Cell, GRUCell, LSTMCell, MinGRUCell, MinLSTMCell, RNNCell
 from fastrnn.engines.operations import Operations
 from fastrnn.engines.reference_operations import ReferenceOperations
 from fastrnn.engines.seam import BackwardArgs, ForwardArgs, Stepper, Steps, Weights
@@ -186,12 +186,69 @@ def gru_step_backward(
     return np.concatenate([da_r, da_z, da_n], axis=1) @ w.weight_ih, dh_prev, None
 
 
+# ---- minGRU: h_t = (1 - z)*h_{t-1} + z*n, minLSTM: h_t = (f*h_{t-1} + i*n)/(f + i); gates see x_t only ---------------
+
+LEAST_GATE = -80.0  # of minLSTM: an a below counts as this, so that f + i is not 0
+
+
+def candidate(cell: MinGRUCell | MinLSTMCell, a: NDArray) -> NDArray:
+    """n, which is positive or a itself."""
+    return np.where(a < 0, sigmoid(a), a + a.dtype.type(0.5)) if cell.nonlinearity == "positive" else a
+
+
+def candidate_backward(cell: MinGRUCell | MinLSTMCell, n: NDArray, dn: NDArray) -> NDArray:
+    """The gradient of a."""
+    return np.where(n < 0.5, dn * n * (1 - n), dn) if cell.nonlinearity == "positive" else dn
+
+
+def min_gru_step(cell: MinGRUCell, w: Weights, x: NDArray, h: NDArray, c: None) -> tuple[NDArray, None, tuple]:
+    a_z, a_n = np.split(affine(x, w.weight_ih, w.bias_ih), 2, axis=1)
+    z, n = sigmoid(a_z), candidate(cell, a_n)
+    return (1 - z) * h + z * n, None, (z, n)
+
+
+def min_gru_step_backward(
+    cell: MinGRUCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: None, gates: NDArray, h: NDArray,
+    c: None, dh: NDArray, dc: None,
+) -> tuple[NDArray, NDArray, None]:  # fmt: skip
+    z, n = np.moveaxis(gates, 1, 0)
+    da_z = dh * (n - h_prev) * z * (1 - z)
+    da_n = candidate_backward(cell, n, dh * z)
+    da = np.concatenate([da_z, da_n], axis=1)
+    add_weight_gradients(dw, x, h_prev, da, da)
+    return da @ w.weight_ih, dh * (1 - z), None
+
+
+def min_lstm_step(cell: MinLSTMCell, w: Weights, x: NDArray, h: NDArray, c: None) -> tuple[NDArray, None, tuple]:
+    a_i, a_f, a_n = np.split(affine(x, w.weight_ih, w.bias_ih), 3, axis=1)
+    i, f = sigmoid(np.maximum(a_i, LEAST_GATE)), sigmoid(np.maximum(a_f, LEAST_GATE))
+    n = candidate(cell, a_n)
+    return f / (f + i) * h + i / (f + i) * n, None, (i, f, n)
+
+
+def min_lstm_step_backward(
+    cell: MinLSTMCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: None, gates: NDArray, h: NDArray,
+    c: None, dh: NDArray, dc: None,
+) -> tuple[NDArray, NDArray, None]:  # fmt: skip
+    i, f, n = np.moveaxis(gates, 1, 0)
+    kept, written = f / (f + i), i / (f + i)
+    dratio = dh * written * (h_prev - n) * kept  # of ln(f/i), as kept = 1/(1 + i/f)
+    da_i = -dratio * (1 - i)
+    da_f = dratio * (1 - f)
+    da_n = candidate_backward(cell, n, dh * written)
+    da = np.concatenate([da_i, da_f, da_n], axis=1)
+    add_weight_gradients(dw, x, h_prev, da, da)
+    return da @ w.weight_ih, dh * kept, None
+
+
 def add_weight_gradients(dw: Weights, x: NDArray, h_prev: NDArray, da_x: NDArray, da_h: NDArray) -> None:
     """Of W x + b_ih, whose gradient is da_x, and U h_{t-1} + b_hh, whose gradient is da_h; both (rows, G*H)."""
     dw.weight_ih[...] += da_x.T @ x
-    dw.weight_hh[...] += da_h.T @ h_prev
-    if dw.bias_ih is not None and dw.bias_hh is not None:
+    if dw.weight_hh is not None:
+        dw.weight_hh[...] += da_h.T @ h_prev
+    if dw.bias_ih is not None:
         dw.bias_ih[...] += da_x.sum(0)
+    if dw.bias_hh is not None:
         dw.bias_hh[...] += da_h.sum(0)
 
 
@@ -203,6 +260,8 @@ STEP: dict[str, Callable[..., Any]] = {
     "lstm_coupled": lstm_coupled_step,
     "gru_after": gru_step,
     "gru_before": gru_step,
+    "min_gru": min_gru_step,
+    "min_lstm": min_lstm_step,
 }
 STEP_BACKWARD: dict[str, Callable[..., Any]] = {
     "rnn_tanh": rnn_step_backward,
@@ -211,6 +270,8 @@ STEP_BACKWARD: dict[str, Callable[..., Any]] = {
     "lstm_coupled": lstm_coupled_step_backward,
     "gru_after": gru_step_backward,
     "gru_before": gru_step_backward,
+    "min_gru": min_gru_step_backward,
+    "min_lstm": min_lstm_step_backward,
 }
 
 

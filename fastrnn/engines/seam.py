@@ -25,7 +25,7 @@ class Weights(NamedTuple):
     """
 
     weight_ih: NDArray  # (G*H, I)  acts on x_t
-    weight_hh: NDArray  # (G*H, O)  acts on h_{t-1}; O is P if projected, else H
+    weight_hh: Any = None  # (G*H, O)  acts on h_{t-1}; O is P if projected, else H; None where gates do not see it
     bias_ih: NDArray | None = None  # (G*H,)
     bias_hh: NDArray | None = None  # (G*H,)
     weight_hr: NDArray | None = None  # (P, H)    projection

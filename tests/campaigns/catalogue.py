@@ -124,6 +124,8 @@ def catalogue() -> dict[str, Entry]:
     add(fastrnn.RNN, **sizes, **more, nonlinearity="relu")
     add(fastrnn.LSTM, **sizes, **more, proj_size=2, peephole=True, coupled=False)
     add(fastrnn.GRU, **sizes, **more, reset_after=True, update_gate="keep")
+    add(fastrnn.MinGRU, **sizes, **more, nonlinearity="positive")
+    add(fastrnn.MinLSTM, **sizes, **more, nonlinearity="linear")
     lstm = fastrnn.LSTM(3, 4, rng=0)
     gru = fastrnn.GRU(3, 4, num_layers=2, bidirectional=True, dropout=0.5, rng=0)
     y, state, tape = lstm.forward(x, (h, c))
