@@ -40,6 +40,7 @@ typedef struct {
     const float *s_hh, *s_hr;
     const void *packed; /* frnn_pack's, 64-byte aligned, or null */
     int linear;         /* minGRU, minLSTM: the candidate is its pre-activation */
+    double clip;        /* activations are given nothing outside -clip..clip, as ONNX's clip; 0: whatever there is */
 } frnn_cell;
 
 /* Gradients of a cell's parameters; null where the parameter is. */

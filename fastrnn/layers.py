@@ -340,6 +340,8 @@ class RNN(Recurrent):
         Probability of zeroing a value between layers, in `forward` only.
     bidirectional : bool, default False
         Whether each layer also runs from the end to the start; D is 2 then, else 1.
+    clip : float, optional
+        Bounds what activations are given to -clip..clip, as ONNX's attribute does. Default: nothing is bounded.
     learn_initial_state : bool, default False
         Whether the state before the first step is a parameter, which starts as zeros. It is used where a call is given
         no state, and a stream starts with it and is reset to it. `resets` are an error then.
@@ -370,12 +372,13 @@ class RNN(Recurrent):
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh", bias: bool = True,
         batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, *,
-        learn_initial_state: bool = False, dtype: DTypeLike = np.float32, rng: Any = None,
+        clip: float | None = None, learn_initial_state: bool = False, dtype: DTypeLike = np.float32, rng: Any = None,
     ) -> None:  # fmt: skip
         super().__init__(
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, learn_initial_state,
             dtype, rng,
             nonlinearity=validate.choice("nonlinearity", nonlinearity, ("tanh", "relu")),
+            clip=validate.clip("clip", clip),
         )  # fmt: skip
 
 
@@ -392,6 +395,8 @@ class LSTM(Recurrent):
         i and f also see p_i*c_{t-1} and p_f*c_{t-1}, o sees p_o*c_t.
     coupled : bool, default False
         Input and forget gate are one: f = 1 - i. There is no gate f then, and weights have three gates instead of four.
+    clip : float, optional
+        As for `RNN`; c is bounded where it is given to tanh, and stays as it is.
 
     Attributes
     ----------
@@ -417,7 +422,8 @@ class LSTM(Recurrent):
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
         dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0, *, peephole: bool = False,
-        coupled: bool = False, learn_initial_state: bool = False, dtype: DTypeLike = np.float32, rng: Any = None,
+        coupled: bool = False, clip: float | None = None, learn_initial_state: bool = False,
+        dtype: DTypeLike = np.float32, rng: Any = None,
     ) -> None:  # fmt: skip
         hidden_size = validate.size("hidden_size", hidden_size)
         proj_size = validate.size("proj_size", proj_size, minimum=0)
@@ -427,7 +433,7 @@ class LSTM(Recurrent):
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, learn_initial_state,
             dtype, rng,
             proj_size=proj_size, peephole=validate.flag("peephole", peephole),
-            coupled=validate.flag("coupled", coupled),
+            coupled=validate.flag("coupled", coupled), clip=validate.clip("clip", clip),
         )  # fmt: skip
 
 
@@ -443,6 +449,8 @@ class GRU(Recurrent):
         n = tanh(W_n x + b_in + U_n (r*h) + b_hn), as in Cho et al. and ONNX's default.
     update_gate : {"keep", "replace"}, default "keep"
         h_t = (1 - z)*n + z*h_{t-1} ("keep": PyTorch, Keras, ONNX) or z*n + (1 - z)*h_{t-1} ("replace").
+    clip : float, optional
+        As for `RNN`.
 
     Attributes
     ----------
@@ -465,13 +473,14 @@ class GRU(Recurrent):
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
         dropout: float = 0.0, bidirectional: bool = False, *, reset_after: bool = True, update_gate: str = "keep",
-        learn_initial_state: bool = False, dtype: DTypeLike = np.float32, rng: Any = None,
+        clip: float | None = None, learn_initial_state: bool = False, dtype: DTypeLike = np.float32, rng: Any = None,
     ) -> None:  # fmt: skip
         super().__init__(
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, learn_initial_state,
             dtype, rng,
             reset_after=validate.flag("reset_after", reset_after),
             update_gate=validate.choice("update_gate", update_gate, ("keep", "replace")),
+            clip=validate.clip("clip", clip),
         )  # fmt: skip
 
 

@@ -53,6 +53,7 @@ typedef void frnn_step(const void *rule, int64_t n, void *p, const void *g, void
         REAL *rh;             /* out  of reset_forward: r*h_prev */                                                    \
         REAL *early;          /* out  of reset_forward, in of forward: the gates that it computes */                   \
         REAL *gates, *cells;  /* out  tape, or null */                                                                 \
+        REAL clip;            /* 0, or activations are given nothing outside -clip..clip */                            \
         int linear;           /* as frnn_cell.linear */                                                                \
     } frnn_forward_row_##D;                                                                                            \
                                                                                                                        \
@@ -70,6 +71,8 @@ typedef void frnn_step(const void *rule, int64_t n, void *p, const void *g, void
         const REAL *drh;        /* in   of reset_backward: gradient of r*h_prev */                                     \
         REAL *da;               /* out  gradient of the pre-activations */                                             \
         int64_t plane, vector;  /* of da: from block to block, from one vector of units to the next */                 \
+        REAL clip;              /* as in forward_row; and then how far from that of 0 an activation can be whose argument */\
+        REAL most_sigmoid, most_tanh, most_relu; /* was not clipped; else 0 */                                         \
         int linear;           /* as frnn_cell.linear */                                                                \
     } frnn_backward_row_##D;                                                                                           \
                                                                                                                        \

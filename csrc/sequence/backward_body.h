@@ -29,7 +29,21 @@ typedef struct {
     REAL *dh;          /* (block rows, O) */
     REAL *dc;          /* (block rows, H), if the cell has c */
     REAL *dm;          /* (block rows, H) the gradient of m, or of r*h_{t-1} */
+
+    FN(frnn_backward_row) row; /* of the kernels: what is the same for all rows */
 } FN(backward_run);
+
+/* How a kernel knows a clipped argument: by its activation, which is then what it is at the bound. A few roundings are
+ * allowed for. */
+static void FN(find_bounds)(FN(backward_run) *run) {
+    const REAL clip = (REAL)run->cell->clip, less = 1 - (sizeof(REAL) == 4 ? (REAL)5e-7 : (REAL)1e-15);
+    FN(frnn_backward_row) *row = &run->row;
+    if (clip == 0) return;
+    frnn_kernels()->KERNELS_OF.sigmoid(1, &clip, &row->most_sigmoid);
+    frnn_kernels()->KERNELS_OF.tanh(1, &clip, &row->most_tanh);
+    row->clip = clip, row->most_relu = clip * less;
+    row->most_sigmoid = (row->most_sigmoid - (REAL)0.5) * less, row->most_tanh *= less;
+}
 
 /* Is dx written where it belongs? If it is added to, it is computed apart: so its bits do not depend on whether the
  * directions run at once. */
@@ -108,7 +122,8 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
                      run->dm + part->row_first * H, part->row_step * H, H, t % 2, NULL);
     }
 
-    FN(frnn_backward_row) row = {.n = part->units.end - u0, .H = H, .replace = cell->replace, .linear = cell->linear};
+    FN(frnn_backward_row) row = run->row;
+    row.n = part->units.end - u0;
     row.plane = FN(at)(run->da, 0, run->plane).data - run->da.data, row.vector = run->da.vector;
     if (cell->peephole) row.peephole = (const REAL *)cell->peephole + u0;
     for (int64_t j = part->row_first; j < n; j += part->row_step) {
@@ -170,8 +185,12 @@ static void FN(gather_inputs)(const FN(backward_run) *run, const frnn_chunk *chu
             const REAL *o = gates + (frnn_place(steps, t, b) * K + run->is->output_gate) * H;
             const REAL *c = (const REAL *)args->record.cells;
             REAL *m = FN(at)(run->m, at, u0).data;
-            frnn_kernels()->KERNELS_OF.tanh(FRNN_MIN(lanes, H - u0), c + frnn_place(steps, t, b) * H + u0, m);
-            for (int64_t u = u0; u < FRNN_MIN(u0 + lanes, H); u++) m[u - u0] *= o[u];
+            const int64_t n = FRNN_MIN(lanes, H - u0);
+            const REAL clip = run->row.clip;
+            memcpy(m, c + frnn_place(steps, t, b) * H + u0, (size_t)n * sizeof(REAL));
+            for (int64_t u = 0; clip > 0 && u < n; u++) m[u] = m[u] < -clip ? -clip : m[u] > clip ? clip : m[u];
+            frnn_kernels()->KERNELS_OF.tanh(n, m, m);
+            for (int64_t u = u0; u < u0 + n; u++) m[u - u0] *= o[u];
         }
     }
 }
@@ -365,6 +384,8 @@ static FN(backward_run) FN(backward_new)(const frnn_cell *cell, const frnn_backw
     run.blocks = frnn_blocks(run.is);
     run.plane = FN(plane)(cell);
     run.plan = frnn_backward_plan(cell, args, FRNN_MAX(run.blocks * cell->H, cell->I) * (int64_t)sizeof(REAL));
+    run.row.H = cell->H, run.row.replace = cell->replace, run.row.linear = cell->linear;
+    FN(find_bounds)(&run);
     return run;
 }
 

@@ -174,7 +174,7 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
     n = FRNN_MIN(n, part->row_end);
 
     FN(frnn_forward_row) row = {.n = part->units.end - u0, .H = H, .plane = run->plane, .replace = cell->replace};
-    row.bias = run->bias + u0, row.linear = cell->linear;
+    row.bias = run->bias + u0, row.linear = cell->linear, row.clip = (REAL)cell->clip;
     if (cell->peephole) row.peephole = (const REAL *)cell->peephole + u0;
 
     FN(recur)(run, part, s, rows, h_prev, a, 0, early);

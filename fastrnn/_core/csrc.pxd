@@ -31,6 +31,7 @@ cdef extern from "fastrnn.h" nogil:
         const float *s_hr
         const void *packed
         int linear
+        double clip
 
     ctypedef enum frnn_pass:
         FRNN_FORWARD

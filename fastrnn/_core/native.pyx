@@ -287,7 +287,7 @@ cdef class NativeCell:
         self.c.storage = storage_of(weights[0], self.c.dtype)
         if isinstance(weights[0], Narrow):
             packed_for = "forward"
-        self.c.replace = cell.replaces
+        self.c.replace, self.c.clip = cell.replaces, cell.options.get("clip") or 0
         self.c.linear = cell.options.get("nonlinearity") == "linear"
         self.c.I, self.c.H, self.c.O = cell.input_size, cell.hidden_size, cell.output_size
         self.c.w_ih, self.c.s_ih = matrix(weights[0])

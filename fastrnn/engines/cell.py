@@ -168,7 +168,8 @@ class Cell:
     def missing(self) -> dict[str, str]:
         """Framework -> what of this cell it does not have; nothing for a framework that has all."""
         gates = {"PyTorch": self.torch.gates, "Keras": self.keras.gates, "ONNX": self.onnx.gates}
-        return {framework: f"a {self.layer}" for framework, there in gates.items() if not there}
+        missing = {framework: f"a {self.layer}" for framework, there in gates.items() if not there}
+        return missing | (dict.fromkeys(("PyTorch", "Keras"), "clip") if self.options.get("clip") else {})
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,7 @@ class RNNCell(Cell):
     """The vanilla (Elman) cell."""
 
     nonlinearity: str = "tanh"  # or "relu"
+    clip: float | None = None  # activations are given nothing outside -clip..clip
 
     kind = "rnn"
     panels: ClassVar = {"h": "state: h"}
@@ -199,6 +201,7 @@ class LSTMCell(Cell):
     proj_size: int = 0  # P > 0: h_t is projected to P values
     peephole: bool = False  # gates see c
     coupled: bool = False  # there is no gate f; what i does not write is kept: f = 1 - i
+    clip: float | None = None  # activations are given nothing outside -clip..clip
 
     kind = "lstm"
     has_c = True
@@ -244,7 +247,7 @@ class LSTMCell(Cell):
 
     @property
     def missing(self) -> dict[str, str]:
-        missing: dict[str, str] = {}
+        missing = super().missing
         if self.proj_size:
             missing |= {"Keras": "a projection", "ONNX": "a projection"}
         if self.peephole:
@@ -260,6 +263,7 @@ class GRUCell(Cell):
 
     reset_after: bool = True  # whether the reset gate is applied after U_n h, or to h itself
     update_gate: str = "keep"  # z weighs the old state; or "replace": the new one
+    clip: float | None = None  # activations are given nothing outside -clip..clip
 
     kind = "gru"
     sigmoids = "rz"
@@ -286,7 +290,7 @@ class GRUCell(Cell):
 
     @property
     def missing(self) -> dict[str, str]:
-        return {} if self.reset_after else {"PyTorch": "a GRU with reset_after=False"}
+        return super().missing | ({} if self.reset_after else {"PyTorch": "a GRU with reset_after=False"})
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,29 @@ def affine(x: NDArray, weight: NDArray, bias: NDArray | None) -> NDArray:
     return x @ weight.T if bias is None else x @ weight.T + bias
 
 
+def clipped(cell: Cell, a: NDArray) -> NDArray:
+    """What an activation is given instead of a."""
+    clip = cell.options.get("clip")
+    return a if clip is None else np.clip(a, -clip, clip)
+
+
+def through_clip(cell: Cell, activation: Callable[[NDArray], NDArray], y: NDArray, da: NDArray) -> NDArray:
+    """The gradient of a, where y = activation(clipped(a)): 0 where y is what it is at the bound.
+
+    A few roundings are allowed for. What they take away is nothing: the gradients of so few values.
+    """
+    clip = cell.options.get("clip")
+    if clip is None:
+        return da
+    middle, most = activation(np.array([0, clip], y.dtype))
+    return np.where(abs(y - middle) > (most - middle) * (1 - 4 * np.finfo(y.dtype).eps), 0, da)
+
+
 # ---- RNN: h_t = act(W x_t + b_ih + U h_{t-1} + b_hh) --------------------------------------------------------------
 
 
 def rnn_step(cell: RNNCell, w: Weights, x: NDArray, h: NDArray, c: None) -> tuple[NDArray, None, tuple]:
-    a = affine(x, w.weight_ih, w.bias_ih) + affine(h, w.weight_hh, w.bias_hh)
+    a = clipped(cell, affine(x, w.weight_ih, w.bias_ih) + affine(h, w.weight_hh, w.bias_hh))
     return (np.tanh(a) if cell.nonlinearity == "tanh" else np.where(a < 0, 0, a).astype(a.dtype)), None, ()
 
 
@@ -43,7 +61,9 @@ def rnn_step_backward(
     cell: RNNCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: None, gates: None, h: NDArray, c: None,
     dh: NDArray, dc: None,
 ) -> tuple[NDArray, NDArray, None]:  # fmt: skip
-    da = dh * (1 - h * h) if cell.nonlinearity == "tanh" else np.where(h > 0, dh, 0)
+    is_tanh = cell.nonlinearity == "tanh"
+    da = dh * (1 - h * h) if is_tanh else np.where(h > 0, dh, 0)
+    da = through_clip(cell, np.tanh if is_tanh else lambda a: a, h, da)
     add_weight_gradients(dw, x, h_prev, da, da)
     return da @ w.weight_ih, da @ w.weight_hh, None
 
@@ -56,27 +76,27 @@ def lstm_step(cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray) ->
     if w.peephole is not None:
         a_i = a_i + w.peephole[0] * c
         a_f = a_f + w.peephole[1] * c
-    i, f, g = sigmoid(a_i), sigmoid(a_f), np.tanh(a_g)
+    i, f, g = sigmoid(clipped(cell, a_i)), sigmoid(clipped(cell, a_f)), np.tanh(clipped(cell, a_g))
     c = f * c + i * g
     if w.peephole is not None:
         a_o = a_o + w.peephole[2] * c
-    o = sigmoid(a_o)
-    m = o * np.tanh(c)
+    o = sigmoid(clipped(cell, a_o))
+    m = o * np.tanh(clipped(cell, c))
     h = m if w.weight_hr is None else m @ w.weight_hr.T
     return h, c, (i, f, g, o)
 
 
 def lstm_output_backward(
-    w: Weights, dw: Weights, o: NDArray, c: NDArray, dh: NDArray, dc: NDArray
+    cell: LSTMCell, w: Weights, dw: Weights, o: NDArray, c: NDArray, dh: NDArray, dc: NDArray
 ) -> tuple[NDArray, NDArray]:
     """The gradients of a_o and c, from those of h = W_hr (o*tanh(c)) and c; the last peephole is o's."""
-    tanh_c = np.tanh(c)
+    tanh_c = np.tanh(clipped(cell, c))
     dm = dh
     if w.weight_hr is not None and dw.weight_hr is not None:
         dm = dh @ w.weight_hr
         dw.weight_hr[...] += dh.T @ (o * tanh_c)
-    da_o = dm * tanh_c * o * (1 - o)
-    dc = dc + dm * o * (1 - tanh_c * tanh_c)
+    da_o = through_clip(cell, sigmoid, o, dm * tanh_c * o * (1 - o))
+    dc = dc + np.where(clipped(cell, c) == c, dm * o * (1 - tanh_c * tanh_c), 0)
     if w.peephole is not None and dw.peephole is not None:
         dc = dc + da_o * w.peephole[-1]
         dw.peephole[-1] += (da_o * c).sum(0)
@@ -88,10 +108,10 @@ def lstm_step_backward(
     c: NDArray, dh: NDArray, dc: NDArray,
 ) -> tuple[NDArray, NDArray, NDArray]:  # fmt: skip
     i, f, g, o = np.moveaxis(gates, 1, 0)
-    da_o, dc = lstm_output_backward(w, dw, o, c, dh, dc)
-    da_i = dc * g * i * (1 - i)
-    da_f = dc * c_prev * f * (1 - f)
-    da_g = dc * i * (1 - g * g)
+    da_o, dc = lstm_output_backward(cell, w, dw, o, c, dh, dc)
+    da_i = through_clip(cell, sigmoid, i, dc * g * i * (1 - i))
+    da_f = through_clip(cell, sigmoid, f, dc * c_prev * f * (1 - f))
+    da_g = through_clip(cell, np.tanh, g, dc * i * (1 - g * g))
     dc_prev = dc * f
     if w.peephole is not None and dw.peephole is not None:
         dc_prev = dc_prev + da_i * w.peephole[0] + da_f * w.peephole[1]
@@ -109,12 +129,12 @@ def lstm_coupled_step(cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDA
     a_i, a_g, a_o = np.split(affine(x, w.weight_ih, w.bias_ih) + affine(h, w.weight_hh, w.bias_hh), 3, axis=1)
     if w.peephole is not None:
         a_i = a_i + w.peephole[0] * c
-    i, g = sigmoid(a_i), np.tanh(a_g)
+    i, g = sigmoid(clipped(cell, a_i)), np.tanh(clipped(cell, a_g))
     c = (1 - i) * c + i * g
     if w.peephole is not None:
         a_o = a_o + w.peephole[1] * c
-    o = sigmoid(a_o)
-    m = o * np.tanh(c)
+    o = sigmoid(clipped(cell, a_o))
+    m = o * np.tanh(clipped(cell, c))
     h = m if w.weight_hr is None else m @ w.weight_hr.T
     return h, c, (i, g, o)
 
@@ -124,9 +144,9 @@ def lstm_coupled_step_backward(
     c: NDArray, dh: NDArray, dc: NDArray,
 ) -> tuple[NDArray, NDArray, NDArray]:  # fmt: skip
     i, g, o = np.moveaxis(gates, 1, 0)
-    da_o, dc = lstm_output_backward(w, dw, o, c, dh, dc)
-    da_i = dc * (g - c_prev) * i * (1 - i)
-    da_g = dc * i * (1 - g * g)
+    da_o, dc = lstm_output_backward(cell, w, dw, o, c, dh, dc)
+    da_i = through_clip(cell, sigmoid, i, dc * (g - c_prev) * i * (1 - i))
+    da_g = through_clip(cell, np.tanh, g, dc * i * (1 - g * g))
     dc_prev = dc * (1 - i)
     if w.peephole is not None and dw.peephole is not None:
         dc_prev = dc_prev + da_i * w.peephole[0]
@@ -144,14 +164,14 @@ def gru_step(cell: GRUCell, w: Weights, x: NDArray, h: NDArray, c: None) -> tupl
     x_r, x_z, x_n = np.split(affine(x, w.weight_ih, w.bias_ih), 3, axis=1)
     bias_rz, bias_n = (None, None) if w.bias_hh is None else (w.bias_hh[: 2 * H], w.bias_hh[2 * H :])
     h_r, h_z = np.split(affine(h, w.weight_hh[: 2 * H], bias_rz), 2, axis=1)
-    r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
+    r, z = sigmoid(clipped(cell, x_r + h_r)), sigmoid(clipped(cell, x_z + h_z))
     recorded: tuple
     if cell.reset_after:
         hn = affine(h, w.weight_hh[2 * H :], bias_n)
-        n = np.tanh(x_n + r * hn)
+        n = np.tanh(clipped(cell, x_n + r * hn))
         recorded = (r, z, n, hn)
     else:
-        n = np.tanh(x_n + affine(r * h, w.weight_hh[2 * H :], bias_n))
+        n = np.tanh(clipped(cell, x_n + affine(r * h, w.weight_hh[2 * H :], bias_n)))
         recorded = (r, z, n)
     h = (1 - z) * n + z * h if cell.update_gate == "keep" else z * n + (1 - z) * h
     return h, None, recorded
@@ -165,19 +185,19 @@ def gru_step_backward(
     r, z, n = np.moveaxis(gates, 1, 0)[:3]
     keep = z if cell.update_gate == "keep" else 1 - z  # h_t = (1 - keep)*n + keep*h_{t-1}
     dz = dh * (h_prev - n) if cell.update_gate == "keep" else dh * (n - h_prev)
-    da_z = dz * z * (1 - z)
-    da_n = dh * (1 - keep) * (1 - n * n)
+    da_z = through_clip(cell, sigmoid, z, dz * z * (1 - z))
+    da_n = through_clip(cell, np.tanh, n, dh * (1 - keep) * (1 - n * n))
     dh_prev = dh * keep
     U_rz, U_n = w.weight_hh[: 2 * H], w.weight_hh[2 * H :]
     if cell.reset_after:
-        da_r = da_n * gates[:, 3] * r * (1 - r)
+        da_r = through_clip(cell, sigmoid, r, da_n * gates[:, 3] * r * (1 - r))
         da_hn = da_n * r
         da_h = np.concatenate([da_r, da_z, da_hn], axis=1)
         dh_prev = dh_prev + da_h @ w.weight_hh
         add_weight_gradients(dw, x, h_prev, np.concatenate([da_r, da_z, da_n], axis=1), da_h)
     else:
         drh = da_n @ U_n  # gradient of r*h_{t-1}
-        da_r = drh * h_prev * r * (1 - r)
+        da_r = through_clip(cell, sigmoid, r, drh * h_prev * r * (1 - r))
         da_rz = np.concatenate([da_r, da_z], axis=1)
         dh_prev = dh_prev + drh * r + da_rz @ U_rz
         da = np.concatenate([da_rz, da_n], axis=1)

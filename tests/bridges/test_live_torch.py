@@ -153,6 +153,9 @@ def equations(torch: Any, cell: str, kwargs: dict[str, Any], w: dict[str, Any], 
         bias = w.get(f"bias_{kind}", torch.zeros(len(w["weight_ih"]), dtype=v.dtype))
         return (v @ w[f"weight_{kind}"].T + bias).split(len(w["weight_ih"]) // GATES[cell], 1)
 
+    def clip(a: Any) -> Any:
+        return a if kwargs.get("clip") is None else a.clamp(-kwargs["clip"], kwargs["clip"])
+
     ih = gates_of(x, "ih")
     if cell in ("MinGRU", "MinLSTM"):
         n = (
@@ -166,16 +169,16 @@ def equations(torch: Any, cell: str, kwargs: dict[str, Any], w: dict[str, Any], 
         return (f * h + i * n) / (f + i), None
     hh = gates_of(h, "hh")
     if cell == "RNN":
-        return getattr(torch, kwargs.get("nonlinearity", "tanh"))(ih[0] + hh[0]), None
+        return getattr(torch, kwargs.get("nonlinearity", "tanh"))(clip(ih[0] + hh[0])), None
     if cell == "LSTM":
         p_i, p_f, p_o = w["peephole"] if "peephole" in w else torch.zeros(3, c.shape[1], dtype=c.dtype)
-        i = torch.sigmoid(ih[0] + hh[0] + p_i * c)
-        f = torch.sigmoid(ih[1] + hh[1] + p_f * c)
-        c = f * c + i * torch.tanh(ih[2] + hh[2])
-        h = torch.sigmoid(ih[3] + hh[3] + p_o * c) * torch.tanh(c)
+        i = torch.sigmoid(clip(ih[0] + hh[0] + p_i * c))
+        f = torch.sigmoid(clip(ih[1] + hh[1] + p_f * c))
+        c = f * c + i * torch.tanh(clip(ih[2] + hh[2]))
+        h = torch.sigmoid(clip(ih[3] + hh[3] + p_o * c)) * torch.tanh(clip(c))
         return (h @ w["weight_hr"].T if "weight_hr" in w else h), c
-    r, z = torch.sigmoid(ih[0] + hh[0]), torch.sigmoid(ih[1] + hh[1])
-    n = torch.tanh(ih[2] + (r * hh[2] if kwargs.get("reset_after", True) else gates_of(r * h, "hh")[2]))
+    r, z = torch.sigmoid(clip(ih[0] + hh[0])), torch.sigmoid(clip(ih[1] + hh[1]))
+    n = torch.tanh(clip(ih[2] + (r * hh[2] if kwargs.get("reset_after", True) else gates_of(r * h, "hh")[2])))
     keep = z if kwargs.get("update_gate", "keep") == "keep" else 1 - z
     return (1 - keep) * n + keep * h, None
 
@@ -240,6 +243,12 @@ EQUATIONS: list[tuple[str, dict[str, Any], str, bool, bool]] = [
     ("GRU", {"update_gate": "replace", "bias": False}, "float32", False, False),
     ("RNN", {"num_layers": 2, "bidirectional": True}, "float64", True, True),
     ("RNN", {"nonlinearity": "relu"}, "float32", False, True),
+    ("LSTM", {"clip": 0.5, "peephole": True, "proj_size": 2, "bidirectional": True}, "float64", True, True),
+    ("LSTM", {"clip": 1.0}, "float32", False, False),
+    ("GRU", {"clip": 0.5}, "float32", True, True),
+    ("GRU", {"clip": 0.5, "reset_after": False, "update_gate": "replace"}, "float64", False, False),
+    ("RNN", {"clip": 0.7}, "float32", False, True),
+    ("RNN", {"clip": 0.3, "nonlinearity": "relu", "bidirectional": True}, "float64", True, False),
     ("MinGRU", {"num_layers": 2, "bidirectional": True}, "float64", True, True),
     ("MinGRU", {"nonlinearity": "linear", "bias": False}, "float32", False, False),
     ("MinLSTM", {}, "float32", True, False),

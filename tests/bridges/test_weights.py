@@ -125,6 +125,8 @@ def test_files_and_back(tmp_path_factory: Any, layer: Any, suffix: str, prefix: 
         ("lstm-peephole-proj", {"torch": "peepholes", "keras": "peepholes", "onnx": "a projection"}),
         ("gru-replace", {}),
         ("gru-before", {"torch": "a GRU with reset_after=False"}),
+        ("gru-before-clip", {"torch": "a GRU with reset_after=False", "keras": "clip"}),
+        ("mingru", {"torch": "a MinGRU", "keras": "a MinGRU", "onnx": "a MinGRU"}),
     ],
 )
 def test_what_other_frameworks_do_not_have(variant: str, missing: dict[str, str]) -> None:

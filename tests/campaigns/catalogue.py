@@ -121,9 +121,9 @@ def catalogue() -> dict[str, Entry]:
         "dtype": f4,
         "rng": 0,
     }
-    add(fastrnn.RNN, **sizes, **more, nonlinearity="relu")
-    add(fastrnn.LSTM, **sizes, **more, proj_size=2, peephole=True, coupled=False)
-    add(fastrnn.GRU, **sizes, **more, reset_after=True, update_gate="keep")
+    add(fastrnn.RNN, **sizes, **more, nonlinearity="relu", clip=1.0)
+    add(fastrnn.LSTM, **sizes, **more, proj_size=2, peephole=True, coupled=False, clip=1.0)
+    add(fastrnn.GRU, **sizes, **more, reset_after=True, update_gate="keep", clip=1.0)
     add(fastrnn.MinGRU, **sizes, **more, nonlinearity="positive")
     add(fastrnn.MinLSTM, **sizes, **more, nonlinearity="linear")
     lstm = fastrnn.LSTM(3, 4, rng=0)
