@@ -42,9 +42,9 @@ typedef struct {
     int replace;          /* GRU: h_t = z*n + (1-z)*h_{t-1} instead of (1-z)*n + z*h_{t-1} */
     int64_t I, H, O;
     const void *w_ih;     /* (G*H, I) */
-    const void *w_hh;     /* (G*H, O) */
+    const void *w_hh;     /* (G*H, O) or null: gates do not see the state */
     const void *b_ih;     /* (G*H) or null */
-    const void *b_hh;     /* (G*H) or null, null exactly if b_ih is */
+    const void *b_hh;     /* (G*H) or null, null exactly if b_ih is or w_hh */
     const void *w_hr;     /* (O, H) or null: LSTM projection */
     const void *peephole; /* (the cell's peepholes, H) or null: LSTM p_i, p_f, p_o */
     const float *s_ih;    /* (G*H) scales of the rows of w_ih, if they are int8; likewise the next two */
@@ -52,8 +52,10 @@ typedef struct {
     const void *packed; /* frnn_pack's, 64-byte aligned, or null */
     frnn_norm norm;
     double zoneout, zoneout_cell; /* with which a unit of h_t, or of c_t, keeps its value of the step before */
-    int heads; /* N > 1: w_hh is (G*H, H/N), and each head of H/N units sees its own part of h_{t-1} only; else 0 or 1
-                */
+    int heads;   /* N > 1: w_hh is (G*H, H/N), and each head of H/N units sees its own part of h_{t-1} only; else 0 or 1
+                  */
+    int linear;  /* minGRU, minLSTM: the candidate is its pre-activation */
+    double clip; /* activations are given nothing outside -clip..clip, as ONNX's clip; 0: whatever there is */
 } frnn_cell;
 
 /* Gradients of a cell's parameters; null where the parameter is. */

@@ -25,9 +25,11 @@ VARIANTS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "lstm-peephole-proj": (fastrnn.LSTM, {"peephole": True, "proj_size": "half"}),
     "lstm-coupled": (fastrnn.LSTM, {"coupled": True}),
     "lstm-coupled-peephole-proj": (fastrnn.LSTM, {"coupled": True, "peephole": True, "proj_size": "half"}),
+    "lstm-peephole-proj-clip": (fastrnn.LSTM, {"peephole": True, "proj_size": "half", "clip": 0.5}),
     "gru": (fastrnn.GRU, {}),
     "gru-replace": (fastrnn.GRU, {"update_gate": "replace"}),
     "gru-before": (fastrnn.GRU, {"reset_after": False}),
+    "gru-before-clip": (fastrnn.GRU, {"reset_after": False, "clip": 0.5}),
     "gru-before-replace": (fastrnn.GRU, {"reset_after": False, "update_gate": "replace"}),
     "slstm": (fastrnn.SLSTM, {}),
     "slstm-heads": (fastrnn.SLSTM, {"num_heads": "some"}),
@@ -38,6 +40,8 @@ VARIANTS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "lstm-coupled-norm-sum": (fastrnn.LSTM, {"layer_norm": "sum", "coupled": True, "layer_norm_eps": 0.1}),
     "gru-norm": (fastrnn.GRU, {"layer_norm": "separate", "layer_norm_eps": 0.1}),
     "gru-before-norm": (fastrnn.GRU, {"layer_norm": "separate", "reset_after": False, "layer_norm_eps": 0.1}),
+    "mingru": (fastrnn.MinGRU, {}),
+    "minlstm-linear": (fastrnn.MinLSTM, {"nonlinearity": "linear"}),
 }  # fmt: skip
 
 # Sizes at, just below and just above the widths of vectors (4, 8, 16 values) and of tiles of several vectors.

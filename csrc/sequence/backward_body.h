@@ -22,7 +22,7 @@ typedef struct {
     REAL *zero;        /* (max(O, S*H)) zeros: the state after a reset */
     FN(matrix) da;     /* (chunk rows, blocks*plane) */
     FN(matrix) x;      /* (chunk rows, I) gathered; unused where BLAS takes x itself */
-    FN(matrix) h;      /* (chunk rows, O) gathered h_{t-1} */
+    FN(matrix) h;      /* (chunk rows, O) gathered h_{t-1}; unused where gates do not see it */
     FN(matrix) rh;     /* (chunk rows, H) r*h_{t-1} of a cell that resets before a product */
     FN(matrix) dh_out; /* (chunk rows, O) dh_t of a projected cell */
     FN(matrix) m;      /* (chunk rows, H) what was projected */
@@ -32,7 +32,8 @@ typedef struct {
     REAL *dm;          /* (block rows, H) the gradient of m, or of r*h_{t-1} */
     FN(norms) norm;
     FN(noise) noise;
-    int64_t span, span_plane; /* units that lie side by side in da and h, and columns that they take there */
+    int64_t span, span_plane;  /* units that lie side by side in da and h, and columns that they take there */
+    FN(frnn_backward_row) row; /* of the kernels: what is the same for all rows */
 } FN(backward_run);
 
 /* Of da, and of h, where a unit is in its block. */
@@ -43,6 +44,18 @@ static inline int64_t FN(column)(const FN(backward_run) *run, int64_t u) {
 /* Zeros that there have to be. */
 static inline int64_t FN(zeros)(const FN(backward_run) *run) {
     return FRNN_MAX(FRNN_MAX(run->cell->H, run->cell->O), run->is->has_c * run->cell->H);
+}
+
+/* How a kernel knows a clipped argument: by its activation, which is then what it is at the bound. A few roundings are
+ * allowed for. */
+static void FN(find_bounds)(FN(backward_run) *run) {
+    const REAL clip = (REAL)run->cell->clip, less = 1 - (sizeof(REAL) == 4 ? (REAL)5e-7 : (REAL)1e-15);
+    FN(frnn_backward_row) *row = &run->row;
+    if (clip == 0) return;
+    frnn_kernels()->KERNELS_OF.sigmoid(1, &clip, &row->most_sigmoid);
+    frnn_kernels()->KERNELS_OF.tanh(1, &clip, &row->most_tanh);
+    row->clip = clip, row->most_relu = clip * less;
+    row->most_sigmoid = (row->most_sigmoid - (REAL)0.5) * less, row->most_tanh *= less;
 }
 
 /* Is dx written where it belongs? If it is added to, it is computed apart: so its bits do not depend on whether the
@@ -60,7 +73,8 @@ static size_t FN(backward_layout)(FN(backward_run) *run, int members, char *base
     const int normal = FN(norm_raw)(&run->norm) + (cell->norm.c != NULL); /* blocks more */
     run->da = FN(take_matrix)(base, &used, packed, chunk, (run->blocks + normal) * run->plane);
     run->x = FN(take_matrix)(base, &used, packed, run->plan.direct && !packed ? 0 : chunk, cell->I);
-    run->h = FN(take_matrix)(base, &used, packed, chunk, run->span < H ? run->plane : cell->O);
+    const int64_t seen = run->is->unconnected ? 0 : chunk;
+    run->h = FN(take_matrix)(base, &used, packed, seen, run->span < H ? run->plane : cell->O);
     run->rh = FN(take_matrix)(base, &used, packed, resets ? chunk : 0, H);
     run->dh_out = FN(take_matrix)(base, &used, packed, projected ? chunk : 0, cell->O);
     run->m = FN(take_matrix)(base, &used, packed, projected ? chunk : 0, H);
@@ -103,6 +117,7 @@ static frnn_series FN(fresh_cells)(const FN(backward_run) *run) {
 static void FN(return_through)(const FN(backward_run) *run, const frnn_part *part, int64_t rows, int64_t t, int64_t at,
                                int b0, int b1, int beta, REAL *C) {
     const int64_t O = run->cell->O;
+    if (run->is->unconnected) return;
     const FN(matrix) da = FN(every)(FN(at)(run->da, at + part->row_first, b0 * run->plane), part->row_step);
     if (run->factors.state.heads > 1) {
         FN(return_through_heads)(&run->factors.state, rows, da, run->plane, FN(column)(run, run->factors.state.N),
@@ -146,7 +161,8 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
                      run->dm + part->row_first * H, part->row_step * H, H, t % 2, NULL);
     }
 
-    FN(frnn_backward_row) row = {.n = part->units.end - u0, .H = H, .replace = cell->replace};
+    FN(frnn_backward_row) row = run->row;
+    row.n = part->units.end - u0;
     row.plane = FN(at)(run->da, 0, run->plane).data - run->da.data, row.vector = run->da.vector;
     row.shows_o = cell->norm.c != NULL;
     if (row.shows_o)
@@ -174,7 +190,7 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
     }
     if (run->norm.wanted)
         FN(normalize_step_backward)(&run->norm, part, args, j0, t, at, n, run->da, early < G ? early : 0, G, team);
-    if (part->by_units) frnn_team_barrier(team); /* dh needs all of da */
+    if (part->by_units && !run->is->unconnected) frnn_team_barrier(team); /* dh needs all of da */
 
     if (early < G) {
         FN(return_through)(run, part, rows, t, at, early, G, 0, run->dm);
@@ -204,7 +220,8 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
             }
 }
 
-/* What the large products need beside da: x and h_{t-1}, and of some cells r*h_{t-1} or what was projected. */
+/* What the large products need beside da: x and h_{t-1}, where gates see that, and of some cells r*h_{t-1} or what was
+ * projected. */
 static void FN(gather_inputs)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0, const frnn_team *team) {
     const frnn_cell *cell = run->cell;
     const frnn_backward_args *args = run->args;
@@ -216,7 +233,9 @@ static void FN(gather_inputs)(const FN(backward_run) *run, const frnn_chunk *chu
         const REAL *h_prev = FN(before_step)(run, &args->y, args->h0, O, t, b);
         const REAL *gates = (const REAL *)args->record.gates;
         const REAL *mask = FN(state_mask)(&run->noise, b);
-        if (mask)
+        if (!run->h.data)
+            ; /* gates do not see it */
+        else if (mask)
             FN(put_met)(run->h, at, O, h_prev, mask);
         else if (run->span < H)
             for (int64_t u = 0; u < H; u += run->span) FN(put)(run->h, at, FN(column)(run, u), run->span, h_prev + u);
@@ -232,13 +251,17 @@ static void FN(gather_inputs)(const FN(backward_run) *run, const frnn_chunk *chu
             const REAL *o = gates + (frnn_place(steps, t, b) * K + run->is->output_gate) * H;
             const REAL *c = FN(fresh_cells)(run).data;
             REAL *m = FN(at)(run->m, at, u0).data;
+            const int64_t n = FRNN_MIN(lanes, H - u0);
+            const REAL clip = run->row.clip;
             if (cell->norm.c) {
-                memcpy(m, o + u0, (size_t)FRNN_MIN(lanes, H - u0) * sizeof(REAL));
+                memcpy(m, o + u0, (size_t)n * sizeof(REAL));
                 FN(normalized_output)(&run->norm, &args->record, frnn_place(steps, t, b), u0, m);
                 continue;
             }
-            frnn_kernels()->KERNELS_OF.tanh(FRNN_MIN(lanes, H - u0), c + frnn_place(steps, t, b) * H + u0, m);
-            for (int64_t u = u0; u < FRNN_MIN(u0 + lanes, H); u++) m[u - u0] *= o[u];
+            memcpy(m, c + frnn_place(steps, t, b) * H + u0, (size_t)n * sizeof(REAL));
+            for (int64_t u = 0; clip > 0 && u < n; u++) m[u] = m[u] < -clip ? -clip : m[u] > clip ? clip : m[u];
+            frnn_kernels()->KERNELS_OF.tanh(n, m, m);
+            for (int64_t u = u0; u < u0 + n; u++) m[u - u0] *= o[u];
         }
     }
 }
@@ -363,7 +386,7 @@ static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *ch
     if (apart) task = FN(add_weight)(run, rows, from + G, apart, x, I, beta, d->w_ih, joint, task, team);
     if (run->factors.state.heads > 1)
         task = FN(add_weight_heads)(run, rows, beta, d->w_hh, task, team);
-    else
+    else if (d->w_hh)
         task = FN(add_weight)(run, rows, 0, early, run->h, O, beta, d->w_hh, 0, task, team);
     if (reset) task = FN(add_weight)(run, rows, early, reset, run->rh, H, beta, d->w_hh, early, task, team);
     const int64_t task_rows = cell->packed ? TASK_ROWS : BLAS_TASK_ROWS;
@@ -486,6 +509,8 @@ static FN(backward_run) FN(backward_new)(const frnn_cell *cell, const frnn_backw
     run.plane = cell->H / run.span * run.span_plane;
     run.norm = FN(norms_of)(cell, run.is, run.plane);
     run.plan = frnn_backward_plan(cell, args, FRNN_MAX(run.blocks * cell->H, cell->I) * (int64_t)sizeof(REAL));
+    run.row.H = cell->H, run.row.replace = cell->replace, run.row.linear = cell->linear;
+    FN(find_bounds)(&run);
     return run;
 }
 

@@ -79,7 +79,8 @@ int frnn_fits(const frnn_cell *cell, const frnn_steps *steps, const frnn_plan *p
  * are off by the same factor on other machines. A step multiplies `rows` rows by the state's weights, which a member
  * reads whole if members share the rows, and in part if they share the units; it cannot be faster than the
  * multiplications nor than that reading. Members that share units wait for each other and then fetch each other's
- * results, line by line, from another core's cache.
+ * results, line by line, from another core's cache. Where units are not connected there is none of this: the steps cost
+ * what their gates do.
  */
 #define LANE_RATE 9.6        /* operations a nanosecond and lane, in tiles */
 #define BANDWIDTH_NEAR 150.0 /* bytes a nanosecond, from L1 and L2 */
@@ -133,18 +134,20 @@ static double pass_time(const frnn_cell *cell, frnn_pass pass, double T, double 
     const double size = cell->dtype == FRNN_F32 ? 4 : 8, rate = LANE_RATE * lanes * weight.rate, G = is->gates;
     const double I = (double)cell->I, H = (double)cell->H, O = (double)cell->O / (double)frnn_heads(cell);
     const double rows = by_units ? B : ceil(B / threads), share = by_units ? threads : 1;
-    const double weights = (G * H * O + (cell->w_hr ? H * O : 0)) / share, inputs = G * H * I / share;
+    const double recurrent = is->unconnected ? 0 : G * H * O;
+    const double weights = (recurrent + (cell->w_hr ? H * O : 0)) / share, inputs = G * H * I / share;
     const double kept = (weights + (T == 1 ? inputs : 0)) * weight.bytes; /* a step on its own needs all weights once */
     double step = FRNN_MAX(2 * rows * weights / rate, reading(weights * weight.bytes, kept));
     step += rows * (H / share * is->gate_time / lanes + ROW_OVERHEAD);
-    if (by_units && threads > 1) {
+    if (by_units && threads > 1 && !is->unconnected) {
         const int norms = cell->norm.hh || cell->norm.sum ? 1 + (is->reset > 0) + is->has_c : 0;
         const double barriers = 1 + (is->reset > 0) + (cell->w_hr != NULL) + norms;
         const double values = B * (pass == FRNN_FORWARD ? barriers * H : G * H);
         step += barriers * BARRIER * ceil(log2(threads)) + values * size / 64 * (threads - 1) / threads * LINE_FETCH;
     }
     /* what all steps do together is shared evenly: the input's projection, or its gradient and those of the weights */
-    double together = T * 2 * B * G * H * (pass == FRNN_FORWARD ? I : 2 * I + O) / rate / threads;
+    double together = T * 2 * B * (G * H * I * (pass == FRNN_FORWARD ? 1 : 2) + (pass == FRNN_FORWARD ? 0 : recurrent));
+    together /= rate * threads;
     together = FRNN_MAX(together, reading(inputs * weight.bytes, T == 1 ? kept : inputs * weight.bytes));
     return T * step + together + (threads > 1 ? START : 0);
 }

@@ -41,6 +41,8 @@ cdef extern from "fastrnn.h" nogil:
         const void *packed
         frnn_norm norm
         int heads
+        int linear
+        double clip
 
     ctypedef enum frnn_pass:
         FRNN_FORWARD

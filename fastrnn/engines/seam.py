@@ -25,7 +25,8 @@ class Weights(NamedTuple):
     """
 
     weight_ih: NDArray  # (G*H, I)  acts on x_t
-    weight_hh: NDArray  # (G*H, O)  acts on h_{t-1}; O is P if projected, else H; (G*H, H/N) of a cell with N heads
+    weight_hh: Any = None  # (G*H, O)  acts on h_{t-1}; O is P if projected, else H; (G*H, H/N) of a cell with N heads;
+    # None where gates do not see h_{t-1}
     bias_ih: NDArray | None = None  # (G*H,)
     bias_hh: NDArray | None = None  # (G*H,)
     weight_hr: NDArray | None = None  # (P, H)    projection

@@ -143,25 +143,42 @@ def test_torch_layer(cell: str, kwargs: dict[str, Any], dtype: str, lengths: boo
 # What only the equations have --------------------------------------------------------------------------------------
 
 
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1, "MinGRU": 2, "MinLSTM": 3}
+
+
 def equations(torch: Any, cell: str, kwargs: dict[str, Any], w: dict[str, Any], x: Any, h: Any, c: Any) -> Any:
     """One step for all rows, straight from the equations: the new (h, c). c is None but for an LSTM."""
 
     def gates_of(v: Any, kind: str) -> Any:
         bias = w.get(f"bias_{kind}", torch.zeros(len(w["weight_ih"]), dtype=v.dtype))
-        return (v @ w[f"weight_{kind}"].T + bias).split(len(w["weight_ih"]) // {"LSTM": 4, "GRU": 3, "RNN": 1}[cell], 1)
+        return (v @ w[f"weight_{kind}"].T + bias).split(len(w["weight_ih"]) // GATES[cell], 1)
 
-    ih, hh = gates_of(x, "ih"), gates_of(h, "hh")
+    def clip(a: Any) -> Any:
+        return a if kwargs.get("clip") is None else a.clamp(-kwargs["clip"], kwargs["clip"])
+
+    ih = gates_of(x, "ih")
+    if cell in ("MinGRU", "MinLSTM"):
+        n = (
+            ih[-1]
+            if kwargs.get("nonlinearity") == "linear"
+            else torch.where(ih[-1] < 0, ih[-1].sigmoid(), ih[-1] + 0.5)
+        )
+        if cell == "MinGRU":
+            return torch.lerp(h, n, torch.sigmoid(ih[0])), None
+        i, f = torch.sigmoid(ih[0]), torch.sigmoid(ih[1])
+        return (f * h + i * n) / (f + i), None
+    hh = gates_of(h, "hh")
     if cell == "RNN":
-        return getattr(torch, kwargs.get("nonlinearity", "tanh"))(ih[0] + hh[0]), None
+        return getattr(torch, kwargs.get("nonlinearity", "tanh"))(clip(ih[0] + hh[0])), None
     if cell == "LSTM":
         p_i, p_f, p_o = w["peephole"] if "peephole" in w else torch.zeros(3, c.shape[1], dtype=c.dtype)
-        i = torch.sigmoid(ih[0] + hh[0] + p_i * c)
-        f = torch.sigmoid(ih[1] + hh[1] + p_f * c)
-        c = f * c + i * torch.tanh(ih[2] + hh[2])
-        h = torch.sigmoid(ih[3] + hh[3] + p_o * c) * torch.tanh(c)
+        i = torch.sigmoid(clip(ih[0] + hh[0] + p_i * c))
+        f = torch.sigmoid(clip(ih[1] + hh[1] + p_f * c))
+        c = f * c + i * torch.tanh(clip(ih[2] + hh[2]))
+        h = torch.sigmoid(clip(ih[3] + hh[3] + p_o * c)) * torch.tanh(clip(c))
         return (h @ w["weight_hr"].T if "weight_hr" in w else h), c
-    r, z = torch.sigmoid(ih[0] + hh[0]), torch.sigmoid(ih[1] + hh[1])
-    n = torch.tanh(ih[2] + (r * hh[2] if kwargs.get("reset_after", True) else gates_of(r * h, "hh")[2]))
+    r, z = torch.sigmoid(clip(ih[0] + hh[0])), torch.sigmoid(clip(ih[1] + hh[1]))
+    n = torch.tanh(clip(ih[2] + (r * hh[2] if kwargs.get("reset_after", True) else gates_of(r * h, "hh")[2])))
     keep = z if kwargs.get("update_gate", "keep") == "keep" else 1 - z
     return (1 - keep) * n + keep * h, None
 
@@ -226,6 +243,16 @@ EQUATIONS: list[tuple[str, dict[str, Any], str, bool, bool]] = [
     ("GRU", {"update_gate": "replace", "bias": False}, "float32", False, False),
     ("RNN", {"num_layers": 2, "bidirectional": True}, "float64", True, True),
     ("RNN", {"nonlinearity": "relu"}, "float32", False, True),
+    ("LSTM", {"clip": 0.5, "peephole": True, "proj_size": 2, "bidirectional": True}, "float64", True, True),
+    ("LSTM", {"clip": 1.0}, "float32", False, False),
+    ("GRU", {"clip": 0.5}, "float32", True, True),
+    ("GRU", {"clip": 0.5, "reset_after": False, "update_gate": "replace"}, "float64", False, False),
+    ("RNN", {"clip": 0.7}, "float32", False, True),
+    ("RNN", {"clip": 0.3, "nonlinearity": "relu", "bidirectional": True}, "float64", True, False),
+    ("MinGRU", {"num_layers": 2, "bidirectional": True}, "float64", True, True),
+    ("MinGRU", {"nonlinearity": "linear", "bias": False}, "float32", False, False),
+    ("MinLSTM", {}, "float32", True, False),
+    ("MinLSTM", {"nonlinearity": "linear", "num_layers": 2, "bidirectional": True}, "float64", True, True),
 ]
 
 
@@ -240,6 +267,26 @@ def test_equations(cell: str, kwargs: dict[str, Any], dtype: str, lengths: bool,
     state = [leaves[f"{k}"] for k in range(len(trial.state))]
     y, state_n = run_equations(torch, cell, kwargs, params, leaves["x"], state, trial.lengths, trial.resets)
     trial.compare(torch, y, tuple(state_n), leaves)
+
+
+@pytest.mark.parametrize("cell", ["MinGRU", "MinLSTM"])
+def test_scan_in_logarithms(cell: str, engine: Any) -> None:
+    """The parallel scan of the paper's appendix B, as the packages of PyTorch's users have it."""
+    torch = import_torch()
+    functional = torch.nn.functional
+    trial = Trial(cell, {}, "float64", False)
+    trial.state = [np.abs(trial.state[0])]  # it has a logarithm
+    leaves = trial.tensors(torch)
+    a = leaves["x"] @ leaves["weight_ih_l0"].T + leaves["bias_ih_l0"]
+    *gates, candidate = a.chunk(GATES[cell], -1)
+    ratio = gates[0]  # ln(i'/f'), ln(z/(1 - z))
+    if cell == "MinLSTM":
+        ratio = functional.softplus(-gates[1]) - functional.softplus(-gates[0])
+    log_n = torch.where(candidate >= 0, (torch.relu(candidate) + 0.5).log(), -functional.softplus(-candidate))
+    kept, values = -functional.softplus(ratio), -functional.softplus(-ratio) + log_n
+    star = kept.cumsum(0)
+    y = (star + torch.cat((leaves["0"].log(), values - star)).logcumsumexp(0)[1:]).exp()
+    trial.compare(torch, y, y[-1:], leaves)
 
 
 # ONNX --------------------------------------------------------------------------------------------------------------

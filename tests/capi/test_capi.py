@@ -439,7 +439,11 @@ def test_a_layer_s_errors(c: Any) -> None:
     good: list[Any] = ["lstm", 0, 1, 1, 0, 0, 4, 6, 0, ((a, a, a, a, None, None),), False]
     c.layer_new(*good)
     for place, value, message in (
-        (0, "elman", "cell: expected one of rnn_tanh rnn_relu lstm lstm_coupled gru_after gru_before, got elman"),
+        (
+            0,
+            "elman",
+            "cell: expected one of rnn_tanh rnn_relu lstm lstm_coupled gru_after .* min_lstm, got elman",
+        ),
         (0, None, "cell: expected one of .*, got NULL"),
         (1, 2, "dtype: expected FASTRNN_FLOAT32 or FASTRNN_FLOAT64, got 2"),
         (2, 0, "num_layers: expected 1 to 100000, got 0"),
@@ -466,6 +470,10 @@ def test_a_layer_s_errors(c: Any) -> None:
         c.layer_new("gru_after", 0, 1, 1, 0, 0, 4, 6, 2, good[9], False)
     with pytest.raises(ValueError, match="peephole: expected NULL of a cell that is no LSTM"):
         c.layer_new("rnn_relu", 0, 1, 1, 0, 0, 4, 6, 0, ((a, a, a, a, None, a),), False)
+    with pytest.raises(
+        ValueError, match="weight_hh, bias_hh: expected NULL of a cell whose gates do not see the state"
+    ):
+        c.layer_new("min_gru", 0, 1, 1, 0, 0, 4, 6, 0, ((a, a, a, None, None, None),), False)
     with pytest.raises(ValueError, match="reverse: expected 0 with two directions"):
         c.layer_new("lstm", 0, 1, 2, 1, 0, 4, 6, 0, good[9] * 2, False)
 

@@ -71,7 +71,8 @@ def test_nan_reaches_all_that_depends_on_it(engine: str, variant: str, size: tup
     for struck, step, reached in ((x, 1, slice(None)), (h, 0, head)):
         for y in (infer(layer, struck)["y"], train(layer, struck)["y"]):
             assert np.isfinite(y[:step, 1]).all()
-            assert np.isnan(y[step:, 1, reached]).all()
+            seen = slice(1, 2) if layer.cell.unconnected and struck is h else reached
+            assert np.isnan(y[step:, 1, seen]).all()
             assert np.isfinite(y[:, [0, 2]]).all()
     if layer.cell.has_c:
         call.state[1][0, 1, 1] = np.nan
@@ -106,7 +107,8 @@ def test_saturation(engine: str, variant: str, scale: float, dtype: type) -> Non
     actual = train(layer, call)
     for name in expected:
         assert_close(actual[name], expected[name], "value", name)
-    assert all(np.isfinite(value).all() for value in actual.values())
+    if not layer.cell.unconnected:  # where candidates, and so gradients of weights, are as large as x
+        assert all(np.isfinite(value).all() for value in actual.values())
     assert_close(infer(layer, call)["y"], expected["y"])
 
 
@@ -120,7 +122,7 @@ def test_pre_activations_that_overflow(engine: str, variant: str, dtype: type) -
     x = np.full((1, 4, 3), np.finfo(dtype).max, dtype)
     y, _ = layer(x)  # one step: the relu's infinities would meet in the next
     assert not np.isnan(y).any()
-    if variant == "rnn-relu":
+    if variant == "rnn-relu" or layer.cell.unconnected:
         assert np.isinf(y).all()
     else:
         assert (np.abs(y) <= 17).all()
