@@ -261,7 +261,8 @@ class NormalizedCell(Cell):
 
     @property
     def missing(self) -> dict[str, str]:
-        return dict.fromkeys(("PyTorch", "Keras", "ONNX"), "layer normalisation") if self.layer_norm else {}
+        normalised = dict.fromkeys(("PyTorch", "Keras", "ONNX"), "layer normalisation") if self.layer_norm else {}
+        return super().missing | normalised
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,8 @@ def test_time_may_be_cut_anywhere(engine: str, noisy: Callable, rng: np.random.G
             using.forward(
                 [ForwardArgs(prepared[0], part.steps(False), part.x, h, c, y[start:end], h, c, recorded, drawn)]
             )
-        return y, [a for a in (h, c, *record) if a is not None]
+        kept = (h, c, record.gates, record.cells, record.fresh)
+        return y, [a for a in kept if a is not None]
 
     expected, kept = pieces([])
     for cuts in ([1], [3, 5]):
@@ -395,7 +396,7 @@ def test_files_and_pickles_keep_it(zoned: Callable, tmp_path: Path, rng: np.rand
             assert back.cell == layer.cell
             np.testing.assert_array_equal(infer(back, call)["y"], expected)
     assert fastrnn.weights.load(tmp_path / "layer.npz").cell.zoneout == 0.3
-    with pytest.raises(ValueError, match=r"expected one that ONNX has, got (zoneout|a projection)"):
+    with pytest.raises(ValueError, match="expected one that ONNX has"):
         fastrnn.weights.to_onnx(layer)
 
 
