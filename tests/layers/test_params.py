@@ -103,7 +103,8 @@ class TestStart:
         one, same, other = build(3, 5, rng=1), build(3, 5, rng=1), build(3, 5, rng=2)
         for name, value in one.params.items():
             np.testing.assert_array_equal(value, same.params[name])
-            assert (value != other.params[name]).any()
+            started = name.partition("_l0")[0] in one.cell.starts  # with a number, whatever the seed
+            assert started or (value != other.params[name]).any()
 
     @pytest.mark.parametrize("seed", [np.int64(1), [1, 2], np.random.SeedSequence(5), None])
     def test_takes_any_seed(self, seed: Any) -> None:
