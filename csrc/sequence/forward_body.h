@@ -146,7 +146,9 @@ static void FN(project)(const FN(forward_run) *run, const frnn_part *part, const
     FN(matrix) x = run->x;
     if (run->plan.direct) x.data = FN(series_at)(&run->args->steps, &run->args->x, chunk->low, 0);
     if (part->by_units || team->size == 1) {
-        FN(project_part)(run, part, team, x, 0, 1, rows);
+        frnn_part own = *part; /* in whole vectors of W, also where members share whole heads */
+        if (part->by_units) own.units = frnn_share(run->cell->H, FRNN_UNITS, team->index, team->size);
+        FN(project_part)(run, &own, team, x, 0, 1, rows);
     } else if (!run->cell->packed || rows < OWN_ROWS * team->size * (chunk->high - chunk->low)) {
         const frnn_range mine = frnn_chunk_share(chunk, team->index, team->size);
         FN(project_part)(run, part, team, x, mine.first, 1, mine.end - mine.first);
