@@ -1,4 +1,4 @@
-"""The layers: RNN, LSTM and GRU with any number of layers and directions, forwards and backwards."""
+"""The layers: RNN, LSTM, GRU and SLSTM with any number of layers and directions, forwards and backwards."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from fastrnn import engines, run, segments, validate
 from fastrnn.arguments import Arguments, arguments, cotangent, initial_state, layers_fit, state_like
 from fastrnn.arguments import weights as checked_weights
 from fastrnn.engines import philox
-from fastrnn.engines.cell import Cell, GRUCell, LSTMCell, RNNCell
+from fastrnn.engines.cell import Cell, GRUCell, LSTMCell, RNNCell, SLSTMCell
 from fastrnn.engines.seam import Weights
 from fastrnn.frozen import Frozen, checked_precision
-from fastrnn.noise import Dropouts, Noise
+from fastrnn.noise import NO_DROPOUTS, Dropouts, Noise
 from fastrnn.params import Gradients, Parameters
-from fastrnn.stack import Stack, StackOwner, State, direction_part, state_to_caller
+from fastrnn.stack import Stack, StackOwner, State, direction_part, parts_of_c, state_to_caller
 
-__all__ = ["GRU", "LAYERS", "LSTM", "RNN", "Gradients", "Recurrent", "Tape"]
+__all__ = ["GRU", "LAYERS", "LSTM", "RNN", "SLSTM", "Gradients", "Recurrent", "Tape"]
 
 MOST_LAYERS = 10_000  # each has Python objects of its own, however small its parameters are
 
@@ -29,9 +29,10 @@ class Tape:
 
     It shares x, the initial state, y and the parameters with the caller: do not change them in place before
     `backward`. Per step and row it owns (G + 1)*H values for an LSTM, G*H for a GRU (one H more with reset_after),
-    none for an RNN; between layers, one y more. Of a masked call it has the steps that were run only, and x and y at
-    them as copies of its own. With weight dropout it owns each weight_hh as the run used it. With ``keep="states"`` it
-    has states every so many steps instead, and not y; of a bidirectional layer also one y between layers.
+    8*H for an sLSTM, none for an RNN; between layers, one y more. Layer normalisation adds 2*G*H values, or G*H if it
+    is of sums, and a few for each row. Of a masked call it has the steps that were run only, and x and y at them as
+    copies of its own. With weight dropout it owns each weight_hh as the run used it. With ``keep="states"`` it has
+    states every so many steps instead, and not y; of a bidirectional layer also one y between layers.
     """
 
     __slots__ = ("_args", "_dropout", "_engine", "_kept", "_noise", "_stack", "_weights")
@@ -70,7 +71,8 @@ class Tape:
             Read-only views (T, B, H) under the names of the equations, zero at steps that were not run. (Of a call
             whose mask is more than lengths they are copies. Where the tape keeps states only, they are computed again,
             and take the memory that ``keep="all"`` takes.)
-            LSTM: i, f, g, o and c. GRU: r, z, n and, with reset_after, hn (U_n h + b_hn). RNN: h.
+            LSTM: i, f, g, o and c. GRU: r, z, n and, with reset_after, hn (U_n h + b_hn). RNN: h. sLSTM: i, f, z, o,
+            k = sigmoid(-a_f), and c, n, m.
 
         Raises
         ------
@@ -131,7 +133,7 @@ class Recurrent(StackOwner, Parameters):
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int, bias: bool, batch_first: bool, dropout: float,
         bidirectional: bool, learn_initial_state: bool, dtype: DTypeLike, rng: Any,
-        dropouts: Dropouts = Dropouts(), **options: Any,
+        dropouts: Dropouts = NO_DROPOUTS, **options: Any,
     ) -> None:  # fmt: skip
         input_size = validate.size("input_size", input_size)
         hidden_size = validate.size("hidden_size", hidden_size)
@@ -149,13 +151,23 @@ class Recurrent(StackOwner, Parameters):
         )  # fmt: skip
         self._rng = validate.generator("rng", rng)
         bound = 1 / np.sqrt(hidden_size)
+        starts = self._cell.starts
         self.params: dict[str, NDArray] = {
-            name: self._rng.uniform(-bound, bound, shape).astype(dtype)
+            name: np.full(shape, starts[field], dtype) if field in starts
+            else self._rng.uniform(-bound, bound, shape).astype(dtype)
             for k in range(len(self._stack.cells))
-            for name, shape in self._stack.names(k).values()
-        }
+            for field, (name, shape) in self._stack.names(k).items()
+        }  # fmt: skip
         for k in range(len(self._stack.cells)):
-            self.params |= {name: np.zeros(shape, dtype) for name, shape in self._stack.initial_names(k).items()}
+            for name, shape in self._stack.initial_names(k).items():  # of an empty state, n = 0, nothing can be learnt
+                self.params[name] = np.full(shape, name.startswith("initial_n"), dtype)
+
+    @classmethod
+    def _norm_options(cls, layer_norm: Any, eps: Any) -> dict[str, Any]:
+        """The options of layer normalisation, checked."""
+        if layer_norm is not None:
+            validate.choice("layer_norm", layer_norm, cls._cell.layer_norms)
+        return {"layer_norm": layer_norm, "layer_norm_eps": validate.at_least_zero("layer_norm_eps", eps)}
 
     @property
     def batch_first(self) -> bool:
@@ -166,7 +178,7 @@ class Recurrent(StackOwner, Parameters):
     def initial_state(self) -> State | None:
         """A copy of the learnt initial state of a sequence: h (L*D, O), or (h, c). None where it is not learnt."""
         initial = initial_state(self._stack, self.params)
-        return None if initial is None else state_to_caller(*initial, True)
+        return None if initial is None else state_to_caller(*initial, True, self._stack.has_c)
 
     @property
     def dropout(self) -> float:
@@ -204,8 +216,9 @@ class Recurrent(StackOwner, Parameters):
         x : array_like
             (T, B, I), with batch_first (B, T, I), or (T, I) for one sequence; the layer's dtype.
         state : array_like or tuple of array_like, optional
-            Initial state: h (L*D, B, O), or (h, c) with c (L*D, B, H) for an LSTM, where O is proj_size or else H;
-            layer-major, directions inside. (L*D, .) for an unbatched x. Default: zeros, or the learnt initial state.
+            Initial state: h (L*D, B, O), or (h, c) with c (L*D, B, H) for an LSTM, where O is proj_size or else H, or
+            (h, c, n, m) for an sLSTM; layer-major, directions inside. (L*D, .) for an unbatched x. Default: zeros, or
+            the learnt initial state.
         lengths : array_like of int, optional
             (B,), each in 0..T, in any order: how many steps of each sequence are valid. Default: all.
         resets : array_like of bool, optional
@@ -333,14 +346,14 @@ class Recurrent(StackOwner, Parameters):
             there = [a for a in gradients if a is not None]
             params |= {name: a for (name, _), a in zip(stack.names(k).values(), there, strict=True)}
         for k in range(len(stack.cells)):
-            for (name, shape), d in zip(stack.initial_names(k).items(), (dh0, dc0), strict=False):
-                if d is not None:  # as it is for every name
-                    params[name] = d[k].sum(axis=0) if args.state_is_learnt else np.zeros(shape, stack.dtype)
+            dinitial = (dh0, *parts_of_c(dc0, stack.has_c)) if stack.learn_initial_state else ()
+            for (name, shape), d in zip(stack.initial_names(k).items(), dinitial, strict=True):
+                params[name] = d[k].sum(axis=0) if args.state_is_learnt else np.zeros(shape, stack.dtype)
         if args.valid is not None:
             dx, (dh0, dc0) = None if dx is None else args.valid.scatter(dx), args.valid.unsorted(dh0, dc0)
         elif dx is not None:
             dx = stack.to_caller(dx, args.batched)
-        return Gradients(dx, state_to_caller(dh0, dc0, args.batched), params)
+        return Gradients(dx, state_to_caller(dh0, dc0, args.batched, stack.has_c), params)
 
     def freeze(self, precision: str | Sequence[str] | None = None) -> Frozen:
         """Return an immutable copy for inference: weights packed once, safe to share among threads.
@@ -390,6 +403,11 @@ class RNN(Recurrent):
     learn_initial_state : bool, default False
         Whether the state before the first step is a parameter, which starts as zeros. It is used where a call is given
         no state, and a stream starts with it and is reset to it. `resets` are an error then.
+    layer_norm : {None, "separate", "sum"}, default None
+        Layer normalisation of the pre-activations of each row, before the biases are added: of W x and of U h, each
+        with a gain of its own ("separate"), or of W x + U h ("sum").
+    layer_norm_eps : float, default 1e-5
+        What is added to the variance, as in torch.nn.LayerNorm.
     input_dropout : float, default 0.0
         Probability of zeroing a value of the x of each layer, in `forward` only: one mask a sequence, the same at all
         steps (Gal and Ghahramani 2016).
@@ -410,7 +428,8 @@ class RNN(Recurrent):
     params : dict of str to ndarray
         The parameters, under PyTorch's names: weight_ih_l0 (H, I), weight_hh_l0 (H, H), bias_ih_l0 and bias_hh_l0
         (H,); _l1 and so on above, with suffix _reverse for the direction from the end. With `learn_initial_state` also
-        initial_h_l0 (O,) and so on, and for an LSTM initial_c_l0 (H,).
+        initial_h_l0 (O,) and so on, and for an LSTM initial_c_l0 (H,). With `layer_norm` also the gains, which start
+        as ones: norm_ih_l0 and norm_hh_l0, or norm_l0, each (H,).
 
     Raises
     ------
@@ -419,10 +438,11 @@ class RNN(Recurrent):
 
     References
     ----------
-    J. L. Elman, "Finding structure in time", Cognitive Science 14 (1990); input_dropout: Y. Gal, Z. Ghahramani, "A
-    theoretically grounded application of dropout in recurrent neural networks", NIPS 2016, as state_dropout;
-    weight_dropout: S. Merity, N. S. Keskar, R. Socher, "Regularizing and optimizing LSTM language models", ICLR 2018;
-    zoneout: D. Krueger et al., "Zoneout: regularizing RNNs by randomly preserving hidden activations", ICLR 2017.
+    J. L. Elman, "Finding structure in time", Cognitive Science 14 (1990); layer normalisation: J. L. Ba, J. R. Kiros,
+    G. E. Hinton, arXiv:1607.06450 (2016); input_dropout: Y. Gal, Z. Ghahramani, "A theoretically grounded application
+    of dropout in recurrent neural networks", NIPS 2016, as state_dropout; weight_dropout: S. Merity, N. S. Keskar, R.
+    Socher, "Regularizing and optimizing LSTM language models", ICLR 2018; zoneout: D. Krueger et al., "Zoneout:
+    regularizing RNNs by randomly preserving hidden activations", ICLR 2017.
     """
 
     _cell = RNNCell
@@ -431,13 +451,15 @@ class RNN(Recurrent):
         self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh", bias: bool = True,
         batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, *,
         learn_initial_state: bool = False, input_dropout: float = 0.0, state_dropout: float = 0.0,
-        weight_dropout: float = 0.0, zoneout: float = 0.0, dtype: DTypeLike = np.float32, rng: Any = None,
+        weight_dropout: float = 0.0, zoneout: float = 0.0,
+        layer_norm: str | None = None, layer_norm_eps: float = 1e-5, dtype: DTypeLike = np.float32, rng: Any = None,
     ) -> None:  # fmt: skip
         super().__init__(
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, learn_initial_state,
             dtype, rng, Dropouts(input_dropout, state_dropout, 0.0, weight_dropout),
             nonlinearity=validate.choice("nonlinearity", nonlinearity, ("tanh", "relu")),
             zoneout=validate.probability("zoneout", zoneout),
+            **self._norm_options(layer_norm, layer_norm_eps),
         )  # fmt: skip
 
 
@@ -454,6 +476,11 @@ class LSTM(Recurrent):
         i and f also see p_i*c_{t-1} and p_f*c_{t-1}, o sees p_o*c_t.
     coupled : bool, default False
         Input and forget gate are one: f = 1 - i. There is no gate f then, and weights have three gates instead of four.
+    layer_norm : {None, "separate", "sum"}, default None
+        As for `RNN`: "separate" normalises all gates of W x, and of U h, together, "sum" each gate of W x + U h by
+        itself. With either h_t = o*tanh(LN(c_t)), where c_t goes on as it is.
+    layer_norm_eps : float, default 1e-5
+        As for `RNN`.
     candidate_dropout : float, default 0.0
         Probability of zeroing a value of g, in `forward` only: another mask at each step (Semeniuta et al. 2016).
     zoneout_cell : float, default 0.0
@@ -464,7 +491,8 @@ class LSTM(Recurrent):
     params : dict of str to ndarray
         As for `RNN` with rows of gates i, f, g, o: weight_ih_l0 (4*H, I), weight_hh_l0 (4*H, O), bias_ih_l0 and
         bias_hh_l0 (4*H,); with a projection weight_hr_l0 (P, H); with peepholes peephole_l0 (3, H), rows i, f, o.
-        With `coupled` gates i, g, o, 3*H for 4*H, and peephole_l0 (2, H), rows i, o.
+        With `coupled` gates i, g, o, 3*H for 4*H, and peephole_l0 (2, H), rows i, o. With `layer_norm` norm_ih_l0 and
+        norm_hh_l0, or norm_l0, each (4*H,), and norm_c_l0 and bias_c_l0 (H,); bias_c_l0 starts as zeros.
 
     Raises
     ------
@@ -475,8 +503,9 @@ class LSTM(Recurrent):
     ----------
     F. A. Gers, J. Schmidhuber, F. Cummins, "Learning to forget", Neural Computation 12 (2000); peepholes:
     F. A. Gers, N. Schraudolph, J. Schmidhuber, JMLR 3 (2002); projection: H. Sak, A. Senior, F. Beaufays,
-    arXiv:1402.1128 (2014); coupled gates: K. Greff et al., "LSTM: a search space odyssey", IEEE TNNLS 28 (2017);
-    candidate_dropout: S. Semeniuta, A. Severyn, E. Barth, "Recurrent dropout without memory loss", COLING 2016.
+    arXiv:1402.1128 (2014); coupled gates: K. Greff et al., "LSTM: a search space odyssey", IEEE TNNLS 28 (2017); layer
+    normalisation: J. L. Ba, J. R. Kiros, G. E. Hinton, arXiv:1607.06450 (2016); candidate_dropout: S. Semeniuta, A.
+    Severyn, E. Barth, "Recurrent dropout without memory loss", COLING 2016.
     """
 
     _cell = LSTMCell
@@ -487,7 +516,8 @@ class LSTM(Recurrent):
         dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0, *, peephole: bool = False,
         coupled: bool = False, learn_initial_state: bool = False, input_dropout: float = 0.0,
         state_dropout: float = 0.0, candidate_dropout: float = 0.0, weight_dropout: float = 0.0, zoneout: float = 0.0,
-        zoneout_cell: float = 0.0, dtype: DTypeLike = np.float32, rng: Any = None,
+        zoneout_cell: float = 0.0,
+        layer_norm: str | None = None, layer_norm_eps: float = 1e-5, dtype: DTypeLike = np.float32, rng: Any = None,
     ) -> None:  # fmt: skip
         hidden_size = validate.size("hidden_size", hidden_size)
         proj_size = validate.size("proj_size", proj_size, minimum=0)
@@ -499,6 +529,7 @@ class LSTM(Recurrent):
             proj_size=proj_size, peephole=validate.flag("peephole", peephole),
             coupled=validate.flag("coupled", coupled), zoneout=validate.probability("zoneout", zoneout),
             zoneout_cell=validate.probability("zoneout_cell", zoneout_cell),
+            **self._norm_options(layer_norm, layer_norm_eps),
         )  # fmt: skip
 
 
@@ -514,6 +545,11 @@ class GRU(Recurrent):
         n = tanh(W_n x + b_in + U_n (r*h) + b_hn), as in Cho et al. and ONNX's default.
     update_gate : {"keep", "replace"}, default "keep"
         h_t = (1 - z)*n + z*h_{t-1} ("keep": PyTorch, Keras, ONNX) or z*n + (1 - z)*h_{t-1} ("replace").
+    layer_norm : {None, "separate"}, default None
+        As for `RNN`: all gates of W x, and of U h, are normalised together. Without `reset_after` U_n (r*h) is
+        normalised by itself, and so are the other gates of U h.
+    layer_norm_eps : float, default 1e-5
+        As for `RNN`.
     candidate_dropout : float, default 0.0
         Probability of zeroing a value of n, in `forward` only: another mask at each step (Semeniuta et al. 2016).
 
@@ -521,7 +557,7 @@ class GRU(Recurrent):
     ----------
     params : dict of str to ndarray
         As for `RNN` with rows of gates r, z, n: weight_ih_l0 (3*H, I), weight_hh_l0 (3*H, H), bias_ih_l0 and
-        bias_hh_l0 (3*H,).
+        bias_hh_l0 (3*H,). With `layer_norm` also norm_ih_l0 and norm_hh_l0 (3*H,).
 
     Raises
     ------
@@ -541,6 +577,7 @@ class GRU(Recurrent):
         dropout: float = 0.0, bidirectional: bool = False, *, reset_after: bool = True, update_gate: str = "keep",
         learn_initial_state: bool = False, input_dropout: float = 0.0, state_dropout: float = 0.0,
         candidate_dropout: float = 0.0, weight_dropout: float = 0.0, zoneout: float = 0.0,
+        layer_norm: str | None = None, layer_norm_eps: float = 1e-5,
         dtype: DTypeLike = np.float32, rng: Any = None,
     ) -> None:  # fmt: skip
         super().__init__(
@@ -549,7 +586,66 @@ class GRU(Recurrent):
             reset_after=validate.flag("reset_after", reset_after),
             update_gate=validate.choice("update_gate", update_gate, ("keep", "replace")),
             zoneout=validate.probability("zoneout", zoneout),
+            **self._norm_options(layer_norm, layer_norm_eps),
         )  # fmt: skip
 
 
-LAYERS: dict[str, type[RNN] | type[LSTM] | type[GRU]] = {layer._cell.kind: layer for layer in (RNN, LSTM, GRU)}
+class SLSTM(Recurrent):
+    """sLSTM of xLSTM: c_t = f*c_{t-1} + i*z, n_t = f*n_{t-1} + i, h_t = o*c_t/n_t; gates i = e^a_i, f = sigmoid(a_f).
+
+    The input gate is an exponential and n_t sums what was written, so h_t is an average that a new input can outweigh.
+    All is kept divided by e^m_t, m_t = max(a_i, log f + m_{t-1}), so that nothing overflows. Units may be in heads,
+    each of which sees its own units of h_{t-1} only.
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng
+        As for `RNN`.
+    num_heads : int, default 1
+        N, which divides H. U is block-diagonal: N blocks of H/N units.
+    learn_initial_state : bool, default False
+        As for `RNN`, but n starts as ones, because where n is 0 a state is empty, and nothing of it can be learnt.
+
+    Attributes
+    ----------
+    params : dict of str to ndarray
+        As for `RNN` with rows of gates i, f, z, o: weight_ih_l0 (4*H, I), weight_hh_l0 (4*H, H/N), bias_ih_l0 and
+        bias_hh_l0 (4*H,). Row u of a gate's block of weight_hh acts on the h_{t-1} of u's own head. With
+        `learn_initial_state` also initial_h_l0, initial_c_l0, initial_n_l0 and initial_m_l0 (H,).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has a wrong type or value, or `num_heads` does not divide `hidden_size`.
+
+    Notes
+    -----
+    The state is (h, c, n, m), each (L*D, B, H). From zeros it is what the package xlstm computes, whose weights
+    `fastrnn.weights.from_xlstm` reads. The convolution and the normalisation around the cell in that package's layers
+    are no part of this layer.
+
+    References
+    ----------
+    M. Beck et al., "xLSTM: extended long short-term memory", NeurIPS 2024, arXiv:2405.04517.
+    """
+
+    _cell = SLSTMCell
+
+    def __init__(
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
+        dropout: float = 0.0, bidirectional: bool = False, *, num_heads: int = 1, learn_initial_state: bool = False,
+        dtype: DTypeLike = np.float32, rng: Any = None,
+    ) -> None:  # fmt: skip
+        hidden_size, num_heads = validate.size("hidden_size", hidden_size), validate.size("num_heads", num_heads)
+        if hidden_size % num_heads:
+            raise ValueError(f"num_heads: expected a divisor of hidden_size ({hidden_size}), got {num_heads}")
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, learn_initial_state,
+            dtype, rng,
+            num_heads=num_heads,
+        )  # fmt: skip
+
+
+LAYERS: dict[str, type[RNN] | type[LSTM] | type[GRU] | type[SLSTM]] = {
+    layer._cell.kind: layer for layer in (RNN, LSTM, GRU, SLSTM)
+}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fastrnn.arguments import Arguments
 from fastrnn.engines import Engine, memory
 from fastrnn.engines.seam import BackwardArgs, ForwardArgs, Record, Weights
-from fastrnn.noise import Noise
+from fastrnn.noise import Noise, masked
 from fastrnn.stack import Stack, at, direction_part
 
 __all__ = ["Dropout", "Into", "Kept", "backward", "forward", "gradients", "infer", "prepare"]
@@ -106,7 +106,7 @@ def forward(
     for layer in range(stack.num_layers):
         last = layer == stack.num_layers - 1
         above = y if last else memory.empty((T, B, stack.output_size), stack.dtype)
-        below = below if noise is None else noise.inputs(layer, below, args)
+        below = masked(below, None if noise is None else noise.input_mask(layer, below, args))
         runs = []
         for d, reverse in enumerate(stack.directions):
             k = layer * D + d
@@ -144,7 +144,8 @@ def backward(
         if layer > 0:
             below = _read(layer, args, kept, dropout)
             dx, adds = memory.empty((T, B, stack.cells[layer * D].input_size), dtype), False
-        below = below if noise is None else noise.inputs(layer, below, args)
+        mask = None if noise is None else noise.input_mask(layer, below, args)
+        below = masked(below, mask)
         runs = []
         for d, reverse in enumerate(stack.directions):
             k = layer * D + d
@@ -157,8 +158,8 @@ def backward(
                 None if noise is None else noise.steps(k, cell, args), into.adds_to_dweights,
             ))  # fmt: skip
         engine.backward(runs)
-        if noise is not None and dx is not None:
-            noise.inputs_backward(layer, dx, args)
+        if dx is not None:
+            masked(dx, mask, dx)
         if layer > 0 and dx is not None:
             dy = dx if dropout is None else dropout.apply(dx, kept.drawn[layer - 1], args.first_row)
     return dx, dh0, dc0, into.dweights

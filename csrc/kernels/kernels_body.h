@@ -63,6 +63,7 @@ static ALWAYS_INLINE void FN(store_da)(const backward_row *row, int k, vec da, i
 #include "narrow_types.h"
 #endif
 #include "gradient_body.h"
+#include "norm_body.h"
 #include "softmax_body.h"
 #include "attention_body.h"
 #include "search_body.h"
@@ -81,6 +82,13 @@ static void FN(sigmoid_array)(int64_t n, const REAL *x, REAL *y) {
     int64_t k = 0;
     for (; k + VL <= n; k += VL) store(y + k, vsigmoid(load(x + k, VL)), VL);
     if (k < n) store(y + k, vsigmoid(load(x + k, n - k)), n - k);
+}
+
+static void FN(log_sigmoid_array)(int64_t n, const REAL *x, REAL *y) {
+    vec slope;
+    int64_t k = 0;
+    for (; k + VL <= n; k += VL) store(y + k, vlog_sigmoid(load(x + k, VL), &slope), VL);
+    if (k < n) store(y + k, vlog_sigmoid(load(x + k, n - k), &slope), n - k);
 }
 
 #undef KERNEL
@@ -104,5 +112,8 @@ static void FN(sigmoid_array)(int64_t n, const REAL *x, REAL *y) {
 #undef quotient
 #undef multiply_add
 #undef square_root
+#undef vexp
+#undef vabs
+#undef vlog_sigmoid
 #undef vtanh
 #undef vsigmoid

@@ -19,7 +19,7 @@ typedef struct {
     FN(factors) factors;
     int64_t blocks;    /* of pre-activations in a row of da */
     int64_t plane;     /* from block to block of da, in columns */
-    REAL *zero;        /* (max(H, O)) zeros: the state after a reset */
+    REAL *zero;        /* (max(O, S*H)) zeros: the state after a reset */
     FN(matrix) da;     /* (chunk rows, blocks*plane) */
     FN(matrix) x;      /* (chunk rows, I) gathered; unused where BLAS takes x itself */
     FN(matrix) h;      /* (chunk rows, O) gathered h_{t-1} */
@@ -28,10 +28,22 @@ typedef struct {
     FN(matrix) m;      /* (chunk rows, H) what was projected */
     REAL *dx;          /* (chunk rows, I); null where dx is written in place, or not wanted */
     REAL *dh;          /* (block rows, O) */
-    REAL *dc;          /* (block rows, H), if the cell has c */
+    REAL *dc;          /* (block rows, S, H), if the cell has c */
     REAL *dm;          /* (block rows, H) the gradient of m, or of r*h_{t-1} */
+    FN(norms) norm;
     FN(noise) noise;
+    int64_t span, span_plane; /* units that lie side by side in da and h, and columns that they take there */
 } FN(backward_run);
+
+/* Of da, and of h, where a unit is in its block. */
+static inline int64_t FN(column)(const FN(backward_run) *run, int64_t u) {
+    return run->span < run->cell->H ? u / run->span * run->span_plane + u % run->span : u;
+}
+
+/* Zeros that there have to be. */
+static inline int64_t FN(zeros)(const FN(backward_run) *run) {
+    return FRNN_MAX(FRNN_MAX(run->cell->H, run->cell->O), run->is->has_c * run->cell->H);
+}
 
 /* Is dx written where it belongs? If it is added to, it is computed apart: so its bits do not depend on whether the
  * directions run at once. */
@@ -39,22 +51,24 @@ static int FN(dx_in_place)(const FN(backward_run) *run) {
     return !run->args->dx.data || (run->plan.direct && !run->args->adds_to_dx);
 }
 
-static size_t FN(backward_layout)(FN(backward_run) *run, char *base) {
+static size_t FN(backward_layout)(FN(backward_run) *run, int members, char *base) {
     const frnn_cell *cell = run->cell;
     const int64_t chunk = run->plan.chunk_rows, block = run->plan.block_rows, H = cell->H;
     const int resets = run->is->reset > 0, projected = cell->w_hr != NULL, packed = cell->packed != NULL;
     size_t used = 0;
-    run->zero = FN(take)(base, &used, FRNN_MAX(H, cell->O));
-    run->da = FN(take_matrix)(base, &used, packed, chunk, run->blocks * run->plane);
+    run->zero = FN(take)(base, &used, FN(zeros)(run));
+    const int normal = FN(norm_raw)(&run->norm) + (cell->norm.c != NULL); /* blocks more */
+    run->da = FN(take_matrix)(base, &used, packed, chunk, (run->blocks + normal) * run->plane);
     run->x = FN(take_matrix)(base, &used, packed, run->plan.direct && !packed ? 0 : chunk, cell->I);
-    run->h = FN(take_matrix)(base, &used, packed, chunk, cell->O);
+    run->h = FN(take_matrix)(base, &used, packed, chunk, run->span < H ? run->plane : cell->O);
     run->rh = FN(take_matrix)(base, &used, packed, resets ? chunk : 0, H);
     run->dh_out = FN(take_matrix)(base, &used, packed, projected ? chunk : 0, cell->O);
     run->m = FN(take_matrix)(base, &used, packed, projected ? chunk : 0, H);
     run->dx = FN(take)(base, &used, FN(dx_in_place)(run) ? 0 : chunk * cell->I);
     run->dh = FN(take)(base, &used, block * cell->O);
-    run->dc = FN(take)(base, &used, run->is->has_c ? block * H : 0);
+    run->dc = FN(take)(base, &used, block * run->is->has_c * H);
     run->dm = FN(take)(base, &used, resets || projected ? block * H : 0);
+    FN(norm_backward_layout)(&run->norm, base, &used, &run->plan, members);
     FN(noise_layout)(&run->noise, block, 1, base, &used);
     return used;
 }
@@ -69,17 +83,19 @@ static const REAL *FN(before_step)(const FN(backward_run) *run, const frnn_serie
     return FN(series_at)(s, states, s->reverse ? t + 1 : t - 1, b);
 }
 
-static frnn_series FN(cells_series)(const FN(backward_run) *run) {
-    const int64_t H = run->cell->H;
+/* What a tape has of each step and row, n values. */
+static frnn_series FN(kept_series)(const FN(backward_run) *run, void *data, int64_t n) {
     const frnn_steps *s = &run->args->steps;
-    return (frnn_series){run->args->record.cells, s->starts ? H : s->B * H, H};
+    return (frnn_series){data, s->starts ? n : s->B * n, n};
 }
 
-/* What a tape has of c_t before zoneout. */
+static frnn_series FN(cells_series)(const FN(backward_run) *run) {
+    return FN(kept_series)(run, run->args->record.cells, run->is->has_c * run->cell->H);
+}
+
+/* c_t before zoneout. */
 static frnn_series FN(fresh_cells)(const FN(backward_run) *run) {
-    frnn_series cells = FN(cells_series)(run);
-    if (run->noise.zones_c) cells.data = run->args->record.fresh;
-    return cells;
+    return run->noise.zones_c ? FN(kept_series)(run, run->args->record.fresh, run->cell->H) : FN(cells_series)(run);
 }
 
 /* C's columns = beta*C + da[blocks b0..b1-1] U[those blocks] in step t, for `rows` of this member's rows; C (rows, O)
@@ -88,6 +104,11 @@ static void FN(return_through)(const FN(backward_run) *run, const frnn_part *par
                                int b0, int b1, int beta, REAL *C) {
     const int64_t O = run->cell->O;
     const FN(matrix) da = FN(every)(FN(at)(run->da, at + part->row_first, b0 * run->plane), part->row_step);
+    if (run->factors.state.heads > 1) {
+        FN(return_through_heads)(&run->factors.state, rows, da, run->plane, FN(column)(run, run->factors.state.N),
+                                 part->outputs, C + part->row_first * O, part->row_step * O, t % 2);
+        return;
+    }
     FN(multiply)(&run->factors.state, rows, da, b0, b1, 0, 1, part->outputs.first, part->outputs.end, beta,
                  C + part->row_first * O, part->row_step * O, O, t % 2, NULL);
 }
@@ -99,17 +120,17 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
     const frnn_steps *steps = &args->steps;
     const int64_t H = cell->H, O = cell->O, u0 = part->units.first, o0 = part->outputs.first;
     const int64_t rows = frnn_part_rows(part, n), outputs = part->outputs.end - o0;
-    const int64_t K = run->is->recorded;
+    const int64_t own = FN(norm_raw)(&run->norm) * run->plane + FN(column)(run, u0); /* where the kernels' da begins */
+    const int64_t K = run->is->recorded, C = run->is->has_c * H;
     const int G = run->is->gates, early = G - run->is->reset; /* gates that came from h itself */
     const frnn_series cells = FN(cells_series)(run), fresh = FN(fresh_cells)(run);
     frnn_series dys = args->dy, hs = args->y;
     n = FRNN_MIN(n, part->row_end);
 
-    if (run->noise.zones_h || run->noise.zones_c)
-        FN(unzone_step)(&run->noise, part, j0, t, n, &dys, run->dh, run->dc);
+    if (run->noise.zones_h || run->noise.zones_c) FN(unzone_step)(&run->noise, part, j0, t, n, &dys, run->dh, run->dc);
     if (run->noise.zones_h) {
         dys.data = NULL; /* it is in dh now */
-        if (run->is->reads_h) hs = cells, hs.data = args->record.fresh;
+        if (run->is->reads_h) hs = FN(kept_series)(run, args->record.fresh, H);
     }
 
     if (cell->w_hr) { /* h = W_hr m */
@@ -127,23 +148,32 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
 
     FN(frnn_backward_row) row = {.n = part->units.end - u0, .H = H, .replace = cell->replace};
     row.plane = FN(at)(run->da, 0, run->plane).data - run->da.data, row.vector = run->da.vector;
+    row.shows_o = cell->norm.c != NULL;
+    if (row.shows_o)
+        FN(normalize_cells_backward)(&run->norm, part, args, &dys, j0, t, at, n, run->da, run->is,
+                                     cell->w_hr ? run->dm : run->dh, cell->w_hr ? H : O, run->dc, team);
     if (cell->peephole) row.peephole = (const REAL *)cell->peephole + u0;
     for (int64_t j = part->row_first; j < n; j += part->row_step) {
         const int64_t b = frnn_row(steps, j0 + j);
-        row.da = FN(at)(run->da, at + j, u0).data;
+        row.da = FN(at)(run->da, at + j, own).data;
         row.dh = cell->w_hr ? run->dm + j * H + u0 : run->dh + j * O + u0;
-        row.dy = dys.data && !cell->w_hr ? FN(series_at)(steps, &dys, t, b) + u0 : NULL;
+        row.dy = dys.data && !cell->w_hr && !row.shows_o ? FN(series_at)(steps, &dys, t, b) + u0 : NULL;
         if (args->record.gates) row.gates = (const REAL *)args->record.gates + frnn_place(steps, t, b) * K * H + u0;
         if (run->is->has_c) {
-            row.dc = run->dc + j * H + u0;
+            row.dc = run->dc + j * C + u0;
             row.c = FN(series_at)(steps, &fresh, t, b) + u0;
-            row.c_prev = FN(before_step)(run, &cells, args->c0, H, t, b) + u0;
+            row.c_prev = FN(before_step)(run, &cells, args->c0, C, t, b) + u0;
         }
         if (run->is->reads_h) row.h = FN(series_at)(steps, &hs, t, b) + u0;
         if (run->is->reads_h_prev) row.h_prev = FN(before_step)(run, &args->y, args->h0, O, t, b) + u0;
         if (run->noise.noise) row.mask = FN(candidate_mask)(&run->noise, j, t, b, part->units);
-        run->kernels->backward(&row);
+        if (run->span < H)
+            FN(backward_row)(run->kernels, run->span, FN(at)(run->da, 0, run->span_plane).data - run->da.data, row);
+        else
+            run->kernels->backward(&row);
     }
+    if (run->norm.wanted)
+        FN(normalize_step_backward)(&run->norm, part, args, j0, t, at, n, run->da, early < G ? early : 0, G, team);
     if (part->by_units) frnn_team_barrier(team); /* dh needs all of da */
 
     if (early < G) {
@@ -152,11 +182,13 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
             const int64_t b = frnn_row(steps, j0 + j);
             const REAL *mask = FN(state_mask)(&run->noise, b);
             for (int64_t u = u0; mask && u < part->units.end; u++) run->dm[j * H + u] *= mask[u];
-            row.da = FN(at)(run->da, at + j, u0).data, row.dh = run->dh + j * H + u0, row.drh = run->dm + j * H + u0;
+            row.da = FN(at)(run->da, at + j, own).data, row.dh = run->dh + j * H + u0, row.drh = run->dm + j * H + u0;
             row.gates = (const REAL *)args->record.gates + frnn_place(steps, t, b) * K * H + u0;
             row.h_prev = FN(before_step)(run, &args->y, args->h0, O, t, b) + u0;
             run->kernels->reset_backward(&row);
         }
+        if (run->norm.wanted)
+            FN(normalize_step_backward)(&run->norm, part, args, j0, t, at, n, run->da, 0, early, team);
         if (part->by_units) frnn_team_barrier(team); /* dh needs all of da_r */
     }
     if (run->noise.through)
@@ -168,7 +200,7 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
         for (int64_t j = part->row_first; j < n; j += part->row_step)
             if (frnn_cut_before(steps, t, frnn_row(steps, j0 + j))) { /* nothing flows back through a reset */
                 memset(run->dh + j * O + o0, 0, (size_t)outputs * sizeof(REAL));
-                if (run->dc) memset(run->dc + j * H + u0, 0, (size_t)row.n * sizeof(REAL));
+                for (int64_t k = 0; k < C; k += H) memset(run->dc + j * C + k + u0, 0, (size_t)row.n * sizeof(REAL));
             }
 }
 
@@ -184,8 +216,11 @@ static void FN(gather_inputs)(const FN(backward_run) *run, const frnn_chunk *chu
         const REAL *h_prev = FN(before_step)(run, &args->y, args->h0, O, t, b);
         const REAL *gates = (const REAL *)args->record.gates;
         const REAL *mask = FN(state_mask)(&run->noise, b);
+        const int64_t span = run->span < H ? run->span : O;
         if (mask)
             FN(put_met)(run->h, at, O, h_prev, mask);
+        else if (run->span < H)
+            for (int64_t u = 0; u < H; u += run->span) FN(put)(run->h, at, FN(column)(run, u), run->span, h_prev + u);
         else
             FN(put)(run->h, at, 0, O, h_prev);
         for (int64_t u0 = 0; run->rh.data && u0 < H; u0 += lanes) {
@@ -198,6 +233,11 @@ static void FN(gather_inputs)(const FN(backward_run) *run, const frnn_chunk *chu
             const REAL *o = gates + (frnn_place(steps, t, b) * K + run->is->output_gate) * H;
             const REAL *c = FN(fresh_cells)(run).data;
             REAL *m = FN(at)(run->m, at, u0).data;
+            if (cell->norm.c) {
+                memcpy(m, o + u0, (size_t)FRNN_MIN(lanes, H - u0) * sizeof(REAL));
+                FN(normalized_output)(&run->norm, &args->record, frnn_place(steps, t, b), u0, m);
+                continue;
+            }
             frnn_kernels()->KERNELS_OF.tanh(FRNN_MIN(lanes, H - u0), c + frnn_place(steps, t, b) * H + u0, m);
             for (int64_t u = u0; u < FRNN_MIN(u0 + lanes, H); u++) m[u - u0] *= o[u];
         }
@@ -218,7 +258,7 @@ static void FN(add_peepholes)(const FN(backward_run) *run, const frnn_chunk *chu
             const frnn_peephole p = run->is->peephole[k];
             const REAL *seen = p.sees_new ? c : c_prev;
             for (int64_t u0 = 0; u0 < H; u0 += lanes) {
-                const REAL *da = FN(at)(run->da, at, p.gate * run->plane + u0).data;
+                const REAL *da = FN(at)(run->da, at, (FN(norm_raw)(&run->norm) + p.gate) * run->plane + u0).data;
                 for (int64_t u = u0; u < FRNN_MIN(u0 + lanes, H); u++) dp[k * H + u] += da[u - u0] * seen[u];
             }
         }
@@ -257,8 +297,21 @@ static int FN(add_weight)(const FN(backward_run) *run, int64_t rows, int from, i
         return FN(add_product)(run, rows, FN(at)(run->da, 0, from * H), count * H, B, N, beta,
                                (REAL *)dweight + to * H * N, task, team);
     for (int k = 0; k < count; k++)
-        task = FN(add_product)(run, rows, FN(at)(run->da, 0, (from + k) * run->plane), H, B, N, beta,
-                               (REAL *)dweight + (to + k) * H * N, task, team);
+        for (int64_t u = 0; u < H; u += run->span)
+            task = FN(add_product)(run, rows, FN(at)(run->da, 0, (from + k) * run->plane + FN(column)(run, u)),
+                                   run->span, B, N, beta, (REAL *)dweight + ((to + k) * H + u) * N, task, team);
+    return task;
+}
+
+/* The gradient of a block-diagonal U: of each head and gate. */
+static int FN(add_weight_heads)(const FN(backward_run) *run, int64_t rows, int beta, void *dweight, int task,
+                                const frnn_team *team) {
+    const int64_t H = run->cell->H, size = run->factors.state.N;
+    for (int64_t u = 0; u < H; u += size)
+        for (int k = 0; k < run->is->gates; k++)
+            task = FN(add_product)(run, rows, FN(at)(run->da, 0, k * run->plane + FN(column)(run, u)), size,
+                                   FN(at)(run->h, 0, FN(column)(run, u)), size, beta,
+                                   (REAL *)dweight + (k * H + u) * size, task, team);
     return task;
 }
 
@@ -269,11 +322,28 @@ static void FN(add_bias)(const FN(backward_run) *run, int64_t rows, int from, in
         const FN(matrix) da = FN(at)(run->da, 0, (from + k) * run->plane);
         REAL *sum = (REAL *)bias + (to + k) * H;
         if (run->cell->packed)
-            frnn_kernels()->KERNELS_OF.add_columns(rows, H, da.data, da.vector, sum);
+            for (int64_t u = 0; u < H; u += run->span)
+                frnn_kernels()->KERNELS_OF.add_columns(rows, run->span, FN(at)(da, 0, FN(column)(run, u)).data,
+                                                       da.vector, sum + u);
         else
             for (int64_t row = 0; row < rows; row++)
                 for (int64_t u = 0; u < H; u++) sum[u] += da.data[row * da.row + u];
     }
+}
+
+/* Gradients of biases and peepholes, from da as the cell's kernel left it. */
+static void FN(add_biases)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0, int task,
+                           const frnn_team *team) {
+    const frnn_cell_gradient *d = &run->args->dcell;
+    const int64_t rows = frnn_chunk_rows(chunk);
+    const int G = run->is->gates, apart = run->is->apart, joint = G - apart, own = FN(norm_raw)(&run->norm);
+    if (d->b_ih && MINE) {
+        FN(add_bias)(run, rows, own, joint, d->b_ih, 0);
+        if (apart) FN(add_bias)(run, rows, own + G, apart, d->b_ih, joint);
+    }
+    if (d->b_hh && MINE) FN(add_bias)(run, rows, own, G, d->b_hh, 0);
+    if (d->bias_c && MINE) FN(add_bias)(run, rows, FN(norm_shown)(&run->norm), 1, d->bias_c, 0);
+    if (d->peephole && team->index == 0) FN(add_peepholes)(run, chunk, j0);
 }
 
 static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0, int beta,
@@ -281,34 +351,34 @@ static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *ch
     const frnn_cell *cell = run->cell;
     const frnn_cell_gradient *d = &run->args->dcell;
     const int64_t I = cell->I, H = cell->H, O = cell->O, rows = frnn_chunk_rows(chunk);
-    /* h meets the first G blocks of da, but r*h the last of them where the cell resets before; x meets the same, but
-     * those of the gates that stay apart are `apart` blocks later */
+    /* h meets the first G blocks of da, but r*h the last of them where the cell resets before; x meets the same, or
+     * others from `from` on where W x is normalised by itself, but those of the gates that stay apart are `apart`
+     * blocks later */
     const int G = run->is->gates, reset = run->is->reset, early = G - reset, apart = run->is->apart, joint = G - apart;
+    const int from = run->norm.separate ? FN(norm_raw)(&run->norm) : 0;
     FN(matrix) x = run->x;
     if (!x.data) x = FN(row_major)(FN(series_at)(&run->args->steps, &run->args->x, chunk->low, 0), I);
     REAL *dx = run->dx ? run->dx : FN(series_at)(&run->args->steps, &run->args->dx, chunk->low, 0);
     int task = 0;
-    task = FN(add_weight)(run, rows, 0, joint, x, I, beta, d->w_ih, 0, task, team);
-    if (apart) task = FN(add_weight)(run, rows, G, apart, x, I, beta, d->w_ih, joint, task, team);
-    task = FN(add_weight)(run, rows, 0, early, run->h, O, beta, d->w_hh, 0, task, team);
+    task = FN(add_weight)(run, rows, from, joint, x, I, beta, d->w_ih, 0, task, team);
+    if (apart) task = FN(add_weight)(run, rows, from + G, apart, x, I, beta, d->w_ih, joint, task, team);
+    if (run->factors.state.heads > 1)
+        task = FN(add_weight_heads)(run, rows, beta, d->w_hh, task, team);
+    else
+        task = FN(add_weight)(run, rows, 0, early, run->h, O, beta, d->w_hh, 0, task, team);
     if (reset) task = FN(add_weight)(run, rows, early, reset, run->rh, H, beta, d->w_hh, early, task, team);
     const int64_t task_rows = cell->packed ? TASK_ROWS : BLAS_TASK_ROWS;
     for (int64_t r = 0; run->args->dx.data && r < rows; r += task_rows) {
         const int64_t count = FRNN_MIN(task_rows, rows - r);
         if (!MINE) continue;
-        FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, 0), 0, joint, 0, 1, 0, I, 0, dx + r * I, I, I, 0,
-                     NULL);
+        FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, from * run->plane), 0, joint * (int)(H / run->span),
+                     0, 1, 0, I, 0, dx + r * I, I, I, 0, NULL);
         if (apart)
-            FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, G * run->plane), joint, G, 0, 1, 0, I, 1,
-                         dx + r * I, I, I, 0, NULL);
+            FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, (from + G) * run->plane), joint, G, 0, 1, 0, I,
+                         1, dx + r * I, I, I, 0, NULL);
     }
-    if (d->b_ih && MINE) {
-        FN(add_bias)(run, rows, 0, joint, d->b_ih, 0);
-        if (apart) FN(add_bias)(run, rows, G, apart, d->b_ih, joint);
-    }
-    if (d->b_hh && MINE) FN(add_bias)(run, rows, 0, G, d->b_hh, 0);
-    if (d->w_hr) FN(add_product)(run, rows, run->dh_out, O, run->m, H, beta, d->w_hr, task, team);
-    if (d->peephole && team->index == 0) FN(add_peepholes)(run, chunk, j0);
+    if (d->w_hr) task = FN(add_product)(run, rows, run->dh_out, O, run->m, H, beta, d->w_hr, task, team);
+    if (!run->norm.wanted) FN(add_biases)(run, chunk, j0, task, team);
 }
 
 static void FN(give_dx)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0, const frnn_team *team) {
@@ -329,9 +399,11 @@ static void FN(clear_gradients)(const FN(backward_run) *run, int all) {
     const frnn_cell *cell = run->cell;
     const frnn_cell_gradient *d = &run->args->dcell;
     const int64_t I = cell->I, H = cell->H, O = cell->O, G = run->is->gates;
-    void *const arrays[] = {d->b_ih, d->b_hh, d->peephole, d->w_ih, d->w_hh, d->w_hr};
-    const int64_t sizes[] = {G * H, G * H, run->is->peepholes * H, G * H * I, G * H * O, O * H};
-    for (int k = 0; k < (all ? 6 : 3); k++)
+    void *const arrays[] = {d->b_ih,   d->b_hh,   d->peephole, d->norm_ih, d->norm_hh, d->norm_sum,
+                            d->norm_c, d->bias_c, d->w_ih,     d->w_hh,    d->w_hr};
+    const int64_t sizes[] = {G * H, G * H,     run->is->peepholes * H,       G * H, G * H, G * H, H,
+                             H,     G * H * I, G * H * O / frnn_heads(cell), O * H};
+    for (int k = 0; k < (all ? 11 : 8); k++)
         if (arrays[k]) memset(arrays[k], 0, (size_t)sizes[k] * sizeof(REAL));
 }
 
@@ -339,14 +411,14 @@ static void FN(clear_gradients)(const FN(backward_run) *run, int all) {
  * between chunks, to the workspace, or back. */
 static void FN(move_state)(const FN(backward_run) *run, int64_t j0, int64_t j1, int back, const frnn_team *team) {
     const frnn_backward_args *args = run->args;
-    const size_t O = (size_t)run->cell->O, H = (size_t)run->cell->H;
+    const int64_t O = run->cell->O, C = run->is->has_c * run->cell->H;
     for (int64_t j = j0 + team->index; j < j1; j += team->size) {
         const int64_t b = frnn_row(&args->steps, j);
-        REAL *dh0 = (REAL *)args->dh0 + b * run->cell->O, *dh = run->dh + (j - j0) * run->cell->O;
-        memcpy(back ? dh0 : dh, back ? dh : dh0, O * sizeof(REAL));
+        REAL *dh0 = (REAL *)args->dh0 + b * O, *dh = run->dh + (j - j0) * O;
+        memcpy(back ? dh0 : dh, back ? dh : dh0, (size_t)O * sizeof(REAL));
         if (!run->dc) continue;
-        REAL *dc0 = (REAL *)args->dc0 + b * run->cell->H, *dc = run->dc + (j - j0) * run->cell->H;
-        memcpy(back ? dc0 : dc, back ? dc : dc0, H * sizeof(REAL));
+        REAL *dc0 = (REAL *)args->dc0 + b * C, *dc = run->dc + (j - j0) * C;
+        memcpy(back ? dc0 : dc, back ? dc : dc0, (size_t)C * sizeof(REAL));
     }
 }
 
@@ -354,15 +426,16 @@ static void FN(backward_work)(const FN(backward_run) *run, const frnn_team *team
     const frnn_cell *cell = run->cell;
     const frnn_backward_args *args = run->args;
     const frnn_steps *steps = &args->steps;
-    const int64_t H = cell->H, O = cell->O, longest = steps->B > 0 ? frnn_length(steps, frnn_row(steps, 0)) : 0;
+    const int64_t O = cell->O, C = run->is->has_c * cell->H;
+    const int64_t longest = steps->B > 0 ? frnn_length(steps, frnn_row(steps, 0)) : 0;
     frnn_chunk chunk;
     if (args->dx.data && !args->adds_to_dx) FN(clear_past_ends)(steps, &args->dx, cell->I, team);
     int beta = args->adds_to_dcell; /* if not, the first large products write the gradients of matrices */
     if (team->index == 0) {
-        memset(run->zero, 0, (size_t)FRNN_MAX(H, O) * sizeof(REAL));
+        memset(run->zero, 0, (size_t)FN(zeros)(run) * sizeof(REAL));
         if (!args->adds_to_dcell) FN(clear_gradients)(run, longest == 0);
         memcpy(args->dh0, args->dh_n, (size_t)(steps->B * O) * sizeof(REAL));
-        if (run->is->has_c) memcpy(args->dc0, args->dc_n, (size_t)(steps->B * H) * sizeof(REAL));
+        if (C) memcpy(args->dc0, args->dc_n, (size_t)(steps->B * C) * sizeof(REAL));
     }
     frnn_team_barrier(team);
     for (int64_t s1 = longest; s1 > 0; s1 -= FRNN_MIN(s1, run->plan.chunk_steps)) { /* s counts as in forward */
@@ -379,6 +452,13 @@ static void FN(backward_work)(const FN(backward_run) *run, const frnn_team *team
             for (int64_t i = 0; i < high - low; i++) {
                 const int64_t t = steps->reverse ? low + i : high - 1 - i, at = chunk.offset[t - low];
                 FN(backward_step)(run, &part, j0, t, at, chunk.offset[t - low + 1] - at, team);
+            }
+            if (run->norm.wanted) {
+                frnn_team_barrier(team); /* gradients of gains and biases need all of da */
+                FN(add_gains)(&run->norm, args, &chunk, j0, run->da, team);
+                FN(add_biases)(run, &chunk, j0, 0, team);
+                frnn_team_barrier(team); /* and then it changes */
+                FN(normalize_inputs_backward)(&run->norm, args, &chunk, j0, run->da, team);
             }
             FN(gather_inputs)(run, &chunk, j0, team);
             frnn_team_barrier(team);
@@ -403,7 +483,9 @@ static FN(backward_run) FN(backward_new)(const frnn_cell *cell, const frnn_backw
     run.factors = FN(factors_of)(cell, FRNN_BACKWARD);
     run.noise = FN(noise_of)(args->noise, cell, &args->steps);
     run.blocks = frnn_blocks(run.is);
-    run.plane = FN(plane)(cell);
+    run.span = frnn_span(cell), run.span_plane = cell->packed ? FN(filled)(run.span) : run.span;
+    run.plane = cell->H / run.span * run.span_plane;
+    run.norm = FN(norms_of)(cell, run.is, run.plane);
     run.plan = frnn_backward_plan(cell, args, FRNN_MAX(run.blocks * cell->H, cell->I) * (int64_t)sizeof(REAL));
     return run;
 }
@@ -424,7 +506,7 @@ static size_t FN(backward_runs_new)(FN(backward_runs) *all, int count, const frn
     for (int k = 0; k < count; k++) {
         all->runs[k] = FN(backward_new)(cells[k], args + k);
         all->runs[k].by_units = plan->by_units;
-        used += FN(backward_layout)(&all->runs[k], base ? base + used : NULL);
+        used += FN(backward_layout)(&all->runs[k], plan->threads, base ? base + used : NULL);
     }
     if (plan->at_once) {
         const int64_t I = cells[1]->I, last = steps->T - 1, B = steps->starts ? 1 : steps->B;

@@ -19,13 +19,15 @@ typedef struct {
     FN(matrix) x;   /* (chunk rows, I) gathered; unused where x itself is one block */
     REAL *a;        /* (chunk rows, blocks, plane): W x, then W x + U h */
     REAL *h[2];     /* (block rows, O): step s reads h[s % 2] and writes the other */
-    REAL *c;        /* (block rows, H), if the cell has c */
+    REAL *c;        /* (block rows, S, H), if the cell has c */
     REAL *m;        /* (block rows, H) what is to be projected */
     REAL *early;    /* (block rows, gates before the reset product, H); unused where a tape has them */
     REAL *rh;       /* (block rows, H) r*h_{t-1} of a cell that resets before a product */
     char *scratch;  /* of each member: rows that are converted for narrow weights */
     int64_t member_scratch;
+    FN(norms) norm;
     FN(noise) noise;
+    int64_t span; /* units whose vectors lie side by side: heads_body.h */
 } FN(forward_run);
 
 /* Bytes of a member's scratch. */
@@ -48,7 +50,7 @@ static size_t FN(forward_layout)(FN(forward_run) *run, int threads, char *base) 
     run->a = FN(take)(base, &used, plan->chunk_rows * run->blocks * run->plane);
     run->h[0] = FN(take)(base, &used, plan->block_rows * cell->O);
     run->h[1] = FN(take)(base, &used, plan->block_rows * cell->O);
-    run->c = FN(take)(base, &used, run->is->has_c ? plan->block_rows * cell->H : 0);
+    run->c = FN(take)(base, &used, plan->block_rows * run->is->has_c * cell->H);
     run->m = FN(take)(base, &used, cell->w_hr ? plan->block_rows * cell->H : 0);
     run->early = FN(take)(base, &used, plan->block_rows * early * cell->H);
     run->rh = FN(take)(base, &used, run->is->reset ? plan->block_rows * cell->H : 0);
@@ -56,6 +58,7 @@ static size_t FN(forward_layout)(FN(forward_run) *run, int threads, char *base) 
     run->member_scratch = FN(scratch_bytes)(run);
     const int members = frnn_most_members(cell, &run->args->steps, threads);
     run->scratch = (char *)FN(take)(base, &used, members * run->member_scratch / (int64_t)sizeof(REAL));
+    FN(norm_forward_layout)(&run->norm, base, &used, plan, members);
     return used;
 }
 
@@ -83,7 +86,7 @@ static inline int64_t FN(state_row)(const FN(forward_run) *run, int64_t b) {
 
 static void FN(start_states)(const FN(forward_run) *run, int64_t j0, int64_t j1, const frnn_team *team) {
     const frnn_steps *s = &run->args->steps;
-    const int64_t O = run->cell->O, H = run->cell->H;
+    const int64_t O = run->cell->O, C = run->is->has_c * run->cell->H;
     for (int64_t j = j0 + team->index; j < j1; j += team->size) {
         const int64_t b = frnn_row(s, j), at = j - j0, from = FN(state_row)(run, b);
         const int cut = !s->reverse && frnn_length(s, b) > 0 && frnn_cut_before(s, 0, b);
@@ -91,26 +94,26 @@ static void FN(start_states)(const FN(forward_run) *run, int64_t j0, int64_t j1,
         memcpy(run->h[1] + at * O, run->h[0] + at * O, (size_t)O * sizeof(REAL));
         for (int k = 0; run->noise.met[0] && k < 2; k++)
             FN(times)(O, run->h[0] + at * O, FN(state_mask)(&run->noise, b), run->noise.met[k] + at * O);
-        if (run->c) FN(copy_or_clear)(run->c + at * H, cut ? NULL : (const REAL *)run->args->c0 + from * H, H);
+        if (run->c) FN(copy_or_clear)(run->c + at * C, cut ? NULL : (const REAL *)run->args->c0 + from * C, C);
     }
 }
 
 static void FN(finish_states)(const FN(forward_run) *run, int64_t j0, int64_t j1, int64_t longest,
                               const frnn_team *team) {
     const frnn_steps *s = &run->args->steps;
-    const int64_t O = run->cell->O, H = run->cell->H;
+    const int64_t O = run->cell->O, C = run->is->has_c * run->cell->H;
     for (int64_t j = j0 + team->index; j < j1; j += team->size) {
         const int64_t b = frnn_row(s, j), at = j - j0, length = frnn_length(s, b), to = FN(state_row)(run, b);
         /* forwards a row ends after `length` steps of the block; reversed in time all end together */
         const REAL *h = run->h[(length == 0 ? 0 : s->reverse ? longest : length) % 2];
         memcpy((REAL *)run->args->h_n + to * O, h + at * O, (size_t)O * sizeof(REAL));
-        if (run->c) memcpy((REAL *)run->args->c_n + to * H, run->c + at * H, (size_t)H * sizeof(REAL));
+        if (run->c) memcpy((REAL *)run->args->c_n + to * C, run->c + at * C, (size_t)C * sizeof(REAL));
     }
 }
 
 /* a = x W^T for `count` rows of a chunk, every step-th from `first` on, and some units. */
-static void FN(project_part)(const FN(forward_run) *run, const frnn_part *part, FN(matrix) x, int64_t first,
-                             int64_t step, int64_t count) {
+static void FN(project_part)(const FN(forward_run) *run, const frnn_part *part, const frnn_team *team, FN(matrix) x,
+                             int64_t first, int64_t step, int64_t count) {
     const FN(factor) *W = &run->factors.input;
     const frnn_range units = part->units;
     char *scratch = run->scratch + part->member * run->member_scratch;
@@ -119,10 +122,11 @@ static void FN(project_part)(const FN(forward_run) *run, const frnn_part *part, 
     REAL *a = run->a + first * A;
     x = FN(every)(FN(at)(x, first, 0), step);
     FN(multiply)(W, count, x, 0, 1, 0, joint, units.first, units.end, 0, a, step * A, run->plane, 0, scratch);
+    if (apart) /* to blocks of their own, for U h will be added to zeros */
+        FN(multiply)(W, count, x, 0, 1, joint, G, units.first, units.end, 0, a + apart * run->plane, step * A,
+                     run->plane, 0, scratch);
+    if (run->norm.wanted) FN(norm_inputs)(&run->norm, part, team, a, first, step, count);
     if (!apart) return;
-    /* W x of these gates goes to blocks of its own, and U h will be added to zeros */
-    FN(multiply)(W, count, x, 0, 1, joint, G, units.first, units.end, 0, a + apart * run->plane, step * A, run->plane,
-                 0, scratch);
     const int64_t end = units.end == run->cell->H ? run->plane : units.end;
     for (int64_t r = 0; r < count; r++)
         for (int g = joint; g < G; g++)
@@ -141,46 +145,58 @@ static void FN(project)(const FN(forward_run) *run, const frnn_part *part, const
     FN(matrix) x = run->x;
     if (run->plan.direct) x.data = FN(series_at)(&run->args->steps, &run->args->x, chunk->low, 0);
     if (part->by_units || team->size == 1) {
-        FN(project_part)(run, part, x, 0, 1, rows);
+        FN(project_part)(run, part, team, x, 0, 1, rows);
     } else if (!run->cell->packed || rows < OWN_ROWS * team->size * (chunk->high - chunk->low)) {
         const frnn_range mine = frnn_chunk_share(chunk, team->index, team->size);
-        FN(project_part)(run, part, x, mine.first, 1, mine.end - mine.first);
+        FN(project_part)(run, part, team, x, mine.first, 1, mine.end - mine.first);
     } else {
         for (int64_t i = 0; i < chunk->high - chunk->low; i++) {
             const int64_t own = frnn_part_rows(part, chunk->offset[i + 1] - chunk->offset[i]);
-            if (own > 0) FN(project_part)(run, part, x, chunk->offset[i] + part->row_first, part->row_step, own);
+            if (own > 0) FN(project_part)(run, part, team, x, chunk->offset[i] + part->row_first, part->row_step, own);
         }
     }
 }
 
-/* a += h U^T in step s, blocks b0..b1-1, for this member's units and `rows` of its rows. */
+/* a += h U^T in step s, blocks b0..b1-1, for this member's units and `rows` of its rows; or to the array in which it is
+ * normalised by itself. */
 static void FN(recur)(const FN(forward_run) *run, const frnn_part *part, int64_t s, int64_t rows, const REAL *h,
                       REAL *a, int b0, int b1) {
     const FN(factor) *U = &run->factors.state;
     const int64_t A = run->blocks * run->plane;
+    if (U->heads > 1) {
+        FN(recur_heads)(U, rows, h + part->row_first * run->cell->O, part->row_step * run->cell->O, b1, part->units,
+                        a + part->row_first * A, part->row_step * A, run->plane, s % 2,
+                        run->scratch + part->member * run->member_scratch);
+        return;
+    }
+    const int adds = !run->norm.product;
+    REAL *C = adds ? a : run->norm.product;
     FN(multiply)(U, rows, FN(row_major)(h + part->row_first * U->K, part->row_step * U->K), 0, 1, b0, b1,
-                 part->units.first, part->units.end, 1, a + part->row_first * A, part->row_step * A, run->plane, s % 2,
-                 run->scratch + part->member * run->member_scratch);
+                 part->units.first, part->units.end, adds, C + part->row_first * A, part->row_step * A, run->plane,
+                 s % 2, run->scratch + part->member * run->member_scratch);
 }
 
 static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, int64_t j0, int64_t s, int64_t t,
-                             int64_t n, REAL *a, const frnn_team *team) {
+                             int64_t n, int64_t first, const frnn_team *team) {
     const frnn_cell *cell = run->cell;
     const frnn_forward_args *args = run->args;
     const frnn_steps *steps = &args->steps;
     const int64_t H = cell->H, O = cell->O, A = run->blocks * run->plane, u0 = part->units.first;
-    const int64_t rows = frnn_part_rows(part, n), K = run->is->recorded;
+    const int64_t rows = frnn_part_rows(part, n), K = run->is->recorded, C = run->is->has_c * H;
     const int G = run->is->gates, early = G - run->is->reset; /* gates that come from h itself */
     const REAL *h_prev = run->h[s % 2];
     const REAL *met = run->noise.met[0] ? run->noise.met[s % 2] : h_prev; /* h as U meets it */
-    REAL *h_next = run->h[1 - s % 2], *gates = args->record.gates;
+    REAL *h_next = run->h[1 - s % 2], *gates = args->record.gates, *a = run->a + first * A;
     n = FRNN_MIN(n, part->row_end);
 
     FN(frnn_forward_row) row = {.n = part->units.end - u0, .H = H, .plane = run->plane, .replace = cell->replace};
+    row.shows_o = cell->norm.c != NULL;
     row.bias = run->bias + u0;
     if (cell->peephole) row.peephole = (const REAL *)cell->peephole + u0;
 
     FN(recur)(run, part, s, rows, met, a, 0, early);
+    if (run->norm.wanted)
+        FN(normalize_step)(&run->norm, part, steps, &args->record, j0, t, first, n, a, 0, early, team);
     if (early < G) {
         for (int64_t j = part->row_first; j < n; j += part->row_step) {
             const int64_t place = frnn_place(steps, t, frnn_row(steps, j0 + j));
@@ -191,21 +207,32 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
         }
         if (part->by_units) frnn_team_barrier(team); /* the product needs all of r*h */
         FN(recur)(run, part, s, rows, run->rh, a, early, G);
+        if (run->norm.wanted)
+            FN(normalize_step)(&run->norm, part, steps, &args->record, j0, t, first, n, a, early, G, team);
     }
     for (int64_t j = part->row_first; j < n; j += part->row_step) {
         const int64_t b = frnn_row(steps, j0 + j), place = frnn_place(steps, t, b);
         row.a = a + j * A + u0;
         row.h_prev = h_prev + j * O + u0;
         row.h = cell->w_hr ? run->m + j * H + u0 : h_next + j * O + u0;
-        row.y = cell->w_hr ? NULL : FN(series_at)(steps, &args->y, t, b) + u0;
-        if (run->c) row.c = run->c + j * H + u0, row.c_prev = row.c;
+        row.y = cell->w_hr || row.shows_o ? NULL : FN(series_at)(steps, &args->y, t, b) + u0;
+        if (run->c) row.c = run->c + j * C + u0, row.c_prev = row.c;
         if (gates) row.gates = gates + place * K * H + u0;
-        if (args->record.cells) row.cells = (REAL *)args->record.cells + place * H + u0;
+        if (args->record.cells) row.cells = (REAL *)args->record.cells + place * C + u0;
         if (run->noise.zones_c) row.c = run->noise.fresh + j * H + u0;
         if (run->noise.zones_c && gates) row.cells = (REAL *)args->record.fresh + place * H + u0;
         if (run->noise.noise) row.mask = FN(candidate_mask)(&run->noise, j, t, b, part->units);
         if (early < G) row.early = gates ? row.gates : run->early + j * early * H + u0;
-        run->kernels->forward(&row);
+        if (run->span < H)
+            FN(forward_row)(run->kernels, run->span, row);
+        else
+            run->kernels->forward(&row);
+    }
+    if (row.shows_o) {
+        const frnn_series none = {0};
+        FN(normalize_cells)(&run->norm, part, steps, &args->record, j0, t, n,
+                            run->noise.zones_c ? run->noise.fresh : run->c, cell->w_hr ? run->m : h_next,
+                            cell->w_hr ? H : O, cell->w_hr ? &none : &args->y, team);
     }
     const int64_t o0 = part->outputs.first, outputs = part->outputs.end - o0;
     if (cell->w_hr) {
@@ -223,7 +250,7 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
                 memcpy(FN(series_at)(steps, &args->y, t, b) + o0, h_next + j * O + o0, (size_t)outputs * sizeof(REAL));
             if (frnn_cut_after(steps, t, b)) {
                 memset(h_next + j * O + o0, 0, (size_t)outputs * sizeof(REAL));
-                if (run->c) memset(run->c + j * H + u0, 0, (size_t)row.n * sizeof(REAL));
+                for (int64_t k = 0; k < C; k += H) memset(run->c + j * C + k + u0, 0, (size_t)row.n * sizeof(REAL));
             }
         }
     if (run->noise.met[0]) FN(meet)(&run->noise, part, j0, n, h_next, run->noise.met[1 - s % 2]);
@@ -253,8 +280,7 @@ static void FN(forward_work)(const FN(forward_run) *run, const frnn_team *team) 
             frnn_team_barrier(team);
             for (int64_t s = s0; s < s1; s++) {
                 const int64_t t = steps->reverse ? longest - 1 - s : s, at = chunk.offset[t - chunk.low];
-                FN(forward_step)(run, &part, j0, s, t, chunk.offset[t - chunk.low + 1] - at,
-                                 run->a + at * run->blocks * run->plane, team);
+                FN(forward_step)(run, &part, j0, s, t, chunk.offset[t - chunk.low + 1] - at, at, team);
             }
             /* a step alone is never stopped: a stream would be left with half of it */
             if ((s1 == longest && j1 == steps->B) || steps->T == 1)
@@ -269,9 +295,10 @@ static void FN(forward_work)(const FN(forward_run) *run, const frnn_team *team) 
     FN(clear_past_ends)(steps, &run->args->y, cell->O, team);
     const int64_t recorded = run->is->recorded * cell->H;
     const frnn_series gates = {run->args->record.gates, steps->B * recorded, recorded};
-    const frnn_series cells = {run->args->record.cells, steps->B * cell->H, cell->H};
+    const int64_t C = run->is->has_c * cell->H;
+    const frnn_series cells = {run->args->record.cells, steps->B * C, C};
     if (gates.data) FN(clear_past_ends)(steps, &gates, recorded, team);
-    if (cells.data) FN(clear_past_ends)(steps, &cells, cell->H, team);
+    if (cells.data) FN(clear_past_ends)(steps, &cells, C, team);
     const frnn_series fresh = {run->args->record.fresh, steps->B * cell->H, cell->H};
     if (fresh.data) FN(clear_past_ends)(steps, &fresh, cell->H, team);
 }
@@ -282,7 +309,8 @@ static FN(forward_run) FN(forward_new)(const frnn_cell *cell, const frnn_forward
     run.factors = FN(factors_of)(cell, FRNN_FORWARD);
     run.noise = FN(noise_of)(args->noise, cell, &args->steps);
     run.blocks = frnn_blocks(run.is);
-    run.plane = FN(plane)(cell);
+    run.plane = FN(plane)(cell), run.span = frnn_span(cell);
+    run.norm = FN(norms_of)(cell, run.is, run.plane);
     run.plan = frnn_forward_plan(cell, args, FRNN_MAX(run.blocks * run.plane, cell->I) * (int64_t)sizeof(REAL));
     return run;
 }

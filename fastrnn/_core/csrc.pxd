@@ -14,6 +14,14 @@ cdef extern from "fastrnn.h" nogil:
 
     int frnn_kind(const char *name)
 
+    ctypedef struct frnn_norm:
+        const void *ih
+        const void *hh
+        const void *sum
+        const void *c
+        const void *bias_c
+        double eps
+
     ctypedef struct frnn_cell:
         int kind
         frnn_dtype dtype
@@ -31,6 +39,8 @@ cdef extern from "fastrnn.h" nogil:
         const float *s_hr
         double zoneout, zoneout_cell
         const void *packed
+        frnn_norm norm
+        int heads
 
     ctypedef enum frnn_pass:
         FRNN_FORWARD
@@ -43,6 +53,11 @@ cdef extern from "fastrnn.h" nogil:
         void *b_hh
         void *w_hr
         void *peephole
+        void *norm_ih
+        void *norm_hh
+        void *norm_sum
+        void *norm_c
+        void *bias_c
 
     ctypedef struct frnn_steps:
         int64_t T, B
@@ -59,6 +74,7 @@ cdef extern from "fastrnn.h" nogil:
     ctypedef struct frnn_record:
         void *gates
         void *cells
+        void *norms
         void *fresh
 
     ctypedef struct frnn_noise:
@@ -126,6 +142,7 @@ cdef extern from "fastrnn.h" nogil:
 cdef extern from "hooks.h" nogil:
     void frnn_tanh(frnn_dtype, int64_t n, const void *x, void *y)
     void frnn_sigmoid(frnn_dtype, int64_t n, const void *x, void *y)
+    void frnn_log_sigmoid(frnn_dtype, int64_t n, const void *x, void *y)
     void frnn_blas_gemm(frnn_dtype, int ta, int tb, int64_t M, int64_t N, int64_t K, const void *A, int64_t lda,
                         const void *B, int64_t ldb, double beta, void *C, int64_t ldc)
     ctypedef enum frnn_split:

@@ -267,7 +267,7 @@ cdef int describe(frnn_cell *c, object cell) except -1:
     assert c.kind >= 0, cell.native
     c.dtype = FRNN_F32 if cell.dtype.itemsize == 4 else FRNN_F64
     c.storage = FRNN_STORED_F32 if c.dtype == FRNN_F32 else FRNN_STORED_F64
-    c.replace = cell.replaces
+    c.replace, c.heads = cell.replaces, cell.heads
     c.I, c.H, c.O = cell.input_size, cell.hidden_size, cell.output_size
     return 0
 
@@ -302,6 +302,9 @@ cdef class NativeCell:
         self.c.w_hr, self.c.s_hr = matrix(weights[4])
         self.c.b_ih, self.c.b_hh = address(weights[2]), address(weights[3])
         self.c.peephole = address(weights[5])
+        self.c.norm.ih, self.c.norm.hh = address(weights.norm_ih), address(weights.norm_hh)
+        self.c.norm.sum, self.c.norm.eps = address(weights.norm), cell.norm_eps
+        self.c.norm.c, self.c.norm.bias_c = address(weights.norm_c), address(weights.bias_c)
         self.c.packed = NULL
         self.weights = weights
         if packed_for is not None:
@@ -372,6 +375,7 @@ cdef int unpack_forward(object run, frnn_forward_args *args) except -1:
     record = run.record
     args.record.gates = NULL if record is None else address(record.gates)
     args.record.cells = NULL if record is None else address(record.cells)
+    args.record.norms = NULL if record is None else address(record.norms)
     args.record.fresh = NULL if record is None else address(record.fresh)
     return 0
 
@@ -405,12 +409,16 @@ cdef int unpack_backward(object run, frnn_backward_args *args) except -1:
     args.adds_to_dx, args.adds_to_dcell = run.adds_to_dx, run.adds_to_dweights
     args.h0, args.c0 = address(run.h0), address(run.c0)
     args.record.gates, args.record.cells = address(record.gates), address(record.cells)
+    args.record.norms = address(record.norms)
     args.record.fresh = address(record.fresh)
     args.dh_n, args.dc_n = address(run.dh_n), address(run.dc_n)
     args.dh0, args.dc0 = address(run.dh0), address(run.dc0)
     args.dcell.w_ih, args.dcell.w_hh = address(dweights.weight_ih), address(dweights.weight_hh)
     args.dcell.b_ih, args.dcell.b_hh = address(dweights.bias_ih), address(dweights.bias_hh)
     args.dcell.w_hr, args.dcell.peephole = address(dweights.weight_hr), address(dweights.peephole)
+    args.dcell.norm_ih, args.dcell.norm_hh = address(dweights.norm_ih), address(dweights.norm_hh)
+    args.dcell.norm_sum = address(dweights.norm)
+    args.dcell.norm_c, args.dcell.bias_c = address(dweights.norm_c), address(dweights.bias_c)
     return 0
 
 
@@ -566,13 +574,15 @@ def has_threads():
 
 
 def activation(str name, cnp.ndarray x not None, cnp.ndarray y not None):
-    """y[...] = tanh or sigmoid of x, contiguous arrays of one floating dtype, with the vector code of the kernels."""
+    """y[...] = tanh, sigmoid or log_sigmoid of x, contiguous arrays of one floating dtype, with the vector code of the kernels."""
     cdef frnn_dtype dtype = FRNN_F32 if cnp.PyArray_ITEMSIZE(x) == 4 else FRNN_F64
     cdef int64_t n = cnp.PyArray_SIZE(x)
     if name == "tanh":
         frnn_tanh(dtype, n, cnp.PyArray_DATA(x), cnp.PyArray_DATA(y))
-    else:
+    elif name == "sigmoid":
         frnn_sigmoid(dtype, n, cnp.PyArray_DATA(x), cnp.PyArray_DATA(y))
+    else:
+        frnn_log_sigmoid(dtype, n, cnp.PyArray_DATA(x), cnp.PyArray_DATA(y))
 
 
 def gemm(bint ta, bint tb, cnp.ndarray a not None, cnp.ndarray b not None, bint beta, cnp.ndarray c not None):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from fastrnn.engines.seam import Record
 
-__all__ = ["CELLS", "Cell", "GRUCell", "KerasNames", "LSTMCell", "ONNXNames", "RNNCell", "TorchNames"]
+__all__ = ["CELLS", "Cell", "GRUCell", "KerasNames", "LSTMCell", "ONNXNames", "RNNCell", "SLSTMCell", "TorchNames"]
 
 Options = dict[str, Any]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -62,12 +62,15 @@ class Cell:
     bias: bool = True
 
     kind: ClassVar[str]
-    has_c: ClassVar[bool] = False  # whether the state is (h, c)
+    states: ClassVar[str] = "h"  # what is carried from step to step, a letter each
     sigmoids: ClassVar[str] = ""  # the gates whose values lie between 0 and 1
     panels: ClassVar[dict[str, str]]  # what is drawn of it -> what that says
-    torch: ClassVar[TorchNames]
-    keras: ClassVar[KerasNames]
-    onnx: ClassVar[ONNXNames]
+    starts: ClassVar[dict[str, float]] = {}  # parameters that begin with a number instead of random ones
+    layer_norms: ClassVar[tuple[str, ...]] = ()  # the kinds of layer normalisation that it may have
+    # Without gates where the framework does not have the cell.
+    torch: ClassVar[TorchNames] = TorchNames("", {})
+    keras: ClassVar[KerasNames] = KerasNames("")
+    onnx: ClassVar[ONNXNames] = ONNXNames("", "", {}, {})
 
     # ---- What it computes ------------------------------------------------------------------------------------------
 
@@ -96,12 +99,32 @@ class Cell:
         """O: size of h_t."""
         return self.hidden_size
 
+    @property
+    def has_c(self) -> int:
+        """How many states there are besides h. Engines have them side by side, as one array c: (., has_c*H)."""
+        return len(self.states) - 1
+
+    @property
+    def heads(self) -> int:
+        """How many blocks weight_hh has: each head of H/heads units sees its own part of h_{t-1} only."""
+        return 1
+
+    @property
+    def norm_eps(self) -> float:
+        """What layer normalisation adds to a variance; 0 of a cell that has none."""
+        return 0.0
+
     # ---- What a tape keeps -----------------------------------------------------------------------------------------
 
     @property
     def recorded(self) -> tuple[str, ...]:
         """Names of the K values that a tape keeps for each step, row and unit, besides y and c."""
         return ()
+
+    @property
+    def norm_values(self) -> int:
+        """How many values a tape keeps for each step and row of what layer normalisation did."""
+        return 0
 
     @property
     def records_fresh(self) -> bool:
@@ -115,7 +138,8 @@ class Cell:
         if record.gates is not None:
             views = {name: record.gates[:, :, k] for k, name in enumerate(self.recorded)}
         if record.cells is not None:
-            views["c"] = record.cells[:]
+            H = self.hidden_size
+            views |= {name: record.cells[:, :, k * H : (k + 1) * H] for k, name in enumerate(self.states[1:])}
         return views or {"h": y}
 
     # ---- Options and parameters ------------------------------------------------------------------------------------
@@ -151,7 +175,7 @@ class Cell:
         rows = len(self.gates) * self.hidden_size
         shapes: dict[str, tuple[int, ...]] = {
             "weight_ih": (rows, self.input_size),
-            "weight_hh": (rows, self.output_size),
+            "weight_hh": (rows, self.output_size // self.heads),
         }
         if self.bias:
             shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
@@ -171,7 +195,58 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class RNNCell(Cell):
+class NormalizedCell(Cell):
+    """A cell whose layers may have layer normalisation."""
+
+    layer_norm: str | None = None  # or "separate": of W x and U h each; or "sum": of each gate of W x + U h
+    layer_norm_eps: float = 1e-5
+
+    layer_norms = ("separate", "sum")
+    starts: ClassVar = {"norm_ih": 1.0, "norm_hh": 1.0, "norm": 1.0, "norm_c": 1.0, "bias_c": 0.0}
+
+    @property
+    def norm_products(self) -> int:
+        """Products with parts of U in a step, each of which "separate" normalises by itself."""
+        return 1
+
+    @property
+    def norm_eps(self) -> float:
+        return self.layer_norm_eps if self.layer_norm else 0.0
+
+    @property
+    def norm_values(self) -> int:
+        # Normalised pre-activations, then 1/deviation of each row that was normalised, then mean and 1/deviation of c.
+        G, c = len(self.gates), 2 if self.has_c else 0
+        if self.layer_norm == "separate":
+            return 2 * G * self.hidden_size + 1 + self.norm_products + c
+        return G * self.hidden_size + G + c if self.layer_norm else 0
+
+    @classmethod
+    def structures(cls, shapes: Shapes) -> list[Options]:
+        found = "separate" if "norm_hh" in shapes else "sum" if "norm" in shapes else None
+        return [{"layer_norm": found if found in cls.layer_norms else None}]
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return super().shapes() | self._norm_shapes()
+
+    def _norm_shapes(self) -> dict[str, tuple[int, ...]]:
+        rows, H = len(self.gates) * self.hidden_size, self.hidden_size
+        shapes: dict[str, tuple[int, ...]] = {}
+        if self.layer_norm == "separate":
+            shapes = {"norm_ih": (rows,), "norm_hh": (rows,)}
+        elif self.layer_norm:
+            shapes = {"norm": (rows,)}
+        if self.layer_norm and self.has_c:
+            shapes |= {"norm_c": (H,), "bias_c": (H,)} if self.bias else {"norm_c": (H,)}
+        return shapes
+
+    @property
+    def missing(self) -> dict[str, str]:
+        return dict.fromkeys(("PyTorch", "Keras", "ONNX"), "layer normalisation") if self.layer_norm else {}
+
+
+@dataclass(frozen=True)
+class RNNCell(NormalizedCell):
     """The vanilla (Elman) cell."""
 
     nonlinearity: str = "tanh"  # or "relu"
@@ -193,7 +268,7 @@ class RNNCell(Cell):
 
 
 @dataclass(frozen=True)
-class LSTMCell(Cell):
+class LSTMCell(NormalizedCell):
     """Long short-term memory."""
 
     proj_size: int = 0  # P > 0: h_t is projected to P values
@@ -203,7 +278,7 @@ class LSTMCell(Cell):
     zoneout_cell: float = 0.0  # likewise of c_t
 
     kind = "lstm"
-    has_c = True
+    states = "hc"
     sigmoids = "ifo"
     panels: ClassVar = {"f": "kept: f", "i": "written: i", "o": "shown: o", "c": "cell: c"}
     torch = TorchNames("ifgo", {"LSTM": {}})
@@ -234,15 +309,16 @@ class LSTMCell(Cell):
     def structures(cls, shapes: Shapes) -> list[Options]:
         projected = "weight_hr" in shapes
         read = {"proj_size": shapes["weight_hr"][0] if projected else 0, "peephole": "peephole" in shapes}
+        read |= super().structures(shapes)[0]
         return [read | {"coupled": coupled} for coupled in (False, True)]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        shapes = super().shapes()
+        shapes = Cell.shapes(self)
         if self.proj_size:
             shapes["weight_hr"] = (self.proj_size, self.hidden_size)
         if self.peephole:
             shapes["peephole"] = (len(self.peepholes), self.hidden_size)
-        return shapes
+        return shapes | self._norm_shapes()
 
     @property
     def missing(self) -> dict[str, str]:
@@ -257,7 +333,7 @@ class LSTMCell(Cell):
 
 
 @dataclass(frozen=True)
-class GRUCell(Cell):
+class GRUCell(NormalizedCell):
     """The gated recurrent unit."""
 
     reset_after: bool = True  # whether the reset gate is applied after U_n h, or to h itself
@@ -265,6 +341,7 @@ class GRUCell(Cell):
     zoneout: float = 0.0  # as of an RNN
 
     kind = "gru"
+    layer_norms = ("separate",)
     sigmoids = "rz"
     panels: ClassVar = {"z": "update: z", "r": "reset: r", "n": "candidate: n"}
     torch = TorchNames("rzn", {"GRU": {}})
@@ -284,12 +361,53 @@ class GRUCell(Cell):
         return self.update_gate == "replace"
 
     @property
+    def norm_products(self) -> int:
+        return 1 if self.reset_after else 2
+
+    @property
     def recorded(self) -> tuple[str, ...]:
         return ("r", "z", "n", "hn") if self.reset_after else ("r", "z", "n")  # hn is U_n h + b_hn
 
     @property
     def missing(self) -> dict[str, str]:
-        return super().missing | ({} if self.reset_after else {"PyTorch": "a GRU with reset_after=False"})
+        return ({} if self.reset_after else {"PyTorch": "a GRU with reset_after=False"}) | super().missing
 
 
-CELLS: dict[str, type[Cell]] = {cell.kind: cell for cell in (RNNCell, LSTMCell, GRUCell)}
+@dataclass(frozen=True)
+class SLSTMCell(Cell):
+    """The sLSTM: an LSTM with exponential gates, a normaliser and a stabiliser."""
+
+    num_heads: int = 1  # divides hidden_size
+
+    kind = "slstm"
+    states = "hcnm"
+    sigmoids = "ifo"
+    panels: ClassVar = {"f": "kept: f", "i": "written: i", "o": "shown: o", "c": "cell: c", "n": "normaliser: n"}
+
+    @property
+    def gates(self) -> str:
+        return "ifzo"
+
+    @property
+    def native(self) -> str:
+        return "slstm"
+
+    @property
+    def heads(self) -> int:
+        return self.num_heads
+
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        return ("i", "f", "z", "o", "k")  # k = sigmoid(-a_f), the slope of log(sigmoid(a_f))
+
+    @classmethod
+    def structures(cls, shapes: Shapes) -> list[Options]:
+        rows, units = shapes.get("weight_hh", (4, 1))
+        return [{"num_heads": max(1, rows // 4 // max(1, units))}]
+
+    @property
+    def missing(self) -> dict[str, str]:
+        return dict.fromkeys(("PyTorch", "Keras", "ONNX"), "an sLSTM")
+
+
+CELLS: dict[str, type[Cell]] = {cell.kind: cell for cell in (RNNCell, LSTMCell, GRUCell, SLSTMCell)}
