@@ -189,10 +189,6 @@ class Recurrent(StackOwner, Parameters):
     def dropout(self, value: float) -> None:
         self._dropout = validate.probability("dropout", value)
 
-    input_dropout = _assignable("input_dropout", "a value of x of each layer, at all steps")
-    state_dropout = _assignable("state_dropout", "a value of h where it meets weight_hh, at all steps")
-    weight_dropout = _assignable("weight_dropout", "an element of weight_hh")
-
     @property
     def keep(self) -> segments.Keep:
         """What tapes of `forward` keep where it is not told: "all", "states" or a number of steps; may be assigned."""
@@ -381,7 +377,15 @@ class Recurrent(StackOwner, Parameters):
         return Frozen(stack, engines.current(), weights, initial, chosen)
 
 
-class RNN(Recurrent):
+class Droppable(Recurrent):
+    """What RNN, LSTM and GRU share: dropout within layers."""
+
+    input_dropout = _assignable("input_dropout", "a value of x of each layer, at all steps")
+    state_dropout = _assignable("state_dropout", "a value of h where it meets weight_hh, at all steps")
+    weight_dropout = _assignable("weight_dropout", "an element of weight_hh")
+
+
+class RNN(Droppable):
     """Vanilla (Elman) recurrent layer: h_t = act(W x_t + b_ih + U h_{t-1} + b_hh).
 
     Parameters
@@ -463,7 +467,7 @@ class RNN(Recurrent):
         )  # fmt: skip
 
 
-class LSTM(Recurrent):
+class LSTM(Droppable):
     """Long short-term memory: c_t = f*c_{t-1} + i*g, h_t = o*tanh(c_t); gates i, f, o = sigmoid(.), g = tanh(.).
 
     Parameters
@@ -533,7 +537,7 @@ class LSTM(Recurrent):
         )  # fmt: skip
 
 
-class GRU(Recurrent):
+class GRU(Droppable):
     """Gated recurrent unit: gates r, z = sigmoid(.), candidate n = tanh(.), h_t a blend of n and h_{t-1} by z.
 
     Parameters

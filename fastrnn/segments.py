@@ -104,7 +104,7 @@ def forward(
     kept = Kept(n, [], drawn, [])
     shared = Pass(engine, args, weights, dropout, drawn, noise, n)
     for k, level in enumerate(levels):
-        (below, _), above = _read(k, shared, kept, len(levels)), y
+        below, above = _read(k, shared, kept, len(levels)), y
         if k < len(levels) - 1:
             above = memory.empty(y.shape, stack.dtype)
             kept.between.append(above)
@@ -130,7 +130,7 @@ def backward(
     dweights, dx = run.gradients(stack), None
     shared = Pass(engine, args, weights, dropout, kept.drawn, noise, kept.num_steps)
     for k in reversed(range(len(levels))):
-        (below, mask), dx = _read(k, shared, kept, len(levels)), None
+        below, dx = _read(k, shared, kept, len(levels)), None
         if k > 0:
             dx = memory.empty(below.shape, stack.dtype)
         elif wants_x:
@@ -143,8 +143,8 @@ def backward(
             dh0[strand.cells], dc = _differentiate(strand, shared, below, of_level[d], part, dstate, into)
             if dc0 is not None:
                 dc0[strand.cells] = dc
-        if dx is not None:
-            masked(dx, mask, dx)
+        if noise is not None and dx is not None and len(levels) > 1:
+            masked(dx, noise.input_mask(k, dx, args), dx)
         if k > 0 and dx is not None:
             dy = dx if dropout is None else dropout.apply(dx, kept.drawn[k - 1])
     return dx, dh0, dc0, dweights
@@ -241,23 +241,18 @@ def _num_steps(stack: Stack, engine: Engine, args: Arguments, keep: Keep) -> int
     B, longest = args.h0.shape[1], _longest(args)
     if keep == "all" or longest == 0:
         return None
-    strands = [strand.stack.cells for level in _levels(stack) for strand in level]
-    record = max(sum(map(_recorded, cells)) + len(cells) - 1 for cells in strands)
-    if not record:  # a tape has nothing but the outputs of layers, which are kept
+    tops = [strand.stack.cells for level in _levels(stack) for strand in level]
+    records = [len(cells) - 1 + sum(cell.kept_values for cell in cells) for cells in tops]
+    if not any(records):  # a tape has nothing but the outputs of layers
         return None
     unit = max(engine.backward_steps(cell, B) for cell in set(stack.cells))
     if isinstance(keep, int):
         n = -(-keep // unit) * unit
     else:
         state = sum(cell.output_size + cell.hidden_size * cell.has_c for cell in stack.cells)
-        record = max(sum(_recorded(cell) + cell.output_size for cell in cells) for cells in strands)
+        record = max(sum(cell.kept_values + cell.output_size for cell in cells) for cells in tops)
         n = unit * max(1, round(math.sqrt(longest * state / record) / unit))
     return n if n < longest else None
-
-
-def _recorded(cell: Cell) -> int:
-    """How many values the record of a row at a step has."""
-    return sum(a.size for a in memory.new_record(cell, 1, 1) if a is not None)
 
 
 def _longest(args: Arguments) -> int:
@@ -291,14 +286,14 @@ def _noise(strand: Strand, shared: Pass) -> Noise | None:
     return shared.noise.within(strand.cells.start)
 
 
-def _read(k: int, shared: Pass, kept: Kept, levels: int) -> tuple[NDArray, NDArray | None]:
-    """What level k, of so many, reads, and the mask that it has been multiplied by; a strand that is a stack masks."""
+def _read(k: int, shared: Pass, kept: Kept, levels: int) -> NDArray:
+    """What level k, of so many, reads."""
     below = shared.args.x
     if k > 0:
         below = kept.between[k - 1]
         below = below if shared.dropout is None else shared.dropout.apply(below, shared.drawn[k - 1])
-    mask = None if shared.noise is None or levels == 1 else shared.noise.input_mask(k, below, shared.args)
-    return masked(below, mask), mask
+    noise = None if levels == 1 else shared.noise
+    return masked(below, None if noise is None else noise.input_mask(k, below, shared.args))
 
 
 def _cut(strand: Strand, args: Arguments, t: int, h: NDArray, c: NDArray | None) -> tuple[NDArray, NDArray | None]:

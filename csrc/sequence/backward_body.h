@@ -216,7 +216,6 @@ static void FN(gather_inputs)(const FN(backward_run) *run, const frnn_chunk *chu
         const REAL *h_prev = FN(before_step)(run, &args->y, args->h0, O, t, b);
         const REAL *gates = (const REAL *)args->record.gates;
         const REAL *mask = FN(state_mask)(&run->noise, b);
-        const int64_t span = run->span < H ? run->span : O;
         if (mask)
             FN(put_met)(run->h, at, O, h_prev, mask);
         else if (run->span < H)
@@ -435,7 +434,7 @@ static void FN(backward_work)(const FN(backward_run) *run, const frnn_team *team
         memset(run->zero, 0, (size_t)FN(zeros)(run) * sizeof(REAL));
         if (!args->adds_to_dcell) FN(clear_gradients)(run, longest == 0);
         memcpy(args->dh0, args->dh_n, (size_t)(steps->B * O) * sizeof(REAL));
-        if (C) memcpy(args->dc0, args->dc_n, (size_t)(steps->B * C) * sizeof(REAL));
+        if (run->is->has_c) memcpy(args->dc0, args->dc_n, (size_t)(steps->B * C) * sizeof(REAL));
     }
     frnn_team_barrier(team);
     for (int64_t s1 = longest; s1 > 0; s1 -= FRNN_MIN(s1, run->plan.chunk_steps)) { /* s counts as in forward */
