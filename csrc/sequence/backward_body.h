@@ -433,14 +433,14 @@ static void FN(clear_gradients)(const FN(backward_run) *run, int all) {
  * between chunks, to the workspace, or back. */
 static void FN(move_state)(const FN(backward_run) *run, int64_t j0, int64_t j1, int back, const frnn_team *team) {
     const frnn_backward_args *args = run->args;
-    const size_t O = (size_t)run->cell->O, C = (size_t)(run->is->has_c * run->cell->H);
+    const int64_t O = run->cell->O, C = run->is->has_c * run->cell->H;
     for (int64_t j = j0 + team->index; j < j1; j += team->size) {
         const int64_t b = frnn_row(&args->steps, j);
-        REAL *dh0 = (REAL *)args->dh0 + b * (int64_t)O, *dh = run->dh + (j - j0) * (int64_t)O;
-        memcpy(back ? dh0 : dh, back ? dh : dh0, O * sizeof(REAL));
+        REAL *dh0 = (REAL *)args->dh0 + b * O, *dh = run->dh + (j - j0) * O;
+        memcpy(back ? dh0 : dh, back ? dh : dh0, (size_t)O * sizeof(REAL));
         if (!run->dc) continue;
-        REAL *dc0 = (REAL *)args->dc0 + b * (int64_t)C, *dc = run->dc + (j - j0) * (int64_t)C;
-        memcpy(back ? dc0 : dc, back ? dc : dc0, C * sizeof(REAL));
+        REAL *dc0 = (REAL *)args->dc0 + b * C, *dc = run->dc + (j - j0) * C;
+        memcpy(back ? dc0 : dc, back ? dc : dc0, (size_t)C * sizeof(REAL));
     }
 }
 

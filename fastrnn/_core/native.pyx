@@ -267,7 +267,7 @@ cdef int describe(frnn_cell *c, object cell) except -1:
     assert c.kind >= 0, cell.native
     c.dtype = FRNN_F32 if cell.dtype.itemsize == 4 else FRNN_F64
     c.storage = FRNN_STORED_F32 if c.dtype == FRNN_F32 else FRNN_STORED_F64
-    c.replace = cell.replaces
+    c.replace, c.heads = cell.replaces, cell.heads
     c.I, c.H, c.O = cell.input_size, cell.hidden_size, cell.output_size
     return 0
 
@@ -307,7 +307,7 @@ cdef class NativeCell:
         self.c.norm.ih, self.c.norm.hh = address(weights.norm_ih), address(weights.norm_hh)
         self.c.norm.sum, self.c.norm.eps = address(weights.norm), cell.norm_eps
         self.c.norm.c, self.c.norm.bias_c = address(weights.norm_c), address(weights.bias_c)
-        self.c.packed, self.c.heads = NULL, cell.heads
+        self.c.packed = NULL
         self.weights = weights
         if packed_for is not None:
             which = FRNN_FORWARD if packed_for == "forward" else FRNN_BACKWARD
