@@ -28,7 +28,7 @@ class Problem:
     """A layer, its inputs, and the gradients of a loss in its outputs.
 
     If `state` is empty, the layer starts from zeros. If `dstate` is empty, the loss depends on y alone. `precision` is
-    that of the frozen layer's weights; None: the layer's dtype.
+    that of the frozen layer's weights; None: the layer's dtype. `options` are the layer's, as in `tasks.Task`.
     """
 
     layer: Any
@@ -37,6 +37,7 @@ class Problem:
     dy: NDArray
     dstate: tuple[NDArray, ...]
     precision: str | None = None
+    options: tuple[tuple[str, Any], ...] = ()
 
     @classmethod
     def draw(cls, task: Task) -> Problem:
@@ -50,8 +51,8 @@ class Problem:
         def state() -> tuple[NDArray, ...]:
             return tuple(normal(*shape) for shape in layer.state_shapes(B))
 
-        layer = LAYERS[task.cell](I, H, dtype=task.dtype, rng=rng)
-        return cls(layer, normal(T, B, I), state(), normal(T, B, H), state(), task.precision)
+        layer = LAYERS[task.cell](I, H, dtype=task.dtype, rng=rng, **dict(task.options))
+        return cls(layer, normal(T, B, I), state(), normal(T, B, H), state(), task.precision, task.options)
 
     def at_rest(self) -> Problem:
         """Return the same problem with a state of zeros and a loss that depends on y alone."""
@@ -63,10 +64,11 @@ class Problem:
         def wide(arrays: tuple[NDArray, ...]) -> tuple[NDArray, ...]:
             return tuple(a.astype(np.float64) for a in arrays)
 
-        layer = type(self.layer)(self.layer.input_size, self.layer.hidden_size, dtype=np.float64)
+        sizes = self.layer.input_size, self.layer.hidden_size
+        layer = type(self.layer)(*sizes, dtype=np.float64, **dict(self.options))
         layer.load_state_dict({name: value.astype(np.float64) for name, value in self.layer.params.items()})
         x, dy = wide((self.x, self.dy))
-        return Problem(layer, x, wide(self.state), dy, wide(self.dstate))
+        return Problem(layer, x, wide(self.state), dy, wide(self.dstate), options=self.options)
 
 
 def solve(kind: str, problem: Problem) -> Solution:
@@ -85,7 +87,7 @@ def solve_inference(problem: Problem) -> Solution:
 
     def collect() -> Results:
         y, state_n = call()
-        return {"y": y, **named(state_n, "h_n", "c_n")}
+        return {"y": y, **named(state_n, "{}_n")}
 
     return call, collect
 
@@ -99,7 +101,7 @@ def solve_step(problem: Problem) -> Solution:
 
     def collect() -> Results:
         stream.state = to_layer(problem.state)
-        return {"y": call()[None].copy(), **named(stream.state, "h_n", "c_n")}
+        return {"y": call()[None].copy(), **named(stream.state, "{}_n")}
 
     return call, collect
 
@@ -115,16 +117,18 @@ def solve_training(problem: Problem) -> Solution:
     def collect() -> Results:
         y, state_n, grads = call()
         params = {f"grad {name}": value for name, value in grads.params.items()}
-        states = named(state_n, "h_n", "c_n") | named(grads.state, "grad h0", "grad c0")
+        states = named(state_n, "{}_n") | named(grads.state, "grad {}0")
         return {"y": y, **states, "grad x": grads.x, **params}
 
     return call, collect
 
 
 def to_layer(parts: tuple[NDArray, ...]) -> Any:
-    """Return a state in the form that layers take: (h, c), h, or None for zeros."""
-    return parts if len(parts) == 2 else parts[0] if parts else None
+    """Return a state in the form that layers take: a tuple of several parts, h alone, or None for zeros."""
+    return parts if len(parts) > 1 else parts[0] if parts else None
 
 
-def named(state: Any, *names: str) -> Results:
-    return dict(zip(names, state if isinstance(state, tuple) else (state,), strict=False))
+def named(state: Any, form: str) -> Results:
+    """Return the parts of a state under names of this form: those of h, c, n and m."""
+    parts = state if isinstance(state, tuple) else (state,)
+    return {form.format(letter): part for letter, part in zip("hcnm", parts, strict=False)}
