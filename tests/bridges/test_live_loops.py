@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_live_torch import Trial, identify, import_torch
+from test_live_torch import Trial, assert_close, generator, identify, import_torch, parts
+
+import fastrnn
 
 # Cells without randomness ------------------------------------------------------------------------------------------
 
@@ -108,3 +110,113 @@ def test_cell(cell: str, kwargs: dict[str, Any], dtype: str, lengths: bool, rese
         leaves |= {f"{name.removesuffix('_l0')}{suffix}": value for name, value in module.named(loop).items()}
     y, state_n = run_stack(torch, trial, stack, leaves["x"], [leaves[f"{k}"] for k in range(len(trial.state))])
     trial.compare(torch, y, state_n, leaves)
+
+
+# Random cells ------------------------------------------------------------------------------------------------------
+#
+# A mask shows in what a training run returns. So it is read from there, and a loop with that mask computes the rest.
+
+RANDOM: list[tuple[str, dict[str, Any]]] = [
+    ("RNN", {"zoneout": 0.3}),
+    ("LSTM", {"zoneout": 0.3}),
+    ("LSTM", {"zoneout_cell": 0.4}),
+    ("GRU", {"zoneout": 0.3, "reset_after": False}),
+    ("LSTM", {"candidate_dropout": 0.3}),
+    ("LSTM", {"candidate_dropout": 0.3, "coupled": True}),
+    ("GRU", {"candidate_dropout": 0.3}),
+    ("RNN", {"state_dropout": 0.4}),
+    ("LSTM", {"state_dropout": 0.4}),
+    ("GRU", {"state_dropout": 0.4}),
+    ("GRU", {"state_dropout": 0.4, "reset_after": False}),
+    ("LSTM", {"input_dropout": 0.4}),
+    ("RNN", {"weight_dropout": 0.3}),
+    ("LSTM", {"weight_dropout": 0.3}),
+    ("GRU", {"weight_dropout": 0.3}),
+    ("GRU", {"weight_dropout": 0.3, "reset_after": False}),
+    ("LSTM", {"zoneout": 0.2, "layer_norm": "separate"}),
+    ("GRU", {"state_dropout": 0.4, "layer_norm": "separate"}),
+]
+
+
+def mask_of(option: str, layer: Any, y: np.ndarray, state: list[np.ndarray], tape: Any, grads: Any) -> np.ndarray:
+    """True where a value was held, or dropped. One sequence, so that no other adds to the gradients of weights."""
+    gates = tape.gates()
+    if option == "zoneout":
+        return y == np.concatenate([state[0], y[:-1]])
+    if option == "zoneout_cell":
+        return gates["c"] == np.concatenate([state[1], gates["c"][:-1]])
+    if option == "candidate_dropout":  # nothing is written
+        if isinstance(layer, fastrnn.GRU):
+            written = y - gates["z"] * np.concatenate([state[0], y[:-1]])
+        else:
+            kept = gates["f"] if "f" in gates else 1 - gates["i"]
+            written = gates["c"] - kept * np.concatenate([state[1], gates["c"][:-1]])
+        return np.abs(written) < 1e-12
+    of_weight = grads.params["weight_ih_l0" if option == "input_dropout" else "weight_hh_l0"]
+    return of_weight == 0 if option == "weight_dropout" else (of_weight == 0).all(axis=0)[None]
+
+
+class Masked:
+    """Takes the place of a loop's `drop` and `hold`."""
+
+    def __init__(self, torch: Any, option: str, probability: float, mask: np.ndarray) -> None:
+        self.torch, self.option, self.probability = torch, option, probability
+        self.masks = iter([mask] if option == "weight_dropout" or len(mask) == 1 else mask)
+
+    def drop(self, option: str, a: Any) -> Any:
+        assert option == self.option
+        kept = self.torch.from_numpy(~next(self.masks).reshape(a.shape))
+        return a * kept / (1 - self.probability)
+
+    def hold(self, option: str, new: Any, old: Any) -> Any:
+        return self.torch.where(self.torch.from_numpy(next(self.masks)), old, new) if option == self.option else new
+
+
+@pytest.mark.parametrize(("cell", "kwargs"), RANDOM, ids=[identify(*case) for case in RANDOM])
+def test_random_cell(cell: str, kwargs: dict[str, Any], engine: str) -> None:
+    torch, module = import_torch(), loops()
+    rng, (option, probability) = generator((cell, sorted(kwargs))), next(iter(kwargs.items()))
+    layer = getattr(fastrnn, cell)(7, 19, **kwargs, dtype=np.float64, rng=rng)
+    x, dy, *drawn = (rng.standard_normal(shape) for shape in ((9, 1, 7), (9, 1, 19), *2 * layer.state_shapes(1)))
+    state, dstate = drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :]
+    as_layers_take_it = (lambda given: tuple(given)) if len(state) > 1 else (lambda given: given[0])
+    y, state_n, tape = layer.forward(x, as_layers_take_it(state))
+    grads = layer.backward(tape, dy, as_layers_take_it(dstate))
+    mask = mask_of(option, layer, y, state, tape, grads)
+    assert 0.3 * probability < mask.mean() < 0.5 + 0.5 * probability
+
+    loop = module.build(
+        cell.lower(), kwargs, {name.removesuffix("_l0"): torch.tensor(value) for name, value in layer.params.items()}
+    )
+    masked = Masked(torch, option, probability, mask)
+    loop.drop, loop.hold = masked.drop, masked.hold
+    leaves = [torch.tensor(value, requires_grad=True) for value in (x, *state)]
+    rows = tuple(part[0] for part in leaves[1:])
+    first = rows if isinstance(loop, module.Layer) else as_layers_take_it(leaves[1:])
+    y_expected, expected_n = loop(leaves[0], first)
+    expected_n = [part.reshape(shape) for part, shape in zip(parts(expected_n), layer.state_shapes(1), strict=True)]
+    named = module.named(loop)
+    expected = torch.autograd.grad(
+        [y_expected, *expected_n], [*leaves, *named.values()], [torch.from_numpy(value) for value in (dy, *dstate)]
+    )
+    assert_close("y", y, y_expected.detach().numpy(), "output")
+    for k, part in enumerate(expected_n):
+        assert_close(f"state_n[{k}]", parts(state_n)[k], part.detach().numpy(), "output")
+    actual = [grads.x, *parts(grads.state), *(grads.params[name] for name in named)]
+    for name, ours, theirs in zip(["x", *"hc"[: len(state)], *named], actual, expected, strict=True):
+        assert_close(f"gradient of {name}", ours, theirs.numpy(), "gradient")
+
+
+@pytest.mark.parametrize(
+    ("cell", "kwargs"),
+    [("LSTM", {"zoneout": 0.2, "zoneout_cell": 0.4}), ("GRU", {"zoneout": 0.3}), ("RNN", {"zoneout": 0.3})],
+)
+def test_zoneout_in_inference_is_its_expectation(cell: str, kwargs: dict[str, Any], engine: str) -> None:
+    torch = import_torch()
+    trial = Trial(cell, kwargs, "float64", lengths=False)
+    (loop,) = loops_of(trial).values()
+    y, state_n = loop.eval()(torch.from_numpy(trial.x), tuple(torch.from_numpy(part[0]) for part in trial.state))
+    actual, actual_n = trial.layer(trial.x, trial.wrap(trial.state))
+    assert_close("y", actual, y.detach().numpy(), "output")
+    for ours, theirs in zip(parts(actual_n), state_n, strict=True):
+        assert_close("state_n", ours[0], theirs.detach().numpy(), "output")
