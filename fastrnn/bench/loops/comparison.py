@@ -102,17 +102,17 @@ def run(
 
 
 def summary(results: Sequence[Result]) -> list[str]:
-    """Return a line for each variant: beside the loops, beside the plain cell, and where a target is missed."""
+    """Return a line for each variant and kind: beside the loops and the plain cell, and where a target is missed."""
     lines = []
-    for variant in dict.fromkeys(result.task.variant for result in results):
-        own = [result for result in results if result.task.variant is variant]
+    for variant, kind in dict.fromkeys((result.task.variant, result.task.kind) for result in results):
+        own = [result for result in results if (result.task.variant, result.task.kind) == (variant, kind)]
         words = (
             standing(own, LOOP, "times as fast as the loop", variant.faster),
             standing(own, COMPILED, "times as fast as the compiled loop", None),
             standing(own, PLAIN, f"times the time of the plain {variant.plain}", variant.dearer),
         )
         if any(words):
-            lines.append(f"{variant}: {'; '.join(filter(None, words))}")
+            lines.append(f"{variant} {kind}: {'; '.join(filter(None, words))}")
     return lines
 
 
@@ -126,7 +126,7 @@ def standing(results: Sequence[Result], name: str, text: str, target: float | No
     if target is None:
         return words
     short = [
-        f"{task.kind} {task.case} ({figure:.2f})"
+        f"{task.case} ({figure:.2f})"
         for (task, outcome), figure in zip(pairs, figures, strict=True) if missed(task.variant, outcome)
     ]  # fmt: skip
     return f"{words} (target {target:g}{', missed in ' * bool(short)}{', '.join(short)})"
