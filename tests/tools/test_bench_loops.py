@@ -80,6 +80,8 @@ def test_what_is_random_is_verified_without_and_in_training_only():
     assert task("lstm-zoneout").settled.options == (("zoneout", 0.0), ("zoneout_cell", 0.0))
     assert task("lstm-zoneout", "inference").settled.options == (("zoneout", 0.05), ("zoneout_cell", 0.5))
     assert task("lstm-coupled").settled == task("lstm-coupled")
+    (long,) = loops.tasks(["mingru"], ["training"], ["lat256"], [1])
+    assert long.settled.sizes == (20, 1, 256, 256)
     (one,) = loops.tasks(["gru-candidate"], ["inference", "training"], ["tiny"], [1])
     assert one.kind == "training"
 

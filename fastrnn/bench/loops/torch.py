@@ -42,7 +42,7 @@ class Layer(nn.Module):
             raise TypeError(f"{type(self).__name__}: has no {', '.join(sorted(unknown))}")
         for name, value in (self.DEFAULTS | options).items():
             setattr(self, name, value)
-        for name in dict.fromkeys(("weight_ih", "weight_hh", "bias_ih", "bias_hh", *params)):
+        for name in dict.fromkeys(("weight_ih", "weight_hh", "bias_ih", "bias_hh", "bias_c", *params)):
             self.register_parameter(name, nn.Parameter(params[name]) if name in params else None)
 
     def forward(self, x: Any, state: State | None = None) -> tuple[Any, State]:
