@@ -75,7 +75,8 @@ class ProcessContender(WorkerProcess):
             self._task = None
             problem = Problem.draw(task)
             arrays = {"x": problem.x, "dy": problem.dy, **problem.layer.params}
-            self.send("load", arrays, cell=task.cell, kind=task.kind, precision=task.precision)
+            options = dict(task.options)
+            self.send("load", arrays, cell=task.cell, options=options, kind=task.kind, precision=task.precision)
             self._task = task
         return self
 

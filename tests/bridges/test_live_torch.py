@@ -33,7 +33,7 @@ def assert_close(name: str, actual: np.ndarray, expected: np.ndarray, kind: str)
 
 
 def parts(state: Any) -> tuple[Any, ...]:
-    """A state as a tuple: (h, c) or (h,)."""
+    """A state as a tuple: (h, c), or of another number of parts."""
     return state if isinstance(state, tuple) else (state,)
 
 
@@ -44,23 +44,22 @@ class Trial:
         rng = generator((cell, sorted(kwargs.items()), dtype, lengths, resets))
         self.cell, self.kwargs, self.dtype = cell, kwargs, dtype
         steps, batch, self.input_size = (int(size) for size in rng.integers((2, 1, 1), (13, 10, 40)))
-        self.hidden_size = int(rng.integers(3, 40))
+        self.hidden_size = int(rng.integers(3, 40)) * kwargs.get("num_heads", 1)
         self.layer = getattr(fastrnn, cell)(self.input_size, self.hidden_size, **kwargs, dtype=np.dtype(dtype), rng=rng)
         directions = 2 if kwargs.get("bidirectional") else 1
-        rows, output_size = directions * kwargs.get("num_layers", 1), kwargs.get("proj_size") or self.hidden_size
-        state_sizes = [output_size, self.hidden_size] if cell == "LSTM" else [output_size]
+        output_size = kwargs.get("proj_size") or self.hidden_size
 
         def normal(*shape: int) -> np.ndarray:
             return rng.standard_normal(shape).astype(dtype)
 
         self.x, self.dy = normal(steps, batch, self.input_size), normal(steps, batch, directions * output_size)
-        self.state = [normal(rows, batch, size) for size in state_sizes]
-        self.dstate = [normal(rows, batch, size) for size in state_sizes]
+        self.state = [normal(*shape) for shape in self.layer.state_shapes(batch)]
+        self.dstate = [normal(*shape) for shape in self.layer.state_shapes(batch)]
         self.lengths = rng.integers(1, steps + 1, batch) if lengths else None
         self.resets = rng.random((steps, batch)) < 0.3 if resets else None
 
     def wrap(self, state: list[Any]) -> Any:
-        return tuple(state) if self.cell == "LSTM" else state[0]
+        return tuple(state) if len(state) > 1 else state[0]
 
     def tensors(self, torch: Any) -> dict[str, Any]:
         """Everything that gets a gradient, as leaves of PyTorch's graph. (Copies: PyTorch wants writeable arrays.)"""

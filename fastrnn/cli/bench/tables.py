@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import TypeVar
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fastrnn.bench import Outcome, Result, Task, counted, models, peers, situations
+from fastrnn.bench import Outcome, Result, Task, counted, loops, models, peers, situations
 from fastrnn.bench.measuring import uncertain
 from fastrnn.bench.memory import Usage, tape_limit
 from fastrnn.bench.models.comparison import BASE, OWN
 
 __all__ = [
-    "RatioTable", "error_text", "models_memory_table", "models_table", "peers_table", "print_notes", "print_tables",
-    "rounds", "situations_table", "usage_table",
+    "RatioTable", "error_text", "loops_table", "models_memory_table", "models_table", "peers_table", "print_notes",
+    "print_tables", "rounds", "situations_table", "usage_table",
 ]  # fmt: skip
 
 
@@ -85,6 +86,28 @@ def peers_table(results: Sequence[Result], title: str) -> Table:
             else:
                 ratios.append(ratio_text(outcomes[name]) if name in outcomes and outcomes[name].ratios else "")
         table.add_row(*columns_of(result.task), own, *ratios, "" if best is None else best.name)
+    return table
+
+
+def loops_table(results: Sequence[loops.Result], title: str) -> Table:
+    """Return a table with a row for each variant in each size, and a column for each contender beside it."""
+    headings = {loops.LOOP: "loop", loops.COMPILED: "compiled", loops.PLAIN: "of\nplain"}
+    table = new_table(title, [], ["ms", *headings.values()], ("variant", "kind", "case", "T,B,I,H"))
+    for result in with_sections(table, results):
+        task, outcomes, cells = result.task, by_name(result), []
+        for name in headings:
+            outcome = outcomes.get(name)
+            if outcome is not None and outcome.verification.wrong:
+                cells.append("[bold red]wrong[/]")
+            elif outcome is None or not outcome.ratios:
+                cells.append("")
+            else:
+                text = f"{loops.cost(outcome) if name == loops.PLAIN else median(outcome.ratios):.2f}"
+                cells.append(f"[bold red]{text}[/]" if loops.missed(task.variant, outcome) else text)
+                cells[-1] += "~" * outcome.uncertain
+        own = milliseconds(median(result.base_seconds)) if result.base_seconds else ""
+        own = "[bold red]wrong[/]" if result.wrong else own
+        table.add_row(task.variant.name, task.kind, task.case, str(task.sizes), own, *cells)
     return table
 
 
@@ -200,7 +223,10 @@ def columns_of(task: Task) -> tuple[str, str, str, str]:
     return task.cell, task.kind, task.case, str(task.sizes)
 
 
-def with_sections(table: Table, results: Sequence[Result]) -> Iterator[Result]:
+OneResult = TypeVar("OneResult", bound=Result)
+
+
+def with_sections(table: Table, results: Sequence[OneResult]) -> Iterator[OneResult]:
     """Yield the results, and draw a line in the table between those of different cells and kinds."""
     group = None
     for result in results:
