@@ -28,10 +28,12 @@ RUN = """
 
     def trainer(kind, checkpoint, **options):
         rng = np.random.default_rng(0)
-        if kind == "chunks":  # the state is carried, and layers drop out
+        if kind == "chunks":  # the state is carried, and all kinds of noise are there
             ids = rng.integers(0, 7, 700)
-            rnn = fastrnn.LSTM(6, 16, 2, dropout=0.3, rng=rng)
-            model = nn.ManyToMany(rnn, nn.Linear(16, 7, rng=rng), nn.Embedding(7, 6, rng=rng), dropout=0.2)
+            rnn = fastrnn.LSTM(16, 16, 2, dropout=0.3, rng=rng)
+            embedding = nn.Embedding(7, 16, embedding_dropout=0.1, rng=rng)
+            model = nn.ManyToMany(rnn, nn.Linear(16, 7, rng=rng), embedding, dropout=(0.2, 0.3), locked=True,
+                                  tied=True, ar=0.2, tar=0.1)
             train, valid = Chunks(ids, 4, 8), Chunks.to_evaluate(ids[:100], 4, 8)
         else:
             ids = [rng.integers(1, 9, n) for n in rng.integers(0, 12, 60)]
@@ -41,6 +43,8 @@ RUN = """
             train, valid = Batches(dataset, 8, pool=2), Batches(dataset.take(np.arange(20)), 8)
         options = {"steps": 50, "evaluations": 7, "schedule": optim.warmup_cosine(0.1), "seed": 4} | options
         optimizer = optim.AdamW(model.params, 0.02)
+        if kind == "chunks":
+            optimizer = optim.Averaged(optimizer, 0.9)
         return Trainer(model, optimizer, train, valid, checkpoint=checkpoint, **options)
 
     def bits(trainer):
