@@ -39,6 +39,7 @@ typedef struct {
     const float *s_ih;    /* (G*H) scales of the rows of w_ih, if they are int8; likewise the next two */
     const float *s_hh, *s_hr;
     const void *packed; /* frnn_pack's, 64-byte aligned, or null */
+    double zoneout, zoneout_cell; /* with which a unit of h_t, or of c_t, keeps its value of the step before */
 } frnn_cell;
 
 /* Gradients of a cell's parameters; null where the parameter is. */
@@ -68,10 +69,25 @@ typedef struct {
 
 /* What a tape holds; zero past a row's end.
  *   gates  (T, B, K, H)  what the cell's kernels record of each unit; null where that is nothing
- *   cells  (T, B, H)     c_t; null unless the cell has c */
+ *   cells  (T, B, H)     c_t; null unless the cell has c
+ *   fresh  (T, B, H)     what zoneout hides of a step and backward reads: c_t before zoneout or, of a cell without c
+ *                        whose backward kernel reads h_t, h_t before zoneout; null unless that is zoned out */
 typedef struct {
-    void *gates, *cells;
+    void *gates, *cells, *fresh;
 } frnn_record;
+
+/* What is random in a run for training. The masks of a row at a step are functions of the key and of both their
+ * numbers (kernels/dropout_body.h), so they do not depend on what is computed at a time, and backward draws them once
+ * more. A value stays whose random word of 32 bits is at least the threshold. */
+typedef struct {
+    uint64_t key;
+    uint32_t zoneout, zoneout_cell; /* thresholds of new values of h_t and c_t; 0: there is no zoneout */
+    uint32_t candidate;             /* threshold of the candidate, g or n; 0: it is not dropped */
+    double candidate_scale;         /* of what stays of it */
+    const void *state;              /* (B, O) what h_{t-1} is multiplied by where it meets U, or null */
+    int64_t first_step;             /* the number of step 0 */
+    const int64_t *rows;            /* (B) the numbers of the rows, or null: 0..B-1 */
+} frnn_noise;
 
 typedef struct {
     frnn_steps steps;
@@ -81,6 +97,7 @@ typedef struct {
     void *h_n, *c_n;     /* out  (B, O), (B, H); may be h0 and c0 */
     frnn_record record;  /* out  or nulls: nothing is recorded */
     const int64_t *rows; /* in   (B), distinct, or null: row b's state is row rows[b] of h0, c0, h_n and c_n */
+    const frnn_noise *noise; /* in   or null: nothing is random, and zoneout is its expectation */
 } frnn_forward_args;
 
 typedef struct {
@@ -94,6 +111,7 @@ typedef struct {
     int adds_to_dx;
     void *dh0, *dc0;          /* out  (B, O), (B, H) */
     frnn_cell_gradient dcell; /* out */
+    const frnn_noise *noise;  /* in   as given to the forward run; not null if the cell has zoneout */
 } frnn_backward_args;
 
 /* ---- A cell over a sequence ---- */

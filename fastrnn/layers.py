@@ -15,6 +15,7 @@ from fastrnn.engines import philox
 from fastrnn.engines.cell import Cell, GRUCell, LSTMCell, RNNCell
 from fastrnn.engines.seam import Weights
 from fastrnn.frozen import Frozen, checked_precision
+from fastrnn.noise import Dropouts, Noise
 from fastrnn.params import Gradients, Parameters
 from fastrnn.stack import Stack, StackOwner, State, direction_part, state_to_caller
 
@@ -29,17 +30,17 @@ class Tape:
     It shares x, the initial state, y and the parameters with the caller: do not change them in place before
     `backward`. Per step and row it owns (G + 1)*H values for an LSTM, G*H for a GRU (one H more with reset_after),
     none for an RNN; between layers, one y more. Of a masked call it has the steps that were run only, and x and y at
-    them as copies of its own.
+    them as copies of its own. With weight dropout it owns each weight_hh as the run used it.
     """
 
-    __slots__ = ("_args", "_dropout", "_engine", "_kept", "_stack", "_weights")
+    __slots__ = ("_args", "_dropout", "_engine", "_kept", "_noise", "_stack", "_weights")
 
     def __init__(
         self, stack: Stack, engine: engines.Engine, args: Arguments, weights: list[Weights], dropout: _Dropout | None,
-        kept: run.Kept,
+        kept: run.Kept, noise: Noise | None = None,
     ) -> None:  # fmt: skip
         self._stack, self._engine, self._args, self._weights = stack, engine, args, weights
-        self._dropout, self._kept = dropout, kept
+        self._dropout, self._kept, self._noise = dropout, kept, noise
 
     @property
     def cell(self) -> Cell:
@@ -104,6 +105,19 @@ class _Dropout:
         return self._operations.dropout(a, drawn, self._probability)
 
 
+def _assignable(name: str, says: str) -> Any:
+    """The property of one of a layer's `Dropouts`."""
+
+    def get(layer: Recurrent) -> float:
+        value: float = getattr(layer._dropouts, name)
+        return value
+
+    def assign(layer: Recurrent, value: float) -> None:
+        layer._dropouts = layer._dropouts._replace(**{name: validate.probability(name, value)})
+
+    return property(get, assign, doc=f"Probability of zeroing {says}, in `forward`; may be assigned.")
+
+
 class Recurrent(StackOwner, Parameters):
     """What RNN, LSTM and GRU share: parameters, and runs over the stack of layers and directions."""
 
@@ -111,12 +125,14 @@ class Recurrent(StackOwner, Parameters):
 
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int, bias: bool, batch_first: bool, dropout: float,
-        bidirectional: bool, learn_initial_state: bool, dtype: DTypeLike, rng: Any, **options: Any,
+        bidirectional: bool, learn_initial_state: bool, dtype: DTypeLike, rng: Any,
+        dropouts: Dropouts = Dropouts(), **options: Any,
     ) -> None:  # fmt: skip
         input_size = validate.size("input_size", input_size)
         hidden_size = validate.size("hidden_size", hidden_size)
         num_layers = validate.size("num_layers", num_layers, maximum=MOST_LAYERS)
         self.dropout = dropout
+        self._dropouts = Dropouts(*map(validate.probability, Dropouts._fields, dropouts))
         directions = (False, True) if validate.flag("bidirectional", bidirectional) else (False,)
         bias, dtype = validate.flag("bias", bias), validate.dtype(dtype)
         bottom = self._cell(input_size, hidden_size, dtype, bias, **options)
@@ -156,8 +172,12 @@ class Recurrent(StackOwner, Parameters):
     def dropout(self, value: float) -> None:
         self._dropout = validate.probability("dropout", value)
 
+    input_dropout = _assignable("input_dropout", "a value of x of each layer, at all steps")
+    state_dropout = _assignable("state_dropout", "a value of h where it meets weight_hh, at all steps")
+    weight_dropout = _assignable("weight_dropout", "an element of weight_hh")
+
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._stack.options(self.dropout)})"
+        return f"{type(self).__name__}({self._stack.options(self.dropout, **self._dropouts._asdict())})"
 
     def __call__(
         self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None, mask: Any = None,
@@ -233,9 +253,13 @@ class Recurrent(StackOwner, Parameters):
         initial = initial_state(stack, self.params)
         args = arguments(stack, x, state, lengths, resets, mask, masked_output, initial, taped=True)
         weights = checked_weights(stack, self.params)
-        y, h, c, kept = run.forward(stack, engine, args, weights, dropout)
+        noise = None
+        if any(self._dropouts) or any(self.cell.zoneouts):
+            noise = Noise(philox.new_key(rng), self._dropouts, engine.operations)
+        weights = weights if noise is None else noise.weights(weights)
+        y, h, c, kept = run.forward(stack, engine, args, weights, dropout, noise=noise)
         y, state = args.results(stack, y, h, c)
-        return y, state, Tape(stack, engine, args, weights, dropout, kept)
+        return y, state, Tape(stack, engine, args, weights, dropout, kept, noise)
 
     def backward(self, tape: Tape, dy: Any = None, dstate: Any = None, *, wants_x: bool = True) -> Gradients:
         """Differentiate a run of `forward`.
@@ -278,8 +302,10 @@ class Recurrent(StackOwner, Parameters):
         if args.valid is not None:
             dh_n, dc_n = args.valid.sorted(dh_n, dc_n)
         dx, dh0, dc0, dweights = run.backward(
-            stack, tape._engine, args, tape._weights, tape._kept, dy, dh_n, dc_n, tape._dropout, wants_x
-        )
+            stack, tape._engine, args, tape._weights, tape._kept, dy, dh_n, dc_n, tape._dropout, wants_x,
+            tape._noise,
+        )  # fmt: skip
+        dweights = dweights if tape._noise is None else tape._noise.weights(dweights)
         params: dict[str, NDArray] = {}
         for k, gradients in enumerate(dweights):
             there = [a for a in gradients if a is not None]
@@ -342,6 +368,16 @@ class RNN(Recurrent):
     learn_initial_state : bool, default False
         Whether the state before the first step is a parameter, which starts as zeros. It is used where a call is given
         no state, and a stream starts with it and is reset to it. `resets` are an error then.
+    input_dropout : float, default 0.0
+        Probability of zeroing a value of the x of each layer, in `forward` only: one mask a sequence, the same at all
+        steps (Gal and Ghahramani 2016).
+    state_dropout : float, default 0.0
+        Likewise of h_{t-1} where it meets weight_hh: all gates read the same values, and h_{t-1} itself stays.
+    weight_dropout : float, default 0.0
+        Probability of zeroing an element of each weight_hh, in `forward` only: one mask a call (Merity et al. 2018).
+    zoneout : float, default 0.0
+        Probability with which a unit of h_t keeps its value of the step before (Krueger et al. 2017), in `forward`.
+        Inference computes the expectation, h_{t-1} + (1 - zoneout)*(h - h_{t-1}) where h is what the cell makes.
     dtype : float32 or float64, default float32
         Of parameters, inputs and outputs.
     rng : seed or numpy.random.Generator, optional
@@ -361,7 +397,10 @@ class RNN(Recurrent):
 
     References
     ----------
-    J. L. Elman, "Finding structure in time", Cognitive Science 14 (1990).
+    J. L. Elman, "Finding structure in time", Cognitive Science 14 (1990); input_dropout: Y. Gal, Z. Ghahramani, "A
+    theoretically grounded application of dropout in recurrent neural networks", NIPS 2016, as state_dropout;
+    weight_dropout: S. Merity, N. S. Keskar, R. Socher, "Regularizing and optimizing LSTM language models", ICLR 2018;
+    zoneout: D. Krueger et al., "Zoneout: regularizing RNNs by randomly preserving hidden activations", ICLR 2017.
     """
 
     _cell = RNNCell
@@ -369,12 +408,14 @@ class RNN(Recurrent):
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh", bias: bool = True,
         batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, *,
-        learn_initial_state: bool = False, dtype: DTypeLike = np.float32, rng: Any = None,
+        learn_initial_state: bool = False, input_dropout: float = 0.0, state_dropout: float = 0.0,
+        weight_dropout: float = 0.0, zoneout: float = 0.0, dtype: DTypeLike = np.float32, rng: Any = None,
     ) -> None:  # fmt: skip
         super().__init__(
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, learn_initial_state,
-            dtype, rng,
+            dtype, rng, Dropouts(input_dropout, state_dropout, 0.0, weight_dropout),
             nonlinearity=validate.choice("nonlinearity", nonlinearity, ("tanh", "relu")),
+            zoneout=validate.probability("zoneout", zoneout),
         )  # fmt: skip
 
 
@@ -384,13 +425,17 @@ class LSTM(Recurrent):
     Parameters
     ----------
     input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, learn_initial_state, dtype, rng
-        As for `RNN`.
+        As for `RNN`; likewise input_dropout, state_dropout, weight_dropout and zoneout.
     proj_size : int, default 0
         P > 0: h_t = W_hr (o*tanh(c_t)) of size P < H.
     peephole : bool, default False
         i and f also see p_i*c_{t-1} and p_f*c_{t-1}, o sees p_o*c_t.
     coupled : bool, default False
         Input and forget gate are one: f = 1 - i. There is no gate f then, and weights have three gates instead of four.
+    candidate_dropout : float, default 0.0
+        Probability of zeroing a value of g, in `forward` only: another mask at each step (Semeniuta et al. 2016).
+    zoneout_cell : float, default 0.0
+        As zoneout, of c_t. h_t is made of the c_t before zoneout.
 
     Attributes
     ----------
@@ -408,15 +453,19 @@ class LSTM(Recurrent):
     ----------
     F. A. Gers, J. Schmidhuber, F. Cummins, "Learning to forget", Neural Computation 12 (2000); peepholes:
     F. A. Gers, N. Schraudolph, J. Schmidhuber, JMLR 3 (2002); projection: H. Sak, A. Senior, F. Beaufays,
-    arXiv:1402.1128 (2014); coupled gates: K. Greff et al., "LSTM: a search space odyssey", IEEE TNNLS 28 (2017).
+    arXiv:1402.1128 (2014); coupled gates: K. Greff et al., "LSTM: a search space odyssey", IEEE TNNLS 28 (2017);
+    candidate_dropout: S. Semeniuta, A. Severyn, E. Barth, "Recurrent dropout without memory loss", COLING 2016.
     """
 
     _cell = LSTMCell
+    candidate_dropout = _assignable("candidate_dropout", "a value of g")
 
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
         dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0, *, peephole: bool = False,
-        coupled: bool = False, learn_initial_state: bool = False, dtype: DTypeLike = np.float32, rng: Any = None,
+        coupled: bool = False, learn_initial_state: bool = False, input_dropout: float = 0.0,
+        state_dropout: float = 0.0, candidate_dropout: float = 0.0, weight_dropout: float = 0.0, zoneout: float = 0.0,
+        zoneout_cell: float = 0.0, dtype: DTypeLike = np.float32, rng: Any = None,
     ) -> None:  # fmt: skip
         hidden_size = validate.size("hidden_size", hidden_size)
         proj_size = validate.size("proj_size", proj_size, minimum=0)
@@ -424,9 +473,10 @@ class LSTM(Recurrent):
             raise ValueError(f"proj_size: expected less than hidden_size ({hidden_size}), got {proj_size}")
         super().__init__(
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, learn_initial_state,
-            dtype, rng,
+            dtype, rng, Dropouts(input_dropout, state_dropout, candidate_dropout, weight_dropout),
             proj_size=proj_size, peephole=validate.flag("peephole", peephole),
-            coupled=validate.flag("coupled", coupled),
+            coupled=validate.flag("coupled", coupled), zoneout=validate.probability("zoneout", zoneout),
+            zoneout_cell=validate.probability("zoneout_cell", zoneout_cell),
         )  # fmt: skip
 
 
@@ -436,12 +486,14 @@ class GRU(Recurrent):
     Parameters
     ----------
     input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, learn_initial_state, dtype, rng
-        As for `RNN`.
+        As for `RNN`; likewise input_dropout, state_dropout, weight_dropout and zoneout.
     reset_after : bool, default True
         n = tanh(W_n x + b_in + r*(U_n h + b_hn)), as in PyTorch, cuDNN and Keras; else
         n = tanh(W_n x + b_in + U_n (r*h) + b_hn), as in Cho et al. and ONNX's default.
     update_gate : {"keep", "replace"}, default "keep"
         h_t = (1 - z)*n + z*h_{t-1} ("keep": PyTorch, Keras, ONNX) or z*n + (1 - z)*h_{t-1} ("replace").
+    candidate_dropout : float, default 0.0
+        Probability of zeroing a value of n, in `forward` only: another mask at each step (Semeniuta et al. 2016).
 
     Attributes
     ----------
@@ -460,17 +512,21 @@ class GRU(Recurrent):
     """
 
     _cell = GRUCell
+    candidate_dropout = _assignable("candidate_dropout", "a value of n")
 
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
         dropout: float = 0.0, bidirectional: bool = False, *, reset_after: bool = True, update_gate: str = "keep",
-        learn_initial_state: bool = False, dtype: DTypeLike = np.float32, rng: Any = None,
+        learn_initial_state: bool = False, input_dropout: float = 0.0, state_dropout: float = 0.0,
+        candidate_dropout: float = 0.0, weight_dropout: float = 0.0, zoneout: float = 0.0,
+        dtype: DTypeLike = np.float32, rng: Any = None,
     ) -> None:  # fmt: skip
         super().__init__(
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, learn_initial_state,
-            dtype, rng,
+            dtype, rng, Dropouts(input_dropout, state_dropout, candidate_dropout, weight_dropout),
             reset_after=validate.flag("reset_after", reset_after),
             update_gate=validate.choice("update_gate", update_gate, ("keep", "replace")),
+            zoneout=validate.probability("zoneout", zoneout),
         )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fastrnn.arguments import Arguments
 from fastrnn.engines import Engine, memory
 from fastrnn.engines.seam import BackwardArgs, ForwardArgs, Record, Weights
+from fastrnn.noise import Noise
 from fastrnn.stack import Stack, at, direction_part
 
 __all__ = ["Dropout", "Kept", "backward", "forward", "infer", "prepare"]
@@ -83,7 +84,7 @@ def infer(
 
 def forward(
     stack: Stack, engine: Engine, args: Arguments, weights: list[Weights], dropout: Dropout | None = None,
-    y: NDArray | None = None,
+    y: NDArray | None = None, noise: Noise | None = None,
 ) -> tuple[NDArray, NDArray, NDArray | None, Kept]:  # fmt: skip
     """Run all layers for training; return y, which is written to if it is given, h_n, c_n and what is kept."""
     (T, B), D = args.x.shape[:2], len(stack.directions)
@@ -93,6 +94,7 @@ def forward(
     for layer in range(stack.num_layers):
         last = layer == stack.num_layers - 1
         above = y if last else memory.empty((T, B, stack.output_size), stack.dtype)
+        below = below if noise is None else noise.inputs(layer, below, args)
         runs = []
         for d, reverse in enumerate(stack.directions):
             k = layer * D + d
@@ -101,6 +103,7 @@ def forward(
             runs.append(ForwardArgs(
                 engine.prepare(cell, weights[k]), args.steps(reverse), below, args.h0[k], at(args.c0, k),
                 direction_part(above, d, cell.output_size), h_n[k], at(c_n, k), kept.records[k],
+                None if noise is None else noise.steps(k, cell, args),
             ))  # fmt: skip
         engine.forward(runs)
         kept.outputs.append(above[:])  # the caller may assign to the shape of y itself
@@ -114,6 +117,7 @@ def forward(
 def backward(
     stack: Stack, engine: Engine, args: Arguments, weights: list[Weights], kept: Kept, dy: NDArray | None,
     dh_n: NDArray, dc_n: NDArray | None, dropout: Dropout | None = None, wants_x: bool = True,
+    noise: Noise | None = None,
 ) -> tuple[NDArray | None, NDArray, NDArray | None, list[Weights]]:  # fmt: skip
     """Differentiate a run of `forward`; return dx, if it is wanted, dh0, dc0, and the gradients in the weights."""
     (T, B), D, dtype = args.x.shape[:2], len(stack.directions), stack.dtype
@@ -128,6 +132,7 @@ def backward(
             below, dx = _read(layer, kept, dropout), memory.empty((T, B, size), dtype)
         elif wants_x:
             dx = stack.empty(T, B, size)
+        below = below if noise is None else noise.inputs(layer, below, args)
         runs = []
         for d, reverse in enumerate(stack.directions):
             k = layer * D + d
@@ -136,9 +141,11 @@ def backward(
                 engine.prepare(cell, weights[k], backward=True), args.steps(reverse), below,
                 direction_part(kept.outputs[layer], d, cell.output_size), args.h0[k], at(args.c0, k), kept.records[k],
                 None if dy is None else direction_part(dy, d, cell.output_size), dh_n[k], at(dc_n, k), dx, d > 0,
-                dh0[k], at(dc0, k), dweights[k],
+                dh0[k], at(dc0, k), dweights[k], None if noise is None else noise.steps(k, cell, args),
             ))  # fmt: skip
         engine.backward(runs)
+        if noise is not None and dx is not None:
+            noise.inputs_backward(layer, dx, args)
         if layer > 0 and dx is not None:
             dy = dx if dropout is None else dropout.apply(dx, kept.drawn[layer - 1])
     return dx, dh0, dc0, dweights

@@ -83,7 +83,7 @@ class Stack:
         layer, direction = divmod(k, len(self.directions))
         return f"_l{layer}" + ("_reverse" if self.directions[direction] else "")
 
-    def options(self, dropout: float = 0.0) -> str:
+    def options(self, dropout: float = 0.0, **dropouts: float) -> str:
         """The arguments of a layer's constructor, but for those at their defaults. (No layer has `reverse`.)"""
         cell = self.cells[0]
         options = [f"{cell.input_size}, {cell.hidden_size}"]
@@ -96,6 +96,7 @@ class Stack:
         options += ["learn_initial_state=True"] if self.learn_initial_state else []
         defaults = cell.defaults()
         options += [f"{name}={value!r}" for name, value in cell.options.items() if value != defaults[name]]
+        options += [f"{name}={value}" for name, value in dropouts.items() if value]
         options += [f"dtype={self.dtype.name}"] if self.dtype != np.float32 else []
         return ", ".join(options)
 

@@ -15,11 +15,12 @@ static ALWAYS_INLINE vec FN(gru_blend_backward)(const backward_row *row, int64_t
     const int64_t H = row->H;
     const vec z = load(row->gates + H + u, lanes), n = load(row->gates + 2 * H + u, lanes);
     const vec h_prev = load(row->h_prev + u, lanes), dh = load_dh();
-    const vec keep = row->replace ? 1 - z : z, dkeep = dh * (h_prev - n); /* h = (1 - keep)*n + keep*h_prev */
+    const vec keep = row->replace ? 1 - z : z;
+    const vec dkeep = dh * (h_prev - dropped(n)); /* h = (1 - keep)*n + keep*h_prev */
     const vec dz = row->replace ? -dkeep : dkeep;
     *da_z = dz * z * (1 - z); /* z = sigmoid(a_z) */
     store(row->dh + u, dh * keep, lanes);
-    return dh * (1 - keep) * (1 - n * n); /* n = tanh(a_n) */
+    return dropped(dh * (1 - keep)) * (1 - n * n); /* n = tanh(a_n) */
 }
 
 /* ---- Reset after the product: U_n h + b_hn is a block of its own, hn, before that of W_n x + b_in ---- */
@@ -28,7 +29,7 @@ static ALWAYS_INLINE void FN(gru_after_forward_vector)(const forward_row *row, i
     const int64_t H = row->H;
     const vec r = vsigmoid(preactivation(0)), z = vsigmoid(preactivation(1)), hn = preactivation(2);
     const vec n = vtanh(preactivation(3) + r * hn);
-    store_h(FN(blend)(row, z, n, load(row->h_prev + u, lanes)));
+    store_h(FN(blend)(row, z, dropped(n), load(row->h_prev + u, lanes)));
     if (row->gates) {
         store(row->gates + u, r, lanes);
         store(row->gates + H + u, z, lanes);
@@ -74,7 +75,7 @@ KERNEL(gru_before_reset_forward, forward_row)
 
 static ALWAYS_INLINE void FN(gru_before_forward_vector)(const forward_row *row, int64_t u, int64_t lanes) {
     const vec z = load(row->early + row->H + u, lanes), n = vtanh(preactivation(2));
-    store_h(FN(blend)(row, z, n, load(row->h_prev + u, lanes)));
+    store_h(FN(blend)(row, z, dropped(n), load(row->h_prev + u, lanes)));
     if (row->gates) store(row->gates + 2 * row->H + u, n, lanes);
 }
 KERNEL(gru_before_forward, forward_row)

@@ -14,7 +14,7 @@ static ALWAYS_INLINE void FN(lstm_forward_vector)(const forward_row *row, int64_
         a_f += load(row->peephole + H + u, lanes) * c_prev;
     }
     const vec i = vsigmoid(a_i), f = vsigmoid(a_f), g = vtanh(preactivation(2));
-    const vec c = f * c_prev + i * g;
+    const vec c = f * c_prev + i * dropped(g);
     if (row->peephole) a_o += load(row->peephole + 2 * H + u, lanes) * c;
     const vec o = vsigmoid(a_o);
     store(row->c + u, c, lanes);
@@ -38,9 +38,9 @@ static ALWAYS_INLINE void FN(lstm_backward_vector)(const backward_row *row, int6
     const vec da_o = dh * tanh_c * o * (1 - o);                             /* h = o*tanh(c), o = sigmoid(a_o) */
     vec dc = load(row->dc + u, lanes) + dh * o * (1 - tanh_c * tanh_c);     /* h = o*tanh(c) */
     if (row->peephole) dc += da_o * load(row->peephole + 2 * H + u, lanes); /* a_o += p_o*c */
-    const vec da_i = dc * g * i * (1 - i);                                  /* c = f*c_prev + i*g */
+    const vec da_i = dc * dropped(g) * i * (1 - i);                         /* c = f*c_prev + i*g */
     const vec da_f = dc * c_prev * f * (1 - f);
-    const vec da_g = dc * i * (1 - g * g);
+    const vec da_g = dropped(dc * i) * (1 - g * g);
     vec dc_prev = dc * f;
     if (row->peephole) /* a_i += p_i*c_prev, a_f += p_f*c_prev */
         dc_prev += da_i * load(row->peephole + u, lanes) + da_f * load(row->peephole + H + u, lanes);

@@ -12,7 +12,7 @@ static ALWAYS_INLINE void FN(lstm_coupled_forward_vector)(const forward_row *row
     vec a_i = preactivation(0), a_o = preactivation(2);
     if (row->peephole) a_i += load(row->peephole + u, lanes) * c_prev;
     const vec i = vsigmoid(a_i), g = vtanh(preactivation(1));
-    const vec c = (1 - i) * c_prev + i * g;
+    const vec c = (1 - i) * c_prev + i * dropped(g);
     if (row->peephole) a_o += load(row->peephole + H + u, lanes) * c;
     const vec o = vsigmoid(a_o);
     store(row->c + u, c, lanes);
@@ -35,8 +35,8 @@ static ALWAYS_INLINE void FN(lstm_coupled_backward_vector)(const backward_row *r
     const vec da_o = dh * tanh_c * o * (1 - o);                         /* h = o*tanh(c), o = sigmoid(a_o) */
     vec dc = load(row->dc + u, lanes) + dh * o * (1 - tanh_c * tanh_c); /* h = o*tanh(c) */
     if (row->peephole) dc += da_o * load(row->peephole + H + u, lanes); /* a_o += p_o*c */
-    const vec da_i = dc * (g - c_prev) * i * (1 - i);                   /* c = (1 - i)*c_prev + i*g */
-    const vec da_g = dc * i * (1 - g * g);
+    const vec da_i = dc * (dropped(g) - c_prev) * i * (1 - i);          /* c = (1 - i)*c_prev + i*g */
+    const vec da_g = dropped(dc * i) * (1 - g * g);
     vec dc_prev = dc * (1 - i);
     if (row->peephole) dc_prev += da_i * load(row->peephole + u, lanes); /* a_i += p_i*c_prev */
     store(row->dc + u, dc_prev, lanes);

@@ -27,8 +27,13 @@ static ALWAYS_INLINE wide FN(multiply_words)(wide a, uint32_t b) {
 #endif
 }
 
+/* Which blocks: the upper three words of their counters, of which the lowest counts on. */
+typedef struct {
+    uint64_t key, upper[3];
+} FN(stream);
+
 /* The words of the blocks `first`, `first` + step, `first` + 2*step and so on. */
-static ALWAYS_INLINE void FN(philox)(uint64_t key, uint64_t first, uint64_t step, wide x[4]) {
+static ALWAYS_INLINE void FN(philox)(const FN(stream) *s, uint64_t first, uint64_t step, wide x[4]) {
     wide block = {0};
 #if VECTOR_BYTES
     UNROLL_FOR(int64_t k = 0; k < WIDE; k++) block[k] = (uint64_t)k * step;
@@ -36,8 +41,10 @@ static ALWAYS_INLINE void FN(philox)(uint64_t key, uint64_t first, uint64_t step
     (void)step;
 #endif
     block += first;
-    x[0] = block, x[1] = block >> 32, x[2] = x[3] = (wide){0};
-    uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
+    x[0] = block;
+    UNROLL_FOR(int w = 0; w < 3; w++) x[w + 1] = (wide){0} + s->upper[w];
+    x[1] += block >> 32;
+    uint32_t k0 = (uint32_t)s->key, k1 = (uint32_t)(s->key >> 32);
     UNROLL_FOR(int round = 0; round < 10; round++) {
         const wide a = FN(multiply_words)(x[0], 0xD2511F53u), b = FN(multiply_words)(x[2], 0xCD9E8D57u);
         x[0] = b >> 32 ^ x[1] ^ (uint64_t)k0, x[1] = b;
@@ -48,30 +55,31 @@ static ALWAYS_INLINE void FN(philox)(uint64_t key, uint64_t first, uint64_t step
 
 /* For each of the four words, which of the values from `first` on, a vector of blocks, stay: all bits of a lane, or
  * none. Those whose word is at least `threshold` do. */
-static ALWAYS_INLINE void FN(draw)(uint64_t key, uint64_t first, uint32_t threshold, ivec stays[4]) {
+static ALWAYS_INLINE void FN(draw)(const FN(stream) *s, uint64_t first, uint32_t threshold, ivec stays[4]) {
     wide x[4];
 #if VECTOR_BYTES && REAL_BITS == 32
     wide odd[4]; /* every other block: two words fill a lane of 64 bits */
-    FN(philox)(key, first, 2, x);
-    FN(philox)(key, first + 1, 2, odd);
+    FN(philox)(s, first, 2, x);
+    FN(philox)(s, first + 1, 2, odd);
     UNROLL_FOR(int w = 0; w < 4; w++) stays[w] = (ivec)((uvec)((x[w] & 0xFFFFFFFFu) | odd[w] << 32) >= threshold);
 #elif VECTOR_BYTES
-    FN(philox)(key, first, 1, x);
+    FN(philox)(s, first, 1, x);
     UNROLL_FOR(int w = 0; w < 4; w++) stays[w] = (ivec)((ivec)(x[w] & 0xFFFFFFFFu) >= (int64_t)threshold);
 #else
-    FN(philox)(key, first, 1, x);
+    FN(philox)(s, first, 1, x);
     UNROLL_FOR(int w = 0; w < 4; w++) stays[w] = -(ivec)((uint32_t)x[w] >= threshold);
 #endif
 }
 
 /* The first n values of a group. */
 static ALWAYS_INLINE void FN(drop)(const FN(frnn_dropout) *run, int64_t begin, int64_t n) {
+    const FN(stream) stream = {.key = run->key};
     const vec scale = splat(run->scale);
     const REAL *x = run->x + begin;
     REAL *y = run->y + begin;
     for (int64_t j = 0; j < GROUP_BLOCKS; j += VL) {
         ivec stays[4];
-        FN(draw)(run->key, (uint64_t)(begin / 4 + j), run->threshold, stays);
+        FN(draw)(&stream, (uint64_t)(begin / 4 + j), run->threshold, stays);
         UNROLL_FOR(int64_t w = 0; w < 4; w++) {
             const int64_t k = w * GROUP_BLOCKS + j;
             if (k < n) store(y + k, from_bits(bits(load(x + k, n - k) * scale) & stays[w]), n - k);
@@ -83,6 +91,22 @@ static void FN(dropout)(const FN(frnn_dropout) *run, int64_t begin, int64_t end)
     int64_t k = begin;
     for (; k + FRNN_DROPOUT_GROUP <= end; k += FRNN_DROPOUT_GROUP) FN(drop)(run, k, FRNN_DROPOUT_GROUP);
     if (k < end) FN(drop)(run, k, end - k);
+}
+
+/* A mask of the units u0..u1-1, u0 a multiple of FRNN_UNITS: what stays has the value `scale`, the rest is zero. Unit
+ * 64*g + 16*w + j has word w of block 16*g + j, whose counter's other words are `what`, the row and the step. */
+static void FN(draw_mask)(const frnn_mask_of *of, double scale, int64_t u0, int64_t u1, REAL *mask) {
+    const FN(stream) stream = {of->key, {of->what, of->row, of->step}};
+    const ivec value = bits(splat((REAL)scale));
+    for (int64_t begin = u0 / FRNN_DROPOUT_GROUP * FRNN_DROPOUT_GROUP; begin < u1; begin += FRNN_DROPOUT_GROUP)
+        for (int64_t j = 0; j < GROUP_BLOCKS; j += VL) {
+            ivec stays[4];
+            FN(draw)(&stream, (uint64_t)(begin / 4 + j), of->threshold, stays);
+            UNROLL_FOR(int64_t w = 0; w < 4; w++) {
+                const int64_t k = begin + w * GROUP_BLOCKS + j;
+                if (u0 <= k && k < u1) store(mask + k - u0, from_bits(stays[w] & value), u1 - k);
+            }
+        }
 }
 
 #undef GROUP_BLOCKS

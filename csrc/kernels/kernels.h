@@ -20,6 +20,13 @@
 /* Values of an array that share blocks of random words (dropout_body.h). */
 #define FRNN_DROPOUT_GROUP 64
 
+/* Whose random words decide about a value of a row: those of a key, for one purpose, at one step. */
+typedef struct {
+    uint64_t key;
+    uint32_t what, row, step;
+    uint32_t threshold; /* values stay whose word is at least this */
+} frnn_mask_of;
+
 /* Stochastic gradient descent. step = scale*g + weight_decay*p; with moments b = momentum*b + step, and then step is b
  * or, with `nesterov`, step + momentum*b;   p -= lr*step. */
 typedef struct {
@@ -53,6 +60,7 @@ typedef void frnn_step(const void *rule, int64_t n, void *p, const void *g, void
         REAL *rh;             /* out  of reset_forward: r*h_prev */                                                    \
         REAL *early;          /* out  of reset_forward, in of forward: the gates that it computes */                   \
         REAL *gates, *cells;  /* out  tape, or null */                                                                 \
+        const REAL *mask;     /* in   what the candidate is multiplied by, or null */                                  \
     } frnn_forward_row_##D;                                                                                            \
                                                                                                                        \
     /* Arguments of a cell's backward kernels. Blocks of gates lie H values apart in gates and peephole. */            \
@@ -69,6 +77,7 @@ typedef void frnn_step(const void *rule, int64_t n, void *p, const void *g, void
         const REAL *drh;        /* in   of reset_backward: gradient of r*h_prev */                                     \
         REAL *da;               /* out  gradient of the pre-activations */                                             \
         int64_t plane, vector;  /* of da: from block to block, from one vector of units to the next */                 \
+        const REAL *mask;       /* in   as forwards */                                                                 \
     } frnn_backward_row_##D;                                                                                           \
                                                                                                                        \
     /* A cell: its description and its kernels. The last two are of cells that reset before a product: reset_forward */ \
@@ -160,6 +169,7 @@ typedef void frnn_step(const void *rule, int64_t n, void *p, const void *g, void
         void (*sigmoid)(int64_t n, const REAL *x, REAL *y);                                                            \
         /* Of the elements begin..end-1; begin is a multiple of FRNN_DROPOUT_GROUP. */                                 \
         void (*dropout)(const frnn_dropout_##D *, int64_t begin, int64_t end);                                         \
+        void (*draw_mask)(const frnn_mask_of *, double scale, int64_t u0, int64_t u1, REAL *mask);                        \
         frnn_step *sgd, *adam; /* optimizers_body.h */                                                                 \
         double (*squares)(int64_t n, const void *x); /* their sum */                                                   \
     } frnn_kernels_##D;

@@ -40,6 +40,12 @@ static ALWAYS_INLINE vec FN(load_dh)(const backward_row *row, int64_t u, int64_t
 }
 #define load_dh() FN(load_dh)(row, u, lanes)
 
+/* The candidate of a step with dropout, or a gradient in it. */
+static ALWAYS_INLINE vec FN(dropped)(const REAL *mask, vec candidate, int64_t u, int64_t lanes) {
+    return mask ? candidate * load(mask + u, lanes) : candidate;
+}
+#define dropped(candidate) FN(dropped)(row->mask, candidate, u, lanes)
+
 /* The gradient of the pre-activations of gate block k. In a packed array a row is whole vectors; lanes beyond the row's
  * end come out as zeros. */
 static ALWAYS_INLINE void FN(store_da)(const backward_row *row, int k, vec da, int64_t u, int64_t lanes) {
@@ -81,6 +87,7 @@ static void FN(sigmoid_array)(int64_t n, const REAL *x, REAL *y) {
 #undef preactivation
 #undef store_h
 #undef load_dh
+#undef dropped
 #undef store_da
 #undef forward_row
 #undef backward_row

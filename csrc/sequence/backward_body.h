@@ -29,6 +29,7 @@ typedef struct {
     REAL *dh;          /* (block rows, O) */
     REAL *dc;          /* (block rows, H), if the cell has c */
     REAL *dm;          /* (block rows, H) the gradient of m, or of r*h_{t-1} */
+    FN(noise) noise;
 } FN(backward_run);
 
 /* Is dx written where it belongs? If it is added to, it is computed apart: so its bits do not depend on whether the
@@ -53,6 +54,7 @@ static size_t FN(backward_layout)(FN(backward_run) *run, char *base) {
     run->dh = FN(take)(base, &used, block * cell->O);
     run->dc = FN(take)(base, &used, run->is->has_c ? block * H : 0);
     run->dm = FN(take)(base, &used, resets || projected ? block * H : 0);
+    FN(noise_layout)(&run->noise, block, 1, base, &used);
     return used;
 }
 
@@ -70,6 +72,13 @@ static frnn_series FN(cells_series)(const FN(backward_run) *run) {
     const int64_t H = run->cell->H;
     const frnn_steps *s = &run->args->steps;
     return (frnn_series){run->args->record.cells, s->starts ? H : s->B * H, H};
+}
+
+/* What a tape has of c_t before zoneout. */
+static frnn_series FN(fresh_cells)(const FN(backward_run) *run) {
+    frnn_series cells = FN(cells_series)(run);
+    if (run->noise.zones_c) cells.data = run->args->record.fresh;
+    return cells;
 }
 
 /* C's columns = beta*C + da[blocks b0..b1-1] U[those blocks] in step t, for `rows` of this member's rows; C (rows, O)
@@ -91,13 +100,21 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
     const int64_t rows = frnn_part_rows(part, n), outputs = part->outputs.end - o0;
     const int64_t K = run->is->recorded;
     const int G = run->is->gates, early = G - run->is->reset; /* gates that came from h itself */
-    const frnn_series cells = FN(cells_series)(run);
+    const frnn_series cells = FN(cells_series)(run), fresh = FN(fresh_cells)(run);
+    frnn_series dys = args->dy, hs = args->y;
     n = FRNN_MIN(n, part->row_end);
+
+    if (run->noise.zones_h || run->noise.zones_c)
+        FN(unzone_step)(&run->noise, part, j0, t, n, &dys, run->dh, run->dc);
+    if (run->noise.zones_h) {
+        dys.data = NULL; /* it is in dh now */
+        if (run->is->reads_h) hs = cells, hs.data = args->record.fresh;
+    }
 
     if (cell->w_hr) { /* h = W_hr m */
         for (int64_t j = part->row_first; j < n; j += part->row_step) {
             REAL *dh = run->dh + j * O + o0;
-            const REAL *dy = args->dy.data ? FN(series_at)(steps, &args->dy, t, frnn_row(steps, j0 + j)) + o0 : NULL;
+            const REAL *dy = dys.data ? FN(series_at)(steps, &dys, t, frnn_row(steps, j0 + j)) + o0 : NULL;
             for (int64_t k = 0; dy && k < outputs; k++) dh[k] += dy[k];
             FN(put)(run->dh_out, at + j, o0, outputs, dh);
         }
@@ -114,15 +131,16 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
         const int64_t b = frnn_row(steps, j0 + j);
         row.da = FN(at)(run->da, at + j, u0).data;
         row.dh = cell->w_hr ? run->dm + j * H + u0 : run->dh + j * O + u0;
-        row.dy = args->dy.data && !cell->w_hr ? FN(series_at)(steps, &args->dy, t, b) + u0 : NULL;
+        row.dy = dys.data && !cell->w_hr ? FN(series_at)(steps, &dys, t, b) + u0 : NULL;
         if (args->record.gates) row.gates = (const REAL *)args->record.gates + frnn_place(steps, t, b) * K * H + u0;
         if (run->is->has_c) {
             row.dc = run->dc + j * H + u0;
-            row.c = FN(series_at)(steps, &cells, t, b) + u0;
+            row.c = FN(series_at)(steps, &fresh, t, b) + u0;
             row.c_prev = FN(before_step)(run, &cells, args->c0, H, t, b) + u0;
         }
-        if (run->is->reads_h) row.h = FN(series_at)(steps, &args->y, t, b) + u0;
+        if (run->is->reads_h) row.h = FN(series_at)(steps, &hs, t, b) + u0;
         if (run->is->reads_h_prev) row.h_prev = FN(before_step)(run, &args->y, args->h0, O, t, b) + u0;
+        if (run->noise.noise) row.mask = FN(candidate_mask)(&run->noise, j, t, b, part->units);
         run->kernels->backward(&row);
     }
     if (part->by_units) frnn_team_barrier(team); /* dh needs all of da */
@@ -131,6 +149,8 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
         FN(return_through)(run, part, rows, t, at, early, G, 0, run->dm);
         for (int64_t j = part->row_first; j < n; j += part->row_step) {
             const int64_t b = frnn_row(steps, j0 + j);
+            const REAL *mask = FN(state_mask)(&run->noise, b);
+            for (int64_t u = u0; mask && u < part->units.end; u++) run->dm[j * H + u] *= mask[u];
             row.da = FN(at)(run->da, at + j, u0).data, row.dh = run->dh + j * H + u0, row.drh = run->dm + j * H + u0;
             row.gates = (const REAL *)args->record.gates + frnn_place(steps, t, b) * K * H + u0;
             row.h_prev = FN(before_step)(run, &args->y, args->h0, O, t, b) + u0;
@@ -138,7 +158,11 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
         }
         if (part->by_units) frnn_team_barrier(team); /* dh needs all of da_r */
     }
-    FN(return_through)(run, part, rows, t, at, 0, early, run->is->around, run->dh);
+    if (run->noise.through)
+        FN(return_through)(run, part, rows, t, at, 0, early, 0, run->noise.through);
+    else
+        FN(return_through)(run, part, rows, t, at, 0, early, run->is->around, run->dh);
+    if (run->noise.noise) FN(rejoin)(&run->noise, part, j0, n, run->is->around, run->dh, run->dc);
     if (steps->resets)
         for (int64_t j = part->row_first; j < n; j += part->row_step)
             if (frnn_cut_before(steps, t, frnn_row(steps, j0 + j))) { /* nothing flows back through a reset */
@@ -158,15 +182,20 @@ static void FN(gather_inputs)(const FN(backward_run) *run, const frnn_chunk *chu
     FOR_CHUNK_ROWS(chunk, steps, j0, mine) {
         const REAL *h_prev = FN(before_step)(run, &args->y, args->h0, O, t, b);
         const REAL *gates = (const REAL *)args->record.gates;
-        FN(put)(run->h, at, 0, O, h_prev);
+        const REAL *mask = FN(state_mask)(&run->noise, b);
+        if (mask)
+            FN(put_met)(run->h, at, O, h_prev, mask);
+        else
+            FN(put)(run->h, at, 0, O, h_prev);
         for (int64_t u0 = 0; run->rh.data && u0 < H; u0 += lanes) {
             const REAL *r = gates + frnn_place(steps, t, b) * K * H;
             REAL *rh = FN(at)(run->rh, at, u0).data;
             for (int64_t u = u0; u < FRNN_MIN(u0 + lanes, H); u++) rh[u - u0] = r[u] * h_prev[u];
+            for (int64_t u = u0; mask && u < FRNN_MIN(u0 + lanes, H); u++) rh[u - u0] *= mask[u];
         }
         for (int64_t u0 = 0; run->m.data && u0 < H; u0 += lanes) {
             const REAL *o = gates + (frnn_place(steps, t, b) * K + run->is->output_gate) * H;
-            const REAL *c = (const REAL *)args->record.cells;
+            const REAL *c = FN(fresh_cells)(run).data;
             REAL *m = FN(at)(run->m, at, u0).data;
             frnn_kernels()->KERNELS_OF.tanh(FRNN_MIN(lanes, H - u0), c + frnn_place(steps, t, b) * H + u0, m);
             for (int64_t u = u0; u < FRNN_MIN(u0 + lanes, H); u++) m[u - u0] *= o[u];
@@ -178,11 +207,11 @@ static void FN(gather_inputs)(const FN(backward_run) *run, const frnn_chunk *chu
 static void FN(add_peepholes)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0) {
     const frnn_backward_args *args = run->args;
     const int64_t H = run->cell->H, lanes = FN(lanes)();
-    const frnn_series cells = FN(cells_series)(run);
+    const frnn_series cells = FN(cells_series)(run), fresh = FN(fresh_cells)(run);
     REAL *dp = args->dcell.peephole;
     const frnn_range all = {0, frnn_chunk_rows(chunk)};
     FOR_CHUNK_ROWS(chunk, &args->steps, j0, all) {
-        const REAL *c = FN(series_at)(&args->steps, &cells, t, b);
+        const REAL *c = FN(series_at)(&args->steps, &fresh, t, b);
         const REAL *c_prev = FN(before_step)(run, &cells, args->c0, H, t, b);
         for (int k = 0; k < run->is->peepholes; k++) {
             const frnn_peephole p = run->is->peephole[k];
@@ -360,6 +389,7 @@ static FN(backward_run) FN(backward_new)(const frnn_cell *cell, const frnn_backw
     FN(backward_run) run = {.cell = cell, .args = args, .kernels = FN(cell_kernels)(cell)};
     run.is = &run.kernels->description;
     run.factors = FN(factors_of)(cell, FRNN_BACKWARD);
+    run.noise = FN(noise_of)(args->noise, cell, &args->steps);
     run.blocks = frnn_blocks(run.is);
     run.plane = FN(plane)(cell);
     run.plan = frnn_backward_plan(cell, args, FRNN_MAX(run.blocks * cell->H, cell->I) * (int64_t)sizeof(REAL));

@@ -25,6 +25,7 @@ typedef struct {
     REAL *rh;       /* (block rows, H) r*h_{t-1} of a cell that resets before a product */
     char *scratch;  /* of each member: rows that are converted for narrow weights */
     int64_t member_scratch;
+    FN(noise) noise;
 } FN(forward_run);
 
 /* Bytes of a member's scratch. */
@@ -51,6 +52,7 @@ static size_t FN(forward_layout)(FN(forward_run) *run, int threads, char *base) 
     run->m = FN(take)(base, &used, cell->w_hr ? plan->block_rows * cell->H : 0);
     run->early = FN(take)(base, &used, plan->block_rows * early * cell->H);
     run->rh = FN(take)(base, &used, run->is->reset ? plan->block_rows * cell->H : 0);
+    FN(noise_layout)(&run->noise, plan->block_rows, 0, base, &used);
     run->member_scratch = FN(scratch_bytes)(run);
     const int members = frnn_most_members(cell, &run->args->steps, threads);
     run->scratch = (char *)FN(take)(base, &used, members * run->member_scratch / (int64_t)sizeof(REAL));
@@ -87,6 +89,8 @@ static void FN(start_states)(const FN(forward_run) *run, int64_t j0, int64_t j1,
         const int cut = !s->reverse && frnn_length(s, b) > 0 && frnn_cut_before(s, 0, b);
         FN(copy_or_clear)(run->h[0] + at * O, cut ? NULL : (const REAL *)run->args->h0 + from * O, O);
         memcpy(run->h[1] + at * O, run->h[0] + at * O, (size_t)O * sizeof(REAL));
+        for (int k = 0; run->noise.met[0] && k < 2; k++)
+            FN(times)(O, run->h[0] + at * O, FN(state_mask)(&run->noise, b), run->noise.met[k] + at * O);
         if (run->c) FN(copy_or_clear)(run->c + at * H, cut ? NULL : (const REAL *)run->args->c0 + from * H, H);
     }
 }
@@ -168,6 +172,7 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
     const int64_t rows = frnn_part_rows(part, n), K = run->is->recorded;
     const int G = run->is->gates, early = G - run->is->reset; /* gates that come from h itself */
     const REAL *h_prev = run->h[s % 2];
+    const REAL *met = run->noise.met[0] ? run->noise.met[s % 2] : h_prev; /* h as U meets it */
     REAL *h_next = run->h[1 - s % 2], *gates = args->record.gates;
     n = FRNN_MIN(n, part->row_end);
 
@@ -175,13 +180,13 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
     row.bias = run->bias + u0;
     if (cell->peephole) row.peephole = (const REAL *)cell->peephole + u0;
 
-    FN(recur)(run, part, s, rows, h_prev, a, 0, early);
+    FN(recur)(run, part, s, rows, met, a, 0, early);
     if (early < G) {
         for (int64_t j = part->row_first; j < n; j += part->row_step) {
             const int64_t place = frnn_place(steps, t, frnn_row(steps, j0 + j));
             row.a = a + j * A + u0;
             row.early = gates ? gates + place * K * H + u0 : run->early + j * early * H + u0;
-            row.h_prev = h_prev + j * O + u0, row.rh = run->rh + j * H + u0;
+            row.h_prev = met + j * O + u0, row.rh = run->rh + j * H + u0;
             run->kernels->reset_forward(&row);
         }
         if (part->by_units) frnn_team_barrier(team); /* the product needs all of r*h */
@@ -196,6 +201,9 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
         if (run->c) row.c = run->c + j * H + u0, row.c_prev = row.c;
         if (gates) row.gates = gates + place * K * H + u0;
         if (args->record.cells) row.cells = (REAL *)args->record.cells + place * H + u0;
+        if (run->noise.zones_c) row.c = run->noise.fresh + j * H + u0;
+        if (run->noise.zones_c && gates) row.cells = (REAL *)args->record.fresh + place * H + u0;
+        if (run->noise.noise) row.mask = FN(candidate_mask)(&run->noise, j, t, b, part->units);
         if (early < G) row.early = gates ? row.gates : run->early + j * early * H + u0;
         run->kernels->forward(&row);
     }
@@ -206,6 +214,8 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
                      1, 0, 1, o0, part->outputs.end, 0, h_next + part->row_first * O, part->row_step * O, O, s % 2,
                      run->scratch + part->member * run->member_scratch);
     }
+    if (run->noise.zones_h || run->noise.zones_c)
+        FN(zone_step)(&run->noise, part, j0, t, n, h_prev, h_next, run->c, args);
     if (cell->w_hr || steps->resets)
         for (int64_t j = part->row_first; j < n; j += part->row_step) {
             const int64_t b = frnn_row(steps, j0 + j);
@@ -216,6 +226,7 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
                 if (run->c) memset(run->c + j * H + u0, 0, (size_t)row.n * sizeof(REAL));
             }
         }
+    if (run->noise.met[0]) FN(meet)(&run->noise, part, j0, n, h_next, run->noise.met[1 - s % 2]);
     if (part->by_units) frnn_team_barrier(team); /* the next step reads all of h */
 }
 
@@ -261,12 +272,15 @@ static void FN(forward_work)(const FN(forward_run) *run, const frnn_team *team) 
     const frnn_series cells = {run->args->record.cells, steps->B * cell->H, cell->H};
     if (gates.data) FN(clear_past_ends)(steps, &gates, recorded, team);
     if (cells.data) FN(clear_past_ends)(steps, &cells, cell->H, team);
+    const frnn_series fresh = {run->args->record.fresh, steps->B * cell->H, cell->H};
+    if (fresh.data) FN(clear_past_ends)(steps, &fresh, cell->H, team);
 }
 
 static FN(forward_run) FN(forward_new)(const frnn_cell *cell, const frnn_forward_args *args) {
     FN(forward_run) run = {.cell = cell, .args = args, .kernels = FN(cell_kernels)(cell)};
     run.is = &run.kernels->description;
     run.factors = FN(factors_of)(cell, FRNN_FORWARD);
+    run.noise = FN(noise_of)(args->noise, cell, &args->steps);
     run.blocks = frnn_blocks(run.is);
     run.plane = FN(plane)(cell);
     run.plan = frnn_forward_plan(cell, args, FRNN_MAX(run.blocks * run.plane, cell->I) * (int64_t)sizeof(REAL));

@@ -7,5 +7,6 @@
 
 #include "common_body.h"
 #include "factor_body.h"
+#include "noise_body.h"
 #include "forward_body.h"
 #include "backward_body.h"

@@ -1,5 +1,5 @@
 # The headers of csrc/, as Cython needs them.
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 cdef extern from "fastrnn.h" nogil:
     ctypedef enum frnn_dtype:
@@ -29,6 +29,7 @@ cdef extern from "fastrnn.h" nogil:
         const float *s_ih
         const float *s_hh
         const float *s_hr
+        double zoneout, zoneout_cell
         const void *packed
 
     ctypedef enum frnn_pass:
@@ -58,6 +59,15 @@ cdef extern from "fastrnn.h" nogil:
     ctypedef struct frnn_record:
         void *gates
         void *cells
+        void *fresh
+
+    ctypedef struct frnn_noise:
+        uint64_t key
+        uint32_t zoneout, zoneout_cell, candidate
+        double candidate_scale
+        const void *state
+        int64_t first_step
+        const int64_t *rows
 
     ctypedef struct frnn_forward_args:
         frnn_steps steps
@@ -69,6 +79,7 @@ cdef extern from "fastrnn.h" nogil:
         void *c_n
         frnn_record record
         const int64_t *rows
+        const frnn_noise *noise
 
     ctypedef struct frnn_backward_args:
         frnn_steps steps
@@ -84,6 +95,7 @@ cdef extern from "fastrnn.h" nogil:
         void *dh0
         void *dc0
         frnn_cell_gradient dcell
+        const frnn_noise *noise
 
     int64_t frnn_forward_workspace(const frnn_cell *, const frnn_forward_args *, int threads)
     int64_t frnn_backward_workspace(int count, const frnn_cell **cells, const frnn_backward_args *, int threads)

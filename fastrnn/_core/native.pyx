@@ -288,6 +288,7 @@ cdef class NativeCell:
         if isinstance(weights[0], Narrow):
             packed_for = "forward"
         self.c.replace = cell.replaces
+        self.c.zoneout, self.c.zoneout_cell = cell.zoneouts
         self.c.I, self.c.H, self.c.O = cell.input_size, cell.hidden_size, cell.output_size
         self.c.w_ih, self.c.s_ih = matrix(weights[0])
         self.c.w_hh, self.c.s_hh = matrix(weights[1])
@@ -337,6 +338,23 @@ cdef class NativeStack:
         PyMem_RawFree(<void *> self.s.cells)
 
 
+cdef uint32_t threshold(double probability) noexcept:
+    """As fastrnn/engines/philox.py has it."""
+    return <uint32_t> (probability * 4294967296.0)
+
+
+cdef const frnn_noise *unpack_noise(object run, const frnn_cell *cell, frnn_noise *noise) except? NULL:
+    """What is random in a run; null if nothing is."""
+    drawn = run.noise
+    if drawn is None:
+        return NULL
+    noise.key, noise.first_step = drawn.key, drawn.first_step
+    noise.zoneout, noise.zoneout_cell = threshold(cell.zoneout), threshold(cell.zoneout_cell)
+    noise.candidate, noise.candidate_scale = threshold(drawn.candidate), 1 / (1 - <double> drawn.candidate)
+    noise.state, noise.rows = address(drawn.state), <const int64_t *> address(drawn.rows)
+    return noise
+
+
 cdef int unpack_forward(object run, frnn_forward_args *args) except -1:
     cdef cnp.ndarray x = run.x
     args.steps = unpack_steps(run.steps, x)
@@ -347,12 +365,14 @@ cdef int unpack_forward(object run, frnn_forward_args *args) except -1:
     record = run.record
     args.record.gates = NULL if record is None else address(record.gates)
     args.record.cells = NULL if record is None else address(record.cells)
+    args.record.fresh = NULL if record is None else address(record.fresh)
     return 0
 
 
 def forward(list runs):
     """`fastrnn.engines.Engine.forward`: runs are one or two ForwardArgs, prepared as NativeCells."""
     cdef frnn_forward_args args[2]
+    cdef frnn_noise noise[2]
     cdef const frnn_cell *cells[2]
     cdef Workspace workspace = Workspace()
     cdef int64_t size = 0, one
@@ -360,6 +380,7 @@ def forward(list runs):
     for run in runs:
         cells[count] = &(<NativeCell?> run.prepared).c
         unpack_forward(run, &args[count])
+        args[count].noise = unpack_noise(run, cells[count], &noise[count])
         one = frnn_forward_workspace(cells[count], &args[count], threads)
         size = -1 if one < 0 or size < 0 else size + one
         count += 1
@@ -377,6 +398,7 @@ cdef int unpack_backward(object run, frnn_backward_args *args) except -1:
     args.adds_to_dx = run.adds_to_dx
     args.h0, args.c0 = address(run.h0), address(run.c0)
     args.record.gates, args.record.cells = address(record.gates), address(record.cells)
+    args.record.fresh = address(record.fresh)
     args.dh_n, args.dc_n = address(run.dh_n), address(run.dc_n)
     args.dh0, args.dc0 = address(run.dh0), address(run.dc0)
     args.dcell.w_ih, args.dcell.w_hh = address(dweights.weight_ih), address(dweights.weight_hh)
@@ -388,12 +410,14 @@ cdef int unpack_backward(object run, frnn_backward_args *args) except -1:
 def backward(list runs):
     """`fastrnn.engines.Engine.backward`: runs are one or two BackwardArgs, prepared as NativeCells."""
     cdef frnn_backward_args args[2]
+    cdef frnn_noise noise[2]
     cdef const frnn_cell *cells[2]
     cdef Workspace workspace = Workspace()
     cdef int count = 0, threads = allowed_threads()
     for run in runs:
         cells[count] = &(<NativeCell?> run.prepared).c
         unpack_backward(run, &args[count])
+        args[count].noise = unpack_noise(run, cells[count], &noise[count])
         count += 1
     workspace.reserve(frnn_backward_workspace(count, cells, args, threads))
     with nogil:

@@ -87,6 +87,11 @@ class Cell:
         return False
 
     @property
+    def zoneouts(self) -> tuple[float, float]:
+        """With which probabilities a unit of h_t, and of c_t, keeps the value of the step before."""
+        return getattr(self, "zoneout", 0.0), getattr(self, "zoneout_cell", 0.0)
+
+    @property
     def output_size(self) -> int:
         """O: size of h_t."""
         return self.hidden_size
@@ -97,6 +102,12 @@ class Cell:
     def recorded(self) -> tuple[str, ...]:
         """Names of the K values that a tape keeps for each step, row and unit, besides y and c."""
         return ()
+
+    @property
+    def records_fresh(self) -> bool:
+        """Whether a tape keeps c_t before zoneout or, of a cell without gates, h_t before zoneout."""
+        of_h, of_c = self.zoneouts
+        return of_c > 0 if self.has_c else of_h > 0 and not self.recorded
 
     def views(self, record: Record, y: NDArray) -> dict[str, NDArray]:
         """What a tape shows, (T, B, H) by name. Of a cell that needs no record that is its output."""
@@ -156,7 +167,7 @@ class Cell:
     @property
     def missing(self) -> dict[str, str]:
         """Framework -> what of this cell it does not have; nothing for a framework that has all."""
-        return {}
+        return dict.fromkeys(("PyTorch", "Keras", "ONNX"), "zoneout") if any(self.zoneouts) else {}
 
 
 @dataclass(frozen=True)
@@ -164,6 +175,7 @@ class RNNCell(Cell):
     """The vanilla (Elman) cell."""
 
     nonlinearity: str = "tanh"  # or "relu"
+    zoneout: float = 0.0  # probability with which a unit of h_t keeps its value of the step before
 
     kind = "rnn"
     panels: ClassVar = {"h": "state: h"}
@@ -187,6 +199,8 @@ class LSTMCell(Cell):
     proj_size: int = 0  # P > 0: h_t is projected to P values
     peephole: bool = False  # gates see c
     coupled: bool = False  # there is no gate f; what i does not write is kept: f = 1 - i
+    zoneout: float = 0.0  # as of an RNN
+    zoneout_cell: float = 0.0  # likewise of c_t
 
     kind = "lstm"
     has_c = True
@@ -232,7 +246,7 @@ class LSTMCell(Cell):
 
     @property
     def missing(self) -> dict[str, str]:
-        missing: dict[str, str] = {}
+        missing = super().missing
         if self.proj_size:
             missing |= {"Keras": "a projection", "ONNX": "a projection"}
         if self.peephole:
@@ -248,6 +262,7 @@ class GRUCell(Cell):
 
     reset_after: bool = True  # whether the reset gate is applied after U_n h, or to h itself
     update_gate: str = "keep"  # z weighs the old state; or "replace": the new one
+    zoneout: float = 0.0  # as of an RNN
 
     kind = "gru"
     sigmoids = "rz"
@@ -274,7 +289,7 @@ class GRUCell(Cell):
 
     @property
     def missing(self) -> dict[str, str]:
-        return {} if self.reset_after else {"PyTorch": "a GRU with reset_after=False"}
+        return super().missing | ({} if self.reset_after else {"PyTorch": "a GRU with reset_after=False"})
 
 
 CELLS: dict[str, type[Cell]] = {cell.kind: cell for cell in (RNNCell, LSTMCell, GRUCell)}

@@ -29,7 +29,8 @@ def new_record(cell: Cell, T: int, B: int) -> Record:
     """Room for a tape of T steps of B rows."""
     K, H = len(cell.recorded), cell.hidden_size
     gates = empty((T, B, K, H), cell.dtype) if K else None
-    return Record(gates, empty((T, B, H), cell.dtype) if cell.has_c else None)
+    fresh = empty((T, B, H), cell.dtype) if cell.records_fresh else None
+    return Record(gates, empty((T, B, H), cell.dtype) if cell.has_c else None, fresh)
 
 
 native.keep_at_most(kept_mib() << 20)

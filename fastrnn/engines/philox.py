@@ -8,10 +8,12 @@ J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["new_key", "philox", "threshold", "words"]
+__all__ = ["derived", "new_key", "philox", "stays", "threshold", "words"]
 
 LOW = 0xFFFFFFFF  # the bits of a word
 GROUP = 16  # blocks whose words are interleaved
@@ -24,13 +26,23 @@ def new_key(rng: np.random.Generator) -> int:
 
 def philox(counters: NDArray[np.uint64], key: int) -> NDArray[np.uint64]:
     """Return the blocks of four words, (4, N), of counters of four words, (4, N), under a key of two words."""
-    x0, x1, x2, x3 = counters
+    return np.stack(_block(*counters, key=key))
+
+
+def derived(key: int, number: int) -> int:
+    """A key for the purpose of this number, which is less than 2**32."""
+    low, high, *_ = _block(number, 0, 0, LOW, key=key)  # no value's counter ends with this word
+    return low | high << 32
+
+
+def _block(x0: Any, x1: Any, x2: Any, x3: Any, key: int) -> tuple[Any, Any, Any, Any]:
+    """The block of four words of a counter of four words, each an integer or an array of uint64."""
     k0, k1 = key & LOW, key >> 32
     for _ in range(10):
         a, b = 0xD2511F53 * x0, 0xCD9E8D57 * x2
         x0, x1, x2, x3 = (b >> 32) ^ x1 ^ k0, b & LOW, (a >> 32) ^ x3 ^ k1, a & LOW
         k0, k1 = (k0 + 0x9E3779B9) & LOW, (k1 + 0xBB67AE85) & LOW
-    return np.stack([x0, x1, x2, x3])
+    return x0, x1, x2, x3
 
 
 def words(key: int, count: int) -> NDArray[np.uint64]:
@@ -39,6 +51,19 @@ def words(key: int, count: int) -> NDArray[np.uint64]:
     none = np.zeros_like(blocks)
     found = philox(np.stack([blocks & LOW, blocks >> 32, none, none]), key)
     return found.reshape(4, -1, GROUP).swapaxes(0, 1).reshape(-1)[:count]
+
+
+def stays(
+    key: int, what: int, rows: NDArray[np.int64], step: int, count: int, probability: float
+) -> NDArray[np.bool_]:  # fmt: skip
+    """Whether each value (rows, count) of a step stays: unit 64*g + 16*w + j has word w of block 16*g + j.
+
+    The other words of a block's counter are what is drawn, the row's number and the step's.
+    """
+    blocks = np.arange(-(-count // (4 * GROUP)) * GROUP, dtype=np.uint64)
+    counters = [*np.broadcast_arrays(blocks, np.uint64(what), rows.astype(np.uint64)[:, None] & LOW, np.uint64(step))]
+    found = philox(np.stack([a.reshape(-1) for a in counters]), key).reshape(4, len(rows), len(blocks) // GROUP, GROUP)
+    return found.transpose(1, 2, 0, 3).reshape(len(rows), 4 * len(blocks))[:, :count] >= threshold(probability)
 
 
 def threshold(probability: float) -> int:

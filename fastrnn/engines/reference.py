@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrnn.engines import philox
 from fastrnn.engines.cell import Cell, GRUCell, LSTMCell, RNNCell
 from fastrnn.engines.operations import Operations
 from fastrnn.engines.reference_operations import ReferenceOperations
-from fastrnn.engines.seam import BackwardArgs, ForwardArgs, Stepper, Steps, Weights
+from fastrnn.engines.seam import BackwardArgs, ForwardArgs, StepNoise, Stepper, Steps, Weights
 
 __all__ = ["ReferenceEngine"]
 
@@ -31,33 +32,46 @@ def affine(x: NDArray, weight: NDArray, bias: NDArray | None) -> NDArray:
     return x @ weight.T if bias is None else x @ weight.T + bias
 
 
+class Masks(NamedTuple):
+    """What values of a step are multiplied by, (rows, .); None where nothing is dropped."""
+
+    candidate: NDArray | None = None
+    state: NDArray | None = None  # h_{t-1} where it meets U
+
+
+def masked(a: NDArray, mask: NDArray | None) -> NDArray:
+    return a if mask is None else a * mask
+
+
 # ---- RNN: h_t = act(W x_t + b_ih + U h_{t-1} + b_hh) --------------------------------------------------------------
 
 
-def rnn_step(cell: RNNCell, w: Weights, x: NDArray, h: NDArray, c: None) -> tuple[NDArray, None, tuple]:
-    a = affine(x, w.weight_ih, w.bias_ih) + affine(h, w.weight_hh, w.bias_hh)
+def rnn_step(cell: RNNCell, w: Weights, x: NDArray, h: NDArray, c: None, masks: Masks) -> tuple[NDArray, None, tuple]:
+    met = masked(h, masks.state)
+    a = affine(x, w.weight_ih, w.bias_ih) + affine(met, w.weight_hh, w.bias_hh)
     return (np.tanh(a) if cell.nonlinearity == "tanh" else np.where(a < 0, 0, a).astype(a.dtype)), None, ()
 
 
 def rnn_step_backward(
     cell: RNNCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: None, gates: None, h: NDArray, c: None,
-    dh: NDArray, dc: None,
+    dh: NDArray, dc: None, masks: Masks,
 ) -> tuple[NDArray, NDArray, None]:  # fmt: skip
     da = dh * (1 - h * h) if cell.nonlinearity == "tanh" else np.where(h > 0, dh, 0)
-    add_weight_gradients(dw, x, h_prev, da, da)
-    return da @ w.weight_ih, da @ w.weight_hh, None
+    add_weight_gradients(dw, x, masked(h_prev, masks.state), da, da)
+    return da @ w.weight_ih, masked(da @ w.weight_hh, masks.state), None
 
 
 # ---- LSTM: c_t = f*c_{t-1} + i*g, h_t = o*tanh(c_t), projected to W_hr h_t ------------------------------------------
 
 
-def lstm_step(cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray) -> tuple[NDArray, NDArray, tuple]:
-    a_i, a_f, a_g, a_o = np.split(affine(x, w.weight_ih, w.bias_ih) + affine(h, w.weight_hh, w.bias_hh), 4, axis=1)
+def lstm_step(cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray, masks: Masks) -> tuple[NDArray, NDArray, tuple]:
+    met = masked(h, masks.state)
+    a_i, a_f, a_g, a_o = np.split(affine(x, w.weight_ih, w.bias_ih) + affine(met, w.weight_hh, w.bias_hh), 4, axis=1)
     if w.peephole is not None:
         a_i = a_i + w.peephole[0] * c
         a_f = a_f + w.peephole[1] * c
     i, f, g = sigmoid(a_i), sigmoid(a_f), np.tanh(a_g)
-    c = f * c + i * g
+    c = f * c + i * masked(g, masks.candidate)
     if w.peephole is not None:
         a_o = a_o + w.peephole[2] * c
     o = sigmoid(a_o)
@@ -85,32 +99,33 @@ def lstm_output_backward(
 
 def lstm_step_backward(
     cell: LSTMCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: NDArray, gates: NDArray, h: NDArray,
-    c: NDArray, dh: NDArray, dc: NDArray,
+    c: NDArray, dh: NDArray, dc: NDArray, masks: Masks,
 ) -> tuple[NDArray, NDArray, NDArray]:  # fmt: skip
     i, f, g, o = np.moveaxis(gates, 1, 0)
     da_o, dc = lstm_output_backward(w, dw, o, c, dh, dc)
-    da_i = dc * g * i * (1 - i)
+    da_i = dc * masked(g, masks.candidate) * i * (1 - i)
     da_f = dc * c_prev * f * (1 - f)
-    da_g = dc * i * (1 - g * g)
+    da_g = masked(dc * i, masks.candidate) * (1 - g * g)
     dc_prev = dc * f
     if w.peephole is not None and dw.peephole is not None:
         dc_prev = dc_prev + da_i * w.peephole[0] + da_f * w.peephole[1]
         dw.peephole[0] += (da_i * c_prev).sum(0)
         dw.peephole[1] += (da_f * c_prev).sum(0)
     da = np.concatenate([da_i, da_f, da_g, da_o], axis=1)
-    add_weight_gradients(dw, x, h_prev, da, da)
-    return da @ w.weight_ih, da @ w.weight_hh, dc_prev
+    add_weight_gradients(dw, x, masked(h_prev, masks.state), da, da)
+    return da @ w.weight_ih, masked(da @ w.weight_hh, masks.state), dc_prev
 
 
 # ---- LSTM with coupled gates: f = 1 - i ----------------------------------------------------------------------------
 
 
-def lstm_coupled_step(cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray) -> tuple[NDArray, NDArray, tuple]:
-    a_i, a_g, a_o = np.split(affine(x, w.weight_ih, w.bias_ih) + affine(h, w.weight_hh, w.bias_hh), 3, axis=1)
+def lstm_coupled_step(cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray, masks: Masks) -> tuple[NDArray, NDArray, tuple]:
+    met = masked(h, masks.state)
+    a_i, a_g, a_o = np.split(affine(x, w.weight_ih, w.bias_ih) + affine(met, w.weight_hh, w.bias_hh), 3, axis=1)
     if w.peephole is not None:
         a_i = a_i + w.peephole[0] * c
     i, g = sigmoid(a_i), np.tanh(a_g)
-    c = (1 - i) * c + i * g
+    c = (1 - i) * c + i * masked(g, masks.candidate)
     if w.peephole is not None:
         a_o = a_o + w.peephole[1] * c
     o = sigmoid(a_o)
@@ -121,68 +136,71 @@ def lstm_coupled_step(cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDA
 
 def lstm_coupled_step_backward(
     cell: LSTMCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: NDArray, gates: NDArray, h: NDArray,
-    c: NDArray, dh: NDArray, dc: NDArray,
+    c: NDArray, dh: NDArray, dc: NDArray, masks: Masks,
 ) -> tuple[NDArray, NDArray, NDArray]:  # fmt: skip
     i, g, o = np.moveaxis(gates, 1, 0)
     da_o, dc = lstm_output_backward(w, dw, o, c, dh, dc)
-    da_i = dc * (g - c_prev) * i * (1 - i)
-    da_g = dc * i * (1 - g * g)
+    da_i = dc * (masked(g, masks.candidate) - c_prev) * i * (1 - i)
+    da_g = masked(dc * i, masks.candidate) * (1 - g * g)
     dc_prev = dc * (1 - i)
     if w.peephole is not None and dw.peephole is not None:
         dc_prev = dc_prev + da_i * w.peephole[0]
         dw.peephole[0] += (da_i * c_prev).sum(0)
     da = np.concatenate([da_i, da_g, da_o], axis=1)
-    add_weight_gradients(dw, x, h_prev, da, da)
-    return da @ w.weight_ih, da @ w.weight_hh, dc_prev
+    add_weight_gradients(dw, x, masked(h_prev, masks.state), da, da)
+    return da @ w.weight_ih, masked(da @ w.weight_hh, masks.state), dc_prev
 
 
 # ---- GRU: h_t = (1 - z)*n + z*h_{t-1} ("keep") or z*n + (1 - z)*h_{t-1} ("replace") ---------------------------------
 
 
-def gru_step(cell: GRUCell, w: Weights, x: NDArray, h: NDArray, c: None) -> tuple[NDArray, None, tuple]:
+def gru_step(cell: GRUCell, w: Weights, x: NDArray, h: NDArray, c: None, masks: Masks) -> tuple[NDArray, None, tuple]:
     H = cell.hidden_size
     x_r, x_z, x_n = np.split(affine(x, w.weight_ih, w.bias_ih), 3, axis=1)
     bias_rz, bias_n = (None, None) if w.bias_hh is None else (w.bias_hh[: 2 * H], w.bias_hh[2 * H :])
-    h_r, h_z = np.split(affine(h, w.weight_hh[: 2 * H], bias_rz), 2, axis=1)
+    met = masked(h, masks.state)
+    h_r, h_z = np.split(affine(met, w.weight_hh[: 2 * H], bias_rz), 2, axis=1)
     r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
     recorded: tuple
     if cell.reset_after:
-        hn = affine(h, w.weight_hh[2 * H :], bias_n)
+        hn = affine(met, w.weight_hh[2 * H :], bias_n)
         n = np.tanh(x_n + r * hn)
         recorded = (r, z, n, hn)
     else:
-        n = np.tanh(x_n + affine(r * h, w.weight_hh[2 * H :], bias_n))
+        n = np.tanh(x_n + affine(r * met, w.weight_hh[2 * H :], bias_n))
         recorded = (r, z, n)
+    n = masked(n, masks.candidate)
     h = (1 - z) * n + z * h if cell.update_gate == "keep" else z * n + (1 - z) * h
     return h, None, recorded
 
 
 def gru_step_backward(
     cell: GRUCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: None, gates: NDArray, h: NDArray,
-    c: None, dh: NDArray, dc: None,
+    c: None, dh: NDArray, dc: None, masks: Masks,
 ) -> tuple[NDArray, NDArray, None]:  # fmt: skip
     H = cell.hidden_size
     r, z, n = np.moveaxis(gates, 1, 0)[:3]
     keep = z if cell.update_gate == "keep" else 1 - z  # h_t = (1 - keep)*n + keep*h_{t-1}
-    dz = dh * (h_prev - n) if cell.update_gate == "keep" else dh * (n - h_prev)
+    left, met = masked(n, masks.candidate), masked(h_prev, masks.state)
+    dz = dh * (h_prev - left) if cell.update_gate == "keep" else dh * (left - h_prev)
     da_z = dz * z * (1 - z)
-    da_n = dh * (1 - keep) * (1 - n * n)
+    da_n = masked(dh * (1 - keep), masks.candidate) * (1 - n * n)
     dh_prev = dh * keep
     U_rz, U_n = w.weight_hh[: 2 * H], w.weight_hh[2 * H :]
     if cell.reset_after:
         da_r = da_n * gates[:, 3] * r * (1 - r)
         da_hn = da_n * r
         da_h = np.concatenate([da_r, da_z, da_hn], axis=1)
-        dh_prev = dh_prev + da_h @ w.weight_hh
-        add_weight_gradients(dw, x, h_prev, np.concatenate([da_r, da_z, da_n], axis=1), da_h)
+        dh_prev = dh_prev + masked(da_h @ w.weight_hh, masks.state)
+        add_weight_gradients(dw, x, met, np.concatenate([da_r, da_z, da_n], axis=1), da_h)
     else:
-        drh = da_n @ U_n  # gradient of r*h_{t-1}
+        drh = masked(da_n @ U_n, masks.state)  # gradient of r*h_{t-1}
         da_r = drh * h_prev * r * (1 - r)
         da_rz = np.concatenate([da_r, da_z], axis=1)
-        dh_prev = dh_prev + drh * r + da_rz @ U_rz
+        dh_prev = dh_prev + drh * r + masked(da_rz @ U_rz, masks.state)
         da = np.concatenate([da_rz, da_n], axis=1)
-        add_weight_gradients(dw, x, h_prev, da, da)
-        dw.weight_hh[2 * H :] += da_n.T @ (r * h_prev - h_prev)  # U_n acts on r*h_{t-1}, not on h_{t-1}
+        add_weight_gradients(dw, x, met, da, da)
+        dw.weight_hh[2 * H :] += da_n.T @ (r * met - met)  # U_n acts on r*h_{t-1}, not on h_{t-1}
     return np.concatenate([da_r, da_z, da_n], axis=1) @ w.weight_ih, dh_prev, None
 
 
@@ -212,6 +230,52 @@ STEP_BACKWARD: dict[str, Callable[..., Any]] = {
     "gru_after": gru_step_backward,
     "gru_before": gru_step_backward,
 }
+
+
+# ---- What is random, and zoneout ------------------------------------------------------------------------------------
+
+
+class Drawn:
+    """The masks of a run's steps."""
+
+    def __init__(self, cell: Cell, noise: StepNoise | None, B: int) -> None:
+        self._cell, self._noise = cell, noise
+        self._rows = np.arange(B) if noise is None or noise.rows is None else noise.rows
+
+    def stays(self, what: str, probability: float, t: int, rows: Any, n: int) -> NDArray[np.bool_]:
+        """Which of n values of each row stay at step t."""
+        assert self._noise is not None
+        number = ("h", "c", "candidate").index(what)
+        step = self._noise.first_step + t
+        return philox.stays(self._noise.key, number, self._rows[rows], step, n, probability)
+
+    def masks(self, t: int, rows: Any) -> Masks:
+        """What values of step t are multiplied by."""
+        if self._noise is None:
+            return Masks()
+        p, state = self._noise.candidate, self._noise.state
+        candidate = None
+        if p:
+            scale = self._cell.dtype.type(1 / (1 - p))
+            candidate = self.stays("candidate", p, t, rows, self._cell.hidden_size) * scale
+        return Masks(candidate, None if state is None else state[rows])
+
+    def zone(self, what: str, t: int, rows: Any, fresh: NDArray, before: NDArray) -> NDArray:
+        """A state after zoneout: some values are those of the step before. Without noise all are what is expected."""
+        p = self._cell.zoneouts[what == "c"]
+        if not p:
+            return fresh
+        if self._noise is None:
+            return before + fresh.dtype.type(1 - p) * (fresh - before)
+        return np.where(self.stays(what, p, t, rows, fresh.shape[1]), fresh, before)
+
+    def zone_backward(self, what: str, t: int, rows: Any, d: NDArray) -> tuple[NDArray, NDArray | float]:
+        """The gradients of the new state and, around the step, of the state before."""
+        p = self._cell.zoneouts[what == "c"]
+        if not p:
+            return d, 0.0
+        stays = self.stays(what, p, t, rows, d.shape[1])
+        return np.where(stays, d, d.dtype.type(0)), np.where(stays, d.dtype.type(0), d)
 
 
 # ---- The walk over a sequence --------------------------------------------------------------------------------------
@@ -283,7 +347,8 @@ class ReferenceEngine:
 
 def forward(run: ForwardArgs) -> None:
     """Run one direction; past a row's end its state waits."""
-    (cell, weights), steps, x, h0, c0, y, h_n, c_n, record = run
+    (cell, weights), steps, x, h0, c0, y, h_n, c_n, record, noise = run
+    drawn = Drawn(cell, noise, len(h0))
     step = STEP[cell.native]
     h, c = h0.copy(), None if c0 is None else c0.copy()
     if steps.lengths is not None:
@@ -294,15 +359,17 @@ def forward(run: ForwardArgs) -> None:
         for t, rows, cut in walk(x, steps):
             here = place(t, rows, steps)
             h_prev, c_prev = zeroed(h[rows], cut), None if c is None else zeroed(c[rows], cut)
-            h[rows], c_t, gates = step(cell, weights, x[here], h_prev, c_prev)
-            y[here] = h[rows]
+            fresh_h, fresh_c, gates = step(cell, weights, x[here], h_prev, c_prev, drawn.masks(t, rows))
+            y[here] = h[rows] = drawn.zone("h", t, rows, fresh_h, h_prev)
             if c is not None:
-                c[rows] = c_t
+                c_t = c[rows] = drawn.zone("c", t, rows, fresh_c, c_prev)
             if record is not None:
                 for k, gate in enumerate(gates):
                     record.gates[here[0], here[1], k] = gate  # type: ignore[index]
                 if record.cells is not None:
                     record.cells[here] = c_t
+                if record.fresh is not None:
+                    record.fresh[here] = fresh_h if c is None else fresh_c
     h_n[...] = h
     if c_n is not None:
         c_n[...] = c
@@ -310,7 +377,8 @@ def forward(run: ForwardArgs) -> None:
 
 def backward(run: BackwardArgs) -> None:
     """Differentiate one direction's run, step by step in the order opposite to its own."""
-    (cell, weights), steps, x, y, h0, c0, record, dy, dh_n, dc_n, dx, adds_to_dx, dh0, dc0, dweights = run
+    (cell, weights), steps, x, y, h0, c0, record, dy, dh_n, dc_n, dx, adds_to_dx, dh0, dc0, dweights, noise = run
+    drawn = Drawn(cell, noise, len(h0))
     step_backward = STEP_BACKWARD[cell.native]
     dh, dc = dh_n.copy(), None if dc_n is None else dc_n.copy()
     for dweight in dweights:
@@ -323,15 +391,20 @@ def backward(run: BackwardArgs) -> None:
         for t, rows, cut in reversed(visits):
             here = place(t, rows, steps)
             h_prev = zeroed(previous(y, h0, t, rows, steps), cut)
-            c_prev = c_t = None
+            h_t, c_prev, c_t = y[here], None, None
             if record.cells is not None and c0 is not None:
                 c_prev, c_t = zeroed(previous(record.cells, c0, t, rows, steps), cut), record.cells[here]
+            if record.fresh is not None:  # steps are those before zoneout
+                h_t, c_t = (record.fresh[here], None) if c0 is None else (h_t, record.fresh[here])
             gates = None if record.gates is None else record.gates[here]
             dh_t = dh[rows] if dy is None else dh[rows] + dy[here]
             dc_t = None if dc is None else dc[rows]
+            dh_t, dh_around = drawn.zone_backward("h", t, rows, dh_t)
+            dc_t, dc_around = (None, 0.0) if dc_t is None else drawn.zone_backward("c", t, rows, dc_t)
             dx_t, dh_prev, dc_prev = step_backward(
-                cell, weights, dweights, x[here], h_prev, c_prev, gates, y[here], c_t, dh_t, dc_t
+                cell, weights, dweights, x[here], h_prev, c_prev, gates, h_t, c_t, dh_t, dc_t, drawn.masks(t, rows)
             )
+            dh_prev, dc_prev = dh_prev + dh_around, None if dc_prev is None else dc_prev + dc_around
             if dx is not None:
                 dx[here] += dx_t
             dh[rows] = zeroed(dh_prev, cut)  # nothing flows back through a reset

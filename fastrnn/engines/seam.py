@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fastrnn.engines.cell import Cell
 from fastrnn.engines.operations import Operations
 
-__all__ = ["BackwardArgs", "Engine", "ForwardArgs", "Record", "Stepper", "Steps", "Weights"]
+__all__ = ["BackwardArgs", "Engine", "ForwardArgs", "Record", "StepNoise", "Stepper", "Steps", "Weights"]
 
 
 class Weights(NamedTuple):
@@ -47,6 +47,20 @@ class Record(NamedTuple):
 
     gates: NDArray | None  # (T, B, K, H), K values a unit: `Cell.recorded`
     cells: NDArray | None  # (T, B, H), c_t of a cell that has one
+    fresh: NDArray | None = None  # (T, B, H), what zoneout hides: `Cell.records_fresh`
+
+
+class StepNoise(NamedTuple):
+    """What is random in the steps of one direction's run: docs/math.md says which random word decides what.
+
+    With it, zoneout (the cell has its probabilities) chooses units; without it is the expectation.
+    """
+
+    key: int  # 64 bits
+    candidate: float = 0.0  # the probability with which a value of the candidate is dropped
+    state: NDArray | None = None  # (B, O), what h_{t-1} is multiplied by where it meets U
+    first_step: int = 0  # the number of step 0, by which masks are drawn
+    rows: NDArray[np.int64] | None = None  # (B,), the numbers of the rows; None: 0..B-1
 
 
 class ForwardArgs(NamedTuple):
@@ -61,6 +75,7 @@ class ForwardArgs(NamedTuple):
     h_n: NDArray  # out  (B, O); may be h0 itself
     c_n: NDArray | None  # out  (B, H); may be c0 itself
     record: Record | None  # out  zero past a row's end; None: nothing is recorded
+    noise: StepNoise | None = None  # in
 
 
 class BackwardArgs(NamedTuple):
@@ -81,6 +96,7 @@ class BackwardArgs(NamedTuple):
     dh0: NDArray  # out  (B, O)
     dc0: NDArray | None  # out  (B, H)
     dweights: Weights  # out
+    noise: StepNoise | None = None  # in   as given to the forward run, which had some if the cell has zoneout
 
 
 class Engine(Protocol):

@@ -17,6 +17,7 @@ from fastrnn.engines.precision import restored
 from fastrnn.formats import keras, torch
 from fastrnn.formats.reading import json_object, refusing
 from fastrnn.frozen import Frozen, checked_precision
+from fastrnn.noise import Dropouts
 from fastrnn.weights.keras import from_keras
 from fastrnn.weights.parts import Layer, checked
 from fastrnn.weights.torch import from_names, from_torch
@@ -154,7 +155,8 @@ def describe(layer: Layer | Frozen, prefix: str) -> dict[str, str]:
         one = isinstance(layer.precision, str)
         more = {"precision": [layer.precision] * layer.num_layers if one else list(layer.precision)}
     else:
-        more = {"dropout": checked(layer).dropout}
+        own = checked(layer)._dropouts._asdict()
+        more = {"dropout": layer.dropout} | {name: value for name, value in own.items() if value}
     options = {"kind": layer.cell.kind, "batch_first": layer.batch_first} | more | layer.cell.hidden_options
     return {_word(prefix): json.dumps(options)}
 
@@ -165,7 +167,7 @@ def rebuild(
 ) -> Layer | Frozen:  # fmt: skip
     """The layer of a file's tensors and words; arguments and errors as for `load`."""
     saved = json_object(words.get(_word(prefix), "{}"), _word(prefix))
-    known = {"kind", "batch_first", "dropout", "precision"}.union(*(cell.defaults() for cell in CELLS.values()))
+    known = {"kind", "batch_first", "dropout", "precision", *Dropouts._fields}.union(*(cell.defaults() for cell in CELLS.values()))
     if not saved.keys() <= known:
         raise ValueError(f"{_word(prefix)}: expected some of {sorted(known)}, got {sorted(saved)}")
     saved_kind, precision = saved.pop("kind", None), saved.pop("precision", None)
