@@ -75,7 +75,7 @@ def build_model(
         return model, Dataset(features, [rng.standard_normal((n, 2)).astype(dtype) for n in LENGTHS]).batch(rows)
     if name == "regularized":
         size = D * H
-        rnn = CELLS[cell](size, H, 2, **options)
+        rnn = CELLS[cell](size, H, 2, input_dropout=dropout, weight_dropout=dropout, zoneout=dropout, **options)
         embedding = nn.Embedding(V, size, embedding_dropout=dropout, **how)
         model = nn.ManyToMany(
             rnn, nn.Linear(size, V, **how), embedding, dropout=(dropout, dropout / 2), locked=True, tied=True,

@@ -30,7 +30,7 @@ RUN = """
         rng = np.random.default_rng(0)
         if kind == "chunks":  # the state is carried, and all kinds of noise are there
             ids = rng.integers(0, 7, 700)
-            rnn = fastrnn.LSTM(16, 16, 2, dropout=0.3, rng=rng)
+            rnn = fastrnn.LSTM(16, 16, 2, dropout=0.3, weight_dropout=0.2, input_dropout=0.1, zoneout=0.1, rng=rng)
             embedding = nn.Embedding(7, 16, embedding_dropout=0.1, rng=rng)
             model = nn.ManyToMany(rnn, nn.Linear(16, 7, rng=rng), embedding, dropout=(0.2, 0.3), locked=True,
                                   tied=True, ar=0.2, tar=0.1)
