@@ -21,6 +21,17 @@ typedef enum { FRNN_STORED_F32, FRNN_STORED_F64, FRNN_STORED_BF16, FRNN_STORED_I
 /* The kind of the cell in csrc/cells/ that has this name; -1 if there is none. */
 int frnn_kind(const char *name);
 
+/* Layer normalisation: gains, of W x and U h apart or of their sum, and of what is shown of c; nulls where there is
+ * none.
+ */
+typedef struct {
+    const void *ih, *hh; /* (G*H) both or null */
+    const void *sum;     /* (G*H) or null */
+    const void *c;       /* (H) or null */
+    const void *bias_c;  /* (H) or null */
+    double eps;          /* added to variances */
+} frnn_norm;
+
 /* One direction of one layer. Pointers may be null where the cell has no such parameter. `packed` decides what
  * multiplies: if it is null, BLAS does; else our own kernels, with what frnn_pack made of these weights for the pass
  * that is run. */
@@ -39,12 +50,14 @@ typedef struct {
     const float *s_ih;    /* (G*H) scales of the rows of w_ih, if they are int8; likewise the next two */
     const float *s_hh, *s_hr;
     const void *packed; /* frnn_pack's, 64-byte aligned, or null */
+    frnn_norm norm;
     double zoneout, zoneout_cell; /* with which a unit of h_t, or of c_t, keeps its value of the step before */
 } frnn_cell;
 
 /* Gradients of a cell's parameters; null where the parameter is. */
 typedef struct {
     void *w_ih, *w_hh, *b_ih, *b_hh, *w_hr, *peephole;
+    void *norm_ih, *norm_hh, *norm_sum, *norm_c, *bias_c;
 } frnn_cell_gradient;
 
 /* Which steps run: row b's steps 0..lengths[b]-1, forwards or reversed in time. A boundary (t, b) with resets[t*B + b]
@@ -70,10 +83,11 @@ typedef struct {
 /* What a tape holds; zero past a row's end.
  *   gates  (T, B, K, H)  what the cell's kernels record of each unit; null where that is nothing
  *   cells  (T, B, H)     c_t; null unless the cell has c
+ *   norms  (T, B, N)     what layer normalisation left (sequence/norm_body.h); null without it; not zeroed
  *   fresh  (T, B, H)     what zoneout hides of a step and backward reads: c_t before zoneout or, of a cell without c
  *                        whose backward kernel reads h_t, h_t before zoneout; null unless that is zoned out */
 typedef struct {
-    void *gates, *cells, *fresh;
+    void *gates, *cells, *norms, *fresh;
 } frnn_record;
 
 /* What is random in a run for training. The masks of a row at a step are functions of the key and of both their
@@ -91,12 +105,12 @@ typedef struct {
 
 typedef struct {
     frnn_steps steps;
-    frnn_series x;       /* in   (T, B, I) */
-    const void *h0, *c0; /* in   (B, O), (B, H); c0 null unless the cell has c */
-    frnn_series y;       /* out  (T, B, O), zero past a row's end */
-    void *h_n, *c_n;     /* out  (B, O), (B, H); may be h0 and c0 */
-    frnn_record record;  /* out  or nulls: nothing is recorded */
-    const int64_t *rows; /* in   (B), distinct, or null: row b's state is row rows[b] of h0, c0, h_n and c_n */
+    frnn_series x;           /* in   (T, B, I) */
+    const void *h0, *c0;     /* in   (B, O), (B, H); c0 null unless the cell has c */
+    frnn_series y;           /* out  (T, B, O), zero past a row's end */
+    void *h_n, *c_n;         /* out  (B, O), (B, H); may be h0 and c0 */
+    frnn_record record;      /* out  or nulls: nothing is recorded */
+    const int64_t *rows;     /* in   (B), distinct, or null: row b's state is row rows[b] of h0, c0, h_n and c_n */
     const frnn_noise *noise; /* in   or null: nothing is random, and zoneout is its expectation */
 } frnn_forward_args;
 

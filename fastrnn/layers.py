@@ -144,13 +144,22 @@ class Recurrent(StackOwner, Parameters):
         )  # fmt: skip
         self._rng = validate.generator("rng", rng)
         bound = 1 / np.sqrt(hidden_size)
+        starts = self._cell.starts
         self.params: dict[str, NDArray] = {
-            name: self._rng.uniform(-bound, bound, shape).astype(dtype)
+            name: np.full(shape, starts[field], dtype) if field in starts
+            else self._rng.uniform(-bound, bound, shape).astype(dtype)
             for k in range(len(self._stack.cells))
-            for name, shape in self._stack.names(k).values()
-        }
+            for field, (name, shape) in self._stack.names(k).items()
+        }  # fmt: skip
         for k in range(len(self._stack.cells)):
             self.params |= {name: np.zeros(shape, dtype) for name, shape in self._stack.initial_names(k).items()}
+
+    @classmethod
+    def _norm_options(cls, layer_norm: Any, eps: Any) -> dict[str, Any]:
+        """The options of layer normalisation, checked."""
+        if layer_norm is not None:
+            validate.choice("layer_norm", layer_norm, cls._cell.layer_norms)
+        return {"layer_norm": layer_norm, "layer_norm_eps": validate.at_least_zero("layer_norm_eps", eps)}
 
     @property
     def batch_first(self) -> bool:
@@ -368,6 +377,11 @@ class RNN(Recurrent):
     learn_initial_state : bool, default False
         Whether the state before the first step is a parameter, which starts as zeros. It is used where a call is given
         no state, and a stream starts with it and is reset to it. `resets` are an error then.
+    layer_norm : {None, "separate", "sum"}, default None
+        Layer normalisation of the pre-activations of each row, before the biases are added: of W x and of U h, each
+        with a gain of its own ("separate"), or of W x + U h ("sum").
+    layer_norm_eps : float, default 1e-5
+        What is added to the variance, as in torch.nn.LayerNorm.
     input_dropout : float, default 0.0
         Probability of zeroing a value of the x of each layer, in `forward` only: one mask a sequence, the same at all
         steps (Gal and Ghahramani 2016).
@@ -388,7 +402,8 @@ class RNN(Recurrent):
     params : dict of str to ndarray
         The parameters, under PyTorch's names: weight_ih_l0 (H, I), weight_hh_l0 (H, H), bias_ih_l0 and bias_hh_l0
         (H,); _l1 and so on above, with suffix _reverse for the direction from the end. With `learn_initial_state` also
-        initial_h_l0 (O,) and so on, and for an LSTM initial_c_l0 (H,).
+        initial_h_l0 (O,) and so on, and for an LSTM initial_c_l0 (H,). With `layer_norm` also the gains, which start
+        as ones: norm_ih_l0 and norm_hh_l0, or norm_l0, each (H,).
 
     Raises
     ------
@@ -397,10 +412,11 @@ class RNN(Recurrent):
 
     References
     ----------
-    J. L. Elman, "Finding structure in time", Cognitive Science 14 (1990); input_dropout: Y. Gal, Z. Ghahramani, "A
-    theoretically grounded application of dropout in recurrent neural networks", NIPS 2016, as state_dropout;
-    weight_dropout: S. Merity, N. S. Keskar, R. Socher, "Regularizing and optimizing LSTM language models", ICLR 2018;
-    zoneout: D. Krueger et al., "Zoneout: regularizing RNNs by randomly preserving hidden activations", ICLR 2017.
+    J. L. Elman, "Finding structure in time", Cognitive Science 14 (1990); layer normalisation: J. L. Ba, J. R. Kiros,
+    G. E. Hinton, arXiv:1607.06450 (2016); input_dropout: Y. Gal, Z. Ghahramani, "A theoretically grounded application
+    of dropout in recurrent neural networks", NIPS 2016, as state_dropout; weight_dropout: S. Merity, N. S. Keskar, R.
+    Socher, "Regularizing and optimizing LSTM language models", ICLR 2018; zoneout: D. Krueger et al., "Zoneout:
+    regularizing RNNs by randomly preserving hidden activations", ICLR 2017.
     """
 
     _cell = RNNCell
@@ -409,13 +425,15 @@ class RNN(Recurrent):
         self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh", bias: bool = True,
         batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, *,
         learn_initial_state: bool = False, input_dropout: float = 0.0, state_dropout: float = 0.0,
-        weight_dropout: float = 0.0, zoneout: float = 0.0, dtype: DTypeLike = np.float32, rng: Any = None,
+        weight_dropout: float = 0.0, zoneout: float = 0.0,
+        layer_norm: str | None = None, layer_norm_eps: float = 1e-5, dtype: DTypeLike = np.float32, rng: Any = None,
     ) -> None:  # fmt: skip
         super().__init__(
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, learn_initial_state,
             dtype, rng, Dropouts(input_dropout, state_dropout, 0.0, weight_dropout),
             nonlinearity=validate.choice("nonlinearity", nonlinearity, ("tanh", "relu")),
             zoneout=validate.probability("zoneout", zoneout),
+            **self._norm_options(layer_norm, layer_norm_eps),
         )  # fmt: skip
 
 
@@ -432,6 +450,11 @@ class LSTM(Recurrent):
         i and f also see p_i*c_{t-1} and p_f*c_{t-1}, o sees p_o*c_t.
     coupled : bool, default False
         Input and forget gate are one: f = 1 - i. There is no gate f then, and weights have three gates instead of four.
+    layer_norm : {None, "separate", "sum"}, default None
+        As for `RNN`: "separate" normalises all gates of W x, and of U h, together, "sum" each gate of W x + U h by
+        itself. With either h_t = o*tanh(LN(c_t)), where c_t goes on as it is.
+    layer_norm_eps : float, default 1e-5
+        As for `RNN`.
     candidate_dropout : float, default 0.0
         Probability of zeroing a value of g, in `forward` only: another mask at each step (Semeniuta et al. 2016).
     zoneout_cell : float, default 0.0
@@ -442,7 +465,8 @@ class LSTM(Recurrent):
     params : dict of str to ndarray
         As for `RNN` with rows of gates i, f, g, o: weight_ih_l0 (4*H, I), weight_hh_l0 (4*H, O), bias_ih_l0 and
         bias_hh_l0 (4*H,); with a projection weight_hr_l0 (P, H); with peepholes peephole_l0 (3, H), rows i, f, o.
-        With `coupled` gates i, g, o, 3*H for 4*H, and peephole_l0 (2, H), rows i, o.
+        With `coupled` gates i, g, o, 3*H for 4*H, and peephole_l0 (2, H), rows i, o. With `layer_norm` norm_ih_l0 and
+        norm_hh_l0, or norm_l0, each (4*H,), and norm_c_l0 and bias_c_l0 (H,); bias_c_l0 starts as zeros.
 
     Raises
     ------
@@ -453,8 +477,9 @@ class LSTM(Recurrent):
     ----------
     F. A. Gers, J. Schmidhuber, F. Cummins, "Learning to forget", Neural Computation 12 (2000); peepholes:
     F. A. Gers, N. Schraudolph, J. Schmidhuber, JMLR 3 (2002); projection: H. Sak, A. Senior, F. Beaufays,
-    arXiv:1402.1128 (2014); coupled gates: K. Greff et al., "LSTM: a search space odyssey", IEEE TNNLS 28 (2017);
-    candidate_dropout: S. Semeniuta, A. Severyn, E. Barth, "Recurrent dropout without memory loss", COLING 2016.
+    arXiv:1402.1128 (2014); coupled gates: K. Greff et al., "LSTM: a search space odyssey", IEEE TNNLS 28 (2017); layer
+    normalisation: J. L. Ba, J. R. Kiros, G. E. Hinton, arXiv:1607.06450 (2016); candidate_dropout: S. Semeniuta, A.
+    Severyn, E. Barth, "Recurrent dropout without memory loss", COLING 2016.
     """
 
     _cell = LSTMCell
@@ -465,7 +490,8 @@ class LSTM(Recurrent):
         dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0, *, peephole: bool = False,
         coupled: bool = False, learn_initial_state: bool = False, input_dropout: float = 0.0,
         state_dropout: float = 0.0, candidate_dropout: float = 0.0, weight_dropout: float = 0.0, zoneout: float = 0.0,
-        zoneout_cell: float = 0.0, dtype: DTypeLike = np.float32, rng: Any = None,
+        zoneout_cell: float = 0.0,
+        layer_norm: str | None = None, layer_norm_eps: float = 1e-5, dtype: DTypeLike = np.float32, rng: Any = None,
     ) -> None:  # fmt: skip
         hidden_size = validate.size("hidden_size", hidden_size)
         proj_size = validate.size("proj_size", proj_size, minimum=0)
@@ -477,6 +503,7 @@ class LSTM(Recurrent):
             proj_size=proj_size, peephole=validate.flag("peephole", peephole),
             coupled=validate.flag("coupled", coupled), zoneout=validate.probability("zoneout", zoneout),
             zoneout_cell=validate.probability("zoneout_cell", zoneout_cell),
+            **self._norm_options(layer_norm, layer_norm_eps),
         )  # fmt: skip
 
 
@@ -492,6 +519,11 @@ class GRU(Recurrent):
         n = tanh(W_n x + b_in + U_n (r*h) + b_hn), as in Cho et al. and ONNX's default.
     update_gate : {"keep", "replace"}, default "keep"
         h_t = (1 - z)*n + z*h_{t-1} ("keep": PyTorch, Keras, ONNX) or z*n + (1 - z)*h_{t-1} ("replace").
+    layer_norm : {None, "separate"}, default None
+        As for `RNN`: all gates of W x, and of U h, are normalised together. Without `reset_after` U_n (r*h) is
+        normalised by itself, and so are the other gates of U h.
+    layer_norm_eps : float, default 1e-5
+        As for `RNN`.
     candidate_dropout : float, default 0.0
         Probability of zeroing a value of n, in `forward` only: another mask at each step (Semeniuta et al. 2016).
 
@@ -499,7 +531,7 @@ class GRU(Recurrent):
     ----------
     params : dict of str to ndarray
         As for `RNN` with rows of gates r, z, n: weight_ih_l0 (3*H, I), weight_hh_l0 (3*H, H), bias_ih_l0 and
-        bias_hh_l0 (3*H,).
+        bias_hh_l0 (3*H,). With `layer_norm` also norm_ih_l0 and norm_hh_l0 (3*H,).
 
     Raises
     ------
@@ -519,6 +551,7 @@ class GRU(Recurrent):
         dropout: float = 0.0, bidirectional: bool = False, *, reset_after: bool = True, update_gate: str = "keep",
         learn_initial_state: bool = False, input_dropout: float = 0.0, state_dropout: float = 0.0,
         candidate_dropout: float = 0.0, weight_dropout: float = 0.0, zoneout: float = 0.0,
+        layer_norm: str | None = None, layer_norm_eps: float = 1e-5,
         dtype: DTypeLike = np.float32, rng: Any = None,
     ) -> None:  # fmt: skip
         super().__init__(
@@ -527,6 +560,7 @@ class GRU(Recurrent):
             reset_after=validate.flag("reset_after", reset_after),
             update_gate=validate.choice("update_gate", update_gate, ("keep", "replace")),
             zoneout=validate.probability("zoneout", zoneout),
+            **self._norm_options(layer_norm, layer_norm_eps),
         )  # fmt: skip
 
 

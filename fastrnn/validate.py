@@ -210,6 +210,8 @@ def at_least_zero(name: str, value: float, infinite: bool = False) -> float:
         number = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}") from None
+    except OverflowError:  # of an integer
+        raise ValueError(f"{name}: expected a finite number of at least 0, got an integer beyond all floats") from None
     if not 0 <= number < math.inf and not (infinite and number == math.inf):
         raise ValueError(f"{name}: expected a number of at least 0, got {value}")
     return number

@@ -3,6 +3,8 @@
  *     c_t = f*c_{t-1} + i*g,  h_t = o*tanh(c_t).
  *
  * Peepholes add p_i*c_{t-1} to a_i, p_f*c_{t-1} to a_f and p_o*c_t to a_o.
+ *
+ * If c is normalised before it is shown, h_t is o here: norm_body.h makes the rest of it, and begins backwards.
  */
 
 static ALWAYS_INLINE void FN(lstm_forward_vector)(const forward_row *row, int64_t u, int64_t lanes) {
@@ -18,7 +20,7 @@ static ALWAYS_INLINE void FN(lstm_forward_vector)(const forward_row *row, int64_
     if (row->peephole) a_o += load(row->peephole + 2 * H + u, lanes) * c;
     const vec o = vsigmoid(a_o);
     store(row->c + u, c, lanes);
-    store_h(o * vtanh(c));
+    store_h(row->shows_o ? o : o * vtanh(c));
     if (row->gates) {
         store(row->gates + u, i, lanes);
         store(row->gates + H + u, f, lanes);
@@ -33,8 +35,8 @@ static ALWAYS_INLINE void FN(lstm_backward_vector)(const backward_row *row, int6
     const int64_t H = row->H;
     const vec i = load(row->gates + u, lanes), f = load(row->gates + H + u, lanes);
     const vec g = load(row->gates + 2 * H + u, lanes), o = load(row->gates + 3 * H + u, lanes);
-    const vec c_prev = load(row->c_prev + u, lanes), tanh_c = vtanh(load(row->c + u, lanes));
-    const vec dh = load_dh();
+    const vec c_prev = load(row->c_prev + u, lanes), dh = load_dh();
+    const vec tanh_c = row->shows_o ? splat(1) : vtanh(load(row->c + u, lanes));
     const vec da_o = dh * tanh_c * o * (1 - o);                             /* h = o*tanh(c), o = sigmoid(a_o) */
     vec dc = load(row->dc + u, lanes) + dh * o * (1 - tanh_c * tanh_c);     /* h = o*tanh(c) */
     if (row->peephole) dc += da_o * load(row->peephole + 2 * H + u, lanes); /* a_o += p_o*c */

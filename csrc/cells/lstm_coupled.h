@@ -4,6 +4,8 @@
  *     c_t = (1 - i)*c_{t-1} + i*g,  h_t = o*tanh(c_t).
  *
  * Peepholes add p_i*c_{t-1} to a_i and p_o*c_t to a_o.
+ *
+ * If c is normalised before it is shown, h_t is o here: norm_body.h makes the rest of it, and begins backwards.
  */
 
 static ALWAYS_INLINE void FN(lstm_coupled_forward_vector)(const forward_row *row, int64_t u, int64_t lanes) {
@@ -16,7 +18,7 @@ static ALWAYS_INLINE void FN(lstm_coupled_forward_vector)(const forward_row *row
     if (row->peephole) a_o += load(row->peephole + H + u, lanes) * c;
     const vec o = vsigmoid(a_o);
     store(row->c + u, c, lanes);
-    store_h(o * vtanh(c));
+    store_h(row->shows_o ? o : o * vtanh(c));
     if (row->gates) {
         store(row->gates + u, i, lanes);
         store(row->gates + H + u, g, lanes);
@@ -30,8 +32,8 @@ static ALWAYS_INLINE void FN(lstm_coupled_backward_vector)(const backward_row *r
     const int64_t H = row->H;
     const vec i = load(row->gates + u, lanes), g = load(row->gates + H + u, lanes);
     const vec o = load(row->gates + 2 * H + u, lanes);
-    const vec c_prev = load(row->c_prev + u, lanes), tanh_c = vtanh(load(row->c + u, lanes));
-    const vec dh = load_dh();
+    const vec c_prev = load(row->c_prev + u, lanes), dh = load_dh();
+    const vec tanh_c = row->shows_o ? splat(1) : vtanh(load(row->c + u, lanes));
     const vec da_o = dh * tanh_c * o * (1 - o);                         /* h = o*tanh(c), o = sigmoid(a_o) */
     vec dc = load(row->dc + u, lanes) + dh * o * (1 - tanh_c * tanh_c); /* h = o*tanh(c) */
     if (row->peephole) dc += da_o * load(row->peephole + H + u, lanes); /* a_o += p_o*c */

@@ -38,6 +38,11 @@ static size_t lay_out(char *base, const frnn_stack *stack, const void *initial_h
         cell.b_ih = copy(base, &used, cell.b_ih, is->gates * H, bytes);
         cell.b_hh = copy(base, &used, cell.b_hh, is->gates * H, bytes);
         cell.peephole = copy(base, &used, cell.peephole, is->peepholes * H, bytes);
+        cell.norm.ih = copy(base, &used, cell.norm.ih, is->gates * H, bytes);
+        cell.norm.hh = copy(base, &used, cell.norm.hh, is->gates * H, bytes);
+        cell.norm.sum = copy(base, &used, cell.norm.sum, is->gates * H, bytes);
+        cell.norm.c = copy(base, &used, cell.norm.c, H, bytes);
+        cell.norm.bias_c = copy(base, &used, cell.norm.bias_c, H, bytes);
         if (!base) continue;
         cell.packed = frnn_shared_own((void *)cell.packed);
         /* runs read packed weights only, and of the others whether they are there */

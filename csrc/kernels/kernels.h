@@ -17,6 +17,9 @@
 /* So many rows are converted at a time. */
 #define FRNN_ROWS_CONVERTED 48
 
+/* Units are shared in multiples of this, which is a whole number of any instruction set's vectors. */
+#define FRNN_UNITS 16
+
 /* Values of an array that share blocks of random words (dropout_body.h). */
 #define FRNN_DROPOUT_GROUP 64
 
@@ -60,6 +63,7 @@ typedef void frnn_step(const void *rule, int64_t n, void *p, const void *g, void
         REAL *rh;             /* out  of reset_forward: r*h_prev */                                                    \
         REAL *early;          /* out  of reset_forward, in of forward: the gates that it computes */                   \
         REAL *gates, *cells;  /* out  tape, or null */                                                                 \
+        int shows_o;          /* h is to be o alone: c is normalised before its tanh, which norm_output does */        \
         const REAL *mask;     /* in   what the candidate is multiplied by, or null */                                  \
     } frnn_forward_row_##D;                                                                                            \
                                                                                                                        \
@@ -77,6 +81,7 @@ typedef void frnn_step(const void *rule, int64_t n, void *p, const void *g, void
         const REAL *drh;        /* in   of reset_backward: gradient of r*h_prev */                                     \
         REAL *da;               /* out  gradient of the pre-activations */                                             \
         int64_t plane, vector;  /* of da: from block to block, from one vector of units to the next */                 \
+        int shows_o;            /* as forwards: dh is the gradient of o, and dc is that of c as a whole */             \
         const REAL *mask;       /* in   as forwards */                                                                 \
     } frnn_backward_row_##D;                                                                                           \
                                                                                                                        \
@@ -90,6 +95,35 @@ typedef void frnn_step(const void *rule, int64_t n, void *p, const void *g, void
         void (*reset_backward)(const frnn_backward_row_##D *);                                                         \
     } frnn_cell_kernels_##D;                                                                                           \
                                                                                                                        \
+    /* Layer normalisation: norm_body.h. Block k of pre-activations is that of gate k, from gate `joint` on block */   \
+    /* k + apart. Blocks lie `plane` values apart, and H in gain and normal. */                                        \
+    typedef struct {                                                                                                   \
+        int64_t n, H, plane;                                                                                           \
+        int gates, joint, apart;                                                                                       \
+        int adds;             /* is y added to? */                                                                     \
+        REAL mean, inverse;   /* of the row: one over its deviation */                                                 \
+        const REAL *x;        /* in   what is normalised */                                                            \
+        const REAL *gain;     /* in */                                                                                 \
+        const REAL *bias;     /* in   of norm_output; or null */                                                       \
+        REAL *y;              /* out  of norm_output also in: o */                                                     \
+        REAL *copy;           /* out  of norm_output: a second copy of y, or null */                                   \
+        REAL *normal;         /* out  or null */                                                                       \
+    } frnn_norm_row_##D;                                                                                               \
+                                                                                                                       \
+    /* The same backwards; a vector of units lies `vector` values, in dx `dx_vector`, from the next. */                \
+    typedef struct {                                                                                                   \
+        int64_t n, H, plane, vector, dx_vector;                                                                        \
+        int gates, joint, apart;                                                                                       \
+        int adds;                 /* is dx added to? */                                                                \
+        REAL mean, inverse;       /* as they were forwards */                                                          \
+        REAL first, second;       /* means of the row's dnormal and dnormal*normal */                                  \
+        const REAL *gain, *bias;  /* in   bias: of norm_output_backward, or null */                                    \
+        const REAL *c, *o, *dy;   /* in   of norm_output_backward; dy or null */                                       \
+        REAL *dh;                 /* in   of norm_output_backward: gradient of h_t; out: of o */                       \
+        REAL *normal;             /* in   of norm_output_backward: out */                                              \
+        REAL *da;                 /* in   gradient of gain*normal; of norm_output_backward: out */                     \
+        REAL *dx;                 /* out */                                                                            \
+    } frnn_norm_backward_row_##D;                                                                                      \
     /* A product with packed factors, K at least 1. */                                                                 \
     typedef struct {                                                                                                   \
         int64_t rows, columns, K;                                                                                      \
@@ -169,6 +203,14 @@ typedef void frnn_step(const void *rule, int64_t n, void *p, const void *g, void
         void (*sigmoid)(int64_t n, const REAL *x, REAL *y);                                                            \
         /* Of the elements begin..end-1; begin is a multiple of FRNN_DROPOUT_GROUP. */                                 \
         void (*dropout)(const frnn_dropout_##D *, int64_t begin, int64_t end);                                         \
+        /* norm_body.h */                                                                                              \
+        void (*norm_moments)(const frnn_norm_row_##D *, REAL *means, REAL *squares);                                   \
+        void (*normalize)(const frnn_norm_row_##D *);                                                                  \
+        void (*norm_output)(const frnn_norm_row_##D *);                                                                \
+        void (*norm_output_backward)(const frnn_norm_backward_row_##D *);                                              \
+        void (*norm_sums)(const frnn_norm_backward_row_##D *, REAL *first, REAL *second);                              \
+        void (*norm_backward)(const frnn_norm_backward_row_##D *);                                                     \
+        void (*norm_add_gain)(const frnn_norm_backward_row_##D *, REAL *dgain);                                        \
         void (*draw_mask)(const frnn_mask_of *, double scale, int64_t u0, int64_t u1, REAL *mask);                        \
         frnn_step *sgd, *adam; /* optimizers_body.h */                                                                 \
         double (*squares)(int64_t n, const void *x); /* their sum */                                                   \

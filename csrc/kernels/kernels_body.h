@@ -63,6 +63,7 @@ static ALWAYS_INLINE void FN(store_da)(const backward_row *row, int k, vec da, i
 #include "narrow_types.h"
 #endif
 #include "gradient_body.h"
+#include "norm_body.h"
 #include "softmax_body.h"
 #include "attention_body.h"
 #include "search_body.h"

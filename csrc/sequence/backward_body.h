@@ -29,6 +29,7 @@ typedef struct {
     REAL *dh;          /* (block rows, O) */
     REAL *dc;          /* (block rows, H), if the cell has c */
     REAL *dm;          /* (block rows, H) the gradient of m, or of r*h_{t-1} */
+    FN(norms) norm;
     FN(noise) noise;
 } FN(backward_run);
 
@@ -38,13 +39,14 @@ static int FN(dx_in_place)(const FN(backward_run) *run) {
     return !run->args->dx.data || (run->plan.direct && !run->args->adds_to_dx);
 }
 
-static size_t FN(backward_layout)(FN(backward_run) *run, char *base) {
+static size_t FN(backward_layout)(FN(backward_run) *run, int members, char *base) {
     const frnn_cell *cell = run->cell;
     const int64_t chunk = run->plan.chunk_rows, block = run->plan.block_rows, H = cell->H;
     const int resets = run->is->reset > 0, projected = cell->w_hr != NULL, packed = cell->packed != NULL;
     size_t used = 0;
     run->zero = FN(take)(base, &used, FRNN_MAX(H, cell->O));
-    run->da = FN(take_matrix)(base, &used, packed, chunk, run->blocks * run->plane);
+    const int normal = FN(norm_raw)(&run->norm) + (cell->norm.c != NULL); /* blocks more */
+    run->da = FN(take_matrix)(base, &used, packed, chunk, (run->blocks + normal) * run->plane);
     run->x = FN(take_matrix)(base, &used, packed, run->plan.direct && !packed ? 0 : chunk, cell->I);
     run->h = FN(take_matrix)(base, &used, packed, chunk, cell->O);
     run->rh = FN(take_matrix)(base, &used, packed, resets ? chunk : 0, H);
@@ -54,6 +56,7 @@ static size_t FN(backward_layout)(FN(backward_run) *run, char *base) {
     run->dh = FN(take)(base, &used, block * cell->O);
     run->dc = FN(take)(base, &used, run->is->has_c ? block * H : 0);
     run->dm = FN(take)(base, &used, resets || projected ? block * H : 0);
+    FN(norm_backward_layout)(&run->norm, base, &used, &run->plan, members);
     FN(noise_layout)(&run->noise, block, 1, base, &used);
     return used;
 }
@@ -98,14 +101,14 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
     const frnn_steps *steps = &args->steps;
     const int64_t H = cell->H, O = cell->O, u0 = part->units.first, o0 = part->outputs.first;
     const int64_t rows = frnn_part_rows(part, n), outputs = part->outputs.end - o0;
+    const int64_t own = FN(norm_raw)(&run->norm) * run->plane + u0; /* where the kernels' da begins */
     const int64_t K = run->is->recorded;
     const int G = run->is->gates, early = G - run->is->reset; /* gates that came from h itself */
     const frnn_series cells = FN(cells_series)(run), fresh = FN(fresh_cells)(run);
     frnn_series dys = args->dy, hs = args->y;
     n = FRNN_MIN(n, part->row_end);
 
-    if (run->noise.zones_h || run->noise.zones_c)
-        FN(unzone_step)(&run->noise, part, j0, t, n, &dys, run->dh, run->dc);
+    if (run->noise.zones_h || run->noise.zones_c) FN(unzone_step)(&run->noise, part, j0, t, n, &dys, run->dh, run->dc);
     if (run->noise.zones_h) {
         dys.data = NULL; /* it is in dh now */
         if (run->is->reads_h) hs = cells, hs.data = args->record.fresh;
@@ -126,12 +129,16 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
 
     FN(frnn_backward_row) row = {.n = part->units.end - u0, .H = H, .replace = cell->replace};
     row.plane = FN(at)(run->da, 0, run->plane).data - run->da.data, row.vector = run->da.vector;
+    row.shows_o = cell->norm.c != NULL;
+    if (row.shows_o)
+        FN(normalize_cells_backward)(&run->norm, part, args, &dys, j0, t, at, n, run->da, run->is,
+                                     cell->w_hr ? run->dm : run->dh, cell->w_hr ? H : O, run->dc, team);
     if (cell->peephole) row.peephole = (const REAL *)cell->peephole + u0;
     for (int64_t j = part->row_first; j < n; j += part->row_step) {
         const int64_t b = frnn_row(steps, j0 + j);
-        row.da = FN(at)(run->da, at + j, u0).data;
+        row.da = FN(at)(run->da, at + j, own).data;
         row.dh = cell->w_hr ? run->dm + j * H + u0 : run->dh + j * O + u0;
-        row.dy = dys.data && !cell->w_hr ? FN(series_at)(steps, &dys, t, b) + u0 : NULL;
+        row.dy = dys.data && !cell->w_hr && !row.shows_o ? FN(series_at)(steps, &dys, t, b) + u0 : NULL;
         if (args->record.gates) row.gates = (const REAL *)args->record.gates + frnn_place(steps, t, b) * K * H + u0;
         if (run->is->has_c) {
             row.dc = run->dc + j * H + u0;
@@ -143,6 +150,8 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
         if (run->noise.noise) row.mask = FN(candidate_mask)(&run->noise, j, t, b, part->units);
         run->kernels->backward(&row);
     }
+    if (run->norm.wanted)
+        FN(normalize_step_backward)(&run->norm, part, args, j0, t, at, n, run->da, early < G ? early : 0, G, team);
     if (part->by_units) frnn_team_barrier(team); /* dh needs all of da */
 
     if (early < G) {
@@ -151,11 +160,13 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
             const int64_t b = frnn_row(steps, j0 + j);
             const REAL *mask = FN(state_mask)(&run->noise, b);
             for (int64_t u = u0; mask && u < part->units.end; u++) run->dm[j * H + u] *= mask[u];
-            row.da = FN(at)(run->da, at + j, u0).data, row.dh = run->dh + j * H + u0, row.drh = run->dm + j * H + u0;
+            row.da = FN(at)(run->da, at + j, own).data, row.dh = run->dh + j * H + u0, row.drh = run->dm + j * H + u0;
             row.gates = (const REAL *)args->record.gates + frnn_place(steps, t, b) * K * H + u0;
             row.h_prev = FN(before_step)(run, &args->y, args->h0, O, t, b) + u0;
             run->kernels->reset_backward(&row);
         }
+        if (run->norm.wanted)
+            FN(normalize_step_backward)(&run->norm, part, args, j0, t, at, n, run->da, 0, early, team);
         if (part->by_units) frnn_team_barrier(team); /* dh needs all of da_r */
     }
     if (run->noise.through)
@@ -197,6 +208,11 @@ static void FN(gather_inputs)(const FN(backward_run) *run, const frnn_chunk *chu
             const REAL *o = gates + (frnn_place(steps, t, b) * K + run->is->output_gate) * H;
             const REAL *c = FN(fresh_cells)(run).data;
             REAL *m = FN(at)(run->m, at, u0).data;
+            if (cell->norm.c) {
+                memcpy(m, o + u0, (size_t)FRNN_MIN(lanes, H - u0) * sizeof(REAL));
+                FN(normalized_output)(&run->norm, &args->record, frnn_place(steps, t, b), u0, m);
+                continue;
+            }
             frnn_kernels()->KERNELS_OF.tanh(FRNN_MIN(lanes, H - u0), c + frnn_place(steps, t, b) * H + u0, m);
             for (int64_t u = u0; u < FRNN_MIN(u0 + lanes, H); u++) m[u - u0] *= o[u];
         }
@@ -217,7 +233,7 @@ static void FN(add_peepholes)(const FN(backward_run) *run, const frnn_chunk *chu
             const frnn_peephole p = run->is->peephole[k];
             const REAL *seen = p.sees_new ? c : c_prev;
             for (int64_t u0 = 0; u0 < H; u0 += lanes) {
-                const REAL *da = FN(at)(run->da, at, p.gate * run->plane + u0).data;
+                const REAL *da = FN(at)(run->da, at, (FN(norm_raw)(&run->norm) + p.gate) * run->plane + u0).data;
                 for (int64_t u = u0; u < FRNN_MIN(u0 + lanes, H); u++) dp[k * H + u] += da[u - u0] * seen[u];
             }
         }
@@ -275,39 +291,51 @@ static void FN(add_bias)(const FN(backward_run) *run, int64_t rows, int from, in
     }
 }
 
+/* Gradients of biases and peepholes, from da as the cell's kernel left it. */
+static void FN(add_biases)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0, int task,
+                           const frnn_team *team) {
+    const frnn_cell_gradient *d = &run->args->dcell;
+    const int64_t rows = frnn_chunk_rows(chunk);
+    const int G = run->is->gates, apart = run->is->apart, joint = G - apart, own = FN(norm_raw)(&run->norm);
+    if (d->b_ih && MINE) {
+        FN(add_bias)(run, rows, own, joint, d->b_ih, 0);
+        if (apart) FN(add_bias)(run, rows, own + G, apart, d->b_ih, joint);
+    }
+    if (d->b_hh && MINE) FN(add_bias)(run, rows, own, G, d->b_hh, 0);
+    if (d->bias_c && MINE) FN(add_bias)(run, rows, FN(norm_shown)(&run->norm), 1, d->bias_c, 0);
+    if (d->peephole && team->index == 0) FN(add_peepholes)(run, chunk, j0);
+}
+
 static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0, int beta,
                                const frnn_team *team) {
     const frnn_cell *cell = run->cell;
     const frnn_cell_gradient *d = &run->args->dcell;
     const int64_t I = cell->I, H = cell->H, O = cell->O, rows = frnn_chunk_rows(chunk);
-    /* h meets the first G blocks of da, but r*h the last of them where the cell resets before; x meets the same, but
-     * those of the gates that stay apart are `apart` blocks later */
+    /* h meets the first G blocks of da, but r*h the last of them where the cell resets before; x meets the same, or
+     * others from `from` on where W x is normalised by itself, but those of the gates that stay apart are `apart`
+     * blocks later */
     const int G = run->is->gates, reset = run->is->reset, early = G - reset, apart = run->is->apart, joint = G - apart;
+    const int from = run->norm.separate ? FN(norm_raw)(&run->norm) : 0;
     FN(matrix) x = run->x;
     if (!x.data) x = FN(row_major)(FN(series_at)(&run->args->steps, &run->args->x, chunk->low, 0), I);
     REAL *dx = run->dx ? run->dx : FN(series_at)(&run->args->steps, &run->args->dx, chunk->low, 0);
     int task = 0;
-    task = FN(add_weight)(run, rows, 0, joint, x, I, beta, d->w_ih, 0, task, team);
-    if (apart) task = FN(add_weight)(run, rows, G, apart, x, I, beta, d->w_ih, joint, task, team);
+    task = FN(add_weight)(run, rows, from, joint, x, I, beta, d->w_ih, 0, task, team);
+    if (apart) task = FN(add_weight)(run, rows, from + G, apart, x, I, beta, d->w_ih, joint, task, team);
     task = FN(add_weight)(run, rows, 0, early, run->h, O, beta, d->w_hh, 0, task, team);
     if (reset) task = FN(add_weight)(run, rows, early, reset, run->rh, H, beta, d->w_hh, early, task, team);
     const int64_t task_rows = cell->packed ? TASK_ROWS : BLAS_TASK_ROWS;
     for (int64_t r = 0; run->args->dx.data && r < rows; r += task_rows) {
         const int64_t count = FRNN_MIN(task_rows, rows - r);
         if (!MINE) continue;
-        FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, 0), 0, joint, 0, 1, 0, I, 0, dx + r * I, I, I, 0,
-                     NULL);
+        FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, from * run->plane), 0, joint, 0, 1, 0, I, 0,
+                     dx + r * I, I, I, 0, NULL);
         if (apart)
-            FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, G * run->plane), joint, G, 0, 1, 0, I, 1,
-                         dx + r * I, I, I, 0, NULL);
+            FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, (from + G) * run->plane), joint, G, 0, 1, 0, I,
+                         1, dx + r * I, I, I, 0, NULL);
     }
-    if (d->b_ih && MINE) {
-        FN(add_bias)(run, rows, 0, joint, d->b_ih, 0);
-        if (apart) FN(add_bias)(run, rows, G, apart, d->b_ih, joint);
-    }
-    if (d->b_hh && MINE) FN(add_bias)(run, rows, 0, G, d->b_hh, 0);
-    if (d->w_hr) FN(add_product)(run, rows, run->dh_out, O, run->m, H, beta, d->w_hr, task, team);
-    if (d->peephole && team->index == 0) FN(add_peepholes)(run, chunk, j0);
+    if (d->w_hr) task = FN(add_product)(run, rows, run->dh_out, O, run->m, H, beta, d->w_hr, task, team);
+    if (!run->norm.wanted) FN(add_biases)(run, chunk, j0, task, team);
 }
 
 static void FN(give_dx)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0, const frnn_team *team) {
@@ -328,9 +356,11 @@ static void FN(clear_gradients)(const FN(backward_run) *run, int all) {
     const frnn_cell *cell = run->cell;
     const frnn_cell_gradient *d = &run->args->dcell;
     const int64_t I = cell->I, H = cell->H, O = cell->O, G = run->is->gates;
-    void *const arrays[] = {d->b_ih, d->b_hh, d->peephole, d->w_ih, d->w_hh, d->w_hr};
-    const int64_t sizes[] = {G * H, G * H, run->is->peepholes * H, G * H * I, G * H * O, O * H};
-    for (int k = 0; k < (all ? 6 : 3); k++)
+    void *const arrays[] = {d->b_ih,   d->b_hh,   d->peephole, d->norm_ih, d->norm_hh, d->norm_sum,
+                            d->norm_c, d->bias_c, d->w_ih,     d->w_hh,    d->w_hr};
+    const int64_t sizes[] = {G * H,     G * H, run->is->peepholes * H, G * H, G * H, G * H, H, H, G * H * I,
+                             G * H * O, O * H};
+    for (int k = 0; k < (all ? 11 : 8); k++)
         if (arrays[k]) memset(arrays[k], 0, (size_t)sizes[k] * sizeof(REAL));
 }
 
@@ -364,6 +394,13 @@ static void FN(backward_work)(const FN(backward_run) *run, const frnn_team *team
                 const int64_t t = steps->reverse ? longest - 1 - s : s, at = chunk.offset[t - chunk.low];
                 FN(backward_step)(run, &part, j0, t, at, chunk.offset[t - chunk.low + 1] - at, team);
             }
+            if (run->norm.wanted) {
+                frnn_team_barrier(team); /* gradients of gains and biases need all of da */
+                FN(add_gains)(&run->norm, args, &chunk, j0, run->da, team);
+                FN(add_biases)(run, &chunk, j0, 0, team);
+                frnn_team_barrier(team); /* and then it changes */
+                FN(normalize_inputs_backward)(&run->norm, args, &chunk, j0, run->da, team);
+            }
             FN(gather_inputs)(run, &chunk, j0, team);
             frnn_team_barrier(team);
             FN(large_products)(run, &chunk, j0, beta, team);
@@ -392,6 +429,7 @@ static FN(backward_run) FN(backward_new)(const frnn_cell *cell, const frnn_backw
     run.noise = FN(noise_of)(args->noise, cell, &args->steps);
     run.blocks = frnn_blocks(run.is);
     run.plane = FN(plane)(cell);
+    run.norm = FN(norms_of)(cell, run.is, run.plane);
     run.plan = frnn_backward_plan(cell, args, FRNN_MAX(run.blocks * cell->H, cell->I) * (int64_t)sizeof(REAL));
     return run;
 }
@@ -412,7 +450,7 @@ static size_t FN(backward_runs_new)(FN(backward_runs) *all, int count, const frn
     for (int k = 0; k < count; k++) {
         all->runs[k] = FN(backward_new)(cells[k], args + k);
         all->runs[k].by_units = plan->by_units;
-        used += FN(backward_layout)(&all->runs[k], base ? base + used : NULL);
+        used += FN(backward_layout)(&all->runs[k], plan->threads, base ? base + used : NULL);
     }
     if (plan->at_once) {
         const int64_t I = cells[1]->I, last = steps->T - 1, B = steps->starts ? 1 : steps->B;

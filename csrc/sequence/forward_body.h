@@ -25,6 +25,7 @@ typedef struct {
     REAL *rh;       /* (block rows, H) r*h_{t-1} of a cell that resets before a product */
     char *scratch;  /* of each member: rows that are converted for narrow weights */
     int64_t member_scratch;
+    FN(norms) norm;
     FN(noise) noise;
 } FN(forward_run);
 
@@ -56,6 +57,7 @@ static size_t FN(forward_layout)(FN(forward_run) *run, int threads, char *base) 
     run->member_scratch = FN(scratch_bytes)(run);
     const int members = frnn_most_members(cell, &run->args->steps, threads);
     run->scratch = (char *)FN(take)(base, &used, members * run->member_scratch / (int64_t)sizeof(REAL));
+    FN(norm_forward_layout)(&run->norm, base, &used, plan, members);
     return used;
 }
 
@@ -109,8 +111,8 @@ static void FN(finish_states)(const FN(forward_run) *run, int64_t j0, int64_t j1
 }
 
 /* a = x W^T for `count` rows of a chunk, every step-th from `first` on, and some units. */
-static void FN(project_part)(const FN(forward_run) *run, const frnn_part *part, FN(matrix) x, int64_t first,
-                             int64_t step, int64_t count) {
+static void FN(project_part)(const FN(forward_run) *run, const frnn_part *part, const frnn_team *team, FN(matrix) x,
+                             int64_t first, int64_t step, int64_t count) {
     const FN(factor) *W = &run->factors.input;
     const frnn_range units = part->units;
     char *scratch = run->scratch + part->member * run->member_scratch;
@@ -119,10 +121,11 @@ static void FN(project_part)(const FN(forward_run) *run, const frnn_part *part, 
     REAL *a = run->a + first * A;
     x = FN(every)(FN(at)(x, first, 0), step);
     FN(multiply)(W, count, x, 0, 1, 0, joint, units.first, units.end, 0, a, step * A, run->plane, 0, scratch);
+    if (apart) /* to blocks of their own, for U h will be added to zeros */
+        FN(multiply)(W, count, x, 0, 1, joint, G, units.first, units.end, 0, a + apart * run->plane, step * A,
+                     run->plane, 0, scratch);
+    if (run->norm.wanted) FN(norm_inputs)(&run->norm, part, team, a, first, step, count);
     if (!apart) return;
-    /* W x of these gates goes to blocks of its own, and U h will be added to zeros */
-    FN(multiply)(W, count, x, 0, 1, joint, G, units.first, units.end, 0, a + apart * run->plane, step * A, run->plane,
-                 0, scratch);
     const int64_t end = units.end == run->cell->H ? run->plane : units.end;
     for (int64_t r = 0; r < count; r++)
         for (int g = joint; g < G; g++)
@@ -141,30 +144,33 @@ static void FN(project)(const FN(forward_run) *run, const frnn_part *part, const
     FN(matrix) x = run->x;
     if (run->plan.direct) x.data = FN(series_at)(&run->args->steps, &run->args->x, chunk->low, 0);
     if (part->by_units || team->size == 1) {
-        FN(project_part)(run, part, x, 0, 1, rows);
+        FN(project_part)(run, part, team, x, 0, 1, rows);
     } else if (!run->cell->packed || rows < OWN_ROWS * team->size * (chunk->high - chunk->low)) {
         const frnn_range mine = frnn_chunk_share(chunk, team->index, team->size);
-        FN(project_part)(run, part, x, mine.first, 1, mine.end - mine.first);
+        FN(project_part)(run, part, team, x, mine.first, 1, mine.end - mine.first);
     } else {
         for (int64_t i = 0; i < chunk->high - chunk->low; i++) {
             const int64_t own = frnn_part_rows(part, chunk->offset[i + 1] - chunk->offset[i]);
-            if (own > 0) FN(project_part)(run, part, x, chunk->offset[i] + part->row_first, part->row_step, own);
+            if (own > 0) FN(project_part)(run, part, team, x, chunk->offset[i] + part->row_first, part->row_step, own);
         }
     }
 }
 
-/* a += h U^T in step s, blocks b0..b1-1, for this member's units and `rows` of its rows. */
+/* a += h U^T in step s, blocks b0..b1-1, for this member's units and `rows` of its rows; or to the array in which it is
+ * normalised by itself. */
 static void FN(recur)(const FN(forward_run) *run, const frnn_part *part, int64_t s, int64_t rows, const REAL *h,
                       REAL *a, int b0, int b1) {
     const FN(factor) *U = &run->factors.state;
     const int64_t A = run->blocks * run->plane;
+    const int adds = !run->norm.product;
+    REAL *C = adds ? a : run->norm.product;
     FN(multiply)(U, rows, FN(row_major)(h + part->row_first * U->K, part->row_step * U->K), 0, 1, b0, b1,
-                 part->units.first, part->units.end, 1, a + part->row_first * A, part->row_step * A, run->plane, s % 2,
-                 run->scratch + part->member * run->member_scratch);
+                 part->units.first, part->units.end, adds, C + part->row_first * A, part->row_step * A, run->plane,
+                 s % 2, run->scratch + part->member * run->member_scratch);
 }
 
 static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, int64_t j0, int64_t s, int64_t t,
-                             int64_t n, REAL *a, const frnn_team *team) {
+                             int64_t n, int64_t first, const frnn_team *team) {
     const frnn_cell *cell = run->cell;
     const frnn_forward_args *args = run->args;
     const frnn_steps *steps = &args->steps;
@@ -173,14 +179,17 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
     const int G = run->is->gates, early = G - run->is->reset; /* gates that come from h itself */
     const REAL *h_prev = run->h[s % 2];
     const REAL *met = run->noise.met[0] ? run->noise.met[s % 2] : h_prev; /* h as U meets it */
-    REAL *h_next = run->h[1 - s % 2], *gates = args->record.gates;
+    REAL *h_next = run->h[1 - s % 2], *gates = args->record.gates, *a = run->a + first * A;
     n = FRNN_MIN(n, part->row_end);
 
     FN(frnn_forward_row) row = {.n = part->units.end - u0, .H = H, .plane = run->plane, .replace = cell->replace};
+    row.shows_o = cell->norm.c != NULL;
     row.bias = run->bias + u0;
     if (cell->peephole) row.peephole = (const REAL *)cell->peephole + u0;
 
     FN(recur)(run, part, s, rows, met, a, 0, early);
+    if (run->norm.wanted)
+        FN(normalize_step)(&run->norm, part, steps, &args->record, j0, t, first, n, a, 0, early, team);
     if (early < G) {
         for (int64_t j = part->row_first; j < n; j += part->row_step) {
             const int64_t place = frnn_place(steps, t, frnn_row(steps, j0 + j));
@@ -191,13 +200,15 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
         }
         if (part->by_units) frnn_team_barrier(team); /* the product needs all of r*h */
         FN(recur)(run, part, s, rows, run->rh, a, early, G);
+        if (run->norm.wanted)
+            FN(normalize_step)(&run->norm, part, steps, &args->record, j0, t, first, n, a, early, G, team);
     }
     for (int64_t j = part->row_first; j < n; j += part->row_step) {
         const int64_t b = frnn_row(steps, j0 + j), place = frnn_place(steps, t, b);
         row.a = a + j * A + u0;
         row.h_prev = h_prev + j * O + u0;
         row.h = cell->w_hr ? run->m + j * H + u0 : h_next + j * O + u0;
-        row.y = cell->w_hr ? NULL : FN(series_at)(steps, &args->y, t, b) + u0;
+        row.y = cell->w_hr || row.shows_o ? NULL : FN(series_at)(steps, &args->y, t, b) + u0;
         if (run->c) row.c = run->c + j * H + u0, row.c_prev = row.c;
         if (gates) row.gates = gates + place * K * H + u0;
         if (args->record.cells) row.cells = (REAL *)args->record.cells + place * H + u0;
@@ -206,6 +217,12 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
         if (run->noise.noise) row.mask = FN(candidate_mask)(&run->noise, j, t, b, part->units);
         if (early < G) row.early = gates ? row.gates : run->early + j * early * H + u0;
         run->kernels->forward(&row);
+    }
+    if (row.shows_o) {
+        const frnn_series none = {0};
+        FN(normalize_cells)(&run->norm, part, steps, &args->record, j0, t, n,
+                            run->noise.zones_c ? run->noise.fresh : run->c, cell->w_hr ? run->m : h_next,
+                            cell->w_hr ? H : O, cell->w_hr ? &none : &args->y, team);
     }
     const int64_t o0 = part->outputs.first, outputs = part->outputs.end - o0;
     if (cell->w_hr) {
@@ -253,8 +270,7 @@ static void FN(forward_work)(const FN(forward_run) *run, const frnn_team *team) 
             frnn_team_barrier(team);
             for (int64_t s = s0; s < s1; s++) {
                 const int64_t t = steps->reverse ? longest - 1 - s : s, at = chunk.offset[t - chunk.low];
-                FN(forward_step)(run, &part, j0, s, t, chunk.offset[t - chunk.low + 1] - at,
-                                 run->a + at * run->blocks * run->plane, team);
+                FN(forward_step)(run, &part, j0, s, t, chunk.offset[t - chunk.low + 1] - at, at, team);
             }
             /* a step alone is never stopped: a stream would be left with half of it */
             if ((s1 == longest && j1 == steps->B) || steps->T == 1)
@@ -283,6 +299,7 @@ static FN(forward_run) FN(forward_new)(const frnn_cell *cell, const frnn_forward
     run.noise = FN(noise_of)(args->noise, cell, &args->steps);
     run.blocks = frnn_blocks(run.is);
     run.plane = FN(plane)(cell);
+    run.norm = FN(norms_of)(cell, run.is, run.plane);
     run.plan = frnn_forward_plan(cell, args, FRNN_MAX(run.blocks * run.plane, cell->I) * (int64_t)sizeof(REAL));
     return run;
 }

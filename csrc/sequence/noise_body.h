@@ -46,7 +46,7 @@ static const REAL *FN(drawn)(const FN(noise) *n, int what, uint32_t threshold, d
     const frnn_noise *noise = n->noise;
     REAL *mask = n->mask + j * FRNN_MAX(n->cell->H, n->cell->O) + u0;
     const frnn_mask_of of = {noise->key, (uint32_t)what, (uint32_t)(noise->rows ? noise->rows[b] : b),
-                            (uint32_t)(noise->first_step + t), threshold};
+                             (uint32_t)(noise->first_step + t), threshold};
     frnn_kernels()->KERNELS_OF.draw_mask(&of, scale, u0, u1, mask);
     return mask;
 }

@@ -122,7 +122,8 @@ static double pass_time(const frnn_cell *cell, frnn_pass pass, double T, double 
     double step = FRNN_MAX(2 * rows * weights / rate, reading(weights * weight.bytes, kept));
     step += rows * (H / share * is->gate_time / lanes + ROW_OVERHEAD);
     if (by_units && threads > 1) {
-        const double barriers = 1 + (is->reset > 0) + (cell->w_hr != NULL);
+        const int norms = cell->norm.hh || cell->norm.sum ? 1 + (is->reset > 0) + is->has_c : 0;
+        const double barriers = 1 + (is->reset > 0) + (cell->w_hr != NULL) + norms;
         const double values = B * (pass == FRNN_FORWARD ? barriers * H : G * H);
         step += barriers * BARRIER * ceil(log2(threads)) + values * size / 64 * (threads - 1) / threads * LINE_FETCH;
     }

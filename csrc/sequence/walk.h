@@ -6,8 +6,7 @@
 #ifndef FRNN_WALK_H
 #define FRNN_WALK_H
 
-#include "../compiler.h"
-#include "../fastrnn.h"
+#include "../kernels/kernels.h"
 
 typedef struct {
     int64_t first, end;
@@ -83,9 +82,6 @@ static inline int64_t frnn_chunk_rows(const frnn_chunk *chunk) { return chunk->o
 static inline frnn_range frnn_chunk_share(const frnn_chunk *chunk, int index, int size) {
     return frnn_share(frnn_chunk_rows(chunk), 1, index, size);
 }
-
-/* Units are shared in multiples of this, which is a whole number of any instruction set's vectors. */
-#define FRNN_UNITS 16
 
 /* Which of a block's rows and which units a member of a team computes. If members share the units, they need barriers
  * within a step, but each reads only a part of the weights, which may fit into its cache. If they share the rows, each

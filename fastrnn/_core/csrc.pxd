@@ -14,6 +14,14 @@ cdef extern from "fastrnn.h" nogil:
 
     int frnn_kind(const char *name)
 
+    ctypedef struct frnn_norm:
+        const void *ih
+        const void *hh
+        const void *sum
+        const void *c
+        const void *bias_c
+        double eps
+
     ctypedef struct frnn_cell:
         int kind
         frnn_dtype dtype
@@ -31,6 +39,7 @@ cdef extern from "fastrnn.h" nogil:
         const float *s_hr
         double zoneout, zoneout_cell
         const void *packed
+        frnn_norm norm
 
     ctypedef enum frnn_pass:
         FRNN_FORWARD
@@ -43,6 +52,11 @@ cdef extern from "fastrnn.h" nogil:
         void *b_hh
         void *w_hr
         void *peephole
+        void *norm_ih
+        void *norm_hh
+        void *norm_sum
+        void *norm_c
+        void *bias_c
 
     ctypedef struct frnn_steps:
         int64_t T, B
@@ -59,6 +73,7 @@ cdef extern from "fastrnn.h" nogil:
     ctypedef struct frnn_record:
         void *gates
         void *cells
+        void *norms
         void *fresh
 
     ctypedef struct frnn_noise:

@@ -295,6 +295,9 @@ cdef class NativeCell:
         self.c.w_hr, self.c.s_hr = matrix(weights[4])
         self.c.b_ih, self.c.b_hh = address(weights[2]), address(weights[3])
         self.c.peephole = address(weights[5])
+        self.c.norm.ih, self.c.norm.hh = address(weights.norm_ih), address(weights.norm_hh)
+        self.c.norm.sum, self.c.norm.eps = address(weights.norm), cell.norm_eps
+        self.c.norm.c, self.c.norm.bias_c = address(weights.norm_c), address(weights.bias_c)
         self.c.packed = NULL
         self.weights = weights
         if packed_for is not None:
@@ -365,6 +368,7 @@ cdef int unpack_forward(object run, frnn_forward_args *args) except -1:
     record = run.record
     args.record.gates = NULL if record is None else address(record.gates)
     args.record.cells = NULL if record is None else address(record.cells)
+    args.record.norms = NULL if record is None else address(record.norms)
     args.record.fresh = NULL if record is None else address(record.fresh)
     return 0
 
@@ -398,12 +402,16 @@ cdef int unpack_backward(object run, frnn_backward_args *args) except -1:
     args.adds_to_dx = run.adds_to_dx
     args.h0, args.c0 = address(run.h0), address(run.c0)
     args.record.gates, args.record.cells = address(record.gates), address(record.cells)
+    args.record.norms = address(record.norms)
     args.record.fresh = address(record.fresh)
     args.dh_n, args.dc_n = address(run.dh_n), address(run.dc_n)
     args.dh0, args.dc0 = address(run.dh0), address(run.dc0)
     args.dcell.w_ih, args.dcell.w_hh = address(dweights.weight_ih), address(dweights.weight_hh)
     args.dcell.b_ih, args.dcell.b_hh = address(dweights.bias_ih), address(dweights.bias_hh)
     args.dcell.w_hr, args.dcell.peephole = address(dweights.weight_hr), address(dweights.peephole)
+    args.dcell.norm_ih, args.dcell.norm_hh = address(dweights.norm_ih), address(dweights.norm_hh)
+    args.dcell.norm_sum = address(dweights.norm)
+    args.dcell.norm_c, args.dcell.bias_c = address(dweights.norm_c), address(dweights.bias_c)
     return 0
 
 

@@ -65,6 +65,8 @@ class Cell:
     has_c: ClassVar[bool] = False  # whether the state is (h, c)
     sigmoids: ClassVar[str] = ""  # the gates whose values lie between 0 and 1
     panels: ClassVar[dict[str, str]]  # what is drawn of it -> what that says
+    starts: ClassVar[dict[str, float]] = {}  # parameters that begin with a number instead of random ones
+    layer_norms: ClassVar[tuple[str, ...]] = ()  # the kinds of layer normalisation that it may have
     torch: ClassVar[TorchNames]
     keras: ClassVar[KerasNames]
     onnx: ClassVar[ONNXNames]
@@ -96,12 +98,22 @@ class Cell:
         """O: size of h_t."""
         return self.hidden_size
 
+    @property
+    def norm_eps(self) -> float:
+        """What layer normalisation adds to a variance; 0 of a cell that has none."""
+        return 0.0
+
     # ---- What a tape keeps -----------------------------------------------------------------------------------------
 
     @property
     def recorded(self) -> tuple[str, ...]:
         """Names of the K values that a tape keeps for each step, row and unit, besides y and c."""
         return ()
+
+    @property
+    def norm_values(self) -> int:
+        """How many values a tape keeps for each step and row of what layer normalisation did."""
+        return 0
 
     @property
     def records_fresh(self) -> bool:
@@ -171,7 +183,58 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class RNNCell(Cell):
+class NormalizedCell(Cell):
+    """A cell whose layers may have layer normalisation."""
+
+    layer_norm: str | None = None  # or "separate": of W x and U h each; or "sum": of each gate of W x + U h
+    layer_norm_eps: float = 1e-5
+
+    layer_norms = ("separate", "sum")
+    starts: ClassVar = {"norm_ih": 1.0, "norm_hh": 1.0, "norm": 1.0, "norm_c": 1.0, "bias_c": 0.0}
+
+    @property
+    def norm_products(self) -> int:
+        """Products with parts of U in a step, each of which "separate" normalises by itself."""
+        return 1
+
+    @property
+    def norm_eps(self) -> float:
+        return self.layer_norm_eps if self.layer_norm else 0.0
+
+    @property
+    def norm_values(self) -> int:
+        # Normalised pre-activations, then 1/deviation of each row that was normalised, then mean and 1/deviation of c.
+        G, c = len(self.gates), 2 if self.has_c else 0
+        if self.layer_norm == "separate":
+            return 2 * G * self.hidden_size + 1 + self.norm_products + c
+        return G * self.hidden_size + G + c if self.layer_norm else 0
+
+    @classmethod
+    def structures(cls, shapes: Shapes) -> list[Options]:
+        found = "separate" if "norm_hh" in shapes else "sum" if "norm" in shapes else None
+        return [{"layer_norm": found if found in cls.layer_norms else None}]
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return super().shapes() | self._norm_shapes()
+
+    def _norm_shapes(self) -> dict[str, tuple[int, ...]]:
+        rows, H = len(self.gates) * self.hidden_size, self.hidden_size
+        shapes: dict[str, tuple[int, ...]] = {}
+        if self.layer_norm == "separate":
+            shapes = {"norm_ih": (rows,), "norm_hh": (rows,)}
+        elif self.layer_norm:
+            shapes = {"norm": (rows,)}
+        if self.layer_norm and self.has_c:
+            shapes |= {"norm_c": (H,), "bias_c": (H,)} if self.bias else {"norm_c": (H,)}
+        return shapes
+
+    @property
+    def missing(self) -> dict[str, str]:
+        return dict.fromkeys(("PyTorch", "Keras", "ONNX"), "layer normalisation") if self.layer_norm else {}
+
+
+@dataclass(frozen=True)
+class RNNCell(NormalizedCell):
     """The vanilla (Elman) cell."""
 
     nonlinearity: str = "tanh"  # or "relu"
@@ -193,7 +256,7 @@ class RNNCell(Cell):
 
 
 @dataclass(frozen=True)
-class LSTMCell(Cell):
+class LSTMCell(NormalizedCell):
     """Long short-term memory."""
 
     proj_size: int = 0  # P > 0: h_t is projected to P values
@@ -234,15 +297,16 @@ class LSTMCell(Cell):
     def structures(cls, shapes: Shapes) -> list[Options]:
         projected = "weight_hr" in shapes
         read = {"proj_size": shapes["weight_hr"][0] if projected else 0, "peephole": "peephole" in shapes}
+        read |= super().structures(shapes)[0]
         return [read | {"coupled": coupled} for coupled in (False, True)]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        shapes = super().shapes()
+        shapes = Cell.shapes(self)
         if self.proj_size:
             shapes["weight_hr"] = (self.proj_size, self.hidden_size)
         if self.peephole:
             shapes["peephole"] = (len(self.peepholes), self.hidden_size)
-        return shapes
+        return shapes | self._norm_shapes()
 
     @property
     def missing(self) -> dict[str, str]:
@@ -257,7 +321,7 @@ class LSTMCell(Cell):
 
 
 @dataclass(frozen=True)
-class GRUCell(Cell):
+class GRUCell(NormalizedCell):
     """The gated recurrent unit."""
 
     reset_after: bool = True  # whether the reset gate is applied after U_n h, or to h itself
@@ -265,6 +329,7 @@ class GRUCell(Cell):
     zoneout: float = 0.0  # as of an RNN
 
     kind = "gru"
+    layer_norms = ("separate",)
     sigmoids = "rz"
     panels: ClassVar = {"z": "update: z", "r": "reset: r", "n": "candidate: n"}
     torch = TorchNames("rzn", {"GRU": {}})
@@ -284,12 +349,16 @@ class GRUCell(Cell):
         return self.update_gate == "replace"
 
     @property
+    def norm_products(self) -> int:
+        return 1 if self.reset_after else 2
+
+    @property
     def recorded(self) -> tuple[str, ...]:
         return ("r", "z", "n", "hn") if self.reset_after else ("r", "z", "n")  # hn is U_n h + b_hn
 
     @property
     def missing(self) -> dict[str, str]:
-        return super().missing | ({} if self.reset_after else {"PyTorch": "a GRU with reset_after=False"})
+        return ({} if self.reset_after else {"PyTorch": "a GRU with reset_after=False"}) | super().missing
 
 
 CELLS: dict[str, type[Cell]] = {cell.kind: cell for cell in (RNNCell, LSTMCell, GRUCell)}

@@ -28,8 +28,96 @@ def sigmoid(a: NDArray) -> NDArray:
     return 1 / (1 + np.exp(-a))
 
 
-def affine(x: NDArray, weight: NDArray, bias: NDArray | None) -> NDArray:
-    return x @ weight.T if bias is None else x @ weight.T + bias
+# ---- Layer normalisation: n = (a - mean) / sqrt(variance + eps) of each row ------------------------------------------
+
+
+def normalized(a: NDArray, eps: float) -> tuple[NDArray, NDArray]:
+    """n, and one over the deviation, of each row."""
+    away = a - a.mean(axis=-1, keepdims=True)
+    inverse = 1 / np.sqrt((away * away).mean(axis=-1, keepdims=True) + eps)
+    return away * inverse, inverse
+
+
+def normalized_backward(n: NDArray, inverse: NDArray, dn: NDArray) -> NDArray:
+    """The gradient of a."""
+    return inverse * (dn - dn.mean(axis=-1, keepdims=True) - n * (dn * n).mean(axis=-1, keepdims=True))
+
+
+def normed(a: NDArray, gain: NDArray | None, eps: float) -> NDArray:
+    """a itself, or gain*n."""
+    return a if gain is None else normalized(a, eps)[0] * gain
+
+
+def normed_backward(a: NDArray, gain: NDArray | None, dgain: NDArray | None, eps: float, dy: NDArray) -> NDArray:
+    """The gradient of a, from that of normed(a, gain, eps)."""
+    if gain is None or dgain is None:
+        return dy
+    n, inverse = normalized(a, eps)
+    dgain += (dy * n).sum(0)
+    return normalized_backward(n, inverse, dy * gain)
+
+
+def gates_of(cell: Cell, a: NDArray) -> NDArray:
+    """(., G*H) as (., G, H): "sum" normalises each gate by itself."""
+    return a.reshape(*a.shape[:-1], len(cell.gates), cell.hidden_size)
+
+
+# ---- What all cells share: a = W x + b_ih + U h_{t-1} + b_hh, normalised or not --------------------------------------
+
+
+def preactivations(cell: Cell, w: Weights, x: NDArray, h: NDArray) -> NDArray:
+    if w.norm is None:
+        ih, hh = (
+            normed(x @ w.weight_ih.T, w.norm_ih, cell.norm_eps),
+            normed(h @ w.weight_hh.T, w.norm_hh, cell.norm_eps),
+        )
+        return biased(ih, w.bias_ih) + biased(hh, w.bias_hh)
+    a = x @ w.weight_ih.T + h @ w.weight_hh.T
+    a = normed(gates_of(cell, a), gates_of(cell, w.norm), cell.norm_eps).reshape(a.shape)
+    return biased(biased(a, w.bias_ih), w.bias_hh)
+
+
+def biased(a: NDArray, bias: NDArray | None) -> NDArray:
+    return a if bias is None else a + bias
+
+
+def preactivations_backward(
+    cell: Cell, w: Weights, dw: Weights, x: NDArray, h: NDArray, da: NDArray
+) -> tuple[NDArray, NDArray]:
+    """The gradients of x and h."""
+    add_bias_gradients(dw, da, da)
+    if w.norm is None:
+        return input_backward(cell, w, dw, x, da), state_backward(cell, w, dw, h, da, slice(None))
+    a, gain = gates_of(cell, x @ w.weight_ih.T + h @ w.weight_hh.T), gates_of(cell, w.norm)
+    dgain = None if dw.norm is None else gates_of(cell, dw.norm)
+    da = normed_backward(a, gain, dgain, cell.norm_eps, gates_of(cell, da)).reshape(da.shape)
+    dw.weight_ih[...] += da.T @ x
+    dw.weight_hh[...] += da.T @ h
+    return da @ w.weight_ih, da @ w.weight_hh
+
+
+def input_backward(cell: Cell, w: Weights, dw: Weights, x: NDArray, da: NDArray) -> NDArray:
+    """The gradient of x, from that of W x as it is normalised."""
+    if w.norm_ih is not None:
+        da = normed_backward(x @ w.weight_ih.T, w.norm_ih, dw.norm_ih, cell.norm_eps, da)
+    dw.weight_ih[...] += da.T @ x
+    return da @ w.weight_ih
+
+
+def state_backward(cell: Cell, w: Weights, dw: Weights, h: NDArray, da: NDArray, rows: slice) -> NDArray:
+    """The gradient of h, from that of U h as it is normalised; `rows` of U."""
+    U = w.weight_hh[rows]
+    if w.norm_hh is not None and dw.norm_hh is not None:
+        da = normed_backward(h @ U.T, w.norm_hh[rows], dw.norm_hh[rows], cell.norm_eps, da)
+    dw.weight_hh[rows] += da.T @ h
+    return da @ U
+
+
+def add_bias_gradients(dw: Weights, da_x: NDArray, da_h: NDArray) -> None:
+    """Of W x + b_ih, whose gradient is da_x, and U h + b_hh, whose gradient is da_h; both (rows, G*H)."""
+    if dw.bias_ih is not None and dw.bias_hh is not None:
+        dw.bias_ih[...] += da_x.sum(0)
+        dw.bias_hh[...] += da_h.sum(0)
 
 
 class Masks(NamedTuple):
@@ -47,8 +135,7 @@ def masked(a: NDArray, mask: NDArray | None) -> NDArray:
 
 
 def rnn_step(cell: RNNCell, w: Weights, x: NDArray, h: NDArray, c: None, masks: Masks) -> tuple[NDArray, None, tuple]:
-    met = masked(h, masks.state)
-    a = affine(x, w.weight_ih, w.bias_ih) + affine(met, w.weight_hh, w.bias_hh)
+    a = preactivations(cell, w, x, masked(h, masks.state))
     return (np.tanh(a) if cell.nonlinearity == "tanh" else np.where(a < 0, 0, a).astype(a.dtype)), None, ()
 
 
@@ -57,16 +144,17 @@ def rnn_step_backward(
     dh: NDArray, dc: None, masks: Masks,
 ) -> tuple[NDArray, NDArray, None]:  # fmt: skip
     da = dh * (1 - h * h) if cell.nonlinearity == "tanh" else np.where(h > 0, dh, 0)
-    add_weight_gradients(dw, x, masked(h_prev, masks.state), da, da)
-    return da @ w.weight_ih, masked(da @ w.weight_hh, masks.state), None
+    dx, dh_met = preactivations_backward(cell, w, dw, x, masked(h_prev, masks.state), da)
+    return dx, masked(dh_met, masks.state), None
 
 
 # ---- LSTM: c_t = f*c_{t-1} + i*g, h_t = o*tanh(c_t), projected to W_hr h_t ------------------------------------------
 
 
-def lstm_step(cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray, masks: Masks) -> tuple[NDArray, NDArray, tuple]:
-    met = masked(h, masks.state)
-    a_i, a_f, a_g, a_o = np.split(affine(x, w.weight_ih, w.bias_ih) + affine(met, w.weight_hh, w.bias_hh), 4, axis=1)
+def lstm_step(
+    cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray, masks: Masks
+) -> tuple[NDArray, NDArray, tuple]:
+    a_i, a_f, a_g, a_o = np.split(preactivations(cell, w, x, masked(h, masks.state)), 4, axis=1)
     if w.peephole is not None:
         a_i = a_i + w.peephole[0] * c
         a_f = a_f + w.peephole[1] * c
@@ -75,22 +163,29 @@ def lstm_step(cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray, ma
     if w.peephole is not None:
         a_o = a_o + w.peephole[2] * c
     o = sigmoid(a_o)
-    m = o * np.tanh(c)
-    h = m if w.weight_hr is None else m @ w.weight_hr.T
-    return h, c, (i, f, g, o)
+    return lstm_output(cell, w, o, c), c, (i, f, g, o)
+
+
+def lstm_output(cell: LSTMCell, w: Weights, o: NDArray, c: NDArray) -> NDArray:
+    """h = W_hr (o*tanh(c)), of c as it is normalised."""
+    m = o * np.tanh(biased(normed(c, w.norm_c, cell.norm_eps), w.bias_c))
+    return m if w.weight_hr is None else m @ w.weight_hr.T
 
 
 def lstm_output_backward(
-    w: Weights, dw: Weights, o: NDArray, c: NDArray, dh: NDArray, dc: NDArray
+    cell: LSTMCell, w: Weights, dw: Weights, o: NDArray, c: NDArray, dh: NDArray, dc: NDArray
 ) -> tuple[NDArray, NDArray]:
-    """The gradients of a_o and c, from those of h = W_hr (o*tanh(c)) and c; the last peephole is o's."""
-    tanh_c = np.tanh(c)
+    """The gradients of a_o and c, from those of h and c; the last peephole is o's."""
+    q = np.tanh(biased(normed(c, w.norm_c, cell.norm_eps), w.bias_c))
     dm = dh
     if w.weight_hr is not None and dw.weight_hr is not None:
         dm = dh @ w.weight_hr
-        dw.weight_hr[...] += dh.T @ (o * tanh_c)
-    da_o = dm * tanh_c * o * (1 - o)
-    dc = dc + dm * o * (1 - tanh_c * tanh_c)
+        dw.weight_hr[...] += dh.T @ (o * q)
+    da_o = dm * q * o * (1 - o)
+    dshown = dm * o * (1 - q * q)
+    if dw.bias_c is not None:
+        dw.bias_c[...] += dshown.sum(0)
+    dc = dc + normed_backward(c, w.norm_c, dw.norm_c, cell.norm_eps, dshown)
     if w.peephole is not None and dw.peephole is not None:
         dc = dc + da_o * w.peephole[-1]
         dw.peephole[-1] += (da_o * c).sum(0)
@@ -102,7 +197,7 @@ def lstm_step_backward(
     c: NDArray, dh: NDArray, dc: NDArray, masks: Masks,
 ) -> tuple[NDArray, NDArray, NDArray]:  # fmt: skip
     i, f, g, o = np.moveaxis(gates, 1, 0)
-    da_o, dc = lstm_output_backward(w, dw, o, c, dh, dc)
+    da_o, dc = lstm_output_backward(cell, w, dw, o, c, dh, dc)
     da_i = dc * masked(g, masks.candidate) * i * (1 - i)
     da_f = dc * c_prev * f * (1 - f)
     da_g = masked(dc * i, masks.candidate) * (1 - g * g)
@@ -112,16 +207,17 @@ def lstm_step_backward(
         dw.peephole[0] += (da_i * c_prev).sum(0)
         dw.peephole[1] += (da_f * c_prev).sum(0)
     da = np.concatenate([da_i, da_f, da_g, da_o], axis=1)
-    add_weight_gradients(dw, x, masked(h_prev, masks.state), da, da)
-    return da @ w.weight_ih, masked(da @ w.weight_hh, masks.state), dc_prev
+    dx, dh_met = preactivations_backward(cell, w, dw, x, masked(h_prev, masks.state), da)
+    return dx, masked(dh_met, masks.state), dc_prev
 
 
 # ---- LSTM with coupled gates: f = 1 - i ----------------------------------------------------------------------------
 
 
-def lstm_coupled_step(cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray, masks: Masks) -> tuple[NDArray, NDArray, tuple]:
-    met = masked(h, masks.state)
-    a_i, a_g, a_o = np.split(affine(x, w.weight_ih, w.bias_ih) + affine(met, w.weight_hh, w.bias_hh), 3, axis=1)
+def lstm_coupled_step(
+    cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray, masks: Masks
+) -> tuple[NDArray, NDArray, tuple]:
+    a_i, a_g, a_o = np.split(preactivations(cell, w, x, masked(h, masks.state)), 3, axis=1)
     if w.peephole is not None:
         a_i = a_i + w.peephole[0] * c
     i, g = sigmoid(a_i), np.tanh(a_g)
@@ -129,9 +225,7 @@ def lstm_coupled_step(cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDA
     if w.peephole is not None:
         a_o = a_o + w.peephole[1] * c
     o = sigmoid(a_o)
-    m = o * np.tanh(c)
-    h = m if w.weight_hr is None else m @ w.weight_hr.T
-    return h, c, (i, g, o)
+    return lstm_output(cell, w, o, c), c, (i, g, o)
 
 
 def lstm_coupled_step_backward(
@@ -139,7 +233,7 @@ def lstm_coupled_step_backward(
     c: NDArray, dh: NDArray, dc: NDArray, masks: Masks,
 ) -> tuple[NDArray, NDArray, NDArray]:  # fmt: skip
     i, g, o = np.moveaxis(gates, 1, 0)
-    da_o, dc = lstm_output_backward(w, dw, o, c, dh, dc)
+    da_o, dc = lstm_output_backward(cell, w, dw, o, c, dh, dc)
     da_i = dc * (masked(g, masks.candidate) - c_prev) * i * (1 - i)
     da_g = masked(dc * i, masks.candidate) * (1 - g * g)
     dc_prev = dc * (1 - i)
@@ -147,27 +241,32 @@ def lstm_coupled_step_backward(
         dc_prev = dc_prev + da_i * w.peephole[0]
         dw.peephole[0] += (da_i * c_prev).sum(0)
     da = np.concatenate([da_i, da_g, da_o], axis=1)
-    add_weight_gradients(dw, x, masked(h_prev, masks.state), da, da)
-    return da @ w.weight_ih, masked(da @ w.weight_hh, masks.state), dc_prev
+    dx, dh_met = preactivations_backward(cell, w, dw, x, masked(h_prev, masks.state), da)
+    return dx, masked(dh_met, masks.state), dc_prev
 
 
 # ---- GRU: h_t = (1 - z)*n + z*h_{t-1} ("keep") or z*n + (1 - z)*h_{t-1} ("replace") ---------------------------------
 
 
 def gru_step(cell: GRUCell, w: Weights, x: NDArray, h: NDArray, c: None, masks: Masks) -> tuple[NDArray, None, tuple]:
-    H = cell.hidden_size
-    x_r, x_z, x_n = np.split(affine(x, w.weight_ih, w.bias_ih), 3, axis=1)
-    bias_rz, bias_n = (None, None) if w.bias_hh is None else (w.bias_hh[: 2 * H], w.bias_hh[2 * H :])
-    met = masked(h, masks.state)
-    h_r, h_z = np.split(affine(met, w.weight_hh[: 2 * H], bias_rz), 2, axis=1)
-    r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
+    H, eps, met = cell.hidden_size, cell.norm_eps, masked(h, masks.state)
+
+    def state_part(h: NDArray, rows: slice) -> NDArray:
+        """U h + b_hh, of some rows of U."""
+        gain, bias = (None if a is None else a[rows] for a in (w.norm_hh, w.bias_hh))
+        return biased(normed(h @ w.weight_hh[rows].T, gain, eps), bias)
+
+    x_r, x_z, x_n = np.split(biased(normed(x @ w.weight_ih.T, w.norm_ih, eps), w.bias_ih), 3, axis=1)
     recorded: tuple
     if cell.reset_after:
-        hn = affine(met, w.weight_hh[2 * H :], bias_n)
+        h_r, h_z, hn = np.split(state_part(met, slice(None)), 3, axis=1)
+        r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
         n = np.tanh(x_n + r * hn)
         recorded = (r, z, n, hn)
     else:
-        n = np.tanh(x_n + affine(r * met, w.weight_hh[2 * H :], bias_n))
+        h_r, h_z = np.split(state_part(met, slice(0, 2 * H)), 2, axis=1)
+        r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
+        n = np.tanh(x_n + state_part(r * met, slice(2 * H, None)))
         recorded = (r, z, n)
     n = masked(n, masks.candidate)
     h = (1 - z) * n + z * h if cell.update_gate == "keep" else z * n + (1 - z) * h
@@ -186,31 +285,19 @@ def gru_step_backward(
     da_z = dz * z * (1 - z)
     da_n = masked(dh * (1 - keep), masks.candidate) * (1 - n * n)
     dh_prev = dh * keep
-    U_rz, U_n = w.weight_hh[: 2 * H], w.weight_hh[2 * H :]
     if cell.reset_after:
         da_r = da_n * gates[:, 3] * r * (1 - r)
-        da_hn = da_n * r
-        da_h = np.concatenate([da_r, da_z, da_hn], axis=1)
-        dh_prev = dh_prev + masked(da_h @ w.weight_hh, masks.state)
-        add_weight_gradients(dw, x, met, np.concatenate([da_r, da_z, da_n], axis=1), da_h)
+        da = np.concatenate([da_r, da_z, da_n], axis=1)
+        da_h = np.concatenate([da_r, da_z, da_n * r], axis=1)
+        dmet = state_backward(cell, w, dw, met, da_h, slice(None))
     else:
-        drh = masked(da_n @ U_n, masks.state)  # gradient of r*h_{t-1}
-        da_r = drh * h_prev * r * (1 - r)
+        drm = state_backward(cell, w, dw, r * met, da_n, slice(2 * H, None))  # gradient of r*h_{t-1}, as U meets it
+        da_r = drm * met * r * (1 - r)
         da_rz = np.concatenate([da_r, da_z], axis=1)
-        dh_prev = dh_prev + drh * r + masked(da_rz @ U_rz, masks.state)
-        da = np.concatenate([da_rz, da_n], axis=1)
-        add_weight_gradients(dw, x, met, da, da)
-        dw.weight_hh[2 * H :] += da_n.T @ (r * met - met)  # U_n acts on r*h_{t-1}, not on h_{t-1}
-    return np.concatenate([da_r, da_z, da_n], axis=1) @ w.weight_ih, dh_prev, None
-
-
-def add_weight_gradients(dw: Weights, x: NDArray, h_prev: NDArray, da_x: NDArray, da_h: NDArray) -> None:
-    """Of W x + b_ih, whose gradient is da_x, and U h_{t-1} + b_hh, whose gradient is da_h; both (rows, G*H)."""
-    dw.weight_ih[...] += da_x.T @ x
-    dw.weight_hh[...] += da_h.T @ h_prev
-    if dw.bias_ih is not None and dw.bias_hh is not None:
-        dw.bias_ih[...] += da_x.sum(0)
-        dw.bias_hh[...] += da_h.sum(0)
+        dmet = drm * r + state_backward(cell, w, dw, met, da_rz, slice(0, 2 * H))
+        da = da_h = np.concatenate([da_rz, da_n], axis=1)
+    add_bias_gradients(dw, da, da_h)
+    return input_backward(cell, w, dw, x, da), dh_prev + masked(dmet, masks.state), None
 
 
 # By the cell's name in C, which says the options that change its equations.

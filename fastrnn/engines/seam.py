@@ -30,6 +30,11 @@ class Weights(NamedTuple):
     bias_hh: NDArray | None = None  # (G*H,)
     weight_hr: NDArray | None = None  # (P, H)    projection
     peephole: NDArray | None = None  # (len(cell.peepholes), H)
+    norm_ih: NDArray | None = None  # (G*H,)  gains of layer normalisation: of W x
+    norm_hh: NDArray | None = None  # (G*H,)  of U h
+    norm: NDArray | None = None  # (G*H,)  or of W x + U h
+    norm_c: NDArray | None = None  # (H,)  of c, where h is made of it
+    bias_c: NDArray | None = None  # (H,)
 
 
 class Steps(NamedTuple):
@@ -47,6 +52,7 @@ class Record(NamedTuple):
 
     gates: NDArray | None  # (T, B, K, H), K values a unit: `Cell.recorded`
     cells: NDArray | None  # (T, B, H), c_t of a cell that has one
+    norms: NDArray | None = None  # (T, B, cell.norm_values), what normalisation left; not zeroed; the compiled engines'
     fresh: NDArray | None = None  # (T, B, H), what zoneout hides: `Cell.records_fresh`
 
 

@@ -165,8 +165,11 @@ def _negate_update_gate(part: Part, cell: Cell) -> None:
     """Turn an update gate that replaces into one that keeps, or back: 1 - sigmoid(a) is sigmoid(-a)."""
     start = cell.gates.index("z") * cell.hidden_size
     rows = slice(start, start + cell.hidden_size)
-    for value in part.values():
-        if value.any():  # a bias that is not there stays 0.0, not -0.0
+    normalised = "norm_hh" in part  # then gains are negated instead of what is normalised with other gates
+    for name, value in part.items():
+        if value.any() and not (
+            normalised and name.startswith("weight")
+        ):  # a bias that is not there stays 0.0, not -0.0
             np.negative(value[rows], out=value[rows])
 
 

@@ -2,6 +2,7 @@
 
 import array
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,44 +23,53 @@ def run_all(layer: Any, call: Call) -> dict[str, np.ndarray]:
 
 
 class TestLayouts:
-    @pytest.mark.parametrize("layout", LAYOUTS)
     @pytest.mark.parametrize("batch_first", [False, True])
     @pytest.mark.parametrize("input_size", [1, 4])  # with one input, the last axis may have any stride
     def test_of_every_argument(
-        self, engine: str, build: Callable, layout: str, batch_first: bool, input_size: int, rng: np.random.Generator
-    ) -> None:
+        self, engine: str, build: Callable, batch_first: bool, input_size: int, rng: np.random.Generator,
+        subtests: pytest.Subtests,
+    ) -> None:  # fmt: skip
         layer = build(input_size, 5, batch_first=batch_first, **ALL_OPTIONS)
         call = random_call(layer, 4, 3, rng, lengths=True, resets=True)
         expected = run_all(layer, call)
-        assert_results_close(run_all(layer, call.map(LAYOUTS[layout])), expected)
+        for name, lay_out in LAYOUTS.items():
+            with subtests.test(name):
+                assert_results_close(run_all(layer, call.map(lay_out)), expected)
 
-    @pytest.mark.parametrize("layout", LAYOUTS)
-    def test_of_parameters(self, engine: str, build: Callable, layout: str, rng: np.random.Generator) -> None:
+    def test_of_parameters(
+        self, engine: str, build: Callable, rng: np.random.Generator, subtests: pytest.Subtests
+    ) -> None:
         layer = build(3, 5, **ALL_OPTIONS)
         call = random_call(layer, 4, 3, rng)
-        expected = run_all(layer, call)
+        params, expected = dict(layer.params), run_all(layer, call)
         frozen_expected = infer(layer.freeze(), call)
-        for name in layer.params:
-            layer.params[name] = LAYOUTS[layout](layer.params[name])
-        assert_results_close(run_all(layer, call), expected)
-        assert_results_close(infer(layer.freeze(), call), frozen_expected)
+        for layout, lay_out in LAYOUTS.items():
+            with subtests.test(layout):
+                for name, value in params.items():
+                    layer.params[name] = lay_out(value)
+                assert_results_close(run_all(layer, call), expected)
+                assert_results_close(infer(layer.freeze(), call), frozen_expected)
 
-    @pytest.mark.parametrize("layout", LAYOUTS)
-    def test_of_a_step(self, engine: str, build: Callable, layout: str, rng: np.random.Generator) -> None:
+    def test_of_a_step(self, engine: str, build: Callable, rng: np.random.Generator, subtests: pytest.Subtests) -> None:
         layer = build(3, 5, num_layers=2)
         call = random_call(layer, 4, 3, rng)
         expected = infer(layer, call)["y"]
         stream = layer.freeze().stream(3)
-        stream.state = call.map(LAYOUTS[layout]).state
-        for x, y in zip(call.x, expected, strict=True):
-            assert_close(stream.step(LAYOUTS[layout](x)), y)
+        for layout, lay_out in LAYOUTS.items():
+            with subtests.test(layout):
+                stream.state = call.map(lay_out).state
+                for x, y in zip(call.x, expected, strict=True):
+                    assert_close(stream.step(lay_out(x)), y)
 
-    @pytest.mark.parametrize("layout", LAYOUTS)
-    def test_of_unbatched_arguments(self, engine: str, build: Callable, layout: str, rng: np.random.Generator) -> None:
+    def test_of_unbatched_arguments(
+        self, engine: str, build: Callable, rng: np.random.Generator, subtests: pytest.Subtests
+    ) -> None:
         layer = build(3, 5, **ALL_OPTIONS)
         call = random_call(layer, 4, 1, rng, batched=False, resets=True)
         expected = run_all(layer, call)
-        assert_results_close(run_all(layer, call.map(LAYOUTS[layout])), expected)
+        for layout, lay_out in LAYOUTS.items():
+            with subtests.test(layout):
+                assert_results_close(run_all(layer, call.map(lay_out)), expected)
 
     @pytest.mark.parametrize("axis", [0, 1, 2])
     def test_broadcast(self, engine: str, build: Callable, axis: int, rng: np.random.Generator) -> None:
@@ -173,34 +183,43 @@ HOLDERS: dict[str, Callable[[np.ndarray], Any]] = {
 
 
 class TestHolders:
-    @pytest.mark.parametrize("holder", HOLDERS)
-    def test_of_every_argument(self, engine: str, build: Callable, holder: str, rng: np.random.Generator) -> None:
+    def test_of_every_argument(
+        self, engine: str, build: Callable, rng: np.random.Generator, subtests: pytest.Subtests
+    ) -> None:
         layer = build(3, 5, **ALL_OPTIONS)
         call = random_call(layer, 4, 3, rng, lengths=True, resets=True)
-        if holder == "list of arrays":  # a state as a list of arrays could be (h, c) or h: it is not taken
-            wrapped = Call(list(call.x), call.state, list(call.lengths), list(call.resets), list(call.dy), call.dstate)
-        else:
-            wrapped = call.map(HOLDERS[holder])
-        actual = run_all(layer, wrapped)
-        assert all(type(value) is np.ndarray for value in actual.values())
-        assert_results_close(actual, run_all(layer, call))
+        expected = run_all(layer, call)
+        for holds, holder in HOLDERS.items():
+            wrapped = call.map(holder)
+            if holder is list:  # a state as a list of arrays could be (h, c) or h: it is not taken
+                wrapped = replace(
+                    call, **{name: list(getattr(call, name)) for name in ("x", "lengths", "resets", "dy")}
+                )
+            with subtests.test(holds):
+                actual = run_all(layer, wrapped)
+                assert all(type(value) is np.ndarray for value in actual.values())
+                assert_results_close(actual, expected)
 
-    @pytest.mark.parametrize("holder", HOLDERS)
-    def test_of_parameters(self, engine: str, build: Callable, holder: str, rng: np.random.Generator) -> None:
-        layer, other = build(3, 5), build(3, 5, rng=1)
-        other.load_state_dict({name: HOLDERS[holder](value) for name, value in layer.params.items()})
-        x = rng.standard_normal((4, 2, 3), np.float32)
-        np.testing.assert_array_equal(other(x)[0], layer(x)[0])
-        for name in layer.params:
-            layer.params[name] = HOLDERS[holder](layer.params[name])
-        np.testing.assert_array_equal(other(x)[0], layer(x)[0])
+    def test_of_parameters(
+        self, engine: str, build: Callable, rng: np.random.Generator, subtests: pytest.Subtests
+    ) -> None:
+        layer, x = build(3, 5), rng.standard_normal((4, 2, 3), np.float32)
+        expected = layer(x)[0]
+        for holds, holder in HOLDERS.items():
+            with subtests.test(holds):
+                held, other = {name: holder(value) for name, value in layer.params.items()}, build(3, 5, rng=1)
+                other.load_state_dict(held)
+                np.testing.assert_array_equal(other(x)[0], expected)
+                other.params.update(held)
+                np.testing.assert_array_equal(other(x)[0], expected)
 
-    @pytest.mark.parametrize("holder", [name for name in HOLDERS if name != "list of arrays"])
-    def test_of_a_step(self, engine: str, build: Callable, holder: str, rng: np.random.Generator) -> None:
-        layer = build(3, 5)
-        x = rng.standard_normal((2, 3), np.float32)
-        one, other = layer.freeze().stream(2), layer.freeze().stream(2)
-        np.testing.assert_array_equal(one.step(HOLDERS[holder](x)), other.step(x))
+    def test_of_a_step(self, engine: str, build: Callable, rng: np.random.Generator, subtests: pytest.Subtests) -> None:
+        frozen, x = build(3, 5).freeze(), rng.standard_normal((2, 3), np.float32)
+        expected = frozen.stream(2).step(x)
+        for name, holder in HOLDERS.items():
+            if holder is not list:
+                with subtests.test(name):
+                    np.testing.assert_array_equal(frozen.stream(2).step(holder(x)), expected)
 
     @pytest.mark.parametrize("dtype", [np.float32, np.float64])
     def test_lists_of_numbers(self, engine: str, build: Callable, dtype: type, rng: np.random.Generator) -> None:
