@@ -34,10 +34,10 @@ WORDS = {
     "embedding": 128, "hidden": 128, "layers": 2, "dropout": 0.3, "rate": 5e-3, "columns": 20, "chunk": 35,
     "epochs": 10, "vocabulary": 5_000,
 }  # fmt: skip
-# The means of AWD-LSTM, S. Merity et al., arXiv:1708.02182: dropout of weights, masks of dropout that are locked over
-# time, dropout of words' vectors, penalties of the outputs, and one table for the input and the output.
-AWD = {"weight": 0.2, "locked": True, "embedding": 0.1, "penalties": (1.0, 0.5), "tied": True}
-NONE = {"weight": 0.0, "locked": False, "embedding": 0.0, "penalties": (0.0, 0.0), "tied": False}
+# The means of AWD-LSTM, S. Merity et al., arXiv:1708.02182: dropout of weights, of each layer's input and of the output
+# with masks that are locked over time, of words' vectors; penalties of outputs; one table for the input and the output.
+AWD = {"weight": 0.2, "locked": 0.2, "embedding": 0.05, "penalties": (1.0, 0.5), "tied": True}
+NONE = {"weight": 0.0, "locked": 0.0, "embedding": 0.0, "penalties": (0.0, 0.0), "tied": False}
 
 
 def python_manual():
@@ -140,11 +140,11 @@ def main(data, words, without, quick, minutes, precisions, save, seed, **given):
     baseline = ngram_loss(train, held_out, V, order)
 
     awd = {name: NONE[name] if not words or {name, "all"} & set(without) else AWD[name] for name in AWD}
-    locked, (ar, tar) = awd["locked"], awd["penalties"]
+    locked, (ar, tar) = awd["locked"] > 0, awd["penalties"]
     rng = np.random.default_rng(seed)
     lstm = fastrnn.LSTM(
         E, H, num_layers=layers, dropout=0.0 if locked or layers == 1 else dropout,
-        input_dropout=dropout if locked else 0.0, weight_dropout=awd["weight"], rng=rng,
+        input_dropout=awd["locked"], weight_dropout=awd["weight"], rng=rng,
     )  # fmt: skip
     nn.set_forget_bias(lstm)
     embedding = nn.Embedding(V, E, scale=0.1 if words else 1.0, embedding_dropout=awd["embedding"], rng=rng)
