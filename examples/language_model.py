@@ -31,8 +31,8 @@ CHARACTERS = {
     "embedding": 64, "hidden": 512, "layers": 1, "dropout": 0.3, "rate": 8e-3, "columns": 32, "chunk": 64, "epochs": 14,
 }  # fmt: skip
 WORDS = {
-    "embedding": 128, "hidden": 128, "layers": 2, "dropout": 0.3, "rate": 5e-3, "columns": 20, "chunk": 35,
-    "epochs": 10, "vocabulary": 5_000,
+    "hidden": 128, "layers": 2, "dropout": 0.3, "rate": 5e-3, "columns": 20, "chunk": 35, "epochs": 10,
+    "vocabulary": 5_000,
 }  # fmt: skip
 # The means of AWD-LSTM, S. Merity et al., arXiv:1708.02182: dropout of weights, of each layer's input and of the output
 # with masks that are locked over time, of words' vectors; penalties of outputs; one table for the input and the output.
@@ -129,11 +129,12 @@ def main(data, words, without, quick, minutes, precisions, save, seed, **given):
         **{name: value for name, value in given.items() if value is not None},
     }
     if quick:
-        if words:
-            raise click.UsageError("--quick is for characters, expected no --words with it")
         text, order = text[:300_000], 3
         settings |= {"hidden": 128, "layers": 2, "dropout": 0.0, "rate": 1e-2, "chunk": 64, "epochs": 7}
-    E, H, layers, dropout = (settings[name] for name in ("embedding", "hidden", "layers", "dropout"))
+        if words:
+            settings |= {"hidden": 64, "dropout": 0.3, "chunk": 35, "epochs": 8, "vocabulary": 2000}
+    H, layers, dropout = (settings[name] for name in ("hidden", "layers", "dropout"))
+    E = settings.get("embedding", H)  # of words, H: as tied weights have it
 
     vocabulary, train, held_out = encode(text, words, settings.get("vocabulary"))
     V = len(vocabulary)
