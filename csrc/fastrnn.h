@@ -52,6 +52,8 @@ typedef struct {
     const void *packed; /* frnn_pack's, 64-byte aligned, or null */
     frnn_norm norm;
     double zoneout, zoneout_cell; /* with which a unit of h_t, or of c_t, keeps its value of the step before */
+    int heads; /* N > 1: w_hh is (G*H, H/N), and each head of H/N units sees its own part of h_{t-1} only; else 0 or 1
+                */
 } frnn_cell;
 
 /* Gradients of a cell's parameters; null where the parameter is. */
@@ -82,7 +84,7 @@ typedef struct {
 
 /* What a tape holds; zero past a row's end.
  *   gates  (T, B, K, H)  what the cell's kernels record of each unit; null where that is nothing
- *   cells  (T, B, H)     c_t; null unless the cell has c
+ *   cells  (T, B, S*H)   c_t; null unless the cell has c. S is how many states of H values that is (cells.h: has_c)
  *   norms  (T, B, N)     what layer normalisation left (sequence/norm_body.h); null without it; not zeroed
  *   fresh  (T, B, H)     what zoneout hides of a step and backward reads: c_t before zoneout or, of a cell without c
  *                        whose backward kernel reads h_t, h_t before zoneout; null unless that is zoned out */
@@ -106,9 +108,9 @@ typedef struct {
 typedef struct {
     frnn_steps steps;
     frnn_series x;           /* in   (T, B, I) */
-    const void *h0, *c0;     /* in   (B, O), (B, H); c0 null unless the cell has c */
+    const void *h0, *c0;     /* in   (B, O), (B, S*H); c0 null unless the cell has c */
     frnn_series y;           /* out  (T, B, O), zero past a row's end */
-    void *h_n, *c_n;         /* out  (B, O), (B, H); may be h0 and c0 */
+    void *h_n, *c_n;         /* out  (B, O), (B, S*H); may be h0 and c0 */
     frnn_record record;      /* out  or nulls: nothing is recorded */
     const int64_t *rows;     /* in   (B), distinct, or null: row b's state is row rows[b] of h0, c0, h_n and c_n */
     const frnn_noise *noise; /* in   or null: nothing is random, and zoneout is its expectation */
@@ -120,10 +122,10 @@ typedef struct {
     const void *h0, *c0;     /* in */
     frnn_record record;      /* in */
     frnn_series dy;          /* in   (T, B, O); data null: zeros */
-    const void *dh_n, *dc_n; /* in   (B, O), (B, H) */
+    const void *dh_n, *dc_n; /* in   (B, O), (B, S*H) */
     frnn_series dx;          /* out  (T, B, I), zero past a row's end; or added to; data null: not wanted */
     int adds_to_dx;
-    void *dh0, *dc0;          /* out  (B, O), (B, H) */
+    void *dh0, *dc0;          /* out  (B, O), (B, S*H) */
     frnn_cell_gradient dcell; /* out */
     const frnn_noise *noise;  /* in   as given to the forward run; not null if the cell has zoneout */
 } frnn_backward_args;

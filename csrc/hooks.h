@@ -6,9 +6,10 @@
 
 /* ---- Parts by themselves, with the selected instruction set ---- */
 
-/* y[k] = tanh(x[k]) or sigmoid(x[k]) for n values; y may be x. */
+/* y[k] = tanh(x[k]), sigmoid(x[k]) or log(sigmoid(x[k])) for n values; y may be x. */
 void frnn_tanh(frnn_dtype dtype, int64_t n, const void *x, void *y);
 void frnn_sigmoid(frnn_dtype dtype, int64_t n, const void *x, void *y);
+void frnn_log_sigmoid(frnn_dtype dtype, int64_t n, const void *x, void *y);
 
 /* C (M, N) = beta*C + op(A) op(B), row-major; op transposes where ta, tb are nonzero. */
 void frnn_blas_gemm(frnn_dtype dtype, int ta, int tb, int64_t M, int64_t N, int64_t K, const void *A, int64_t lda,

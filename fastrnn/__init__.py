@@ -34,7 +34,7 @@ from fastrnn.engines.threads import (
     set_threading,
 )
 from fastrnn.frozen import Frozen, Stream
-from fastrnn.layers import GRU, LSTM, RNN, Gradients, Tape
+from fastrnn.layers import GRU, LSTM, RNN, SLSTM, Gradients, Tape
 from fastrnn.params import RowGradient
 from fastrnn.version import __version__
 from fastrnn.weights import load, save
@@ -46,6 +46,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "SLSTM",
     "Frozen",
     "Gradients",
     "RowGradient",

@@ -36,7 +36,7 @@ class Arguments(NamedTuple):
 
     x: NDArray  # (T, B, I), a view
     h0: NDArray  # (L*D, B, O)
-    c0: NDArray | None  # (L*D, B, H)
+    c0: NDArray | None  # (L*D, B, S*H)
     lengths: NDArray[np.int64] | None
     order: NDArray[np.int64] | None  # the rows by falling length
     resets: NDArray[np.uint8] | None
@@ -54,8 +54,8 @@ class Arguments(NamedTuple):
     def results(self, stack: Stack, y: NDArray, h: NDArray, c: NDArray | None) -> tuple[NDArray, State]:
         """y and the final state as the caller gets them."""
         if self.valid is not None:
-            return self.valid.outputs(y), state_to_caller(*self.valid.unsorted(h, c), self.batched)
-        return stack.to_caller(y, self.batched), state_to_caller(h, c, self.batched)
+            return self.valid.outputs(y), state_to_caller(*self.valid.unsorted(h, c), self.batched, stack.has_c)
+        return stack.to_caller(y, self.batched), state_to_caller(h, c, self.batched, stack.has_c)
 
     def steps(self, reverse: bool) -> Steps:
         """The steps that a direction runs."""
@@ -125,27 +125,29 @@ def state_like(
 ) -> tuple[NDArray, NDArray | None]:
     """Check a state or its gradient; return contiguous (h, c), zeros or `initial` for None.
 
-    c is None unless the cell has one.
+    c is None unless the cell has one; it has several states side by side where the cell has several.
     """
-    shapes = stack.state_shapes(B)
+    shapes, letters = stack.state_shapes(B), stack.cells[0].states
     if state is None and initial is not None:
         h, c = initial
         return np.repeat(h[:, None], B, axis=1), None if c is None else np.repeat(c[:, None], B, axis=1)
     if state is None:
-        return np.zeros(shapes[0], stack.dtype), np.zeros(shapes[1], stack.dtype) if stack.has_c else None
+        LD, _, H = shapes[-1]
+        zeros = np.zeros((LD, B, stack.has_c * H), stack.dtype) if stack.has_c else None
+        return np.zeros(shapes[0], stack.dtype), zeros
     if not stack.has_c:
         if isinstance(state, tuple):
             raise TypeError(f"{name}: expected one array h, got a tuple: only an LSTM has (h, c)")
         return _state_array(name, state, shapes[0], stack.dtype, batched), None
     if not isinstance(state, (tuple, list)):
-        raise TypeError(f"{name}: expected (h, c), got {type(state).__name__}")
-    if len(state) != 2:
-        raise ValueError(f"{name}: expected (h, c), got {len(state)} items")
-    h, c = state
-    return (
-        _state_array(f"{name}[0] (h)", h, shapes[0], stack.dtype, batched),
-        _state_array(f"{name}[1] (c)", c, shapes[1], stack.dtype, batched),
-    )
+        raise TypeError(f"{name}: expected ({', '.join(letters)}), got {type(state).__name__}")
+    if len(state) != len(letters):
+        raise ValueError(f"{name}: expected ({', '.join(letters)}), got {len(state)} items")
+    found = [
+        _state_array(f"{name}[{k}] ({letters[k]})", state[k], shape, stack.dtype, batched)
+        for k, shape in enumerate(shapes)
+    ]
+    return found[0], found[1] if len(found) == 2 else np.concatenate(found[1:], axis=-1)
 
 
 def weights(stack: Stack, params: dict[str, NDArray]) -> list[Weights]:
@@ -163,7 +165,7 @@ def initial_state(stack: Stack, params: dict[str, NDArray]) -> Initial:
         return None
     rows = [_named(stack, params, stack.initial_names(k).items()) for k in range(len(stack.cells))]
     h, *c = map(np.stack, zip(*rows, strict=True))
-    return h, c[0] if c else None
+    return h, np.concatenate(c, axis=-1) if c else None
 
 
 def _named(

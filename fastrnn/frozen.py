@@ -14,7 +14,7 @@ from fastrnn.engines import Engine
 from fastrnn.engines.precision import narrowed, precisions_of, stored
 from fastrnn.engines.seam import Weights
 from fastrnn.params import FrozenParameters
-from fastrnn.stack import Stack, StackOwner, State, state_to_caller
+from fastrnn.stack import Stack, StackOwner, State, parts_of_c, state_to_caller
 
 __all__ = ["Frozen", "Stream"]
 
@@ -64,9 +64,11 @@ class Frozen(StackOwner, FrozenParameters):
             there = [a for a in weights if a is not None]
             for (name, _), a in zip(stack.names(k).values(), there, strict=True):
                 params |= stored(name, a)
+        h, c = self._initial or (None, None)
+        initial = [] if h is None else [h, *parts_of_c(c, stack.has_c)]
         for k in range(len(stack.cells)):
-            for name, states in zip(stack.initial_names(k), self._initial or (), strict=False):
-                params |= {} if states is None else stored(name, states[k])
+            for name, states in zip(stack.initial_names(k), initial, strict=True):
+                params |= stored(name, states[k])
         return params
 
     @property
@@ -89,7 +91,7 @@ class Frozen(StackOwner, FrozenParameters):
         return args.results(self._stack, y, h, c)
 
     def _packed(self) -> tuple[list[native.NativeCell], tuple[bool, ...], NDArray | None, NDArray | None]:
-        """Packed cells, directions, and the learnt h (L*D, O) and c (L*D, H), for the C interface."""
+        """Packed cells, directions, and the learnt h (L*D, O) and c (L*D, S*H), for the C interface."""
         cells = self._prepared
         if self._engine.name != "packed":  # this one's products need no Python and no BLAS
             cells = run.prepare(self._stack, engines.named("engine", "packed"), self._weights)
@@ -294,8 +296,11 @@ class Stream(StackOwner):
 
     @property
     def state(self) -> State:
-        """A copy of h (L, B, O), or of (h, c) with c (L, B, H) for an LSTM. Assign to set it; None is a reset."""
-        return state_to_caller(self._h.copy(), None if self._c is None else self._c.copy(), True)
+        """A copy of h (L, B, O), or of (h, c) with c (L, B, H) for an LSTM, (h, c, n, m) for an sLSTM.
+
+        Assign to set it; None is a reset.
+        """
+        return state_to_caller(self._h.copy(), None if self._c is None else self._c.copy(), True, self._stack.has_c)
 
     @state.setter
     def state(self, value: Any) -> None:

@@ -138,7 +138,8 @@ def gradient_norms(layer: Recurrent, x: Any, dy: Any = None, *, rng: Any = 0) ->
     Returns
     -------
     dict of str to ndarray
-        "h" (T + 1, L, B): ``|dL/dh_t|`` of each layer, from t = 0, the initial state, to T. For an LSTM also "c".
+        "h" (T + 1, L, B): ``|dL/dh_t|`` of each layer, from t = 0, the initial state, to T. For an LSTM also "c", for
+        an sLSTM also "c", "n" and "m".
 
     Raises
     ------
@@ -170,7 +171,7 @@ def gradient_norms(layer: Recurrent, x: Any, dy: Any = None, *, rng: Any = 0) ->
     found.reverse()
     if not layer.cell.has_c:
         return {"h": _norms(found)}
-    return {"h": _norms([h for h, _ in found]), "c": _norms([c for _, c in found])}
+    return {name: _norms([state[k] for state in found]) for k, name in enumerate(layer.cell.states)}
 
 
 def plot_gradient_norms(norms: Mapping[str, NDArray]) -> Figure:

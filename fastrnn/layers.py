@@ -1,4 +1,4 @@
-"""The layers: RNN, LSTM and GRU with any number of layers and directions, forwards and backwards."""
+"""The layers: RNN, LSTM, GRU and SLSTM with any number of layers and directions, forwards and backwards."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from fastrnn import engines, run, validate
 from fastrnn.arguments import Arguments, arguments, cotangent, initial_state, layers_fit, state_like
 from fastrnn.arguments import weights as checked_weights
 from fastrnn.engines import philox
-from fastrnn.engines.cell import Cell, GRUCell, LSTMCell, RNNCell
+from fastrnn.engines.cell import Cell, GRUCell, LSTMCell, RNNCell, SLSTMCell
 from fastrnn.engines.seam import Weights
 from fastrnn.frozen import Frozen, checked_precision
-from fastrnn.noise import Dropouts, Noise
+from fastrnn.noise import NO_DROPOUTS, Dropouts, Noise
 from fastrnn.params import Gradients, Parameters
-from fastrnn.stack import Stack, StackOwner, State, direction_part, state_to_caller
+from fastrnn.stack import Stack, StackOwner, State, direction_part, parts_of_c, state_to_caller
 
-__all__ = ["GRU", "LAYERS", "LSTM", "RNN", "Gradients", "Recurrent", "Tape"]
+__all__ = ["GRU", "LAYERS", "LSTM", "RNN", "SLSTM", "Gradients", "Recurrent", "Tape"]
 
 MOST_LAYERS = 10_000  # each has Python objects of its own, however small its parameters are
 
@@ -29,8 +29,9 @@ class Tape:
 
     It shares x, the initial state, y and the parameters with the caller: do not change them in place before
     `backward`. Per step and row it owns (G + 1)*H values for an LSTM, G*H for a GRU (one H more with reset_after),
-    none for an RNN; between layers, one y more. Of a masked call it has the steps that were run only, and x and y at
-    them as copies of its own. With weight dropout it owns each weight_hh as the run used it.
+    8*H for an sLSTM, none for an RNN; between layers, one y more. Layer normalisation adds 2*G*H values, or G*H if it is
+    of sums, and a few for each row. Of a masked call it has the steps that were run only, and x and y at them as copies
+    of its own. With weight dropout it owns each weight_hh as the run used it.
     """
 
     __slots__ = ("_args", "_dropout", "_engine", "_kept", "_noise", "_stack", "_weights")
@@ -68,7 +69,8 @@ class Tape:
         dict of str to ndarray
             Read-only views (T, B, H) under the names of the equations, zero at steps that were not run. (Of a call
             whose mask is more than lengths they are copies.)
-            LSTM: i, f, g, o and c. GRU: r, z, n and, with reset_after, hn (U_n h + b_hn). RNN: h.
+            LSTM: i, f, g, o and c. GRU: r, z, n and, with reset_after, hn (U_n h + b_hn). RNN: h. sLSTM: i, f, z, o,
+            k = sigmoid(-a_f), and c, n, m.
 
         Raises
         ------
@@ -126,7 +128,7 @@ class Recurrent(StackOwner, Parameters):
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int, bias: bool, batch_first: bool, dropout: float,
         bidirectional: bool, learn_initial_state: bool, dtype: DTypeLike, rng: Any,
-        dropouts: Dropouts = Dropouts(), **options: Any,
+        dropouts: Dropouts = NO_DROPOUTS, **options: Any,
     ) -> None:  # fmt: skip
         input_size = validate.size("input_size", input_size)
         hidden_size = validate.size("hidden_size", hidden_size)
@@ -152,7 +154,8 @@ class Recurrent(StackOwner, Parameters):
             for field, (name, shape) in self._stack.names(k).items()
         }  # fmt: skip
         for k in range(len(self._stack.cells)):
-            self.params |= {name: np.zeros(shape, dtype) for name, shape in self._stack.initial_names(k).items()}
+            for name, shape in self._stack.initial_names(k).items():  # of an empty state, n = 0, nothing can be learnt
+                self.params[name] = np.full(shape, name.startswith("initial_n"), dtype)
 
     @classmethod
     def _norm_options(cls, layer_norm: Any, eps: Any) -> dict[str, Any]:
@@ -170,7 +173,7 @@ class Recurrent(StackOwner, Parameters):
     def initial_state(self) -> State | None:
         """A copy of the learnt initial state of a sequence: h (L*D, O), or (h, c). None where it is not learnt."""
         initial = initial_state(self._stack, self.params)
-        return None if initial is None else state_to_caller(*initial, True)
+        return None if initial is None else state_to_caller(*initial, True, self._stack.has_c)
 
     @property
     def dropout(self) -> float:
@@ -199,8 +202,9 @@ class Recurrent(StackOwner, Parameters):
         x : array_like
             (T, B, I), with batch_first (B, T, I), or (T, I) for one sequence; the layer's dtype.
         state : array_like or tuple of array_like, optional
-            Initial state: h (L*D, B, O), or (h, c) with c (L*D, B, H) for an LSTM, where O is proj_size or else H;
-            layer-major, directions inside. (L*D, .) for an unbatched x. Default: zeros, or the learnt initial state.
+            Initial state: h (L*D, B, O), or (h, c) with c (L*D, B, H) for an LSTM, where O is proj_size or else H, or
+            (h, c, n, m) for an sLSTM; layer-major, directions inside. (L*D, .) for an unbatched x. Default: zeros, or
+            the learnt initial state.
         lengths : array_like of int, optional
             (B,), each in 0..T, in any order: how many steps of each sequence are valid. Default: all.
         resets : array_like of bool, optional
@@ -320,14 +324,14 @@ class Recurrent(StackOwner, Parameters):
             there = [a for a in gradients if a is not None]
             params |= {name: a for (name, _), a in zip(stack.names(k).values(), there, strict=True)}
         for k in range(len(stack.cells)):
-            for (name, shape), d in zip(stack.initial_names(k).items(), (dh0, dc0), strict=False):
-                if d is not None:  # as it is for every name
-                    params[name] = d[k].sum(axis=0) if args.state_is_learnt else np.zeros(shape, stack.dtype)
+            dinitial = (dh0, *parts_of_c(dc0, stack.has_c)) if stack.learn_initial_state else ()
+            for (name, shape), d in zip(stack.initial_names(k).items(), dinitial, strict=True):
+                params[name] = d[k].sum(axis=0) if args.state_is_learnt else np.zeros(shape, stack.dtype)
         if args.valid is not None:
             dx, (dh0, dc0) = None if dx is None else args.valid.scatter(dx), args.valid.unsorted(dh0, dc0)
         elif dx is not None:
             dx = stack.to_caller(dx, args.batched)
-        return Gradients(dx, state_to_caller(dh0, dc0, args.batched), params)
+        return Gradients(dx, state_to_caller(dh0, dc0, args.batched, stack.has_c), params)
 
     def freeze(self, precision: str | Sequence[str] | None = None) -> Frozen:
         """Return an immutable copy for inference: weights packed once, safe to share among threads.
@@ -564,4 +568,62 @@ class GRU(Recurrent):
         )  # fmt: skip
 
 
-LAYERS: dict[str, type[RNN] | type[LSTM] | type[GRU]] = {layer._cell.kind: layer for layer in (RNN, LSTM, GRU)}
+class SLSTM(Recurrent):
+    """sLSTM of xLSTM: c_t = f*c_{t-1} + i*z, n_t = f*n_{t-1} + i, h_t = o*c_t/n_t; gates i = e^a_i, f = sigmoid(a_f).
+
+    The input gate is an exponential and n_t sums what was written, so h_t is an average that a new input can outweigh.
+    All is kept divided by e^m_t, m_t = max(a_i, log f + m_{t-1}), so that nothing overflows. Units may be in heads,
+    each of which sees its own units of h_{t-1} only.
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng
+        As for `RNN`.
+    num_heads : int, default 1
+        N, which divides H. U is block-diagonal: N blocks of H/N units.
+    learn_initial_state : bool, default False
+        As for `RNN`, but n starts as ones, because where n is 0 a state is empty, and nothing of it can be learnt.
+
+    Attributes
+    ----------
+    params : dict of str to ndarray
+        As for `RNN` with rows of gates i, f, z, o: weight_ih_l0 (4*H, I), weight_hh_l0 (4*H, H/N), bias_ih_l0 and
+        bias_hh_l0 (4*H,). Row u of a gate's block of weight_hh acts on the h_{t-1} of u's own head. With
+        `learn_initial_state` also initial_h_l0, initial_c_l0, initial_n_l0 and initial_m_l0 (H,).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has a wrong type or value, or `num_heads` does not divide `hidden_size`.
+
+    Notes
+    -----
+    The state is (h, c, n, m), each (L*D, B, H). From zeros it is what the package xlstm computes, whose weights
+    `fastrnn.weights.from_xlstm` reads. The convolution and the normalisation around the cell in that package's layers
+    are no part of this layer.
+
+    References
+    ----------
+    M. Beck et al., "xLSTM: extended long short-term memory", NeurIPS 2024, arXiv:2405.04517.
+    """
+
+    _cell = SLSTMCell
+
+    def __init__(
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
+        dropout: float = 0.0, bidirectional: bool = False, *, num_heads: int = 1, learn_initial_state: bool = False,
+        dtype: DTypeLike = np.float32, rng: Any = None,
+    ) -> None:  # fmt: skip
+        hidden_size, num_heads = validate.size("hidden_size", hidden_size), validate.size("num_heads", num_heads)
+        if hidden_size % num_heads:
+            raise ValueError(f"num_heads: expected a divisor of hidden_size ({hidden_size}), got {num_heads}")
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, learn_initial_state,
+            dtype, rng,
+            num_heads=num_heads,
+        )  # fmt: skip
+
+
+LAYERS: dict[str, type[RNN] | type[LSTM] | type[GRU] | type[SLSTM]] = {
+    layer._cell.kind: layer for layer in (RNN, LSTM, GRU, SLSTM)
+}

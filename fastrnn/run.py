@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fastrnn.arguments import Arguments
 from fastrnn.engines import Engine, memory
 from fastrnn.engines.seam import BackwardArgs, ForwardArgs, Record, Weights
-from fastrnn.noise import Noise
+from fastrnn.noise import Noise, masked
 from fastrnn.stack import Stack, at, direction_part
 
 __all__ = ["Dropout", "Kept", "backward", "forward", "infer", "prepare"]
@@ -94,7 +94,7 @@ def forward(
     for layer in range(stack.num_layers):
         last = layer == stack.num_layers - 1
         above = y if last else memory.empty((T, B, stack.output_size), stack.dtype)
-        below = below if noise is None else noise.inputs(layer, below, args)
+        below = masked(below, None if noise is None else noise.input_mask(layer, below, args))
         runs = []
         for d, reverse in enumerate(stack.directions):
             k = layer * D + d
@@ -132,7 +132,8 @@ def backward(
             below, dx = _read(layer, kept, dropout), memory.empty((T, B, size), dtype)
         elif wants_x:
             dx = stack.empty(T, B, size)
-        below = below if noise is None else noise.inputs(layer, below, args)
+        mask = None if noise is None else noise.input_mask(layer, below, args)
+        below = masked(below, mask)
         runs = []
         for d, reverse in enumerate(stack.directions):
             k = layer * D + d
@@ -144,8 +145,8 @@ def backward(
                 dh0[k], at(dc0, k), dweights[k], None if noise is None else noise.steps(k, cell, args),
             ))  # fmt: skip
         engine.backward(runs)
-        if noise is not None and dx is not None:
-            noise.inputs_backward(layer, dx, args)
+        if dx is not None:
+            masked(dx, mask, dx)
         if layer > 0 and dx is not None:
             dy = dx if dropout is None else dropout.apply(dx, kept.drawn[layer - 1])
     return dx, dh0, dc0, dweights

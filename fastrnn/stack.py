@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from fastrnn.engines import memory
 from fastrnn.engines.cell import Cell
 
-__all__ = ["Stack", "StackOwner", "State", "at", "direction_part", "state_to_caller"]
+__all__ = ["Stack", "StackOwner", "State", "at", "direction_part", "parts_of_c", "state_to_caller"]
 
-State: TypeAlias = "NDArray | tuple[NDArray, NDArray]"
+State: TypeAlias = "NDArray | tuple[NDArray, ...]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Stack:
         return self.cells[0].dtype
 
     @property
-    def has_c(self) -> bool:
+    def has_c(self) -> int:
         return self.cells[0].has_c
 
     @property
@@ -62,10 +62,9 @@ class Stack:
         return max(cell.input_size, self.output_size, (len(cell.gates) + 1) * cell.hidden_size)
 
     def state_shapes(self, B: int) -> tuple[tuple[int, int, int], ...]:
-        """Shapes of h and, where cells have one, of c, of a batch of B."""
+        """Shapes of h and, where cells have them, of c and so on, of a batch of B."""
         LD, cell = len(self.cells), self.cells[0]
-        h = (LD, B, cell.output_size)
-        return (h, (LD, B, cell.hidden_size)) if cell.has_c else (h,)
+        return ((LD, B, cell.output_size), *[(LD, B, cell.hidden_size)] * cell.has_c)
 
     def names(self, k: int) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Field of `Weights` -> the parameter's full name (as in PyTorch) and shape."""
@@ -73,11 +72,13 @@ class Stack:
         return {field: (field + suffix, shape) for field, shape in self.cells[k].shapes().items()}
 
     def initial_names(self, k: int) -> dict[str, tuple[int, ...]]:
-        """Full names and shapes of the learnt initial state: of h and, where the cell has one, of c."""
+        """Full names and shapes of the learnt initial state: of h and, where cells have them, of c and so on."""
         if not self.learn_initial_state:
             return {}
-        suffix, shapes = self._suffix(k), zip(("initial_h", "initial_c"), self.state_shapes(1), strict=False)
-        return {name + suffix: shape[2:] for name, shape in shapes}
+        suffix, letters = self._suffix(k), self.cells[0].states
+        return {
+            f"initial_{letter}{suffix}": shape[2:] for letter, shape in zip(letters, self.state_shapes(1), strict=True)
+        }
 
     def _suffix(self, k: int) -> str:
         layer, direction = divmod(k, len(self.directions))
@@ -161,15 +162,28 @@ class StackOwner:
         return self._stack.dtype
 
     def state_shapes(self, batch_size: int) -> tuple[tuple[int, int, int], ...]:
-        """Return the shapes of a batch's state: of h (L*D, B, O) and, for an LSTM, of c (L*D, B, H)."""
+        """Return the shapes of a batch's state: of h (L*D, B, O) and, for an LSTM, of c (L*D, B, H).
+
+        For an sLSTM those of h, c, n and m.
+        """
         return self._stack.state_shapes(batch_size)
 
 
-def state_to_caller(h: NDArray, c: NDArray | None, batched: bool) -> State:
-    """h, or (h, c) where there is a c; without the batch axis if the caller's x had none."""
+def state_to_caller(h: NDArray, c: NDArray | None, batched: bool, has_c: int = 1) -> State:
+    """h, or (h, c) where there is a c; without the batch axis if the caller's x had none.
+
+    Of a cell with several states in c each is an array of its own: (h, c, n, m).
+    """
     if not batched:
         h, c = h[:, 0, :], None if c is None else c[:, 0, :]
-    return h if c is None else (h, c)
+    return h if c is None else (h, *parts_of_c(c, has_c))
+
+
+def parts_of_c(c: NDArray | None, has_c: int) -> list[NDArray]:
+    """The states that lie side by side in c (., has_c*H), each (., H)."""
+    if c is None or has_c < 2:
+        return [] if c is None else [c]
+    return [np.ascontiguousarray(part) for part in np.split(c, has_c, axis=-1)]
 
 
 def at(states: NDArray | None, k: int) -> NDArray | None:

@@ -97,7 +97,7 @@ class _Progress:
     targets: int = 0
     seconds: float = 0.0  # so far, evaluations included
     evaluating: float = 0.0  # seconds of evaluations
-    carried: str | None = None  # the kind of the carried state: "h" or "hc"
+    carried: str | None = None  # the kind of the carried state: "h", "hc" or "hcnm"
     finished: bool = False
 
     @classmethod
@@ -346,7 +346,7 @@ class Trainer:
         state = self._whole_state()
         if self.group.rank != 0:
             return
-        self._at.carried = None if self._state is None else "hc" if isinstance(self._state, tuple) else "h"
+        self._at.carried = None if self._state is None else "hcnm"[: len(state)]
         tensors = {f"params.{name}": p for name, p in self.model.params.items()}
         if self._at.best_score is not None:
             tensors |= {f"best.{name}": p for name, p in self.best_params.items()}
@@ -385,7 +385,7 @@ class Trainer:
             params, best, optimizer, state = (_under(tensors, f"{part}.") for part in PARTS)
             if unknown := [name for name in tensors if name.partition(".")[0] not in PARTS]:
                 raise ValueError(f"expected arrays of {', '.join(PARTS)}, got {unknown} too")
-            check_names("state", state, "01"[: len(at.carried or "")])
+            check_names("state", state, "0123"[: len(at.carried or "")])
             copies = {name: p.copy() for name, p in self.model.params.items()}
             copy_in(copies if at.best_score is not None else {}, best)
             before = {name: p.copy() for name, p in self.model.params.items()}
@@ -398,7 +398,8 @@ class Trainer:
         self._at = at
         if self.group.size > 1:
             state = {k: part[:, self.group.rank :: self.group.size] for k, part in state.items()}
-        self._state = None if at.carried is None else state["0"] if at.carried == "h" else (state["0"], state["1"])
+        parts = tuple(state[name] for name in sorted(state))
+        self._state = None if at.carried is None else parts[0] if at.carried == "h" else parts
         if best:
             self.best_params = copies
 

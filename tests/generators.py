@@ -29,7 +29,16 @@ VARIANTS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "gru-replace": (fastrnn.GRU, {"update_gate": "replace"}),
     "gru-before": (fastrnn.GRU, {"reset_after": False}),
     "gru-before-replace": (fastrnn.GRU, {"reset_after": False, "update_gate": "replace"}),
-}
+    "slstm": (fastrnn.SLSTM, {}),
+    "slstm-heads": (fastrnn.SLSTM, {"num_heads": "some"}),
+    # With few units a variance may be near 0, and rounding errors grow by up to 1/sqrt(eps).
+    "lstm-norm-peephole-proj": (
+        fastrnn.LSTM, {"layer_norm": "separate", "peephole": True, "proj_size": "half", "layer_norm_eps": 0.1}
+    ),
+    "lstm-coupled-norm-sum": (fastrnn.LSTM, {"layer_norm": "sum", "coupled": True, "layer_norm_eps": 0.1}),
+    "gru-norm": (fastrnn.GRU, {"layer_norm": "separate", "layer_norm_eps": 0.1}),
+    "gru-before-norm": (fastrnn.GRU, {"layer_norm": "separate", "reset_after": False, "layer_norm_eps": 0.1}),
+}  # fmt: skip
 
 # Sizes at, just below and just above the widths of vectors (4, 8, 16 values) and of tiles of several vectors.
 WIDTHS = (1, 2, 3, 4, 5, 8, 15, 16, 17, 31, 33, 64, 83)
@@ -41,7 +50,13 @@ def build_layer(variant: str, input_size: int, hidden_size: int, **options: Any)
     options = {"rng": 0} | own | options
     if options.get("proj_size") == "half":
         options["proj_size"] = hidden_size // 2  # 0, so no projection, where there is one hidden unit only
-    return cell(input_size, hidden_size, **options)
+    if options.get("num_heads") == "some":  # of 16 and more units where that can be, else of a few or of one
+        options["num_heads"] = next((n for n in (4, 3, 2, 11, 5, 17, 31) if hidden_size % n == 0), 1)
+    layer = cell(input_size, hidden_size, **options)
+    for name, value in layer.params.items():
+        if name.startswith(("norm", "bias_c")):  # which start as ones and zeros
+            value += np.random.default_rng(value.size).uniform(-0.5, 0.5, value.shape).astype(value.dtype)
+    return layer
 
 
 def random_call(
@@ -56,10 +71,13 @@ def random_call(
     def lay_out(a: NDArray) -> NDArray:
         return a[:, 0] if not batched else a.swapaxes(0, 1).copy() if layer.batch_first else a
 
-    def random_state() -> Any:
+    def random_state(gradient: bool = False) -> Any:
         drawn = [normal(*shape) for shape in layer.state_shapes(B)]
+        if "n" in layer.cell.states and not gradient:  # a sum of positive terms; c/n is as inexact as n is small
+            n = drawn[layer.cell.states.index("n")]
+            n[...] = 1 + np.abs(n)
         drawn = drawn if batched else [a[:, 0] for a in drawn]
-        return tuple(drawn) if len(drawn) == 2 else drawn[0]
+        return tuple(drawn) if len(drawn) > 1 else drawn[0]
 
     assert batched or B == 1
     return Call(
@@ -68,7 +86,7 @@ def random_call(
         lengths=rng.integers(0, T + 1, B) if lengths else None,
         resets=lay_out(rng.random((T, B)) < 0.25) if resets else None,
         dy=lay_out(normal(T, B, layer.output_size)),
-        dstate=random_state(),
+        dstate=random_state(gradient=True),
         mask=lay_out(random_mask(T, B, rng)) if mask else None,
         masked_output=masked_output,
     )

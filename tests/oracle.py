@@ -11,9 +11,15 @@ from numpy.typing import NDArray
 
 import fastrnn
 
-__all__ = ["Call", "Results", "float64_twin", "infer", "named_state", "oracle", "parts", "train"]
+__all__ = [
+    "FINAL", "INITIAL", "Call", "Results", "float64_twin", "infer", "named_state", "oracle", "parts", "train",
+]  # fmt: skip
 
 Results = dict[str, NDArray]
+
+# The names of a final state's parts in results, and of the gradients in an initial one's; h, c, n, m, or the first few.
+FINAL = ("h_n", "c_n", "n_n", "m_n")
+INITIAL = ("grad h0", "grad c0", "grad n0", "grad m0")
 
 
 @dataclass
@@ -55,12 +61,12 @@ class Call:
 
 
 def parts(state: Any) -> tuple[NDArray, ...]:
-    """Return (h, c) of an LSTM's state, (h,) of any other."""
+    """Return (h, c) of an LSTM's state, (h, c, n, m) of an sLSTM's, (h,) of any other."""
     return state if isinstance(state, tuple) else (state,)
 
 
-def named_state(state: Any, h: str = "h_n", c: str = "c_n") -> Results:
-    return dict(zip((h, c), parts(state), strict=False))
+def named_state(state: Any, names: tuple[str, ...] = FINAL) -> Results:
+    return dict(zip(names, parts(state), strict=False))
 
 
 def infer(layer: Any, call: Call) -> Results:
@@ -76,7 +82,7 @@ def train(layer: Any, call: Call) -> Results:
     if call.dy is None and call.dstate is None:
         return results
     grads = layer.backward(tape, call.dy, call.dstate)
-    results |= {"grad x": grads.x, **named_state(grads.state, "grad h0", "grad c0")}
+    results |= {"grad x": grads.x, **named_state(grads.state, INITIAL)}
     return results | {f"grad {name}": grad for name, grad in grads.params.items()}
 
 

@@ -7,7 +7,7 @@
 #ifndef FRNN_CELLS_H
 #define FRNN_CELLS_H
 
-#define FRNN_CELLS(X) X(rnn_tanh) X(rnn_relu) X(lstm) X(lstm_coupled) X(gru_after) X(gru_before)
+#define FRNN_CELLS(X) X(rnn_tanh) X(rnn_relu) X(lstm) X(lstm_coupled) X(gru_after) X(gru_before) X(slstm)
 
 #define FRNN_CELLS_COUNT_(cell) +1
 #define FRNN_CELL_COUNT (0 FRNN_CELLS(FRNN_CELLS_COUNT_))
@@ -27,7 +27,7 @@ typedef struct {
     int apart;    /* the last gates, of which W x + b_ih and U h + b_hh stay apart: W x comes `apart` blocks later */
     int reset;    /* the last gates, whose U acts on r*h_{t-1}; r is the first gate, and the first that is recorded */
     int recorded; /* K: blocks of a row of a tape's gates */
-    int has_c;    /* there is a state c_t besides h_t */
+    int has_c;    /* S: blocks of H values in the state c_t that there is besides h_t; 0 where there is none */
     int around;   /* h_{t-1} also reaches h_t around the matrices: the backward kernel leaves that gradient in dh */
     int reads_h, reads_h_prev; /* the backward kernel reads h_t, or h_{t-1} */
     int output_gate;           /* of a cell that may be projected: which recorded gate multiplies tanh(c_t) */
@@ -49,4 +49,5 @@ const frnn_description *frnn_describe(int kind);
 #include "lstm.h"
 #include "lstm_coupled.h"
 #include "rnn.h"
+#include "slstm.h"
 #endif

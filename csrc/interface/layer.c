@@ -51,7 +51,7 @@ static size_t lay_out(char *base, const frnn_stack *stack, const void *initial_h
         cells[k] = cell, pointers[k] = cells + k;
     }
     const char *h = copy(base, &used, initial_h, count * O, bytes);
-    const char *c = copy(base, &used, initial_c, count * H, bytes);
+    const char *c = copy(base, &used, initial_c, count * is->has_c * H, bytes);
     if (!base) return used;
     *layer = (FastRNN_Layer){.owners = 1, .stack = *stack, .value_bytes = bytes, .initial_h = h, .initial_c = c};
     layer->stack.cells = pointers;
@@ -236,5 +236,5 @@ static void start(const FastRNN_Layer *layer, const char *initial, int64_t size,
 
 void frnn_layer_start(const FastRNN_Layer *layer, int64_t n, const int64_t *rows, int64_t S, char *h, char *c) {
     start(layer, layer->initial_h, layer->info.state_size, n, rows, S, h);
-    if (c) start(layer, layer->initial_c, layer->info.hidden_size, n, rows, S, c);
+    if (c) start(layer, layer->initial_c, layer->info.has_c * layer->info.hidden_size, n, rows, S, c);
 }

@@ -117,7 +117,7 @@ static int check(const FastRNN_Layer *layer, const FastRNN_Run *run) {
 static int apart(const FastRNN_Layer *layer, const FastRNN_Run *run, int64_t x_bytes, int64_t y_bytes) {
     const FastRNN_LayerInfo *is = &layer->info;
     const int64_t states = is->num_layers * is->num_directions * run->B * layer->value_bytes;
-    const int64_t h = states * is->state_size, c = states * is->hidden_size;
+    const int64_t h = states * is->state_size, c = states * is->has_c * is->hidden_size;
     const extent all[] = {
         extent_of("y", run->y, y_bytes),
         extent_of("h_n", run->h_n, h),
@@ -169,7 +169,7 @@ int frnn_layer_run(const FastRNN_Layer *layer, const FastRNN_Run *run) {
 
     /* One block: states that the caller does not want, the order of rows, and the workspace. */
     const int64_t h_bytes = states * is->state_size * layer->value_bytes;
-    const int64_t c_bytes = is->has_c ? states * is->hidden_size * layer->value_bytes : 0;
+    const int64_t c_bytes = states * is->has_c * is->hidden_size * layer->value_bytes;
     const size_t own_h = run->h_n ? 0 : aligned(h_bytes), own_c = run->c_n ? 0 : aligned(c_bytes);
     const size_t order = run->lengths ? aligned(B * (int64_t)sizeof(int64_t)) : 0;
     const size_t counts = run->lengths ? aligned((T + 2) * (int64_t)sizeof(int64_t)) : 0;

@@ -40,7 +40,7 @@ FastRNN_Stream *frnn_stream_new(FastRNN_Layer *layer, int64_t B, int threads) {
     args.x.stride_b = is->input_size, args.x.stride_t = B * is->input_size;
     args.y.stride_b = is->output_size, args.y.stride_t = B * is->output_size;
     const int64_t h_bytes = L * B * is->state_size * layer->value_bytes;
-    const int64_t c_bytes = is->has_c ? L * B * is->hidden_size * layer->value_bytes : 0;
+    const int64_t c_bytes = L * B * is->has_c * is->hidden_size * layer->value_bytes;
     const size_t head = aligned(sizeof(FastRNN_Stream)), rows = aligned(B * (int64_t)sizeof(int64_t));
     const int64_t workspace = frnn_stack_workspace(&layer->stack, &args, threads);
     char *base = frnn_shared_new((int64_t)(head + aligned(h_bytes) + aligned(c_bytes) + 2 * rows) + workspace);

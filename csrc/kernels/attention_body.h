@@ -127,13 +127,13 @@ static void FN(softmax)(int64_t n, REAL *x) {
     vec total = splat(0);
     int64_t k = 0;
     for (; k + VL <= n; k += VL) {
-        const vec y = FN(vexp)(load(x + k, VL) - top);
+        const vec y = vexp(load(x + k, VL) - top);
         store(x + k, y, VL);
         total += y;
     }
     REAL sum = FN(sum_lanes)(total, VL);
     if (k < n) {
-        const vec y = FN(vexp)(load(x + k, n - k) - top);
+        const vec y = vexp(load(x + k, n - k) - top);
         store(x + k, y, n - k);
         sum += FN(sum_lanes)(y, n - k);
     }

@@ -114,3 +114,10 @@ void frnn_sigmoid(frnn_dtype dtype, int64_t n, const void *x, void *y) {
     else
         selected.f64.sigmoid(n, x, y);
 }
+
+void frnn_log_sigmoid(frnn_dtype dtype, int64_t n, const void *x, void *y) {
+    if (dtype == FRNN_F32)
+        selected.f32.log_sigmoid(n, x, y);
+    else
+        selected.f64.log_sigmoid(n, x, y);
+}

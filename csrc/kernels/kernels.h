@@ -201,6 +201,7 @@ typedef void frnn_step(const void *rule, int64_t n, void *p, const void *g, void
         void (*widen)(int64_t n, const REAL *x, double *y);                                                            \
         void (*tanh)(int64_t n, const REAL *x, REAL *y);                                                               \
         void (*sigmoid)(int64_t n, const REAL *x, REAL *y);                                                            \
+        void (*log_sigmoid)(int64_t n, const REAL *x, REAL *y);                                                        \
         /* Of the elements begin..end-1; begin is a multiple of FRNN_DROPOUT_GROUP. */                                 \
         void (*dropout)(const frnn_dropout_##D *, int64_t begin, int64_t end);                                         \
         /* norm_body.h */                                                                                              \

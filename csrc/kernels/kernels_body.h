@@ -84,6 +84,13 @@ static void FN(sigmoid_array)(int64_t n, const REAL *x, REAL *y) {
     if (k < n) store(y + k, vsigmoid(load(x + k, n - k)), n - k);
 }
 
+static void FN(log_sigmoid_array)(int64_t n, const REAL *x, REAL *y) {
+    vec slope;
+    int64_t k = 0;
+    for (; k + VL <= n; k += VL) store(y + k, vlog_sigmoid(load(x + k, VL), &slope), VL);
+    if (k < n) store(y + k, vlog_sigmoid(load(x + k, n - k), &slope), n - k);
+}
+
 #undef KERNEL
 #undef preactivation
 #undef store_h
@@ -105,5 +112,8 @@ static void FN(sigmoid_array)(int64_t n, const REAL *x, REAL *y) {
 #undef quotient
 #undef multiply_add
 #undef square_root
+#undef vexp
+#undef vabs
+#undef vlog_sigmoid
 #undef vtanh
 #undef vsigmoid

@@ -8,7 +8,7 @@ static REAL FN(exponentials)(int64_t n, const REAL *x, REAL top, REAL scale, REA
     REAL sum = 0;
     for (int64_t k = 0; k < n; k += VL) {
         const vec a = (load(x + k, n - k) - top) * scale;
-        const vec e = where_less(a, low, splat(0), FN(vexp)(a));
+        const vec e = where_less(a, low, splat(0), vexp(a));
         if (y) store(y + k, e, n - k);
         if (n - k >= VL)
             total += e;

@@ -4,15 +4,6 @@
  * So a row's largest logit and its sum are found without any step across a vector.
  */
 
-/* e^a for a <= 0; at least e^-87 (double e^-708), which counts for nothing beside the 1 of the largest. NaN stays NaN.
- */
-static ALWAYS_INLINE vec FN(vexp)(vec a) {
-    const REAL low = REAL_BITS == 32 ? (REAL)-87.0 : (REAL)-708.0;
-    vec scale;
-    const vec p = FN(expm1_parts)(where_less(a, splat(low), splat(low), a), &scale);
-    return scale * p + scale;
-}
-
 /* e = exp(e + bias - top), with top (VL) the largest of e + bias among `classes`, and sum (VL) that of the results. */
 static void FN(softmax_exp)(int64_t classes, const REAL *bias, REAL *e, REAL *top, REAL *sum) {
     vec most = splat(REAL_BITS == 32 ? (REAL)-3.0e38 : (REAL)-1.0e308), total = splat(0);
@@ -22,7 +13,7 @@ static void FN(softmax_exp)(int64_t classes, const REAL *bias, REAL *e, REAL *to
         most = where_less(most, x, x, most);
     }
     for (int64_t v = 0; v < classes; v++) {
-        const vec y = FN(vexp)(load(e + v * VL, VL) - most);
+        const vec y = vexp(load(e + v * VL, VL) - most);
         store(e + v * VL, y, VL);
         total += y;
     }
@@ -34,7 +25,7 @@ static void FN(softmax_exp)(int64_t classes, const REAL *bias, REAL *e, REAL *to
  * Zeros where `silent` is 1, even if e is not finite. */
 static void FN(softmax_scale)(int64_t classes, const REAL *part, const REAL *top, const REAL *ratio, const REAL *silent,
                               REAL *e) {
-    const vec factor = FN(vexp)(load(part, VL) - load(top, VL)) * load(ratio, VL);
+    const vec factor = vexp(load(part, VL) - load(top, VL)) * load(ratio, VL);
     const vec half = splat((REAL)0.5), quiet = load(silent, VL);
     for (int64_t v = 0; v < classes; v++)
         store(e + v * VL, where_less(half, quiet, splat(0), load(e + v * VL, VL) * factor), VL);

@@ -18,7 +18,7 @@ typedef struct {
     FN(factors) factors;
     int64_t blocks;    /* of pre-activations in a row of da */
     int64_t plane;     /* from block to block of da, in columns */
-    REAL *zero;        /* (max(H, O)) zeros: the state after a reset */
+    REAL *zero;        /* (max(O, S*H)) zeros: the state after a reset */
     FN(matrix) da;     /* (chunk rows, blocks*plane) */
     FN(matrix) x;      /* (chunk rows, I) gathered; unused where BLAS takes x itself */
     FN(matrix) h;      /* (chunk rows, O) gathered h_{t-1} */
@@ -27,11 +27,22 @@ typedef struct {
     FN(matrix) m;      /* (chunk rows, H) what was projected */
     REAL *dx;          /* (chunk rows, I); null where dx is written in place, or not wanted */
     REAL *dh;          /* (block rows, O) */
-    REAL *dc;          /* (block rows, H), if the cell has c */
+    REAL *dc;          /* (block rows, S, H), if the cell has c */
     REAL *dm;          /* (block rows, H) the gradient of m, or of r*h_{t-1} */
     FN(norms) norm;
     FN(noise) noise;
+    int64_t span, span_plane; /* units that lie side by side in da and h, and columns that they take there */
 } FN(backward_run);
+
+/* Of da, and of h, where a unit is in its block. */
+static inline int64_t FN(column)(const FN(backward_run) *run, int64_t u) {
+    return run->span < run->cell->H ? u / run->span * run->span_plane + u % run->span : u;
+}
+
+/* Zeros that there have to be. */
+static inline int64_t FN(zeros)(const FN(backward_run) *run) {
+    return FRNN_MAX(FRNN_MAX(run->cell->H, run->cell->O), run->is->has_c * run->cell->H);
+}
 
 /* Is dx written where it belongs? If it is added to, it is computed apart: so its bits do not depend on whether the
  * directions run at once. */
@@ -44,17 +55,17 @@ static size_t FN(backward_layout)(FN(backward_run) *run, int members, char *base
     const int64_t chunk = run->plan.chunk_rows, block = run->plan.block_rows, H = cell->H;
     const int resets = run->is->reset > 0, projected = cell->w_hr != NULL, packed = cell->packed != NULL;
     size_t used = 0;
-    run->zero = FN(take)(base, &used, FRNN_MAX(H, cell->O));
+    run->zero = FN(take)(base, &used, FN(zeros)(run));
     const int normal = FN(norm_raw)(&run->norm) + (cell->norm.c != NULL); /* blocks more */
     run->da = FN(take_matrix)(base, &used, packed, chunk, (run->blocks + normal) * run->plane);
     run->x = FN(take_matrix)(base, &used, packed, run->plan.direct && !packed ? 0 : chunk, cell->I);
-    run->h = FN(take_matrix)(base, &used, packed, chunk, cell->O);
+    run->h = FN(take_matrix)(base, &used, packed, chunk, run->span < H ? run->plane : cell->O);
     run->rh = FN(take_matrix)(base, &used, packed, resets ? chunk : 0, H);
     run->dh_out = FN(take_matrix)(base, &used, packed, projected ? chunk : 0, cell->O);
     run->m = FN(take_matrix)(base, &used, packed, projected ? chunk : 0, H);
     run->dx = FN(take)(base, &used, FN(dx_in_place)(run) ? 0 : chunk * cell->I);
     run->dh = FN(take)(base, &used, block * cell->O);
-    run->dc = FN(take)(base, &used, run->is->has_c ? block * H : 0);
+    run->dc = FN(take)(base, &used, block * run->is->has_c * H);
     run->dm = FN(take)(base, &used, resets || projected ? block * H : 0);
     FN(norm_backward_layout)(&run->norm, base, &used, &run->plan, members);
     FN(noise_layout)(&run->noise, block, 1, base, &used);
@@ -71,17 +82,19 @@ static const REAL *FN(before_step)(const FN(backward_run) *run, const frnn_serie
     return FN(series_at)(s, states, s->reverse ? t + 1 : t - 1, b);
 }
 
-static frnn_series FN(cells_series)(const FN(backward_run) *run) {
-    const int64_t H = run->cell->H;
+/* What a tape has of each step and row, n values. */
+static frnn_series FN(kept_series)(const FN(backward_run) *run, void *data, int64_t n) {
     const frnn_steps *s = &run->args->steps;
-    return (frnn_series){run->args->record.cells, s->starts ? H : s->B * H, H};
+    return (frnn_series){data, s->starts ? n : s->B * n, n};
 }
 
-/* What a tape has of c_t before zoneout. */
+static frnn_series FN(cells_series)(const FN(backward_run) *run) {
+    return FN(kept_series)(run, run->args->record.cells, run->is->has_c * run->cell->H);
+}
+
+/* c_t before zoneout. */
 static frnn_series FN(fresh_cells)(const FN(backward_run) *run) {
-    frnn_series cells = FN(cells_series)(run);
-    if (run->noise.zones_c) cells.data = run->args->record.fresh;
-    return cells;
+    return run->noise.zones_c ? FN(kept_series)(run, run->args->record.fresh, run->cell->H) : FN(cells_series)(run);
 }
 
 /* C's columns = beta*C + da[blocks b0..b1-1] U[those blocks] in step t, for `rows` of this member's rows; C (rows, O)
@@ -90,6 +103,11 @@ static void FN(return_through)(const FN(backward_run) *run, const frnn_part *par
                                int b0, int b1, int beta, REAL *C) {
     const int64_t O = run->cell->O;
     const FN(matrix) da = FN(every)(FN(at)(run->da, at + part->row_first, b0 * run->plane), part->row_step);
+    if (run->factors.state.heads > 1) {
+        FN(return_through_heads)(&run->factors.state, rows, da, run->plane, FN(column)(run, run->factors.state.N),
+                                 part->outputs, C + part->row_first * O, part->row_step * O, t % 2);
+        return;
+    }
     FN(multiply)(&run->factors.state, rows, da, b0, b1, 0, 1, part->outputs.first, part->outputs.end, beta,
                  C + part->row_first * O, part->row_step * O, O, t % 2, NULL);
 }
@@ -101,8 +119,8 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
     const frnn_steps *steps = &args->steps;
     const int64_t H = cell->H, O = cell->O, u0 = part->units.first, o0 = part->outputs.first;
     const int64_t rows = frnn_part_rows(part, n), outputs = part->outputs.end - o0;
-    const int64_t own = FN(norm_raw)(&run->norm) * run->plane + u0; /* where the kernels' da begins */
-    const int64_t K = run->is->recorded;
+    const int64_t own = FN(norm_raw)(&run->norm) * run->plane + FN(column)(run, u0); /* where the kernels' da begins */
+    const int64_t K = run->is->recorded, C = run->is->has_c * H;
     const int G = run->is->gates, early = G - run->is->reset; /* gates that came from h itself */
     const frnn_series cells = FN(cells_series)(run), fresh = FN(fresh_cells)(run);
     frnn_series dys = args->dy, hs = args->y;
@@ -111,7 +129,7 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
     if (run->noise.zones_h || run->noise.zones_c) FN(unzone_step)(&run->noise, part, j0, t, n, &dys, run->dh, run->dc);
     if (run->noise.zones_h) {
         dys.data = NULL; /* it is in dh now */
-        if (run->is->reads_h) hs = cells, hs.data = args->record.fresh;
+        if (run->is->reads_h) hs = FN(kept_series)(run, args->record.fresh, H);
     }
 
     if (cell->w_hr) { /* h = W_hr m */
@@ -141,14 +159,17 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
         row.dy = dys.data && !cell->w_hr && !row.shows_o ? FN(series_at)(steps, &dys, t, b) + u0 : NULL;
         if (args->record.gates) row.gates = (const REAL *)args->record.gates + frnn_place(steps, t, b) * K * H + u0;
         if (run->is->has_c) {
-            row.dc = run->dc + j * H + u0;
+            row.dc = run->dc + j * C + u0;
             row.c = FN(series_at)(steps, &fresh, t, b) + u0;
-            row.c_prev = FN(before_step)(run, &cells, args->c0, H, t, b) + u0;
+            row.c_prev = FN(before_step)(run, &cells, args->c0, C, t, b) + u0;
         }
         if (run->is->reads_h) row.h = FN(series_at)(steps, &hs, t, b) + u0;
         if (run->is->reads_h_prev) row.h_prev = FN(before_step)(run, &args->y, args->h0, O, t, b) + u0;
         if (run->noise.noise) row.mask = FN(candidate_mask)(&run->noise, j, t, b, part->units);
-        run->kernels->backward(&row);
+        if (run->span < H)
+            FN(backward_row)(run->kernels, run->span, FN(at)(run->da, 0, run->span_plane).data - run->da.data, row);
+        else
+            run->kernels->backward(&row);
     }
     if (run->norm.wanted)
         FN(normalize_step_backward)(&run->norm, part, args, j0, t, at, n, run->da, early < G ? early : 0, G, team);
@@ -178,7 +199,7 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
         for (int64_t j = part->row_first; j < n; j += part->row_step)
             if (frnn_cut_before(steps, t, frnn_row(steps, j0 + j))) { /* nothing flows back through a reset */
                 memset(run->dh + j * O + o0, 0, (size_t)outputs * sizeof(REAL));
-                if (run->dc) memset(run->dc + j * H + u0, 0, (size_t)row.n * sizeof(REAL));
+                for (int64_t k = 0; k < C; k += H) memset(run->dc + j * C + k + u0, 0, (size_t)row.n * sizeof(REAL));
             }
 }
 
@@ -194,8 +215,11 @@ static void FN(gather_inputs)(const FN(backward_run) *run, const frnn_chunk *chu
         const REAL *h_prev = FN(before_step)(run, &args->y, args->h0, O, t, b);
         const REAL *gates = (const REAL *)args->record.gates;
         const REAL *mask = FN(state_mask)(&run->noise, b);
+        const int64_t span = run->span < H ? run->span : O;
         if (mask)
             FN(put_met)(run->h, at, O, h_prev, mask);
+        else if (run->span < H)
+            for (int64_t u = 0; u < H; u += run->span) FN(put)(run->h, at, FN(column)(run, u), run->span, h_prev + u);
         else
             FN(put)(run->h, at, 0, O, h_prev);
         for (int64_t u0 = 0; run->rh.data && u0 < H; u0 += lanes) {
@@ -272,8 +296,21 @@ static int FN(add_weight)(const FN(backward_run) *run, int64_t rows, int from, i
         return FN(add_product)(run, rows, FN(at)(run->da, 0, from * H), count * H, B, N, beta,
                                (REAL *)dweight + to * H * N, task, team);
     for (int k = 0; k < count; k++)
-        task = FN(add_product)(run, rows, FN(at)(run->da, 0, (from + k) * run->plane), H, B, N, beta,
-                               (REAL *)dweight + (to + k) * H * N, task, team);
+        for (int64_t u = 0; u < H; u += run->span)
+            task = FN(add_product)(run, rows, FN(at)(run->da, 0, (from + k) * run->plane + FN(column)(run, u)),
+                                   run->span, B, N, beta, (REAL *)dweight + ((to + k) * H + u) * N, task, team);
+    return task;
+}
+
+/* The gradient of a block-diagonal U: of each head and gate. */
+static int FN(add_weight_heads)(const FN(backward_run) *run, int64_t rows, int beta, void *dweight, int task,
+                                const frnn_team *team) {
+    const int64_t H = run->cell->H, size = run->factors.state.N;
+    for (int64_t u = 0; u < H; u += size)
+        for (int k = 0; k < run->is->gates; k++)
+            task = FN(add_product)(run, rows, FN(at)(run->da, 0, k * run->plane + FN(column)(run, u)), size,
+                                   FN(at)(run->h, 0, FN(column)(run, u)), size, beta,
+                                   (REAL *)dweight + (k * H + u) * size, task, team);
     return task;
 }
 
@@ -284,7 +321,9 @@ static void FN(add_bias)(const FN(backward_run) *run, int64_t rows, int from, in
         const FN(matrix) da = FN(at)(run->da, 0, (from + k) * run->plane);
         REAL *sum = (REAL *)bias + (to + k) * H;
         if (run->cell->packed)
-            frnn_kernels()->KERNELS_OF.add_columns(rows, H, da.data, da.vector, sum);
+            for (int64_t u = 0; u < H; u += run->span)
+                frnn_kernels()->KERNELS_OF.add_columns(rows, run->span, FN(at)(da, 0, FN(column)(run, u)).data,
+                                                       da.vector, sum + u);
         else
             for (int64_t row = 0; row < rows; row++)
                 for (int64_t u = 0; u < H; u++) sum[u] += da.data[row * da.row + u];
@@ -322,14 +361,17 @@ static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *ch
     int task = 0;
     task = FN(add_weight)(run, rows, from, joint, x, I, beta, d->w_ih, 0, task, team);
     if (apart) task = FN(add_weight)(run, rows, from + G, apart, x, I, beta, d->w_ih, joint, task, team);
-    task = FN(add_weight)(run, rows, 0, early, run->h, O, beta, d->w_hh, 0, task, team);
+    if (run->factors.state.heads > 1)
+        task = FN(add_weight_heads)(run, rows, beta, d->w_hh, task, team);
+    else
+        task = FN(add_weight)(run, rows, 0, early, run->h, O, beta, d->w_hh, 0, task, team);
     if (reset) task = FN(add_weight)(run, rows, early, reset, run->rh, H, beta, d->w_hh, early, task, team);
     const int64_t task_rows = cell->packed ? TASK_ROWS : BLAS_TASK_ROWS;
     for (int64_t r = 0; run->args->dx.data && r < rows; r += task_rows) {
         const int64_t count = FRNN_MIN(task_rows, rows - r);
         if (!MINE) continue;
-        FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, from * run->plane), 0, joint, 0, 1, 0, I, 0,
-                     dx + r * I, I, I, 0, NULL);
+        FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, from * run->plane), 0, joint * (int)(H / run->span),
+                     0, 1, 0, I, 0, dx + r * I, I, I, 0, NULL);
         if (apart)
             FN(multiply)(&run->factors.input, count, FN(at)(run->da, r, (from + G) * run->plane), joint, G, 0, 1, 0, I,
                          1, dx + r * I, I, I, 0, NULL);
@@ -358,8 +400,8 @@ static void FN(clear_gradients)(const FN(backward_run) *run, int all) {
     const int64_t I = cell->I, H = cell->H, O = cell->O, G = run->is->gates;
     void *const arrays[] = {d->b_ih,   d->b_hh,   d->peephole, d->norm_ih, d->norm_hh, d->norm_sum,
                             d->norm_c, d->bias_c, d->w_ih,     d->w_hh,    d->w_hr};
-    const int64_t sizes[] = {G * H,     G * H, run->is->peepholes * H, G * H, G * H, G * H, H, H, G * H * I,
-                             G * H * O, O * H};
+    const int64_t sizes[] = {G * H, G * H,     run->is->peepholes * H,       G * H, G * H, G * H, H,
+                             H,     G * H * I, G * H * O / frnn_heads(cell), O * H};
     for (int k = 0; k < (all ? 11 : 8); k++)
         if (arrays[k]) memset(arrays[k], 0, (size_t)sizes[k] * sizeof(REAL));
 }
@@ -368,12 +410,12 @@ static void FN(backward_work)(const FN(backward_run) *run, const frnn_team *team
     const frnn_cell *cell = run->cell;
     const frnn_backward_args *args = run->args;
     const frnn_steps *steps = &args->steps;
-    const int64_t H = cell->H, O = cell->O;
+    const int64_t O = cell->O, C = run->is->has_c * cell->H;
     frnn_chunk chunk;
     if (args->dx.data && !args->adds_to_dx) FN(clear_past_ends)(steps, &args->dx, cell->I, team);
     int beta = 0; /* the first large products write the gradients of matrices, the others add to them */
     if (team->index == 0) {
-        memset(run->zero, 0, (size_t)FRNN_MAX(H, O) * sizeof(REAL));
+        memset(run->zero, 0, (size_t)FN(zeros)(run) * sizeof(REAL));
         FN(clear_gradients)(run, steps->B == 0 || frnn_length(steps, frnn_row(steps, 0)) == 0);
     }
     for (int64_t j0 = 0; j0 < steps->B; j0 += run->plan.block_rows) {
@@ -383,7 +425,7 @@ static void FN(backward_work)(const FN(backward_run) *run, const frnn_team *team
         for (int64_t j = j0 + team->index; j < j1; j += team->size) {
             const int64_t b = frnn_row(steps, j);
             memcpy(run->dh + (j - j0) * O, (const REAL *)args->dh_n + b * O, (size_t)O * sizeof(REAL));
-            if (run->dc) memcpy(run->dc + (j - j0) * H, (const REAL *)args->dc_n + b * H, (size_t)H * sizeof(REAL));
+            if (run->dc) memcpy(run->dc + (j - j0) * C, (const REAL *)args->dc_n + b * C, (size_t)C * sizeof(REAL));
         }
         frnn_team_barrier(team);
         for (int64_t s1 = longest; s1 > 0; s1 -= FRNN_MIN(s1, run->plan.chunk_steps)) { /* s counts as in forward */
@@ -416,7 +458,7 @@ static void FN(backward_work)(const FN(backward_run) *run, const frnn_team *team
         for (int64_t j = j0 + team->index; j < j1; j += team->size) {
             const int64_t b = frnn_row(steps, j);
             memcpy((REAL *)args->dh0 + b * O, run->dh + (j - j0) * O, (size_t)O * sizeof(REAL));
-            if (run->dc) memcpy((REAL *)args->dc0 + b * H, run->dc + (j - j0) * H, (size_t)H * sizeof(REAL));
+            if (run->dc) memcpy((REAL *)args->dc0 + b * C, run->dc + (j - j0) * C, (size_t)C * sizeof(REAL));
         }
         frnn_team_barrier(team); /* dh and dc are free for the next block */
     }
@@ -428,7 +470,8 @@ static FN(backward_run) FN(backward_new)(const frnn_cell *cell, const frnn_backw
     run.factors = FN(factors_of)(cell, FRNN_BACKWARD);
     run.noise = FN(noise_of)(args->noise, cell, &args->steps);
     run.blocks = frnn_blocks(run.is);
-    run.plane = FN(plane)(cell);
+    run.span = frnn_span(cell), run.span_plane = cell->packed ? FN(filled)(run.span) : run.span;
+    run.plane = cell->H / run.span * run.span_plane;
     run.norm = FN(norms_of)(cell, run.is, run.plane);
     run.plan = frnn_backward_plan(cell, args, FRNN_MAX(run.blocks * cell->H, cell->I) * (int64_t)sizeof(REAL));
     return run;

@@ -17,6 +17,8 @@ typedef struct {
     int64_t column;      /* of packed, bytes of a column */
     int64_t stride;      /* of packed, from vector to vector as products take it */
     const PACKING *packing;
+    int64_t pitch; /* rows of the weights from block to block */
+    int64_t heads; /* so many such factors, one after the other in `packed`: heads_body.h */
 } FN(factor);
 
 /* The distance between blocks of N columns in an array that products write: a whole number of vectors when packed. */
@@ -33,7 +35,7 @@ static ALWAYS_INLINE void FN(multiply_packed)(const FN(factor) *f, product p, in
     const int64_t lanes = FN(lanes)(), N = FN(filled)(f->N), block = FN(block_rows)(f);
     const char *R = f->packed + k0 * block * lanes * f->packing->bytes;
     p.K = (k1 - k0 - 1) * block + f->K, p.stride = f->stride, p.c_vector = lanes;
-    if (n0 == 0 && n1 == f->N && plane == N && b1 - b0 > 1) { /* all blocks at once */
+    if (n0 == 0 && n1 == f->N && plane == N && b1 - b0 > 1 && f->heads == 1) { /* all blocks at once */
         p.R = R + b0 * N * f->column, p.columns = (b1 - b0) * plane, p.C = C + b0 * plane;
         f->packing->multiply(&p);
         return;
@@ -75,21 +77,31 @@ static void FN(multiply)(const FN(factor) *f, int64_t rows, FN(matrix) A, int k0
                            .descending = descending};
         FN(multiply_packed)(f, p, k0, k1, b0, b1, n0, n1, C, plane);
     } else if (!f->transposed) {
-        GEMM(0, 0, rows, n1 - n0, (k1 - k0) * f->K, A.data, A.row, f->weights + k0 * f->K * f->N + n0, f->N, beta,
+        GEMM(0, 0, rows, n1 - n0, (k1 - k0) * f->K, A.data, A.row, f->weights + k0 * f->pitch * f->N + n0, f->N, beta,
              C + n0, ldc);
-    } else if (n0 == 0 && n1 == f->N && plane == f->N) {
+    } else if (n0 == 0 && n1 == f->N && plane == f->N && f->heads == 1) {
         GEMM(0, 1, rows, (b1 - b0) * f->N, f->K, A.data, A.row, f->weights + b0 * f->N * f->K, f->K, beta,
              C + b0 * plane, ldc);
     } else {
         for (int b = b0; b < b1; b++)
-            GEMM(0, 1, rows, n1 - n0, f->K, A.data, A.row, f->weights + (b * f->N + n0) * f->K, f->K, beta,
+            GEMM(0, 1, rows, n1 - n0, f->K, A.data, A.row, f->weights + (b * f->pitch + n0) * f->K, f->K, beta,
                  C + b * plane + n0, ldc);
     }
 }
 
-/* In bytes, so many that what follows is aligned. */
-static int64_t FN(packed_size)(const FN(factor) *f) {
-    return (f->blocks * FN(filled)(f->N) * f->column + 63) / 64 * 64;
+/* In bytes, so many that what follows is aligned; of one head, if there are several. */
+static int64_t FN(head_size)(const FN(factor) *f) { return (f->blocks * FN(filled)(f->N) * f->column + 63) / 64 * 64; }
+static int64_t FN(packed_size)(const FN(factor) *f) { return f->heads * FN(head_size)(f); }
+
+/* The factor of head j. */
+static inline FN(factor) FN(head_of)(const FN(factor) *f, int64_t j) {
+    FN(factor) head = *f;
+    const int64_t first = j * (f->transposed ? f->N : f->K); /* row of the weights */
+    const char *weights = (const char *)f->weights + first * (f->transposed ? f->K : f->N) * f->packing->bytes;
+    head.weights = (const REAL *)(const void *)weights;
+    if (f->scales) head.scales += first;
+    if (f->packed) head.packed += j * FN(head_size)(f);
+    return head;
 }
 
 /* The factors of a pass: of its input, its state and, if there is one, its projection. */
@@ -99,15 +111,19 @@ typedef struct {
 
 static FN(factors) FN(factors_of)(const frnn_cell *cell, frnn_pass pass) {
     const int64_t I = cell->I, H = cell->H, O = cell->O, G = frnn_describe(cell->kind)->gates;
+    const int64_t heads = frnn_heads(cell), head = H / heads, span = frnn_span(cell);
     FN(factors) f;
     if (pass == FRNN_FORWARD) { /* x W^T, h U^T, m W_hr^T */
         f.input = (FN(factor)){.K = I, .k_blocks = 1, .N = H, .blocks = G, .weights = cell->w_ih, .transposed = 1};
-        f.state = (FN(factor)){.K = O, .k_blocks = 1, .N = H, .blocks = G, .weights = cell->w_hh, .transposed = 1};
+        f.state =
+            (FN(factor)){.K = O / heads, .k_blocks = 1, .N = head, .blocks = G, .weights = cell->w_hh, .transposed = 1};
+        f.input.pitch = f.state.pitch = H, f.projection.pitch = O;
         f.projection = (FN(factor)){.K = H, .k_blocks = 1, .N = O, .blocks = 1, .weights = cell->w_hr, .transposed = 1};
     } else { /* da W, da U, dh W_hr */
-        f.input = (FN(factor)){.K = H, .k_blocks = G, .N = I, .blocks = 1, .weights = cell->w_ih};
-        f.state = (FN(factor)){.K = H, .k_blocks = G, .N = O, .blocks = 1, .weights = cell->w_hh};
+        f.input = (FN(factor)){.K = span, .k_blocks = H / span * G, .N = I, .blocks = 1, .weights = cell->w_ih};
+        f.state = (FN(factor)){.K = head, .k_blocks = G, .N = O / heads, .blocks = 1, .weights = cell->w_hh};
         f.projection = (FN(factor)){.K = O, .k_blocks = 1, .N = H, .blocks = 1, .weights = cell->w_hr};
+        f.input.pitch = span, f.state.pitch = H, f.projection.pitch = O;
     }
     const char *packed = cell->packed;
     FN(factor) *all[] = {&f.input, &f.state, &f.projection};
@@ -116,6 +132,7 @@ static FN(factors) FN(factors_of)(const frnn_cell *cell, frnn_pass pass) {
     const int64_t lanes = FN(lanes)();
     for (int i = 0; i < 3; i++) {
         all[i]->scales = scales[i], all[i]->packed = packed, all[i]->packing = packing;
+        all[i]->heads = i == 1 ? heads : 1;
         const int64_t K = all[i]->k_blocks * FN(block_rows)(all[i]);
         const int64_t filled = FN(packed_rows)(packing, K);
         all[i]->column = FN(packed_column)(packing, K);
@@ -138,36 +155,42 @@ int64_t FN(frnn_pack_bytes)(const frnn_cell *cell, frnn_pass pass) {
     return FN(packed_size)(&f.input) + FN(packed_size)(&f.state) + projection;
 }
 
+/* Packs some columns of every block. */
+static void FN(pack_factor)(const FN(factor) *g, frnn_range mine) {
+    const int64_t lanes = FN(lanes)(), N = FN(filled)(g->N), block = FN(block_rows)(g);
+    const int64_t row = lanes * g->packing->bytes;
+    for (int64_t b = 0; b < g->blocks; b++)
+        for (int64_t n = mine.first; n < mine.end; n += lanes) {
+            const int64_t columns = FRNN_MIN(lanes, g->N - n);
+            char *to = (char *)g->packed + (b * N + n) * g->column;
+            const int64_t first = b * g->pitch + n;
+            if (g->packing->pack_narrow) {
+                const char *weights = (const char *)g->weights + first * g->K * g->packing->bytes;
+                g->packing->pack_narrow(g->K, columns, weights, g->scales ? g->scales + first : NULL, to);
+                continue;
+            }
+            if (g->transposed) {
+                g->packing->pack(1, g->K, columns, g->weights + first * g->K, g->K, (REAL *)to, g->stride);
+                continue;
+            }
+            for (int64_t k = 0; k < g->k_blocks; k++, to += block * row) {
+                g->packing->pack(0, g->K, columns, g->weights + k * g->pitch * g->N + n, g->N, (REAL *)to, g->stride);
+                memset(to + g->K * row, 0, (size_t)((block - g->K) * row));
+            }
+        }
+}
+
 /* Each member packs the columns of every block that it will read if members share the units (frnn_part_of), so that
  * their memory is its own on machines where memory belongs to some of the cores. */
 static void FN(pack_work)(void *context, const frnn_team *team) {
     const FN(factors) *f = context;
-    const int64_t lanes = FN(lanes)();
     const FN(factor) *all[] = {&f->input, &f->state, &f->projection};
     for (int i = 0; i < 3; i++) {
-        const FN(factor) *g = all[i];
-        if (!g->weights) continue;
-        const int64_t N = FN(filled)(g->N), block = FN(block_rows)(g), row = lanes * g->packing->bytes;
-        const frnn_range mine = frnn_share(g->N, FRNN_UNITS, team->index, team->size);
-        for (int64_t b = 0; b < g->blocks; b++)
-            for (int64_t n = mine.first; n < mine.end; n += lanes) {
-                const int64_t columns = FRNN_MIN(lanes, g->N - n);
-                char *to = (char *)g->packed + (b * N + n) * g->column;
-                const int64_t first = b * g->N + n;
-                if (g->packing->pack_narrow) {
-                    const char *weights = (const char *)g->weights + first * g->K * g->packing->bytes;
-                    g->packing->pack_narrow(g->K, columns, weights, g->scales ? g->scales + first : NULL, to);
-                    continue;
-                }
-                if (g->transposed) {
-                    g->packing->pack(1, g->K, columns, g->weights + first * g->K, g->K, (REAL *)to, g->stride);
-                    continue;
-                }
-                for (int64_t k = 0; k < g->k_blocks; k++, to += block * row) {
-                    g->packing->pack(0, g->K, columns, g->weights + k * g->K * g->N + n, g->N, (REAL *)to, g->stride);
-                    memset(to + g->K * row, 0, (size_t)((block - g->K) * row));
-                }
-            }
+        if (!all[i]->weights) continue;
+        for (int64_t j = 0; j < all[i]->heads; j++) {
+            const FN(factor) g = FN(head_of)(all[i], j);
+            FN(pack_factor)(&g, frnn_share(g.N, FRNN_UNITS, team->index, team->size));
+        }
     }
 }
 

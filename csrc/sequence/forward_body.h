@@ -19,7 +19,7 @@ typedef struct {
     FN(matrix) x;   /* (chunk rows, I) gathered; unused where x itself is one block */
     REAL *a;        /* (chunk rows, blocks, plane): W x, then W x + U h */
     REAL *h[2];     /* (block rows, O): step s reads h[s % 2] and writes the other */
-    REAL *c;        /* (block rows, H), if the cell has c */
+    REAL *c;        /* (block rows, S, H), if the cell has c */
     REAL *m;        /* (block rows, H) what is to be projected */
     REAL *early;    /* (block rows, gates before the reset product, H); unused where a tape has them */
     REAL *rh;       /* (block rows, H) r*h_{t-1} of a cell that resets before a product */
@@ -27,6 +27,7 @@ typedef struct {
     int64_t member_scratch;
     FN(norms) norm;
     FN(noise) noise;
+    int64_t span; /* units whose vectors lie side by side: heads_body.h */
 } FN(forward_run);
 
 /* Bytes of a member's scratch. */
@@ -49,7 +50,7 @@ static size_t FN(forward_layout)(FN(forward_run) *run, int threads, char *base) 
     run->a = FN(take)(base, &used, plan->chunk_rows * run->blocks * run->plane);
     run->h[0] = FN(take)(base, &used, plan->block_rows * cell->O);
     run->h[1] = FN(take)(base, &used, plan->block_rows * cell->O);
-    run->c = FN(take)(base, &used, run->is->has_c ? plan->block_rows * cell->H : 0);
+    run->c = FN(take)(base, &used, plan->block_rows * run->is->has_c * cell->H);
     run->m = FN(take)(base, &used, cell->w_hr ? plan->block_rows * cell->H : 0);
     run->early = FN(take)(base, &used, plan->block_rows * early * cell->H);
     run->rh = FN(take)(base, &used, run->is->reset ? plan->block_rows * cell->H : 0);
@@ -85,7 +86,7 @@ static inline int64_t FN(state_row)(const FN(forward_run) *run, int64_t b) {
 
 static void FN(start_states)(const FN(forward_run) *run, int64_t j0, int64_t j1, const frnn_team *team) {
     const frnn_steps *s = &run->args->steps;
-    const int64_t O = run->cell->O, H = run->cell->H;
+    const int64_t O = run->cell->O, C = run->is->has_c * run->cell->H;
     for (int64_t j = j0 + team->index; j < j1; j += team->size) {
         const int64_t b = frnn_row(s, j), at = j - j0, from = FN(state_row)(run, b);
         const int cut = !s->reverse && frnn_length(s, b) > 0 && frnn_cut_before(s, 0, b);
@@ -93,20 +94,20 @@ static void FN(start_states)(const FN(forward_run) *run, int64_t j0, int64_t j1,
         memcpy(run->h[1] + at * O, run->h[0] + at * O, (size_t)O * sizeof(REAL));
         for (int k = 0; run->noise.met[0] && k < 2; k++)
             FN(times)(O, run->h[0] + at * O, FN(state_mask)(&run->noise, b), run->noise.met[k] + at * O);
-        if (run->c) FN(copy_or_clear)(run->c + at * H, cut ? NULL : (const REAL *)run->args->c0 + from * H, H);
+        if (run->c) FN(copy_or_clear)(run->c + at * C, cut ? NULL : (const REAL *)run->args->c0 + from * C, C);
     }
 }
 
 static void FN(finish_states)(const FN(forward_run) *run, int64_t j0, int64_t j1, int64_t longest,
                               const frnn_team *team) {
     const frnn_steps *s = &run->args->steps;
-    const int64_t O = run->cell->O, H = run->cell->H;
+    const int64_t O = run->cell->O, C = run->is->has_c * run->cell->H;
     for (int64_t j = j0 + team->index; j < j1; j += team->size) {
         const int64_t b = frnn_row(s, j), at = j - j0, length = frnn_length(s, b), to = FN(state_row)(run, b);
         /* forwards a row ends after `length` steps of the block; reversed in time all end together */
         const REAL *h = run->h[(length == 0 ? 0 : s->reverse ? longest : length) % 2];
         memcpy((REAL *)run->args->h_n + to * O, h + at * O, (size_t)O * sizeof(REAL));
-        if (run->c) memcpy((REAL *)run->args->c_n + to * H, run->c + at * H, (size_t)H * sizeof(REAL));
+        if (run->c) memcpy((REAL *)run->args->c_n + to * C, run->c + at * C, (size_t)C * sizeof(REAL));
     }
 }
 
@@ -162,6 +163,12 @@ static void FN(recur)(const FN(forward_run) *run, const frnn_part *part, int64_t
                       REAL *a, int b0, int b1) {
     const FN(factor) *U = &run->factors.state;
     const int64_t A = run->blocks * run->plane;
+    if (U->heads > 1) {
+        FN(recur_heads)(U, rows, h + part->row_first * run->cell->O, part->row_step * run->cell->O, b1, part->units,
+                        a + part->row_first * A, part->row_step * A, run->plane, s % 2,
+                        run->scratch + part->member * run->member_scratch);
+        return;
+    }
     const int adds = !run->norm.product;
     REAL *C = adds ? a : run->norm.product;
     FN(multiply)(U, rows, FN(row_major)(h + part->row_first * U->K, part->row_step * U->K), 0, 1, b0, b1,
@@ -175,7 +182,7 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
     const frnn_forward_args *args = run->args;
     const frnn_steps *steps = &args->steps;
     const int64_t H = cell->H, O = cell->O, A = run->blocks * run->plane, u0 = part->units.first;
-    const int64_t rows = frnn_part_rows(part, n), K = run->is->recorded;
+    const int64_t rows = frnn_part_rows(part, n), K = run->is->recorded, C = run->is->has_c * H;
     const int G = run->is->gates, early = G - run->is->reset; /* gates that come from h itself */
     const REAL *h_prev = run->h[s % 2];
     const REAL *met = run->noise.met[0] ? run->noise.met[s % 2] : h_prev; /* h as U meets it */
@@ -209,14 +216,17 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
         row.h_prev = h_prev + j * O + u0;
         row.h = cell->w_hr ? run->m + j * H + u0 : h_next + j * O + u0;
         row.y = cell->w_hr || row.shows_o ? NULL : FN(series_at)(steps, &args->y, t, b) + u0;
-        if (run->c) row.c = run->c + j * H + u0, row.c_prev = row.c;
+        if (run->c) row.c = run->c + j * C + u0, row.c_prev = row.c;
         if (gates) row.gates = gates + place * K * H + u0;
-        if (args->record.cells) row.cells = (REAL *)args->record.cells + place * H + u0;
+        if (args->record.cells) row.cells = (REAL *)args->record.cells + place * C + u0;
         if (run->noise.zones_c) row.c = run->noise.fresh + j * H + u0;
         if (run->noise.zones_c && gates) row.cells = (REAL *)args->record.fresh + place * H + u0;
         if (run->noise.noise) row.mask = FN(candidate_mask)(&run->noise, j, t, b, part->units);
         if (early < G) row.early = gates ? row.gates : run->early + j * early * H + u0;
-        run->kernels->forward(&row);
+        if (run->span < H)
+            FN(forward_row)(run->kernels, run->span, row);
+        else
+            run->kernels->forward(&row);
     }
     if (row.shows_o) {
         const frnn_series none = {0};
@@ -240,7 +250,7 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
                 memcpy(FN(series_at)(steps, &args->y, t, b) + o0, h_next + j * O + o0, (size_t)outputs * sizeof(REAL));
             if (frnn_cut_after(steps, t, b)) {
                 memset(h_next + j * O + o0, 0, (size_t)outputs * sizeof(REAL));
-                if (run->c) memset(run->c + j * H + u0, 0, (size_t)row.n * sizeof(REAL));
+                for (int64_t k = 0; k < C; k += H) memset(run->c + j * C + k + u0, 0, (size_t)row.n * sizeof(REAL));
             }
         }
     if (run->noise.met[0]) FN(meet)(&run->noise, part, j0, n, h_next, run->noise.met[1 - s % 2]);
@@ -285,9 +295,10 @@ static void FN(forward_work)(const FN(forward_run) *run, const frnn_team *team) 
     FN(clear_past_ends)(steps, &run->args->y, cell->O, team);
     const int64_t recorded = run->is->recorded * cell->H;
     const frnn_series gates = {run->args->record.gates, steps->B * recorded, recorded};
-    const frnn_series cells = {run->args->record.cells, steps->B * cell->H, cell->H};
+    const int64_t C = run->is->has_c * cell->H;
+    const frnn_series cells = {run->args->record.cells, steps->B * C, C};
     if (gates.data) FN(clear_past_ends)(steps, &gates, recorded, team);
-    if (cells.data) FN(clear_past_ends)(steps, &cells, cell->H, team);
+    if (cells.data) FN(clear_past_ends)(steps, &cells, C, team);
     const frnn_series fresh = {run->args->record.fresh, steps->B * cell->H, cell->H};
     if (fresh.data) FN(clear_past_ends)(steps, &fresh, cell->H, team);
 }
@@ -298,7 +309,7 @@ static FN(forward_run) FN(forward_new)(const frnn_cell *cell, const frnn_forward
     run.factors = FN(factors_of)(cell, FRNN_FORWARD);
     run.noise = FN(noise_of)(args->noise, cell, &args->steps);
     run.blocks = frnn_blocks(run.is);
-    run.plane = FN(plane)(cell);
+    run.plane = FN(plane)(cell), run.span = frnn_span(cell);
     run.norm = FN(norms_of)(cell, run.is, run.plane);
     run.plan = frnn_forward_plan(cell, args, FRNN_MAX(run.blocks * run.plane, cell->I) * (int64_t)sizeof(REAL));
     return run;

@@ -115,7 +115,7 @@ static double pass_time(const frnn_cell *cell, frnn_pass pass, double T, double 
     const frnn_description *is = frnn_describe(cell->kind);
     const weight_cost weight = cost_of_weights(cell);
     const double size = cell->dtype == FRNN_F32 ? 4 : 8, rate = LANE_RATE * lanes * weight.rate, G = is->gates;
-    const double I = (double)cell->I, H = (double)cell->H, O = (double)cell->O;
+    const double I = (double)cell->I, H = (double)cell->H, O = (double)cell->O / (double)frnn_heads(cell);
     const double rows = by_units ? B : ceil(B / threads), share = by_units ? threads : 1;
     const double weights = (G * H * O + (cell->w_hr ? H * O : 0)) / share, inputs = G * H * I / share;
     const double kept = (weights + (T == 1 ? inputs : 0)) * weight.bytes; /* a step on its own needs all weights once */

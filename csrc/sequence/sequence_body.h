@@ -9,6 +9,7 @@
 
 #include "common_body.h"
 #include "factor_body.h"
+#include "heads_body.h"
 #include "norm_body.h"
 #include "noise_body.h"
 #include "forward_body.h"

@@ -1,5 +1,6 @@
 #include "stack.h"
 
+#include "../cells/cells.h"
 #include "../compiler.h"
 
 /* What lies between the layers of a stack that is not reversed at a time, whatever T is. */
@@ -62,7 +63,8 @@ static void run_layer(const frnn_stack *stack, const frnn_stack_args *args, cons
     for (int d = 0; d < stack->directions; d++) {
         const frnn_cell *cell = stack->cells[k + d];
         char *h = (char *)args->h + (k + d) * args->S * cell->O * bytes;
-        char *c = args->c ? (char *)args->c + (k + d) * args->S * cell->H * bytes : NULL;
+        const int64_t C = frnn_describe(cell->kind)->has_c * cell->H;
+        char *c = args->c ? (char *)args->c + (k + d) * args->S * C * bytes : NULL;
         frnn_series y = above;
         y.data = (char *)above.data + d * cell->O * bytes;
         runs[d] = (frnn_forward_args){

@@ -18,7 +18,7 @@ typedef struct {
     frnn_steps steps;    /* without starts; `reverse` is the stack's to say */
     frnn_series x;       /* in      (T, B, I) */
     frnn_series y;       /* out     (T, B, D*O) */
-    void *h, *c;         /* in, out (L*D, S, O), (L*D, S, H); c null unless cells have one */
+    void *h, *c;         /* in, out (L*D, S, O), (L*D, S, has_c*H); c null unless cells have one */
     int64_t S;           /* rows of h and c: B, or more where there are `rows` */
     const int64_t *rows; /* in      (B), distinct, or null: row b's state is row rows[b] of h and c */
 } frnn_stack_args;

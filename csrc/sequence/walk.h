@@ -83,6 +83,13 @@ static inline frnn_range frnn_chunk_share(const frnn_chunk *chunk, int index, in
     return frnn_share(frnn_chunk_rows(chunk), 1, index, size);
 }
 
+/* N, and the units that lie side by side in da: all, or a head's if a head is not a whole number of FRNN_UNITS. Then
+ * vectors begin anew with each head, and members share whole heads. */
+static inline int64_t frnn_heads(const frnn_cell *cell) { return FRNN_MAX(1, cell->heads); }
+static inline int64_t frnn_span(const frnn_cell *cell) {
+    return cell->heads > 1 && cell->H / cell->heads % FRNN_UNITS ? cell->H / cell->heads : cell->H;
+}
+
 /* Which of a block's rows and which units a member of a team computes. If members share the units, they need barriers
  * within a step, but each reads only a part of the weights, which may fit into its cache. If they share the rows, each
  * has a range of them, so that no two members write near each other; with lengths each has every size-th row instead,
@@ -97,8 +104,9 @@ typedef struct {
 static inline frnn_part frnn_part_of(const frnn_cell *cell, const frnn_steps *s, int by_units, int64_t rows, int index,
                                      int size) {
     if (by_units && size > 1) {
-        const frnn_range units = frnn_share(cell->H, FRNN_UNITS, index, size);
-        return (frnn_part){0, rows, 1, units, frnn_share(cell->O, FRNN_UNITS, index, size), 1, index};
+        const int64_t grain = frnn_span(cell) < cell->H ? frnn_span(cell) : FRNN_UNITS;
+        const frnn_range units = frnn_share(cell->H, grain, index, size);
+        return (frnn_part){0, rows, 1, units, frnn_share(cell->O, grain, index, size), 1, index};
     }
     const frnn_range own = frnn_share(rows, 1, index, size), units = {0, cell->H}, outputs = {0, cell->O};
     if (s->lengths) return (frnn_part){index, rows, size, units, outputs, 0, index};

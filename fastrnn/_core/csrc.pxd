@@ -40,6 +40,7 @@ cdef extern from "fastrnn.h" nogil:
         double zoneout, zoneout_cell
         const void *packed
         frnn_norm norm
+        int heads
 
     ctypedef enum frnn_pass:
         FRNN_FORWARD
@@ -139,6 +140,7 @@ cdef extern from "fastrnn.h" nogil:
 cdef extern from "hooks.h" nogil:
     void frnn_tanh(frnn_dtype, int64_t n, const void *x, void *y)
     void frnn_sigmoid(frnn_dtype, int64_t n, const void *x, void *y)
+    void frnn_log_sigmoid(frnn_dtype, int64_t n, const void *x, void *y)
     void frnn_blas_gemm(frnn_dtype, int ta, int tb, int64_t M, int64_t N, int64_t K, const void *A, int64_t lda,
                         const void *B, int64_t ldb, double beta, void *C, int64_t ldc)
     ctypedef enum frnn_split:

@@ -298,7 +298,7 @@ cdef class NativeCell:
         self.c.norm.ih, self.c.norm.hh = address(weights.norm_ih), address(weights.norm_hh)
         self.c.norm.sum, self.c.norm.eps = address(weights.norm), cell.norm_eps
         self.c.norm.c, self.c.norm.bias_c = address(weights.norm_c), address(weights.bias_c)
-        self.c.packed = NULL
+        self.c.packed, self.c.heads = NULL, cell.heads
         self.weights = weights
         if packed_for is not None:
             which = FRNN_FORWARD if packed_for == "forward" else FRNN_BACKWARD
@@ -559,13 +559,15 @@ def has_threads():
 
 
 def activation(str name, cnp.ndarray x not None, cnp.ndarray y not None):
-    """y[...] = tanh or sigmoid of x, contiguous arrays of one floating dtype, with the vector code of the kernels."""
+    """y[...] = tanh, sigmoid or log_sigmoid of x, contiguous arrays of one floating dtype, with the vector code of the kernels."""
     cdef frnn_dtype dtype = FRNN_F32 if cnp.PyArray_ITEMSIZE(x) == 4 else FRNN_F64
     cdef int64_t n = cnp.PyArray_SIZE(x)
     if name == "tanh":
         frnn_tanh(dtype, n, cnp.PyArray_DATA(x), cnp.PyArray_DATA(y))
-    else:
+    elif name == "sigmoid":
         frnn_sigmoid(dtype, n, cnp.PyArray_DATA(x), cnp.PyArray_DATA(y))
+    else:
+        frnn_log_sigmoid(dtype, n, cnp.PyArray_DATA(x), cnp.PyArray_DATA(y))
 
 
 def gemm(bint ta, bint tb, cnp.ndarray a not None, cnp.ndarray b not None, bint beta, cnp.ndarray c not None):

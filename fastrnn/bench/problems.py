@@ -19,6 +19,8 @@ from fastrnn.layers import LAYERS
 __all__ = ["Problem", "Results", "Solution", "solve", "to_layer"]
 
 Results = dict[str, NDArray]
+# Of a final state, and of the gradients in an initial one: as many as a cell has states.
+FINAL, INITIAL = ("h_n", "c_n", "n_n", "m_n"), ("grad h0", "grad c0", "grad n0", "grad m0")
 # What is timed, and what collects the results of one such run.
 Solution = tuple[Callable[[], Any], Callable[[], Results]]
 
@@ -85,7 +87,7 @@ def solve_inference(problem: Problem) -> Solution:
 
     def collect() -> Results:
         y, state_n = call()
-        return {"y": y, **named(state_n, "h_n", "c_n")}
+        return {"y": y, **named(state_n, *FINAL)}
 
     return call, collect
 
@@ -99,7 +101,7 @@ def solve_step(problem: Problem) -> Solution:
 
     def collect() -> Results:
         stream.state = to_layer(problem.state)
-        return {"y": call()[None].copy(), **named(stream.state, "h_n", "c_n")}
+        return {"y": call()[None].copy(), **named(stream.state, *FINAL)}
 
     return call, collect
 
@@ -115,15 +117,15 @@ def solve_training(problem: Problem) -> Solution:
     def collect() -> Results:
         y, state_n, grads = call()
         params = {f"grad {name}": value for name, value in grads.params.items()}
-        states = named(state_n, "h_n", "c_n") | named(grads.state, "grad h0", "grad c0")
+        states = named(state_n, *FINAL) | named(grads.state, *INITIAL)
         return {"y": y, **states, "grad x": grads.x, **params}
 
     return call, collect
 
 
 def to_layer(parts: tuple[NDArray, ...]) -> Any:
-    """Return a state in the form that layers take: (h, c), h, or None for zeros."""
-    return parts if len(parts) == 2 else parts[0] if parts else None
+    """Return a state in the form that layers take: (h, c), (h, c, n, m), h, or None for zeros."""
+    return parts if len(parts) > 1 else parts[0] if parts else None
 
 
 def named(state: Any, *names: str) -> Results:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from fastrnn.engines.seam import Record
 
-__all__ = ["CELLS", "Cell", "GRUCell", "KerasNames", "LSTMCell", "ONNXNames", "RNNCell", "TorchNames"]
+__all__ = ["CELLS", "Cell", "GRUCell", "KerasNames", "LSTMCell", "ONNXNames", "RNNCell", "SLSTMCell", "TorchNames"]
 
 Options = dict[str, Any]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -62,14 +62,15 @@ class Cell:
     bias: bool = True
 
     kind: ClassVar[str]
-    has_c: ClassVar[bool] = False  # whether the state is (h, c)
+    states: ClassVar[str] = "h"  # what is carried from step to step, a letter each
     sigmoids: ClassVar[str] = ""  # the gates whose values lie between 0 and 1
     panels: ClassVar[dict[str, str]]  # what is drawn of it -> what that says
     starts: ClassVar[dict[str, float]] = {}  # parameters that begin with a number instead of random ones
     layer_norms: ClassVar[tuple[str, ...]] = ()  # the kinds of layer normalisation that it may have
-    torch: ClassVar[TorchNames]
-    keras: ClassVar[KerasNames]
-    onnx: ClassVar[ONNXNames]
+    # Without gates where the framework does not have the cell.
+    torch: ClassVar[TorchNames] = TorchNames("", {})
+    keras: ClassVar[KerasNames] = KerasNames("")
+    onnx: ClassVar[ONNXNames] = ONNXNames("", "", {}, {})
 
     # ---- What it computes ------------------------------------------------------------------------------------------
 
@@ -97,6 +98,16 @@ class Cell:
     def output_size(self) -> int:
         """O: size of h_t."""
         return self.hidden_size
+
+    @property
+    def has_c(self) -> int:
+        """How many states there are besides h. Engines have them side by side, as one array c: (., has_c*H)."""
+        return len(self.states) - 1
+
+    @property
+    def heads(self) -> int:
+        """How many blocks weight_hh has: each head of H/heads units sees its own part of h_{t-1} only."""
+        return 1
 
     @property
     def norm_eps(self) -> float:
@@ -127,7 +138,8 @@ class Cell:
         if record.gates is not None:
             views = {name: record.gates[:, :, k] for k, name in enumerate(self.recorded)}
         if record.cells is not None:
-            views["c"] = record.cells[:]
+            H = self.hidden_size
+            views |= {name: record.cells[:, :, k * H : (k + 1) * H] for k, name in enumerate(self.states[1:])}
         return views or {"h": y}
 
     # ---- Options and parameters ------------------------------------------------------------------------------------
@@ -163,7 +175,7 @@ class Cell:
         rows = len(self.gates) * self.hidden_size
         shapes: dict[str, tuple[int, ...]] = {
             "weight_ih": (rows, self.input_size),
-            "weight_hh": (rows, self.output_size),
+            "weight_hh": (rows, self.output_size // self.heads),
         }
         if self.bias:
             shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
@@ -266,7 +278,7 @@ class LSTMCell(NormalizedCell):
     zoneout_cell: float = 0.0  # likewise of c_t
 
     kind = "lstm"
-    has_c = True
+    states = "hc"
     sigmoids = "ifo"
     panels: ClassVar = {"f": "kept: f", "i": "written: i", "o": "shown: o", "c": "cell: c"}
     torch = TorchNames("ifgo", {"LSTM": {}})
@@ -361,4 +373,41 @@ class GRUCell(NormalizedCell):
         return ({} if self.reset_after else {"PyTorch": "a GRU with reset_after=False"}) | super().missing
 
 
-CELLS: dict[str, type[Cell]] = {cell.kind: cell for cell in (RNNCell, LSTMCell, GRUCell)}
+@dataclass(frozen=True)
+class SLSTMCell(Cell):
+    """The sLSTM: an LSTM with exponential gates, a normaliser and a stabiliser."""
+
+    num_heads: int = 1  # divides hidden_size
+
+    kind = "slstm"
+    states = "hcnm"
+    sigmoids = "ifo"
+    panels: ClassVar = {"f": "kept: f", "i": "written: i", "o": "shown: o", "c": "cell: c", "n": "normaliser: n"}
+
+    @property
+    def gates(self) -> str:
+        return "ifzo"
+
+    @property
+    def native(self) -> str:
+        return "slstm"
+
+    @property
+    def heads(self) -> int:
+        return self.num_heads
+
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        return ("i", "f", "z", "o", "k")  # k = sigmoid(-a_f), the slope of log(sigmoid(a_f))
+
+    @classmethod
+    def structures(cls, shapes: Shapes) -> list[Options]:
+        rows, units = shapes.get("weight_hh", (4, 1))
+        return [{"num_heads": max(1, rows // 4 // max(1, units))}]
+
+    @property
+    def missing(self) -> dict[str, str]:
+        return dict.fromkeys(("PyTorch", "Keras", "ONNX"), "an sLSTM")
+
+
+CELLS: dict[str, type[Cell]] = {cell.kind: cell for cell in (RNNCell, LSTMCell, GRUCell, SLSTMCell)}

@@ -31,7 +31,7 @@ def new_record(cell: Cell, T: int, B: int) -> Record:
     gates = empty((T, B, K, H), cell.dtype) if K else None
     norms = empty((T, B, cell.norm_values), cell.dtype) if cell.norm_values else None
     fresh = empty((T, B, H), cell.dtype) if cell.records_fresh else None
-    return Record(gates, empty((T, B, H), cell.dtype) if cell.has_c else None, norms, fresh)
+    return Record(gates, empty((T, B, cell.has_c * H), cell.dtype) if cell.has_c else None, norms, fresh)
 
 
 native.keep_at_most(kept_mib() << 20)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn.engines import philox
-from fastrnn.engines.cell import Cell, GRUCell, LSTMCell, RNNCell
+from fastrnn.engines.cell import Cell, GRUCell, LSTMCell, RNNCell, SLSTMCell
 from fastrnn.engines.operations import Operations
 from fastrnn.engines.reference_operations import ReferenceOperations
 from fastrnn.engines.seam import BackwardArgs, ForwardArgs, StepNoise, Stepper, Steps, Weights
@@ -127,6 +127,9 @@ class Masks(NamedTuple):
     state: NDArray | None = None  # h_{t-1} where it meets U
 
 
+NO_MASKS = Masks()
+
+
 def masked(a: NDArray, mask: NDArray | None) -> NDArray:
     return a if mask is None else a * mask
 
@@ -134,14 +137,16 @@ def masked(a: NDArray, mask: NDArray | None) -> NDArray:
 # ---- RNN: h_t = act(W x_t + b_ih + U h_{t-1} + b_hh) --------------------------------------------------------------
 
 
-def rnn_step(cell: RNNCell, w: Weights, x: NDArray, h: NDArray, c: None, masks: Masks) -> tuple[NDArray, None, tuple]:
+def rnn_step(
+    cell: RNNCell, w: Weights, x: NDArray, h: NDArray, c: None, masks: Masks = NO_MASKS
+) -> tuple[NDArray, None, tuple]:
     a = preactivations(cell, w, x, masked(h, masks.state))
     return (np.tanh(a) if cell.nonlinearity == "tanh" else np.where(a < 0, 0, a).astype(a.dtype)), None, ()
 
 
 def rnn_step_backward(
     cell: RNNCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: None, gates: None, h: NDArray, c: None,
-    dh: NDArray, dc: None, masks: Masks,
+    dh: NDArray, dc: None, masks: Masks = NO_MASKS,
 ) -> tuple[NDArray, NDArray, None]:  # fmt: skip
     da = dh * (1 - h * h) if cell.nonlinearity == "tanh" else np.where(h > 0, dh, 0)
     dx, dh_met = preactivations_backward(cell, w, dw, x, masked(h_prev, masks.state), da)
@@ -152,7 +157,7 @@ def rnn_step_backward(
 
 
 def lstm_step(
-    cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray, masks: Masks
+    cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray, masks: Masks = NO_MASKS
 ) -> tuple[NDArray, NDArray, tuple]:
     a_i, a_f, a_g, a_o = np.split(preactivations(cell, w, x, masked(h, masks.state)), 4, axis=1)
     if w.peephole is not None:
@@ -194,7 +199,7 @@ def lstm_output_backward(
 
 def lstm_step_backward(
     cell: LSTMCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: NDArray, gates: NDArray, h: NDArray,
-    c: NDArray, dh: NDArray, dc: NDArray, masks: Masks,
+    c: NDArray, dh: NDArray, dc: NDArray, masks: Masks = NO_MASKS,
 ) -> tuple[NDArray, NDArray, NDArray]:  # fmt: skip
     i, f, g, o = np.moveaxis(gates, 1, 0)
     da_o, dc = lstm_output_backward(cell, w, dw, o, c, dh, dc)
@@ -215,7 +220,7 @@ def lstm_step_backward(
 
 
 def lstm_coupled_step(
-    cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray, masks: Masks
+    cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray, masks: Masks = NO_MASKS
 ) -> tuple[NDArray, NDArray, tuple]:
     a_i, a_g, a_o = np.split(preactivations(cell, w, x, masked(h, masks.state)), 3, axis=1)
     if w.peephole is not None:
@@ -230,7 +235,7 @@ def lstm_coupled_step(
 
 def lstm_coupled_step_backward(
     cell: LSTMCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: NDArray, gates: NDArray, h: NDArray,
-    c: NDArray, dh: NDArray, dc: NDArray, masks: Masks,
+    c: NDArray, dh: NDArray, dc: NDArray, masks: Masks = NO_MASKS,
 ) -> tuple[NDArray, NDArray, NDArray]:  # fmt: skip
     i, g, o = np.moveaxis(gates, 1, 0)
     da_o, dc = lstm_output_backward(cell, w, dw, o, c, dh, dc)
@@ -248,7 +253,9 @@ def lstm_coupled_step_backward(
 # ---- GRU: h_t = (1 - z)*n + z*h_{t-1} ("keep") or z*n + (1 - z)*h_{t-1} ("replace") ---------------------------------
 
 
-def gru_step(cell: GRUCell, w: Weights, x: NDArray, h: NDArray, c: None, masks: Masks) -> tuple[NDArray, None, tuple]:
+def gru_step(
+    cell: GRUCell, w: Weights, x: NDArray, h: NDArray, c: None, masks: Masks = NO_MASKS
+) -> tuple[NDArray, None, tuple]:
     H, eps, met = cell.hidden_size, cell.norm_eps, masked(h, masks.state)
 
     def state_part(h: NDArray, rows: slice) -> NDArray:
@@ -275,7 +282,7 @@ def gru_step(cell: GRUCell, w: Weights, x: NDArray, h: NDArray, c: None, masks: 
 
 def gru_step_backward(
     cell: GRUCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: None, gates: NDArray, h: NDArray,
-    c: None, dh: NDArray, dc: None, masks: Masks,
+    c: None, dh: NDArray, dc: None, masks: Masks = NO_MASKS,
 ) -> tuple[NDArray, NDArray, None]:  # fmt: skip
     H = cell.hidden_size
     r, z, n = np.moveaxis(gates, 1, 0)[:3]
@@ -300,6 +307,57 @@ def gru_step_backward(
     return input_backward(cell, w, dw, x, da), dh_prev + masked(dmet, masks.state), None
 
 
+# ---- sLSTM: c_t = f*c_{t-1} + i*z, n_t = f*n_{t-1} + i, h_t = o*c_t/n_t; i, f exponentials over e^m_t -----------
+
+
+def by_head(a: NDArray, heads: int) -> NDArray:
+    """The last axis (H,) as (heads, H/heads)."""
+    return a.reshape(*a.shape[:-1], heads, a.shape[-1] // heads)
+
+
+def slstm_step(cell: SLSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray) -> tuple[NDArray, NDArray, tuple]:
+    N, H = cell.num_heads, cell.hidden_size
+    U = w.weight_hh.reshape(4, N, H // N, H // N)
+    Uh = np.einsum("gnuv,bnv->bgnu", U, by_head(h, N)).reshape(len(h), 4 * H)
+    a_i, a_f, a_z, a_o = np.split(biased(x @ w.weight_ih.T, w.bias_ih) + biased(Uh, w.bias_hh), 4, axis=1)
+    c, n, m = np.split(c, 3, axis=1)
+    kept = np.where(n == 0, -np.inf, m - np.logaddexp(0, -a_f))  # log(sigmoid(a_f)) + m; nothing of an empty state
+    d = a_i - kept
+    smaller = np.exp(-np.abs(d))
+    i, f = np.where(d > 0, 1, smaller), np.where(d < 0, 1, smaller)
+    z, o = np.tanh(a_z), sigmoid(a_o)
+    c = f * c + i * z
+    n = f * n + i
+    m = np.where(d > 0, a_i, kept)
+    return o * c / n, np.concatenate([c, n, m], axis=1), (i, f, z, o, sigmoid(-a_f))
+
+
+def slstm_step_backward(
+    cell: SLSTMCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: NDArray, gates: NDArray, h: NDArray,
+    c: NDArray, dh: NDArray, dc: NDArray,
+) -> tuple[NDArray, NDArray, NDArray]:  # fmt: skip
+    N, H = cell.num_heads, cell.hidden_size
+    i, f, z, o, k = np.moveaxis(gates, 1, 0)
+    (c, n, _), (c_prev, n_prev, _), (dc, dn, dm) = (np.split(a, 3, axis=1) for a in (c, c_prev, dc))
+    dm = dm - (c * dc + n * dn)  # m scales c and n, but not c/n
+    q = c / n
+    da_o = dh * q * o * (1 - o)
+    dc, dn = dc + dh * o / n, dn - dh * o * q / n
+    dc_prev, dn_prev = dc * f, dn * f
+    da_z = dc * i * (1 - z * z)
+    da_i = i * (dc * z + dn) + np.where(i < 1, 0, dm)  # m = a_i where i is 1
+    dkept = c_prev * dc_prev + n_prev * dn_prev + np.where(i < 1, dm, 0)
+    da_f = dkept * k
+    da = np.concatenate([da_i, da_f, da_z, da_o], axis=1)
+    U, dU = (a.reshape(4, N, H // N, H // N) for a in (w.weight_hh, dw.weight_hh))
+    da_h = da.reshape(len(da), 4, N, H // N)
+    dU += np.einsum("bgnu,bnv->gnuv", da_h, by_head(h_prev, N))
+    dw.weight_ih[...] += da.T @ x
+    add_bias_gradients(dw, da, da)
+    dh_prev = np.einsum("bgnu,gnuv->bnv", da_h, U).reshape(len(da), H)
+    return da @ w.weight_ih, dh_prev, np.concatenate([dc_prev, dn_prev, dkept], axis=1)
+
+
 # By the cell's name in C, which says the options that change its equations.
 STEP: dict[str, Callable[..., Any]] = {
     "rnn_tanh": rnn_step,
@@ -308,6 +366,7 @@ STEP: dict[str, Callable[..., Any]] = {
     "lstm_coupled": lstm_coupled_step,
     "gru_after": gru_step,
     "gru_before": gru_step,
+    "slstm": slstm_step,
 }
 STEP_BACKWARD: dict[str, Callable[..., Any]] = {
     "rnn_tanh": rnn_step_backward,
@@ -316,6 +375,7 @@ STEP_BACKWARD: dict[str, Callable[..., Any]] = {
     "lstm_coupled": lstm_coupled_step_backward,
     "gru_after": gru_step_backward,
     "gru_before": gru_step_backward,
+    "slstm": slstm_step_backward,
 }
 
 
@@ -336,16 +396,16 @@ class Drawn:
         step = self._noise.first_step + t
         return philox.stays(self._noise.key, number, self._rows[rows], step, n, probability)
 
-    def masks(self, t: int, rows: Any) -> Masks:
-        """What values of step t are multiplied by."""
+    def masks(self, t: int, rows: Any) -> tuple[Masks, ...]:
+        """What values of step t are multiplied by: the last argument of a step; none if nothing is random."""
         if self._noise is None:
-            return Masks()
+            return ()
         p, state = self._noise.candidate, self._noise.state
         candidate = None
         if p:
             scale = self._cell.dtype.type(1 / (1 - p))
             candidate = self.stays("candidate", p, t, rows, self._cell.hidden_size) * scale
-        return Masks(candidate, None if state is None else state[rows])
+        return (Masks(candidate, None if state is None else state[rows]),)
 
     def zone(self, what: str, t: int, rows: Any, fresh: NDArray, before: NDArray) -> NDArray:
         """A state after zoneout: some values are those of the step before. Without noise all are what is expected."""
@@ -446,9 +506,9 @@ def forward(run: ForwardArgs) -> None:
         for t, rows, cut in walk(x, steps):
             here = place(t, rows, steps)
             h_prev, c_prev = zeroed(h[rows], cut), None if c is None else zeroed(c[rows], cut)
-            fresh_h, fresh_c, gates = step(cell, weights, x[here], h_prev, c_prev, drawn.masks(t, rows))
+            fresh_h, fresh_c, gates = step(cell, weights, x[here], h_prev, c_prev, *drawn.masks(t, rows))
             y[here] = h[rows] = drawn.zone("h", t, rows, fresh_h, h_prev)
-            if c is not None:
+            if c is not None and c_prev is not None:
                 c_t = c[rows] = drawn.zone("c", t, rows, fresh_c, c_prev)
             if record is not None:
                 for k, gate in enumerate(gates):
@@ -489,14 +549,14 @@ def backward(run: BackwardArgs) -> None:
             dh_t, dh_around = drawn.zone_backward("h", t, rows, dh_t)
             dc_t, dc_around = (None, 0.0) if dc_t is None else drawn.zone_backward("c", t, rows, dc_t)
             dx_t, dh_prev, dc_prev = step_backward(
-                cell, weights, dweights, x[here], h_prev, c_prev, gates, h_t, c_t, dh_t, dc_t, drawn.masks(t, rows)
+                cell, weights, dweights, x[here], h_prev, c_prev, gates, h_t, c_t, dh_t, dc_t, *drawn.masks(t, rows)
             )
-            dh_prev, dc_prev = dh_prev + dh_around, None if dc_prev is None else dc_prev + dc_around
+            dh_prev = dh_prev + dh_around
             if dx is not None:
                 dx[here] += dx_t
             dh[rows] = zeroed(dh_prev, cut)  # nothing flows back through a reset
             if dc is not None:
-                dc[rows] = zeroed(dc_prev, cut)
+                dc[rows] = zeroed(dc_prev + dc_around, cut)
     dh0[...] = dh
     if dc0 is not None:
         dc0[...] = dc

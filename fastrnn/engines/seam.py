@@ -25,7 +25,7 @@ class Weights(NamedTuple):
     """
 
     weight_ih: NDArray  # (G*H, I)  acts on x_t
-    weight_hh: NDArray  # (G*H, O)  acts on h_{t-1}; O is P if projected, else H
+    weight_hh: NDArray  # (G*H, O)  acts on h_{t-1}; O is P if projected, else H; (G*H, H/N) of a cell with N heads
     bias_ih: NDArray | None = None  # (G*H,)
     bias_hh: NDArray | None = None  # (G*H,)
     weight_hr: NDArray | None = None  # (P, H)    projection
@@ -51,7 +51,7 @@ class Record(NamedTuple):
     """What backward needs of a forward run besides x and y; zero past a row's end."""
 
     gates: NDArray | None  # (T, B, K, H), K values a unit: `Cell.recorded`
-    cells: NDArray | None  # (T, B, H), c_t of a cell that has one
+    cells: NDArray | None  # (T, B, S*H), c_t of a cell that has one
     norms: NDArray | None = None  # (T, B, cell.norm_values), what normalisation left; not zeroed; the compiled engines'
     fresh: NDArray | None = None  # (T, B, H), what zoneout hides: `Cell.records_fresh`
 
@@ -76,10 +76,10 @@ class ForwardArgs(NamedTuple):
     steps: Steps  # in
     x: NDArray  # in   (T, B, I)
     h0: NDArray  # in   (B, O)
-    c0: NDArray | None  # in   (B, H); None exactly if the cell has no c
+    c0: NDArray | None  # in   (B, S*H), S is `Cell.has_c`; None exactly if that is 0
     y: NDArray  # out  (T, B, O), zero past a row's end
     h_n: NDArray  # out  (B, O); may be h0 itself
-    c_n: NDArray | None  # out  (B, H); may be c0 itself
+    c_n: NDArray | None  # out  (B, S*H); may be c0 itself
     record: Record | None  # out  zero past a row's end; None: nothing is recorded
     noise: StepNoise | None = None  # in
 
@@ -92,15 +92,15 @@ class BackwardArgs(NamedTuple):
     x: NDArray  # in   (T, B, I), as given to the forward run; likewise y, h0, c0 and record
     y: NDArray  # in   (T, B, O)
     h0: NDArray  # in   (B, O)
-    c0: NDArray | None  # in   (B, H)
+    c0: NDArray | None  # in   (B, S*H)
     record: Record  # in
     dy: NDArray | None  # in   (T, B, O); None: zeros
     dh_n: NDArray  # in   (B, O)
-    dc_n: NDArray | None  # in   (B, H)
+    dc_n: NDArray | None  # in   (B, S*H)
     dx: NDArray | None  # out  (T, B, I), zero past a row's end; None: not wanted
     adds_to_dx: bool  # in   whether dx is added to
     dh0: NDArray  # out  (B, O)
-    dc0: NDArray | None  # out  (B, H)
+    dc0: NDArray | None  # out  (B, S*H)
     dweights: Weights  # out
     noise: StepNoise | None = None  # in   as given to the forward run, which had some if the cell has zoneout
 
@@ -133,7 +133,7 @@ class Engine(Protocol):
     def stepper(self, prepared: list[Any], h: NDArray, c: NDArray | None) -> Stepper:
         """Return a function that advances a stack of unidirectional cells by one step.
 
-        It reads and updates h (L, B, O) and c (L, B, H) in place.
+        It reads and updates h (L, B, O) and c (L, B, S*H) in place.
         """
 
 

@@ -79,7 +79,7 @@ def d_final(layer: StackOwner, state: State, d: NDArray) -> State:
     D = 1 + layer.bidirectional
     dh = np.zeros_like(state[0] if isinstance(state, tuple) else state)
     dh[-D:] = np.split(d, D, axis=-1)
-    return (dh, np.zeros_like(state[1])) if isinstance(state, tuple) else dh
+    return (dh, *map(np.zeros_like, state[1:])) if isinstance(state, tuple) else dh
 
 
 def state_size(layer: Recurrent | Frozen) -> int:
@@ -90,13 +90,13 @@ def state_size(layer: Recurrent | Frozen) -> int:
 
 
 def split_state(layer: StackOwner, flat: NDArray) -> State:
-    """Return the state whose values are `flat`, (B, `state_size`): first h of all layers, then c."""
+    """Return the state whose values are `flat`, (B, `state_size`): first h of all layers, then c and so on."""
     parts, start = [], 0
     for L, B, size in layer.state_shapes(len(flat)):
         part = flat[:, start : start + L * size].reshape(B, L, size)
         parts.append(np.ascontiguousarray(part.swapaxes(0, 1)))
         start += L * size
-    return parts[0] if len(parts) == 1 else (parts[0], parts[1])
+    return parts[0] if len(parts) == 1 else tuple(parts)
 
 
 def join_state(state: State) -> NDArray:

@@ -17,7 +17,7 @@ from fastrnn.weights.onnx import join, split
 
 __all__ = ["obstacle", "run", "run_grad", "stack_of", "weights_of"]
 
-OPERATORS = {cell.onnx.operator: cell for cell in CELLS.values()}
+OPERATORS = {cell.onnx.operator: cell for cell in CELLS.values() if cell.onnx.gates}
 
 # Clipping here and beyond changes nothing: sigmoid and tanh have long reached their limits (docs/math.md, Numerics).
 SATURATED = {np.dtype(np.float32): 89.0, np.dtype(np.float64): 710.0}

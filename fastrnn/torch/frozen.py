@@ -111,7 +111,7 @@ class Frozen(Kept):
             raise ValueError(f"module: expected weights of {', '.join(map(str, shapes))}, got {got}")
         made_for = PACKING, native.isa_selected(), stack, places
         packed = pack(made_for, [array(w.contiguous()).copy() for w in weights], False, self.precision)
-        frame = native.NativeFrame(packed.prepared, stack.has_c) if stack.directions == (False,) else None
+        frame = native.NativeFrame(packed.prepared, stack.has_c > 0) if stack.directions == (False,) else None
         h, *cs = stack.state_shapes(1)
         batched, unbatched = (h, cs[0] if cs else None), (h[::2], cs[0][::2] if cs else None)
         self._final = _Final(dtype, packed, frame, stack.cells[0].input_size, batched, unbatched)

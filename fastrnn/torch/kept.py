@@ -103,7 +103,7 @@ class Kept:
             # No owner: to keep tensors alive is not our business, and the address is compared before each use.
             arrays = [memory.view(w.data_ptr(), w.shape, None, DTYPES[w.dtype], None) for w in flat]
             prepared = walk.prepare(stack, engine, by_direction(arrays, places, len(stack.cells)))
-            frame = native.NativeFrame(prepared, stack.has_c)
+            frame = native.NativeFrame(prepared, stack.has_c > 0)
             self._frame = key, frame
         return frame
 

@@ -1,6 +1,7 @@
 """Weights of other frameworks: PyTorch's, Keras 3's and ONNX's, to and from layers, without the loss of a bit.
 
-`from_arrays` takes those of all others: plain arrays, with their order of gates.
+`from_xlstm` takes those of the package xlstm, and `from_arrays` those of all others: plain arrays, with their order of
+gates.
 
 `CONVENTIONS` says how each framework keeps them. All functions copy: a layer shares no memory with what it came from.
 """
@@ -13,6 +14,7 @@ from fastrnn.weights.files import load, save
 from fastrnn.weights.keras import from_keras, to_keras
 from fastrnn.weights.onnx import from_onnx, to_onnx
 from fastrnn.weights.torch import from_torch, to_torch
+from fastrnn.weights.xlstm import from_xlstm, to_xlstm
 
 __all__ = [
     "CONVENTIONS",
@@ -21,9 +23,11 @@ __all__ = [
     "from_keras",
     "from_onnx",
     "from_torch",
+    "from_xlstm",
     "load",
     "save",
     "to_keras",
     "to_onnx",
     "to_torch",
+    "to_xlstm",
 ]

@@ -38,7 +38,7 @@ CONVENTIONS = {
     convention.framework: convention
     for convention in (
         Convention(
-            "PyTorch", {kind: cell.torch.gates for kind, cell in CELLS.items()}, "", False,
+            "PyTorch", {kind: cell.torch.gates for kind, cell in CELLS.items() if cell.torch.gates}, "", False,
             ("weight_ih", ("G*H", "I")), ("weight_hh", ("G*H", "H")),
             "bias_ih (G*H,), bias_hh (G*H,)", "-", "after", "names that end in _reverse",
         ),
@@ -49,13 +49,14 @@ CONVENTIONS = {
             "names that end in _reverse",
         ),
         Convention(
-            "Keras", {kind: cell.keras.gates for kind, cell in CELLS.items()}, "", True,
+            "Keras", {kind: cell.keras.gates for kind, cell in CELLS.items() if cell.keras.gates}, "", True,
             ("kernel", ("I", "G*H")), ("recurrent_kernel", ("H", "G*H")),
             "bias (G*H,); GRU that resets after: bias (2, G*H), input's and state's", "-",
             "reset_after=True or False", "the arrays of the forward layer, then those of the backward layer",
         ),
         Convention(
-            "ONNX", {kind: cell.onnx.gates for kind, cell in CELLS.items()}, CELLS["lstm"].onnx.peepholes, False,
+            "ONNX", {kind: cell.onnx.gates for kind, cell in CELLS.items() if cell.onnx.gates},
+            CELLS["lstm"].onnx.peepholes, False,
             ("W", ("D", "G*H", "I")), ("R", ("D", "G*H", "H")),
             "B (D, 2*G*H), W's and R's", "P (D, 3*H)", "linear_before_reset=1 or 0", "first axis",
         ),

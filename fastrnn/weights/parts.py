@@ -16,7 +16,7 @@ from fastrnn import arguments, validate
 from fastrnn.engines.cell import CELLS, Cell
 from fastrnn.engines.precision import Int8, Narrow
 from fastrnn.frozen import Frozen
-from fastrnn.layers import GRU, LAYERS, LSTM, RNN, Recurrent
+from fastrnn.layers import GRU, LAYERS, LSTM, RNN, SLSTM, Recurrent
 from fastrnn.params import check_names
 from fastrnn.stack import Stack
 from fastrnn.weights.conventions import KERAS, ONNX, TORCH, Convention
@@ -26,11 +26,11 @@ __all__ = [
     "regate",
 ]  # fmt: skip
 
-Layer: TypeAlias = "RNN | LSTM | GRU"
+Layer: TypeAlias = "RNN | LSTM | GRU | SLSTM"
 Part: TypeAlias = "dict[str, NDArray]"
 Shape: TypeAlias = "tuple[int, ...]"
 
-INITIAL = ("initial_h", "initial_c")
+INITIAL = ("initial_h", "initial_c", "initial_n", "initial_m")
 """What a part has, besides `Weights`, of a layer that learns its initial state."""
 _WIDENED = {"float16": "float32", "bfloat16": "float32"}  # no value changes
 
@@ -78,7 +78,7 @@ def build(
     `update_gate`: what that of these weights does, whatever the layer's is to do; None: the same.
     """
     initial = [{name: part.pop(name) for name in INITIAL if name in part} for part in parts]
-    cells = _cells_of({name: a.shape for name, a in parts[0].items()})
+    cells = _cells_of({name: a.shape for name, a in parts[0].items()}, kind)
     if kind is not None:
         kinds = [cell.kind for cell in cells]
         if validate.choice("kind", kind, tuple(CELLS)) not in kinds:
@@ -202,7 +202,7 @@ def fitting(convention: Convention, ih: Shape, hh: Shape) -> list[Cell]:
     return [cell for cell in found if convention.framework not in cell.missing]
 
 
-def _cells_of(shapes: Mapping[str, Shape]) -> list[Cell]:
+def _cells_of(shapes: Mapping[str, Shape], kind: str | None) -> list[Cell]:
     """The cells whose weights have these shapes and, if there are such cells, whose other parameters have these names.
 
     Other parameters that do not fit are an error when they are loaded.
@@ -210,24 +210,30 @@ def _cells_of(shapes: Mapping[str, Shape]) -> list[Cell]:
     weights = ("weight_ih", "weight_hh", "weight_hr")
     found = []
     if all(len(shapes[name]) == 2 for name in weights if name in shapes):
-        found = [cell for cell in _ways(shapes) if all(cell.shapes().get(name) == shapes.get(name) for name in weights)]
+        ways = _ways(shapes, kind)
+        found = [cell for cell in ways if all(cell.shapes().get(name) == shapes.get(name) for name in weights)]
     if found:
         return [cell for cell in found if cell.shapes().keys() == shapes.keys()] or found
     ih, hh = shapes["weight_ih"], shapes["weight_hh"]
     if "weight_hr" not in shapes:
         raise _misfit(TORCH, "weights", ih, hh)
-    G = next(len(cell.gates) for cell in _ways(dict.fromkeys(weights, (1, 2))) if "weight_hr" in cell.shapes())
+    G = next(len(cell.gates) for cell in _ways(dict.fromkeys(weights, (1, 2)), None) if "weight_hr" in cell.shapes())
     hr = shapes["weight_hr"]
     raise ValueError(f"weights: expected weight_hr (P, H) and weight_hh ({G}*H, P), got {hr} and {hh}")
 
 
-def _ways(shapes: Mapping[str, Shape]) -> Iterator[Cell]:
-    """Each cell, with the sizes and options that may be read off these shapes; the rest of them need not fit."""
+def _ways(shapes: Mapping[str, Shape], kind: str | None) -> Iterator[Cell]:
+    """Each cell, with the sizes and options that may be read off these shapes; the rest of them need not fit.
+
+    A cell that PyTorch does not have is one of them only if it is of the kind that is asked for.
+    """
     I, H = shapes["weight_ih"][1], shapes["weight_hr" if "weight_hr" in shapes else "weight_hh"][1]
     bias = "bias_ih" in shapes or "bias_hh" in shapes
     for cell in CELLS.values():
+        if not cell.torch.gates and cell.kind != kind:
+            continue
         for options in cell.structures(shapes):
-            yield cell(I, H, np.dtype(np.float32), bias, **options)
+            yield cell(I, H * options.get("num_heads", 1), np.dtype(np.float32), bias, **options)
 
 
 def _named(cells: list[Cell], options: Mapping[str, Any]) -> Cell:

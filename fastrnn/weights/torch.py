@@ -16,7 +16,7 @@ from fastrnn.weights.parts import Layer, Part, as_array, build, described, expor
 __all__ = ["from_names", "from_torch", "to_torch"]
 
 _NAME = re.compile(
-    r"(weight_(?:ih|hh|hr)|bias_(?:ih|hh|c)|peephole|norm(?:_ih|_hh|_c)?(?=_l)|initial_[hc])(?:_l(\d+)(_reverse)?)?"
+    r"(weight_(?:ih|hh|hr)|bias_(?:ih|hh|c)|peephole|norm(?:_ih|_hh|_c)?(?=_l)|initial_[hcnm])(?:_l(\d+)(_reverse)?)?"
 )
 
 

@@ -117,13 +117,20 @@ def catalogue() -> dict[str, Entry]:
         "bias": True,
         "batch_first": False,
         "dropout": 0.5,
+        "input_dropout": 0.25,
+        "state_dropout": 0.25,
+        "weight_dropout": 0.25,
+        "zoneout": 0.25,
         "bidirectional": True,
         "dtype": f4,
         "rng": 0,
     }
-    add(fastrnn.RNN, **sizes, **more, nonlinearity="relu")
-    add(fastrnn.LSTM, **sizes, **more, proj_size=2, peephole=True, coupled=False)
-    add(fastrnn.GRU, **sizes, **more, reset_after=True, update_gate="keep")
+    norm = {"layer_norm": "separate", "layer_norm_eps": 1e-5}
+    add(fastrnn.RNN, **sizes, **more, **norm, nonlinearity="relu")
+    own = {"proj_size": 2, "peephole": True, "coupled": False, "zoneout_cell": 0.25, "candidate_dropout": 0.25}
+    add(fastrnn.LSTM, **sizes, **more, **norm, **own)
+    add(fastrnn.GRU, **sizes, **more, **norm, reset_after=True, update_gate="keep", candidate_dropout=0.25)
+    add(fastrnn.SLSTM, **sizes, **more, num_heads=2)
     lstm = fastrnn.LSTM(3, 4, rng=0)
     gru = fastrnn.GRU(3, 4, num_layers=2, bidirectional=True, dropout=0.5, rng=0)
     y, state, tape = lstm.forward(x, (h, c))
@@ -136,6 +143,8 @@ def catalogue() -> dict[str, Entry]:
     add(tape.gates, layer=0, direction=0)
     add(lstm.load_state_dict, mapping=lstm.state_dict())
     add(lambda value: setattr(lstm, "dropout", value), "LSTM.dropout", lstm, value=0.1)
+    for name in ("input_dropout", "state_dropout", "candidate_dropout", "weight_dropout"):
+        add(lambda value, name=name: setattr(lstm, name, value), f"LSTM.{name}", lstm, value=0.1)
     frozen = lstm.freeze()
     add(frozen.__call__, "Frozen()", lstm, **call)
     add(lstm.freeze, precision="int8")
@@ -201,6 +210,9 @@ def catalogue() -> dict[str, Entry]:
         dtype=f4,
         batch_first=True,
     )
+    slstm = {"_recurrent_kernel_": np.ones((2, 8, 2), f4), "_bias_": np.ones(16, f4)}
+    add(weights.from_xlstm, state_dict=slstm, prefix="", dtype=f4, batch_first=True)
+    add(weights.to_xlstm, layer=weights.from_xlstm(slstm), prefix="a.", backend="cuda")
     add(weights.to_torch, layer=lstm, prefix="a.")
     add(weights.to_keras, layer=lstm, sum_biases=True)
     add(weights.to_onnx, layer=lstm, precision="int8")

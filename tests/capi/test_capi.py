@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from generators import build_layer
+from generators import VARIANTS, build_layer
 from numpy.typing import NDArray
 from running import output_of
 
@@ -74,8 +74,9 @@ class Result(NamedTuple):
 def arguments(layer: Any, handle: Any, x: NDArray, /, **changes: Any) -> dict[str, Any]:
     """The arguments of from_c.layer_run for x (T, B, I), and new arrays for its results."""
     T, B, I = x.shape
-    shapes = layer.state_shapes(B)
-    states = [np.full(shape, np.nan, layer.dtype) for shape in shapes] + [None]
+    LD, _, O = layer.state_shapes(B)[0]
+    widths = [O, layer.cell.has_c * layer.hidden_size][: 1 + (layer.cell.has_c > 0)]
+    states = [np.full((LD, B, width), np.nan, layer.dtype) for width in widths] + [None]
     return {
         "layer": handle, "dtype": int(layer.dtype == np.float64), "threads": 0, "T": T, "B": B, "input_size": I,
         "output_size": layer.output_size, "x": x, "x_step": 0, "x_row": 0,
@@ -91,7 +92,12 @@ def run(c: Any, layer: Any, handle: Any, x: NDArray, /, **changes: Any) -> Resul
 
 
 def expected(y: NDArray, state: Any) -> Result:
-    return Result(y, *state) if isinstance(state, tuple) else Result(y, state, None)
+    return Result(y, *beside(state)) if isinstance(state, tuple) else Result(y, state, None)
+
+
+def beside(state: tuple[NDArray, ...]) -> tuple[NDArray, ...]:
+    """h and what else there is side by side in c, as the C interface has it."""
+    return (state[0], np.concatenate(state[1:], axis=-1)) if len(state) > 1 else state
 
 
 def assert_same(got: Result, want: Result) -> None:
@@ -116,11 +122,11 @@ def test_a_frozen_layer_gives_the_same_bits(c: Any, variant: str, dtype: Any) ->
     lengths, resets = np.array([4, 9, 0]), np.random.default_rng(1).random((9, 3)) < 0.3
     with fastrnn.engines.use("packed"):
         frozen = layer.freeze()
-    given = state if len(state) == 2 else state[0]
+    given = state if len(state) > 1 else state[0]
     want = expected(*frozen(x, given, lengths=lengths, resets=resets))
     handle = c.layer_from_object(frozen)
     changes: dict[str, Any] = {"lengths": lengths, "resets": resets.view(np.uint8)}
-    changes |= dict(zip(("h0", "c0"), state, strict=False))
+    changes |= dict(zip(("h0", "c0"), beside(state), strict=False))
     for threads in (0, 1, 3):
         assert_same(run(c, layer, handle, x, threads=threads, **changes), want)
     name, *numbers = c.layer_info(handle)
@@ -179,6 +185,8 @@ def test_nothing_to_run(c: Any) -> None:
 
 
 def test_a_layer_of_arrays(c: Any, variant: str) -> None:
+    if VARIANTS[variant][1].get("layer_norm"):
+        pytest.skip("a FastRNN_LayerSpec has no layer normalisation; frozen layers bring theirs")
     for bias, dtype, directions in ((True, np.float32, 2), (False, np.float64, 1)):
         layer = build_layer(variant, 5, 17, num_layers=2, bias=bias, dtype=dtype, bidirectional=directions == 2)
         with fastrnn.engines.use("packed"):
@@ -269,9 +277,9 @@ def test_a_stream_gives_the_same_bits(c: Any, variant: str, num_layers: int) -> 
         frozen = layer.freeze()
     twin, stream, O = frozen.stream(4), c.stream_new(c.layer_from_object(frozen), 4, 0), frozen.output_size
     x, state = drawn(layer, 6, 4)
-    sizes = [size for a in (*state, None)[:2] for size in (a, 0 if a is None else a.nbytes)]
+    sizes = [size for a in (*beside(state), None)[:2] for size in (a, 0 if a is None else a.nbytes)]
     c.stream_state(stream, True, *sizes)
-    twin.state = state if len(state) == 2 else state[0]
+    twin.state = state if len(state) > 1 else state[0]
     for t, rows in enumerate((None, [2], [3, 0], None, [], [1, 0, 2, 3])):
         index = None if rows is None else np.array(rows, np.int64)
         part = x[t] if index is None else x[t, index].copy()
@@ -281,10 +289,10 @@ def test_a_stream_gives_the_same_bits(c: Any, variant: str, num_layers: int) -> 
         if t == 3:
             c.stream_reset(stream, 2, np.array([3, 1]))
             twin.reset([3, 1])
-    found = tuple(np.empty_like(a) for a in state)
+    found = tuple(np.empty_like(a) for a in beside(state))
     sizes = [size for a in (*found, None)[:2] for size in (a, 0 if a is None else a.nbytes)]
     c.stream_state(stream, False, *sizes)
-    given = twin.state if isinstance(twin.state, tuple) else (twin.state,)
+    given = beside(twin.state) if isinstance(twin.state, tuple) else (twin.state,)
     for a, b in zip(found, given, strict=True):
         np.testing.assert_array_equal(a, b)
     c.stream_reset(stream, 4, None)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from differences import central_differences
 from generators import random_call
-from oracle import parts, train
+from oracle import INITIAL, named_state, parts, train
 from tolerances import assert_close
 
 import fastrnn
@@ -170,7 +170,7 @@ def test_every_gradient_against_central_differences(engine: str, build: Callable
 
     variables = {"grad x": call.x} | {f"grad {name}": value for name, value in layer.params.items()}
     if call.state is not None:
-        variables |= dict(zip(("grad h0", "grad c0"), parts(call.state), strict=False))
+        variables |= named_state(call.state, INITIAL)
     numeric = central_differences(losses, variables)
 
     dy, dstate = call.dy, call.dstate

@@ -61,8 +61,11 @@ def test_valid_rows_alone_give_what_padded_ones_give(
     rng = np.random.default_rng(seed)
     n = np.sort(np.array(lengths))[::-1].copy()
     T, B, O, H = n[0], len(n), cell.output_size, cell.hidden_size
-    shapes = [(T, B, sizes[0]), (T, B, O), (B, O), (B, H), (B, O), (B, H), (T, B, sizes[0])]
+    C = cell.has_c * H
+    shapes = [(T, B, sizes[0]), (T, B, O), (B, O), (B, C), (B, O), (B, C), (T, B, sizes[0])]
     *arrays, first = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
+    if cell.has_c > 1:
+        arrays[3][:, H : 2 * H] = 1 + np.abs(arrays[3][:, H : 2 * H])  # n, a sum of positive terms
     valid = np.arange(T)[:, None] < n
     counts = valid.sum(axis=1)
     order = np.arange(B)

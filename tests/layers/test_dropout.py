@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from differences import central_differences
 from generators import random_call
-from oracle import infer, parts, train
+from oracle import INITIAL, infer, named_state, parts, train
 from tolerances import assert_close, assert_results_close
 
 import fastrnn
@@ -109,7 +109,7 @@ def test_gradients_against_central_differences(engine: str, build: Callable, opt
     layer._rng.bit_generator.state = start
     exact = train(layer, call)
     variables = {"grad x": call.x} | {f"grad {name}": value for name, value in layer.params.items()}
-    variables |= dict(zip(("grad h0", "grad c0"), parts(call.state), strict=False))
+    variables |= named_state(call.state, INITIAL)
     for name, numeric in central_differences(loss, variables).items():
         assert_close(exact[name], numeric[0], "difference", name)
 

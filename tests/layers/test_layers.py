@@ -8,7 +8,7 @@ import pytest
 from generators import Case, build_layer, cases, random_call
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from oracle import Call, float64_twin, infer, oracle, train
+from oracle import FINAL, INITIAL, Call, float64_twin, infer, named_state, oracle, train
 from tolerances import assert_close, assert_results_close
 
 import fastrnn
@@ -141,7 +141,7 @@ def test_unbatched_is_a_batch_of_one(engine: str, build: Callable, batch_first: 
     assert expected["y"].shape[time_axis] == 6
     for name in ("y", "grad x"):
         expected[name] = expected[name].squeeze(batch_axis)
-    for name in ("h_n", "c_n", "grad h0", "grad c0"):
+    for name in (*FINAL, *INITIAL):
         if name in expected:
             expected[name] = expected[name][:, 0]
     assert_results_close(actual, expected)
@@ -173,11 +173,7 @@ class TestEmpty:
         assert results["y"].shape == ((2, 0, width) if batch_first else (0, 2, width))
         assert results["grad x"].shape == call.x.shape
         state, dstate = call.state, call.dstate  # nothing happens to them
-        for name, value in zip(("h_n", "c_n"), state if isinstance(state, tuple) else (state,), strict=False):
-            np.testing.assert_array_equal(results[name], value)
-        for name, value in zip(
-            ("grad h0", "grad c0"), dstate if isinstance(dstate, tuple) else (dstate,), strict=False
-        ):
+        for name, value in {**named_state(state), **named_state(dstate, INITIAL)}.items():
             np.testing.assert_array_equal(results[name], value)
         for name, param in layer.params.items():
             assert results[f"grad {name}"].shape == param.shape

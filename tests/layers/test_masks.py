@@ -10,13 +10,13 @@ from generators import Case, build_layer, cases, random_call, random_mask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from oracle import Call, Results, infer, named_state, parts, train
+from oracle import INITIAL, Call, Results, infer, named_state, parts, train
 from tolerances import assert_close, assert_results_close
 
 import fastrnn
 import fastrnn.run
 from fastrnn.arguments import weights
-from fastrnn.engines.reference import STEP
+from fastrnn.engines.reference import STEP, Masks
 
 OPTIONS = [
     pytest.param({}, id="plain"),
@@ -40,22 +40,23 @@ def step_by_step(layer: Any, call: Call) -> Results:
         if not reverse:
             x, below = np.zeros((T, B, D * cell.output_size)), x
         for b in range(B):
-            h, c = state[0][k, b], state[1][k, b] if cell.has_c else None
+            h, c = state[0][k, b], np.concatenate([a[k, b] for a in state[1:]]) if cell.has_c else None
             shown, cut, started = np.zeros(cell.output_size), False, False
             for t in reversed(range(T)) if reverse else range(T):
                 cut |= resets[t, b] and not reverse
                 if mask[t, b]:
                     if cut and (started or not reverse):
                         h, c = 0 * h, None if c is None else 0 * c
-                    h_t, c_t, _ = STEP[cell.native](cell, w, below[t, b][None], h[None], None if c is None else c[None])
+                    c = None if c is None else c[None]
+                    h_t, c_t, _ = STEP[cell.native](cell, w, below[t, b][None], h[None], c, Masks())
                     h, c, cut, started = h_t[0], None if c_t is None else c_t[0], False, True
                     shown = h
                 if mask[t, b] or call.masked_output == "hold":
                     x[t, b, k % D * cell.output_size :][: cell.output_size] = shown
                 cut |= resets[t, b] and reverse
             state[0][k, b] = h
-            if cell.has_c:
-                state[1][k, b] = c
+            for part, value in zip(state[1:], np.split(c, cell.has_c) if cell.has_c else (), strict=True):
+                part[k, b] = value
     return {"y": time_major(x), **named_state(tuple(state))}
 
 
@@ -107,7 +108,7 @@ def test_nothing_valid(engine: str, build: Callable, masked_output: str, rng: np
     assert not results["grad x"].any()
     for name, value in named_state(call.state).items():
         np.testing.assert_array_equal(results[name], value)
-    for name, value in named_state(call.dstate, "grad h0", "grad c0").items():
+    for name, value in named_state(call.dstate, INITIAL).items():
         np.testing.assert_array_equal(results[name], value)
     assert not any(results[f"grad {name}"].any() for name in layer.params)
 

@@ -9,7 +9,7 @@ import pytest
 from generators import Case, cases, random_call
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import Call, Results, infer, named_state, parts, train
+from oracle import FINAL, INITIAL, Call, Results, infer, named_state, parts, train
 from tolerances import assert_close, assert_results_close
 
 import fastrnn
@@ -50,7 +50,7 @@ def pieces(layer: Any, call: Call) -> Results:
             piece = train(layer, Call(x, as_state(state), dy=dy, dstate=as_state(dstate)))
             results["y"][where] = piece["y"]
             results["grad x"][where] = piece["grad x"]
-            for name in ("h_n", "c_n", "grad h0", "grad c0"):
+            for name in (*FINAL, *INITIAL):
                 if name in results:
                     mask = np.tile(ends if name.endswith("n") else begins, layer.num_layers)
                     results[name][mask, b] = piece[name][mask]
@@ -60,7 +60,7 @@ def pieces(layer: Any, call: Call) -> Results:
 
 
 def as_state(arrays: list[np.ndarray]) -> Any:
-    return tuple(arrays) if len(arrays) == 2 else arrays[0]
+    return tuple(arrays) if len(arrays) > 1 else arrays[0]
 
 
 @settings(max_examples=15)
@@ -110,7 +110,7 @@ class TestLengths:
         results = train(layer, call)
         for name, value in named_state(call.state).items():
             np.testing.assert_array_equal(results[name][:, [1, 3]], value[:, [1, 3]])
-        for name, value in named_state(call.dstate, "grad h0", "grad c0").items():
+        for name, value in named_state(call.dstate, INITIAL).items():
             np.testing.assert_array_equal(results[name][:, [1, 3]], value[:, [1, 3]])
 
     def test_the_final_state_is_that_of_the_last_valid_step(
@@ -172,7 +172,7 @@ class TestResets:
         call.resets[0] = True
         actual = train(layer, call)
         expected = train(layer, replace(call, state=None, resets=None))
-        for name in ("grad h0", "grad c0"):
+        for name in INITIAL:
             if name in actual:
                 assert (actual[name] == 0).all()
                 expected[name][...] = 0
@@ -209,7 +209,7 @@ class TestResets:
             assert np.isfinite(value[:2, 0]).all(), name
             assert np.isfinite(value[4:, 0]).all(), name
             assert np.isfinite(value[:, 1]).all(), name
-        for name in ("h_n", "c_n", "grad h0", "grad c0"):
+        for name in (*FINAL, *INITIAL):
             assert np.isfinite(results.get(name, np.zeros(1))).all(), name
 
         x[3, 0], dy[3, 0] = 0, np.nan
@@ -256,10 +256,10 @@ class TestBackwardDirection:
         )
         expected = train(forward, backwards)
         assert_close(self.reversed_in_time(actual["y"][:, :, width:], call.lengths), expected["y"])
-        for name in ("h_n", "c_n"):
+        for name in FINAL:
             if name in actual:
                 assert_close(actual[name][1:], expected[name], "value", name)
-        for name in ("grad h0", "grad c0"):
+        for name in INITIAL:
             if name in actual:
                 assert_close(actual[name][1:], expected[name], "gradient", name)
         for name in forward.params:
@@ -309,7 +309,7 @@ class TestChunks:
             dx.insert(0, grads.x)
             for name, gradient in grads.params.items():
                 totals[name] += gradient
-        actual = {"grad x": np.concatenate(dx), **named_state(dstate, "grad h0", "grad c0")}
+        actual = {"grad x": np.concatenate(dx), **named_state(dstate, INITIAL)}
         actual |= {f"grad {name}": total for name, total in totals.items()}
         assert_results_close(actual, {name: expected[name] for name in actual})
 

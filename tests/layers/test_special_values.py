@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from float_flags import FLUSH, ROUND_UP, control, controlled, readable
 from generators import build_layer, random_call
-from oracle import Call, Results, infer, oracle, parts, train
+from oracle import FINAL, INITIAL, Call, Results, infer, oracle, parts, train
 from running import in_threads
 from tolerances import assert_close
 
@@ -24,7 +24,7 @@ OPTIONS = [
 
 def by_row(results: Results) -> Results:
     """Results that belong to rows of the batch, with that axis first; gradients in parameters belong to none."""
-    named = ("y", "grad x", "h_n", "c_n", "grad h0", "grad c0")
+    named = ("y", "grad x", *FINAL, *INITIAL)
     return {name: np.moveaxis(results[name], 1, 0) for name in named if name in results}
 
 
@@ -88,7 +88,7 @@ def test_infinite_input_saturates_as_in_the_equations(engine: str, variant: str,
     call.x[1, 1, 0] = value
     expected = oracle(layer, call)
     for actual in (train(layer, call), infer(layer, call)):
-        for name in ("y", "h_n", "c_n"):
+        for name in ("y", *FINAL):
             if name in actual:
                 assert_close(actual[name], expected[name], "value", name)
 
@@ -97,6 +97,8 @@ def test_infinite_input_saturates_as_in_the_equations(engine: str, variant: str,
 @pytest.mark.parametrize("scale", [30.0, 1e4, 1e30])
 def test_saturation(engine: str, variant: str, scale: float, dtype: type) -> None:
     layer = build_layer(variant, 5, 17, dtype=dtype)
+    if layer.cell.norm_values and scale**2 > np.finfo(dtype).max:
+        pytest.skip("the variance of such values is infinite, and they are normalised to 0")
     call = random_call(layer, 5, 4, np.random.default_rng(3))
     call.x *= dtype(scale)
     expected = oracle(layer, replace(call, dy=None, dstate=None))

@@ -11,7 +11,7 @@ from oracle import Call, parts
 from tolerances import assert_close
 
 import fastrnn
-from fastrnn.engines.reference import STEP
+from fastrnn.engines.reference import STEP, Masks
 from fastrnn.engines.seam import Weights
 
 NAMES = {"rnn": "h", "lstm": "i f g o c", "gru": "r z n hn", "gru-before": "r z n"}
@@ -23,7 +23,7 @@ def names_of(layer: Any, variant: str) -> list[str]:
     plain = "-".join(word for word in variant.split("-") if word not in OPTIONS)
     if plain in NAMES:
         return NAMES[plain].split()
-    return [*layer.cell.recorded, *["c"][: layer.cell.has_c]] or ["h"]
+    return [*layer.cell.recorded, *layer.cell.states[1:]] or ["h"]
 
 
 def sigmoid(a: np.ndarray) -> np.ndarray:
@@ -54,9 +54,10 @@ def gates_by_hand(layer: Any, variant: str, suffix: str, x: np.ndarray, h: np.nd
 def step_by_reference(layer: Any, suffix: str, x: np.ndarray, h: np.ndarray, c: Any) -> tuple[dict, Any, Any]:
     """One step of one direction: the gates, h and c, by the reference engine's step for this cell."""
     w = Weights(**{name.removesuffix(suffix): value for name, value in layer.params.items() if name.endswith(suffix)})
-    h, c, recorded = STEP[layer.cell.native](layer.cell, w, x[None], h[None], None if c is None else c[None])
+    c = None if c is None else c[None]
+    h, c, recorded = STEP[layer.cell.native](layer.cell, w, x[None], h[None], c, Masks())
     gates = dict(zip(layer.cell.recorded, (gate[0] for gate in recorded), strict=True))
-    gates |= {"c": c[0]} if layer.cell.has_c else {}
+    gates |= dict(zip(layer.cell.states[1:], np.split(c[0], layer.cell.has_c), strict=True)) if layer.cell.has_c else {}
     return gates or {"h": h[0]}, h[0], None if c is None else c[0]
 
 
@@ -82,7 +83,8 @@ class TestGates:
         suffix = f"_l{layer_index}" + "_reverse" * direction
         k = 2 * layer_index + direction
         for b, length in enumerate(lengths):
-            h, c = parts(call.state)[0][k, b], parts(call.state)[-1][k, b]
+            h, *others = (part[k, b] for part in parts(call.state))
+            c = np.concatenate(others) if others else None
             for t in reversed(range(length)) if direction else range(length):
                 if by_hand:
                     expected = gates_by_hand(layer, variant, suffix, x[t, b], h, c)
@@ -170,6 +172,10 @@ class TestMemory:
                 id="GRU: H for each direction",
             ),
             pytest.param(fastrnn.GRU, {"num_layers": 2, "dropout": 0.5}, 4 + 1 + 4, id="GRU: nothing for dropout"),
+            pytest.param(
+                fastrnn.LSTM, {"layer_norm": "separate"}, 5 + 8 + 4 / 32, id="LSTM: what was normalised, and 4 values"
+            ),
+            pytest.param(fastrnn.LSTM, {"layer_norm": "sum"}, 5 + 4 + 6 / 32, id="LSTM: what was normalised, and 6"),
         ],
     )
     def test_is_what_the_docstring_says(self, engine: str, cell: Callable, options: dict, values: int) -> None:

@@ -56,7 +56,7 @@ typedef struct {
     int32_t num_layers;        /* L */
     int32_t num_directions;    /* D: 1 or 2 */
     int32_t reverse;           /* whether the one direction runs from the end to the start; then there are no streams */
-    int32_t has_c;             /* whether the state is (h, c), as an LSTM's, or h alone */
+    int32_t has_c;             /* 0: the state is h alone; 1: (h, c), as an LSTM's; 3: c has an sLSTM's c, n, m */
     int32_t has_initial_state; /* whether the initial state is learnt instead of zeros */
     int64_t input_size;        /* I */
     int64_t hidden_size;       /* H: of c */
@@ -106,8 +106,8 @@ typedef struct {
     int64_t y_step, y_row;
 
     /* States are contiguous. h_n and c_n may be h0 and c0; no other arrays may overlap what is written. */
-    const void *h0, *c0; /* in  (L*D, B, O), (L*D, B, H); both NULL: zeros, or the learnt initial state */
-    void *h_n, *c_n;     /* out (L*D, B, O), (L*D, B, H); NULL: not wanted */
+    const void *h0, *c0; /* in  (L*D, B, O), (L*D, B, has_c*H); both NULL: zeros, or the learnt initial state */
+    void *h_n, *c_n;     /* out (L*D, B, O), (L*D, B, has_c*H); NULL: not wanted */
 
     const int64_t *lengths; /* in  (B), each in 0..T; NULL: all T */
     const uint8_t *resets;  /* in  (T, B), 1 where no state crosses from the step before into this one; or NULL */
@@ -156,7 +156,7 @@ typedef struct {
                        size_t y_bytes);
     /* Set n rows to the start of a sequence; with rows NULL all, and n is B. */
     int (*stream_reset)(FastRNN_Stream *stream, int64_t n, const int64_t *rows);
-    /* Copy the state: h (L, B, O), and c (L, B, H), which is NULL, of 0 bytes, unless the layer has one. */
+    /* Copy the state: h (L, B, O), and c (L, B, has_c*H), which is NULL, of 0 bytes, unless the layer has one. */
     int (*stream_get_state)(FastRNN_Stream *stream, void *h, size_t h_bytes, void *c, size_t c_bytes);
     int (*stream_set_state)(FastRNN_Stream *stream, const void *h, size_t h_bytes, const void *c, size_t c_bytes);
 } FastRNN_API;
