@@ -115,7 +115,7 @@ _FITS: dict[Any, Callable[[Any], bool]] = {
     "int": lambda value: type(value) is int and 0 <= value < 1 << 63,
     "float": lambda value: type(value) in (int, float) and math.isfinite(value),
     "float | None": lambda value: value is None or type(value) in (int, float),
-    "str | None": lambda value: value in (None, "h", "hc"),
+    "str | None": lambda value: value in (None, "h", "hc", "hcnm"),
     "bool": lambda value: type(value) is bool,
 }
 

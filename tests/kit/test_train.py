@@ -58,6 +58,23 @@ RUN = """
 """
 
 
+def test_a_carried_state_of_four_arrays_is_in_a_checkpoint(tmp_path):
+    def trainer(steps):
+        rnn, ids = fastrnn.SLSTM(4, 4, rng=0), np.random.default_rng(0).integers(0, 4, 200)
+        model = nn.ManyToMany(rnn, nn.Linear(4, 4, rng=0), nn.Embedding(4, 4, rng=0))
+        path = tmp_path / "run.npz" if steps else None
+        return Trainer(model, optim.SGD(model.params, 0.1), Chunks(ids, 2, 5), checkpoint=path, steps=8, every=steps)
+
+    for report in trainer(3):
+        if report.step == 4:
+            break
+    again, whole = trainer(3), trainer(None)
+    again.fit(progress=False)
+    whole.fit(progress=False)
+    for name, p in whole.model.params.items():
+        np.testing.assert_array_equal(again.model.params[name], p)
+
+
 # ---- killed and resumed ----------------------------------------------------------------------------------------------
 
 
