@@ -126,8 +126,9 @@ typedef struct {
     frnn_series dx;          /* out  (T, B, I), zero past a row's end; or added to; data null: not wanted */
     int adds_to_dx;
     void *dh0, *dc0;          /* out  (B, O), (B, S*H) */
-    frnn_cell_gradient dcell; /* out */
+    frnn_cell_gradient dcell; /* out; or added to */
     const frnn_noise *noise;  /* in   as given to the forward run; not null if the cell has zoneout */
+    int adds_to_dcell;
 } frnn_backward_args;
 
 /* ---- A cell over a sequence ---- */
@@ -144,6 +145,11 @@ void frnn_forward(int count, const frnn_cell *const *cells, const frnn_forward_a
                   void *workspace);
 void frnn_backward(int count, const frnn_cell *const *cells, const frnn_backward_args *args, int threads,
                    void *workspace);
+
+/* A backward run of B rows sums the gradients of weights over chunks of so many steps, a power of two, from the step
+ * that ran last on. A run that is cut at a multiple of that many steps, the later part first, gives the same bits, if
+ * the earlier part adds to what the later one has written. */
+int64_t frnn_backward_steps(const frnn_cell *cell, int64_t B);
 
 /* ---- Packed weights, for the instruction set selected now ---- */
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fastrnn import engines, run, validate
+from fastrnn import engines, run, segments, validate
 from fastrnn.arguments import Arguments, arguments, cotangent, initial_state, layers_fit, state_like
 from fastrnn.arguments import weights as checked_weights
 from fastrnn.engines import philox
@@ -29,16 +29,17 @@ class Tape:
 
     It shares x, the initial state, y and the parameters with the caller: do not change them in place before
     `backward`. Per step and row it owns (G + 1)*H values for an LSTM, G*H for a GRU (one H more with reset_after),
-    8*H for an sLSTM, none for an RNN; between layers, one y more. Layer normalisation adds 2*G*H values, or G*H if it is
-    of sums, and a few for each row. Of a masked call it has the steps that were run only, and x and y at them as copies
-    of its own. With weight dropout it owns each weight_hh as the run used it.
+    8*H for an sLSTM, none for an RNN; between layers, one y more. Layer normalisation adds 2*G*H values, or G*H if it
+    is of sums, and a few for each row. Of a masked call it has the steps that were run only, and x and y at them as
+    copies of its own. With weight dropout it owns each weight_hh as the run used it. With ``keep="states"`` it has
+    states every so many steps instead, and not y; of a bidirectional layer also one y between layers.
     """
 
     __slots__ = ("_args", "_dropout", "_engine", "_kept", "_noise", "_stack", "_weights")
 
     def __init__(
         self, stack: Stack, engine: engines.Engine, args: Arguments, weights: list[Weights], dropout: _Dropout | None,
-        kept: run.Kept, noise: Noise | None = None,
+        kept: run.Kept | segments.Kept, noise: Noise | None = None,
     ) -> None:  # fmt: skip
         self._stack, self._engine, self._args, self._weights = stack, engine, args, weights
         self._dropout, self._kept, self._noise = dropout, kept, noise
@@ -68,7 +69,8 @@ class Tape:
         -------
         dict of str to ndarray
             Read-only views (T, B, H) under the names of the equations, zero at steps that were not run. (Of a call
-            whose mask is more than lengths they are copies.)
+            whose mask is more than lengths they are copies. Where the tape keeps states only, they are computed again,
+            and take the memory that ``keep="all"`` takes.)
             LSTM: i, f, g, o and c. GRU: r, z, n and, with reset_after, hn (U_n h + b_hn). RNN: h. sLSTM: i, f, z, o,
             k = sigmoid(-a_f), and c, n, m.
 
@@ -82,8 +84,10 @@ class Tape:
         direction = validate.index("direction", direction, D)
         k = layer * D + direction
         cell = self._stack.cells[k]
-        y = direction_part(self._kept.outputs[layer], direction, cell.output_size)
-        views = cell.views(self._kept.records[k], y)
+        kept = segments.whole(
+            self._stack, self._engine, self._args, self._weights, self._kept, self._dropout, self._noise
+        )
+        views = cell.views(kept.records[k], direction_part(kept.outputs[layer], direction, cell.output_size))
         if self._args.valid is not None:
             scatter, time_major = self._args.valid.scatter, self._stack.time_major
             views = {name: time_major(scatter(view), self._args.batched) for name, view in views.items()}
@@ -98,13 +102,13 @@ class _Dropout:
     def __init__(self, probability: float, rng: np.random.Generator, operations: engines.Operations) -> None:
         self._probability, self._rng, self._operations = probability, rng, operations
 
-    def draw(self, y: NDArray) -> int:
-        """The key of y's mask."""
+    def draw(self, shape: tuple[int, ...]) -> int:
+        """The key of a mask."""
         return philox.new_key(self._rng)
 
-    def apply(self, a: NDArray, drawn: int) -> NDArray:
+    def apply(self, a: NDArray, drawn: int, first: int = 0) -> NDArray:
         """Zero some values, and scale those that stay so that the expectation does."""
-        return self._operations.dropout(a, drawn, self._probability)
+        return self._operations.dropout(a, drawn, self._probability, first * a[:1].size)
 
 
 def _assignable(name: str, says: str) -> Any:
@@ -124,6 +128,7 @@ class Recurrent(StackOwner, Parameters):
     """What RNN, LSTM and GRU share: parameters, and runs over the stack of layers and directions."""
 
     _cell: ClassVar[type[Cell]]
+    _keep: segments.Keep = "all"
 
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int, bias: bool, batch_first: bool, dropout: float,
@@ -184,9 +189,14 @@ class Recurrent(StackOwner, Parameters):
     def dropout(self, value: float) -> None:
         self._dropout = validate.probability("dropout", value)
 
-    input_dropout = _assignable("input_dropout", "a value of x of each layer, at all steps")
-    state_dropout = _assignable("state_dropout", "a value of h where it meets weight_hh, at all steps")
-    weight_dropout = _assignable("weight_dropout", "an element of weight_hh")
+    @property
+    def keep(self) -> segments.Keep:
+        """What tapes of `forward` keep where it is not told: "all", "states" or a number of steps; may be assigned."""
+        return self._keep
+
+    @keep.setter
+    def keep(self, value: segments.Keep) -> None:
+        self._keep = segments.checked_keep("keep", value)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._stack.options(self.dropout, **self._dropouts._asdict())})"
@@ -237,7 +247,7 @@ class Recurrent(StackOwner, Parameters):
 
     def forward(
         self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None, mask: Any = None,
-        masked_output: str = "zero", rng: Any = None,
+        masked_output: str = "zero", rng: Any = None, keep: segments.Keep | None = None,
     ) -> tuple[NDArray, State, Tape]:  # fmt: skip
         """Run the layer for training: as a call does, with dropout, and with a tape for `backward`.
 
@@ -247,6 +257,13 @@ class Recurrent(StackOwner, Parameters):
             As for a call.
         rng : seed or numpy.random.Generator, optional
             Source of dropout. Default: the layer's own.
+        keep : {"all", "states"} or int, optional
+            What the tape keeps: "all" that happened at each step, or only the states every so many steps, between
+            which `backward` runs the layer again. Results and gradients are the same, with the packed engine to the
+            bit. With "states" the number of steps is that which needs the least memory, about 2*sqrt(T) steps' worth,
+            for the price of one more forward run; a number is rounded up to where the engine's sums over steps may be
+            cut (a power of two, at most 256). A run of fewer steps keeps all. docs/memory.md has sizes and times.
+            Default: the layer's own `keep`, which is "all" at first.
 
         Returns
         -------
@@ -258,10 +275,11 @@ class Recurrent(StackOwner, Parameters):
         Raises
         ------
         TypeError, ValueError
-            As for a call.
+            As for a call, or if `keep` is none of these.
         """
         stack, engine = self._stack, engines.current()
         rng = self._rng if rng is None else validate.generator("rng", rng)
+        keep = self._keep if keep is None else segments.checked_keep("keep", keep)
         dropout = _Dropout(self.dropout, rng, engine.operations) if self.dropout else None
         initial = initial_state(stack, self.params)
         args = arguments(stack, x, state, lengths, resets, mask, masked_output, initial, taped=True)
@@ -270,7 +288,7 @@ class Recurrent(StackOwner, Parameters):
         if any(self._dropouts) or any(self.cell.zoneouts):
             noise = Noise(philox.new_key(rng), self._dropouts, engine.operations)
         weights = weights if noise is None else noise.weights(weights)
-        y, h, c, kept = run.forward(stack, engine, args, weights, dropout, noise=noise)
+        y, h, c, kept = segments.forward(stack, engine, args, weights, keep, dropout, noise)
         y, state = args.results(stack, y, h, c)
         return y, state, Tape(stack, engine, args, weights, dropout, kept, noise)
 
@@ -314,7 +332,7 @@ class Recurrent(StackOwner, Parameters):
         dy = None if dy is None else cotangent(stack, dy, args)
         if args.valid is not None:
             dh_n, dc_n = args.valid.sorted(dh_n, dc_n)
-        dx, dh0, dc0, dweights = run.backward(
+        dx, dh0, dc0, dweights = segments.backward(
             stack, tape._engine, args, tape._weights, tape._kept, dy, dh_n, dc_n, tape._dropout, wants_x,
             tape._noise,
         )  # fmt: skip
@@ -359,7 +377,15 @@ class Recurrent(StackOwner, Parameters):
         return Frozen(stack, engines.current(), weights, initial, chosen)
 
 
-class RNN(Recurrent):
+class Droppable(Recurrent):
+    """What RNN, LSTM and GRU share: dropout within layers."""
+
+    input_dropout = _assignable("input_dropout", "a value of x of each layer, at all steps")
+    state_dropout = _assignable("state_dropout", "a value of h where it meets weight_hh, at all steps")
+    weight_dropout = _assignable("weight_dropout", "an element of weight_hh")
+
+
+class RNN(Droppable):
     """Vanilla (Elman) recurrent layer: h_t = act(W x_t + b_ih + U h_{t-1} + b_hh).
 
     Parameters
@@ -441,7 +467,7 @@ class RNN(Recurrent):
         )  # fmt: skip
 
 
-class LSTM(Recurrent):
+class LSTM(Droppable):
     """Long short-term memory: c_t = f*c_{t-1} + i*g, h_t = o*tanh(c_t); gates i, f, o = sigmoid(.), g = tanh(.).
 
     Parameters
@@ -511,7 +537,7 @@ class LSTM(Recurrent):
         )  # fmt: skip
 
 
-class GRU(Recurrent):
+class GRU(Droppable):
     """Gated recurrent unit: gates r, z = sigmoid(.), candidate n = tanh(.), h_t a blend of n and h_{t-1} by z.
 
     Parameters

@@ -40,6 +40,7 @@ class Noise(NamedTuple):
     key: int
     dropouts: Dropouts
     operations: Operations
+    first: int = 0  # which of all cells of the layer is the first of the run's
 
     def weights(self, weights: list[Weights]) -> list[Weights]:
         """The weights that the run uses, of which some elements of U are zero; or the gradients in the layer's own."""
@@ -60,17 +61,22 @@ class Noise(NamedTuple):
         ranks = np.arange(len(x)) - np.repeat(args.starts, np.diff(args.starts, append=len(x)))
         return mask[args.valid.order[ranks], None]
 
-    def steps(self, k: int, cell: Cell, args: Arguments, first_step: int = 0) -> StepNoise | None:
-        """What is random in the steps of a layer and direction, of which the first one has this number."""
+    def within(self, first: int) -> Noise:
+        """What is random in a run of some of the layer's cells alone, from this one on, but for its inputs."""
+        return self._replace(first=first, dropouts=self.dropouts._replace(input_dropout=0.0))
+
+    def steps(self, k: int, cell: Cell, args: Arguments) -> StepNoise | None:
+        """What is random in the steps of a layer and direction."""
         p = self.dropouts.state_dropout
         if not p and not self.dropouts.candidate_dropout and not any(cell.zoneouts):
             return None
         rows = None if args.valid is None else args.valid.order
         state = None
         if p:
-            state = self._drop(np.ones((args.h0.shape[1], cell.output_size), cell.dtype), k, STATE, p)
+            state = self._drop(np.ones((args.h0.shape[1], cell.output_size), cell.dtype), self.first + k, STATE, p)
             state = state if rows is None else state[rows]
-        return StepNoise(self._key(k, STEPS), self.dropouts.candidate_dropout, state, first_step, rows)
+        key = self._key(self.first + k, STEPS)
+        return StepNoise(key, self.dropouts.candidate_dropout, state, args.first_step, rows)
 
     def _drop(self, a: NDArray, place: int, purpose: int, probability: float) -> NDArray:
         """Zero some values, and scale those that stay so that the expectation does."""

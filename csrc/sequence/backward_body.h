@@ -1,8 +1,9 @@
 /* A sequence backwards, for one dtype. Included by sequence_body.h.
  *
- * In chunks of steps, from the one that ran last to the first: (1) step by step, the cell's kernel turns dh into the
- * gradient da of the pre-activations, and one product takes da to the state before; (2) the rows of x and h_{t-1} are
- * gathered beside the rows of da, and large products over all of them add to dx, dW and dU.
+ * In chunks of steps, from the one that ran last to the first, and in each chunk one block of rows after the other: (1)
+ * step by step, the cell's kernel turns dh into the gradient da of the pre-activations, and one product takes da to the
+ * state before; (2) the rows of x and h_{t-1} are gathered beside the rows of da, and large products over all of them
+ * add to dx, dW and dU. So a run that is cut between two chunks, and goes on with adds_to_dcell, gives the same bits.
  *
  * The large products are cut into tasks in a way that does not depend on the number of threads. A task adds the same
  * numbers in the same order, whichever thread runs it.
@@ -215,7 +216,6 @@ static void FN(gather_inputs)(const FN(backward_run) *run, const frnn_chunk *chu
         const REAL *h_prev = FN(before_step)(run, &args->y, args->h0, O, t, b);
         const REAL *gates = (const REAL *)args->record.gates;
         const REAL *mask = FN(state_mask)(&run->noise, b);
-        const int64_t span = run->span < H ? run->span : O;
         if (mask)
             FN(put_met)(run->h, at, O, h_prev, mask);
         else if (run->span < H)
@@ -406,35 +406,51 @@ static void FN(clear_gradients)(const FN(backward_run) *run, int all) {
         if (arrays[k]) memset(arrays[k], 0, (size_t)sizes[k] * sizeof(REAL));
 }
 
+/* The gradient in the state of the rows j0..j1-1, of which each member takes some: from dh0 and dc0, where it lies
+ * between chunks, to the workspace, or back. */
+static void FN(move_state)(const FN(backward_run) *run, int64_t j0, int64_t j1, int back, const frnn_team *team) {
+    const frnn_backward_args *args = run->args;
+    const size_t O = (size_t)run->cell->O, C = (size_t)(run->is->has_c * run->cell->H);
+    for (int64_t j = j0 + team->index; j < j1; j += team->size) {
+        const int64_t b = frnn_row(&args->steps, j);
+        REAL *dh0 = (REAL *)args->dh0 + b * (int64_t)O, *dh = run->dh + (j - j0) * (int64_t)O;
+        memcpy(back ? dh0 : dh, back ? dh : dh0, O * sizeof(REAL));
+        if (!run->dc) continue;
+        REAL *dc0 = (REAL *)args->dc0 + b * (int64_t)C, *dc = run->dc + (j - j0) * (int64_t)C;
+        memcpy(back ? dc0 : dc, back ? dc : dc0, C * sizeof(REAL));
+    }
+}
+
 static void FN(backward_work)(const FN(backward_run) *run, const frnn_team *team) {
     const frnn_cell *cell = run->cell;
     const frnn_backward_args *args = run->args;
     const frnn_steps *steps = &args->steps;
     const int64_t O = cell->O, C = run->is->has_c * cell->H;
+    const int64_t longest = steps->B > 0 ? frnn_length(steps, frnn_row(steps, 0)) : 0;
     frnn_chunk chunk;
     if (args->dx.data && !args->adds_to_dx) FN(clear_past_ends)(steps, &args->dx, cell->I, team);
-    int beta = 0; /* the first large products write the gradients of matrices, the others add to them */
+    int beta = args->adds_to_dcell; /* if not, the first large products write the gradients of matrices */
     if (team->index == 0) {
         memset(run->zero, 0, (size_t)FN(zeros)(run) * sizeof(REAL));
-        FN(clear_gradients)(run, steps->B == 0 || frnn_length(steps, frnn_row(steps, 0)) == 0);
+        if (!args->adds_to_dcell) FN(clear_gradients)(run, longest == 0);
+        memcpy(args->dh0, args->dh_n, (size_t)(steps->B * O) * sizeof(REAL));
+        if (run->is->has_c) memcpy(args->dc0, args->dc_n, (size_t)(steps->B * C) * sizeof(REAL));
     }
-    for (int64_t j0 = 0; j0 < steps->B; j0 += run->plan.block_rows) {
-        const int64_t j1 = FRNN_MIN(j0 + run->plan.block_rows, steps->B);
-        const int64_t longest = frnn_length(steps, frnn_row(steps, j0));
-        const frnn_part part = frnn_part_of(cell, steps, run->by_units, j1 - j0, team->index, team->size);
-        for (int64_t j = j0 + team->index; j < j1; j += team->size) {
-            const int64_t b = frnn_row(steps, j);
-            memcpy(run->dh + (j - j0) * O, (const REAL *)args->dh_n + b * O, (size_t)O * sizeof(REAL));
-            if (run->dc) memcpy(run->dc + (j - j0) * C, (const REAL *)args->dc_n + b * C, (size_t)C * sizeof(REAL));
-        }
-        frnn_team_barrier(team);
-        for (int64_t s1 = longest; s1 > 0; s1 -= FRNN_MIN(s1, run->plan.chunk_steps)) { /* s counts as in forward */
-            const int64_t s0 = s1 - FRNN_MIN(s1, run->plan.chunk_steps);
-            frnn_chunk_fill(&chunk, steps, j0, j1, steps->reverse ? longest - s1 : s0,
-                            steps->reverse ? longest - s0 : s1);
-            for (int64_t s = s1; s-- > s0;) {
-                const int64_t t = steps->reverse ? longest - 1 - s : s, at = chunk.offset[t - chunk.low];
-                FN(backward_step)(run, &part, j0, t, at, chunk.offset[t - chunk.low + 1] - at, team);
+    frnn_team_barrier(team);
+    for (int64_t s1 = longest; s1 > 0; s1 -= FRNN_MIN(s1, run->plan.chunk_steps)) { /* s counts as in forward */
+        const int64_t s0 = s1 - FRNN_MIN(s1, run->plan.chunk_steps), low = steps->reverse ? longest - s1 : s0;
+        for (int64_t j0 = 0; j0 < steps->B; j0 += run->plan.block_rows) {
+            const int64_t j1 = FRNN_MIN(j0 + run->plan.block_rows, steps->B);
+            const int64_t high = FRNN_MIN(low + (s1 - s0), frnn_length(steps, frnn_row(steps, j0)));
+            if (high <= low) break; /* this block's rows have ended, and so have those of the next */
+            const int last = s0 == 0 && j1 == steps->B;
+            const frnn_part part = frnn_part_of(cell, steps, run->by_units, j1 - j0, team->index, team->size);
+            frnn_chunk_fill(&chunk, steps, j0, j1, low, high);
+            FN(move_state)(run, j0, j1, 0, team);
+            frnn_team_barrier(team);
+            for (int64_t i = 0; i < high - low; i++) {
+                const int64_t t = steps->reverse ? low + i : high - 1 - i, at = chunk.offset[t - low];
+                FN(backward_step)(run, &part, j0, t, at, chunk.offset[t - low + 1] - at, team);
             }
             if (run->norm.wanted) {
                 frnn_team_barrier(team); /* gradients of gains and biases need all of da */
@@ -447,21 +463,17 @@ static void FN(backward_work)(const FN(backward_run) *run, const frnn_team *team
             frnn_team_barrier(team);
             FN(large_products)(run, &chunk, j0, beta, team);
             beta = 1;
-            if (s0 == 0 && j1 == steps->B)
+            if (last)
                 frnn_team_barrier(team);
             else if (frnn_team_agree_to_stop(team))
                 return;
             if (run->dx) FN(give_dx)(run, &chunk, j0, team);
-            /* No barrier: the next to write dx comes after the next one, and nothing else that is read here changes. */
+            FN(move_state)(run, j0, j1, 1, team);
+            /* No barrier: each member moves the same rows again. The next to write dx comes after the next barrier, and
+             * nothing else that is read here changes. */
         }
-        frnn_team_barrier(team);
-        for (int64_t j = j0 + team->index; j < j1; j += team->size) {
-            const int64_t b = frnn_row(steps, j);
-            memcpy((REAL *)args->dh0 + b * O, run->dh + (j - j0) * O, (size_t)O * sizeof(REAL));
-            if (run->dc) memcpy((REAL *)args->dc0 + b * C, run->dc + (j - j0) * C, (size_t)C * sizeof(REAL));
-        }
-        frnn_team_barrier(team); /* dh and dc are free for the next block */
     }
+    frnn_team_barrier(team); /* the other direction adds to dx */
 }
 
 static FN(backward_run) FN(backward_new)(const frnn_cell *cell, const frnn_backward_args *args) {
@@ -503,6 +515,11 @@ static size_t FN(backward_runs_new)(FN(backward_runs) *all, int count, const frn
         if (args[1].dx.data) all->apart.dx = (frnn_series){FN(take)(base, &used, rows * I), B * I, I};
     }
     return used;
+}
+
+int64_t FN(frnn_backward_steps)(const frnn_cell *cell, int64_t B) {
+    const frnn_backward_args args = {.steps = {.T = FRNN_CHUNK_STEPS, .B = B}};
+    return FN(backward_new)(cell, &args).plan.chunk_steps;
 }
 
 int64_t FN(frnn_backward_workspace)(int count, const frnn_cell *const *cells, const frnn_backward_args *args,

@@ -24,7 +24,13 @@ static frnn_plan plan(const frnn_steps *s, int64_t row_bytes, int64_t step_limit
     frnn_plan p = {0};
     p.block_rows = FRNN_MAX(1, FRNN_MIN(s->B, step_limit / row_bytes));
     const int64_t chunk_rows = FRNN_MAX(p.block_rows, chunk_limit / row_bytes);
-    p.chunk_steps = FRNN_MAX(1, FRNN_MIN(FRNN_MIN(s->T, FRNN_CHUNK_STEPS), chunk_rows / p.block_rows));
+    p.chunk_steps = FRNN_MAX(1, FRNN_MIN(FRNN_CHUNK_STEPS, chunk_rows / p.block_rows));
+    return p;
+}
+
+/* A plan whose chunks have at most this many steps. */
+static frnn_plan in_chunks_of(frnn_plan p, const frnn_steps *s, int64_t steps) {
+    p.chunk_steps = FRNN_MAX(1, FRNN_MIN(s->T, steps));
     p.chunk_rows = p.block_rows * p.chunk_steps;
     return p;
 }
@@ -38,13 +44,23 @@ static int one_block(const frnn_plan *p, const frnn_steps *s, const frnn_series 
 
 frnn_plan frnn_forward_plan(const frnn_cell *cell, const frnn_forward_args *args, int64_t row_bytes) {
     frnn_plan p = plan(&args->steps, row_bytes, STEP_BYTES, CHUNK_BYTES);
+    p = in_chunks_of(p, &args->steps, p.chunk_steps);
     p.direct = one_block(&p, &args->steps, &args->x, cell->I);
     return p;
+}
+
+/* Steps of a chunk backwards: a power of two, so that a number of steps that is a multiple of a chunk of one layer of a
+ * stack is one of the others', too. Of the powers it is the one nearest to `steps`, within the bound. */
+static int64_t backward_steps(int64_t steps, int64_t step_bytes) {
+    int64_t power = 1;
+    while (3 * power < 2 * steps) power *= 2;
+    return power > 1 && power * step_bytes > GRADIENT_BYTES ? power / 2 : power;
 }
 
 frnn_plan frnn_backward_plan(const frnn_cell *cell, const frnn_backward_args *args, int64_t row_bytes) {
     const int64_t chunk_bytes = FRNN_MIN(FRNN_MAX(GRADIENT_ROWS * row_bytes, STEP_BYTES), GRADIENT_BYTES);
     frnn_plan p = plan(&args->steps, row_bytes, GRADIENT_BYTES, chunk_bytes);
+    p = in_chunks_of(p, &args->steps, backward_steps(p.chunk_steps, p.block_rows * row_bytes));
     p.direct = one_block(&p, &args->steps, &args->x, cell->I) &&
                (!args->dx.data || one_block(&p, &args->steps, &args->dx, cell->I));
     return p;

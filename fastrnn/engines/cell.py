@@ -132,6 +132,11 @@ class Cell:
         of_h, of_c = self.zoneouts
         return of_c > 0 if self.has_c else of_h > 0 and not self.recorded
 
+    @property
+    def kept_values(self) -> int:
+        """How many values a tape keeps for each step and row, besides y."""
+        return (len(self.recorded) + self.has_c + self.records_fresh) * self.hidden_size + self.norm_values
+
     def views(self, record: Record, y: NDArray) -> dict[str, NDArray]:
         """What a tape shows, (T, B, H) by name. Of a cell that needs no record that is its output."""
         views = {}
@@ -201,7 +206,7 @@ class NormalizedCell(Cell):
     layer_norm: str | None = None  # or "separate": of W x and U h each; or "sum": of each gate of W x + U h
     layer_norm_eps: float = 1e-5
 
-    layer_norms = ("separate", "sum")
+    layer_norms: ClassVar[tuple[str, ...]] = ("separate", "sum")
     starts: ClassVar = {"norm_ih": 1.0, "norm_hh": 1.0, "norm": 1.0, "norm_c": 1.0, "bias_c": 0.0}
 
     @property
@@ -341,7 +346,7 @@ class GRUCell(NormalizedCell):
     zoneout: float = 0.0  # as of an RNN
 
     kind = "gru"
-    layer_norms = ("separate",)
+    layer_norms: ClassVar[tuple[str, ...]] = ("separate",)
     sigmoids = "rz"
     panels: ClassVar = {"z": "update: z", "r": "reset: r", "n": "candidate: n"}
     torch = TorchNames("rzn", {"GRU": {}})

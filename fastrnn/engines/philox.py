@@ -33,12 +33,13 @@ def philox(counters: NDArray[np.uint64], key: int) -> NDArray[np.uint64]:
     return np.stack([x0, x1, x2, x3])
 
 
-def words(key: int, count: int) -> NDArray[np.uint64]:
-    """Return the first `count` words of a key. Word 64*g + 16*w + j is word w of block 16*g + j."""
-    blocks = np.arange(-(-count // (4 * GROUP)) * GROUP, dtype=np.uint64)
+def words(key: int, count: int, first: int = 0) -> NDArray[np.uint64]:
+    """Return `count` words of a key from word `first` on. Word 64*g + 16*w + j is word w of block 16*g + j."""
+    group, before = divmod(first, 4 * GROUP)
+    blocks = np.arange(group * GROUP, (group - (-(before + count) // (4 * GROUP))) * GROUP, dtype=np.uint64)
     none = np.zeros_like(blocks)
     found = philox(np.stack([blocks & LOW, blocks >> 32, none, none]), key)
-    return found.reshape(4, -1, GROUP).swapaxes(0, 1).reshape(-1)[:count]
+    return found.reshape(4, -1, GROUP).swapaxes(0, 1).reshape(-1)[before : before + count]
 
 
 def stays(

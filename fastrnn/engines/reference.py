@@ -307,7 +307,7 @@ def gru_step_backward(
     return input_backward(cell, w, dw, x, da), dh_prev + masked(dmet, masks.state), None
 
 
-# ---- sLSTM: c_t = f*c_{t-1} + i*z, n_t = f*n_{t-1} + i, h_t = o*c_t/n_t; i, f exponentials over e^m_t -----------
+# ---- sLSTM: c_t = f*c_{t-1} + i*z, n_t = f*n_{t-1} + i, h_t = o*c_t/n_t; i and f divided by e^m_t ----------------
 
 
 def by_head(a: NDArray, heads: int) -> NDArray:
@@ -321,7 +321,8 @@ def slstm_step(cell: SLSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray) 
     Uh = np.einsum("gnuv,bnv->bgnu", U, by_head(h, N)).reshape(len(h), 4 * H)
     a_i, a_f, a_z, a_o = np.split(biased(x @ w.weight_ih.T, w.bias_ih) + biased(Uh, w.bias_hh), 4, axis=1)
     c, n, m = np.split(c, 3, axis=1)
-    kept = np.where(n == 0, -np.inf, m - np.logaddexp(0, -a_f))  # log(sigmoid(a_f)) + m; nothing of an empty state
+    kept = m - np.logaddexp(0, -a_f)  # log(sigmoid(a_f)) + m
+    kept = np.where(np.abs(n) >= np.finfo(n.dtype).tiny, kept, -np.inf)  # nothing of an empty state
     d = a_i - kept
     smaller = np.exp(-np.abs(d))
     i, f = np.where(d > 0, 1, smaller), np.where(d < 0, 1, smaller)
@@ -474,6 +475,10 @@ class ReferenceEngine:
         for run in runs:
             backward(run)
 
+    def backward_steps(self, cell: Cell, B: int) -> int:
+        """See `fastrnn.engines.Engine.backward_steps`."""
+        return 1
+
     def stepper(self, prepared: list[Prepared], h: NDArray, c: NDArray | None) -> Stepper:
         """See `fastrnn.engines.Engine.stepper`."""
 
@@ -524,12 +529,12 @@ def forward(run: ForwardArgs) -> None:
 
 def backward(run: BackwardArgs) -> None:
     """Differentiate one direction's run, step by step in the order opposite to its own."""
-    (cell, weights), steps, x, y, h0, c0, record, dy, dh_n, dc_n, dx, adds_to_dx, dh0, dc0, dweights, noise = run
+    (cell, weights), steps, x, y, h0, c0, record, dy, dh_n, dc_n, dx, adds_to_dx, dh0, dc0, dweights, noise, adds = run
     drawn = Drawn(cell, noise, len(h0))
     step_backward = STEP_BACKWARD[cell.native]
     dh, dc = dh_n.copy(), None if dc_n is None else dc_n.copy()
     for dweight in dweights:
-        if dweight is not None:
+        if dweight is not None and not adds:
             dweight[...] = 0
     if dx is not None and not adds_to_dx:
         dx[...] = 0

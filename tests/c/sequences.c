@@ -48,7 +48,9 @@ static problem draw(int number) {
     c->storage = c->dtype == FRNN_F64 ? FRNN_STORED_F64 : FRNN_STORED_F32;
     p.is = frnn_describe(c->kind);
     const int64_t G = p.is->gates, B = integer(1, 20), T = integer(1, 9);
-    c->I = integer(1, 40), c->H = integer(1, 130), c->O = p.is->has_c && integer(0, 2) == 0 ? integer(1, c->H) : c->H;
+    c->heads = p.is->has_c > 1 ? (int)integer(1, 4) : 1; /* any cell that has neither resets nor a projection could */
+    c->I = integer(1, 40), c->H = c->heads * integer(1, 130 / c->heads);
+    c->O = p.is->output_gate && integer(0, 2) == 0 ? integer(1, c->H) : c->H;
     const double bound = 1 / sqrt((double)c->H);
     c->w_ih = numbers(c->dtype, G * c->H * c->I, bound), c->w_hh = numbers(c->dtype, G * c->H * c->O, bound);
     if (integer(0, 3)) c->b_ih = numbers(c->dtype, G * c->H, bound), c->b_hh = numbers(c->dtype, G * c->H, bound);
@@ -74,7 +76,15 @@ static problem draw(int number) {
     p.x = (frnn_series){numbers(c->dtype, (T * B - 1) * (c->I + gap) + c->I, 1), B * (c->I + gap), c->I + gap};
     p.dy = (frnn_series){numbers(c->dtype, T * B * c->O, 1), B * c->O, c->O};
     p.h0 = numbers(c->dtype, B * c->O, 1), p.dh_n = numbers(c->dtype, B * c->O, 1);
-    if (p.is->has_c) p.c0 = numbers(c->dtype, B * c->H, 1), p.dc_n = numbers(c->dtype, B * c->H, 1);
+    const int64_t C = p.is->has_c * c->H;
+    if (C) p.c0 = numbers(c->dtype, B * C, 1), p.dc_n = numbers(c->dtype, B * C, 1);
+    for (int64_t b = 0; p.is->has_c > 1 && b < B; b++) /* n is a sum of positive terms */
+        for (int64_t u = b * C + c->H; u < b * C + 2 * c->H; u++) {
+            if (c->dtype == FRNN_F32)
+                ((float *)p.c0)[u] = 2 + ((const float *)p.c0)[u];
+            else
+                ((double *)p.c0)[u] = 2 + ((const double *)p.c0)[u];
+        }
     return p;
 }
 
@@ -85,8 +95,8 @@ static results room(const problem *p) {
     const int64_t G = p->is->gates, bias = c->b_ih ? G * c->H : 0;
     results r = {{0},
                  {T * B * c->O, B * c->O, has_c * B * c->H, T * B * K * c->H, has_c * T * B * c->H, T * B * c->I,
-                  B * c->O, has_c * B * c->H, G * c->H * c->I, G * c->H * c->O, bias, bias, c->w_hr ? c->O * c->H : 0,
-                  c->peephole ? p->is->peepholes * c->H : 0}};
+                  B * c->O, has_c * B * c->H, G * c->H * c->I, G * c->H * c->O / c->heads, bias, bias,
+                  c->w_hr ? c->O * c->H : 0, c->peephole ? p->is->peepholes * c->H : 0}};
     for (int k = 0; k < RESULTS; k++)
         if (r.count[k]) r.data[k] = guarded((size_t)r.count[k] * size_of(c->dtype), 0);
     return r;

@@ -137,7 +137,7 @@ def catalogue() -> dict[str, Entry]:
     call = {"x": x, "state": (h, c), "lengths": lengths, "resets": resets}
     add(lstm.__call__, "LSTM()", lstm, **call)
     add(gru.__call__, "GRU()", gru, x=x, lengths=lengths)
-    add(lstm.forward, **call, rng=1)
+    add(lstm.forward, **call, rng=1, keep="states")
     add(gru.forward, x=x, rng=1)
     add(lstm.backward, tape=tape, dy=y, dstate=state, wants_x=True)
     add(tape.gates, layer=0, direction=0)
@@ -145,6 +145,7 @@ def catalogue() -> dict[str, Entry]:
     add(lambda value: setattr(lstm, "dropout", value), "LSTM.dropout", lstm, value=0.1)
     for name in ("input_dropout", "state_dropout", "candidate_dropout", "weight_dropout"):
         add(lambda value, name=name: setattr(lstm, name, value), f"LSTM.{name}", lstm, value=0.1)
+    add(lambda value: setattr(lstm, "keep", value), "LSTM.keep", lstm, value="all")
     frozen = lstm.freeze()
     add(frozen.__call__, "Frozen()", lstm, **call)
     add(lstm.freeze, precision="int8")

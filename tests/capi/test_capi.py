@@ -234,6 +234,15 @@ def test_a_learnt_initial_state(c: Any) -> None:
         np.testing.assert_array_equal(y, twin.step(x[t]))
 
 
+def test_zoneout(c: Any) -> None:
+    layer = fastrnn.LSTM(4, 20, num_layers=2, zoneout=0.3, zoneout_cell=0.2, rng=0)
+    with fastrnn.engines.use("packed"):
+        frozen = layer.freeze()
+    handle, (x, _) = c.layer_from_object(frozen), drawn(layer, 5, 3)
+    assert_same(run(c, layer, handle, x), expected(*frozen(x)))
+    assert (frozen(x)[0] != fastrnn.LSTM(4, 20, num_layers=2, rng=0)(x)[0]).any()
+
+
 def test_a_layer_outlives_python_s_object(c: Any) -> None:
     layer = fastrnn.LSTM(200, 100, rng=0)  # packed in a block that is kept for the next calls
     with fastrnn.engines.use("packed"):

@@ -27,9 +27,9 @@ GATED = {"candidate_dropout": 0.2}
 CELLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "rnn": (fastrnn.RNN, {}),
     "lstm": (fastrnn.LSTM, {"proj_size": 2, "peephole": True, "zoneout_cell": 0.25} | GATED),
-    "lstm-coupled": (fastrnn.LSTM, {"coupled": True, "zoneout_cell": 0.25} | GATED),
+    "lstm-coupled": (fastrnn.LSTM, {"coupled": True, "layer_norm": "sum", "zoneout_cell": 0.25} | GATED),
     "gru": (fastrnn.GRU, GATED),
-    "gru-before": (fastrnn.GRU, {"reset_after": False} | GATED),
+    "gru-before": (fastrnn.GRU, {"reset_after": False, "layer_norm": "separate"} | GATED),
 }
 
 

@@ -81,6 +81,7 @@ class TestStart:
     def test_is_uniform_within_one_over_the_root_of_hidden_size(self, variant: str, dtype: type) -> None:
         cell, options = VARIANTS[variant]
         options = options | ({"proj_size": 32} if "proj_size" in options else {})
+        options = options | ({"num_heads": 4} if "num_heads" in options else {})
         layer = cell(50, 64, num_layers=2, dtype=dtype, rng=3, **options)
         bound = 1 / np.sqrt(64)
         drawn = []

@@ -504,7 +504,8 @@ class Memory:
         console.print(tables.usage_table(results))
         console.print(
             "\nscratch: growth of the peak resident size during a call, beyond what it returned; packed weights are "
-            "there before in inference. tape: arrays that only it holds. frozen: parameters and packed weights of a "
+            'there before in inference. tape: arrays that only it holds. states: the same with keep="states", where '
+            "scratch includes what is recorded again. frozen: parameters and packed weights of a "
             f"frozen layer; share: those, beside its dtype's. {took}",
             soft_wrap=True,
         )
@@ -520,7 +521,8 @@ class Memory:
                 **asdict(usage.task), "dtype": usage.task.dtype, "sizes": usage.task.sizes._asdict(),
                 "engine": usage.engine, "scratch": usage.scratch, "tape": usage.tape,
                 "tape_limit": memory.tape_limit(usage.task), "weights": usage.weights,
-                "full_weights": usage.full_weights, "broken": usage.broken,
+                "full_weights": usage.full_weights, "states_scratch": usage.states_scratch,
+                "states_tape": usage.states_tape, "broken": usage.broken,
             }
             for usage in results
         ]  # fmt: skip

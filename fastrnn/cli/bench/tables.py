@@ -139,14 +139,23 @@ def by_name(result: Result | models.Result) -> dict[str, Outcome]:
     return {outcome.name: outcome for outcome in result.outcomes}
 
 
+USAGE_HEADINGS = [
+    "scratch", "tape", "design's\ntape", "states:\nscratch", "states:\ntape", "frozen", "share",
+]  # fmt: skip
+
+
 def usage_table(usages: Iterable[Usage]) -> Table:
     """Return a table with a row for each task and engine."""
-    table = new_table("memory, MiB", ["precision", "engine"], ["scratch", "tape", "design's\ntape", "frozen", "share"])
+    table = new_table("memory, MiB", ["precision", "engine"], USAGE_HEADINGS)
     for usage in usages:
         sizes = (usage.scratch, usage.tape, tape_limit(usage.task), usage.weights)
         scratch, *tapes, weights = (f"{size / 2**20:.2f}" for size in sizes)
         frozen = [weights, f"{usage.weights_share:.2f}"]
-        texts = [scratch, "", "", *frozen] if usage.task.kind == "inference" else [scratch, *tapes, "", ""]
+        states = [f"{size / 2**20:.2f}" for size in (usage.states_scratch, usage.states_tape)]
+        none = [""] * 2
+        texts = [scratch, *none, *none, *frozen]
+        if usage.task.kind == "training":
+            texts = [scratch, *tapes, *states, *none]
         if usage.broken:
             texts = [f"[bold red]{text}[/]" if text else "" for text in texts]
         table.add_row(*columns_of(usage.task), usage.task.precision, usage.engine, *texts)
