@@ -63,7 +63,8 @@ def test_it_stays_in_its_row(engine: str, variant: str, size: tuple, options: di
 @pytest.mark.parametrize("size", SIZES)
 def test_nan_reaches_all_that_depends_on_it(engine: str, variant: str, size: tuple) -> None:
     layer = build_layer(variant, *size)
-    head = slice(0, layer.output_size // layer.cell.heads)  # all units, or those that see unit 1
+    units = layer.output_size // layer.cell.heads
+    head = slice(1 // units * units, (1 // units + 1) * units)  # all units, or those that see unit 1
     call = random_call(layer, 4, 3, np.random.default_rng(3))
     x, h = call.map(np.copy), call.map(np.copy)
     x.x[1, 1, 1] = np.nan
