@@ -4,8 +4,7 @@
  * FRNN_UNITS units first, and members share units in whole groups: the sum of a group has the same bits whoever
  * computes it, and the driver adds up groups one by one.
  *
- * Loops have one copy for whole and for partial vectors, which the cells' have twice: these kernels take a small part
- * of a step, and there are many of them.
+ * The loops with a tanh, which is long, have one copy for whole and for partial vectors.
  */
 #define norm_row FN(frnn_norm_row)
 #define norm_backward_row FN(frnn_norm_backward_row)
@@ -83,8 +82,9 @@ static ALWAYS_INLINE void FN(group_moments)(const norm_row *row, int64_t u, int6
 
 /* Of each group of x: its mean, and the sum of squared differences from that. */
 static void FN(norm_moments)(const norm_row *row, REAL *means, REAL *squares) {
-    for (int64_t u = 0; u < row->n; u += FRNN_UNITS)
-        FN(group_moments)(row, u, FRNN_MIN(FRNN_UNITS, row->n - u), means++, squares++);
+    int64_t u = 0;
+    for (; u + FRNN_UNITS <= row->n; u += FRNN_UNITS) FN(group_moments)(row, u, FRNN_UNITS, means++, squares++);
+    if (u < row->n) FN(group_moments)(row, u, row->n - u, means, squares);
 }
 
 static ALWAYS_INLINE void FN(normalize_vector)(const norm_row *row, int k, int64_t u, int64_t lanes) {
@@ -98,8 +98,11 @@ static ALWAYS_INLINE void FN(normalize_vector)(const norm_row *row, int k, int64
 
 /* y = gain*normal, or added to; normal = (x - mean)*inverse. */
 static void FN(normalize)(const norm_row *row) {
-    for (int k = 0; k < row->gates; k++)
-        for (int64_t u = 0; u < row->n; u += VL) FN(normalize_vector)(row, k, u, FRNN_MIN(VL, row->n - u));
+    for (int k = 0; k < row->gates; k++) {
+        int64_t u = 0;
+        for (; u + VL <= row->n; u += VL) FN(normalize_vector)(row, k, u, VL);
+        if (u < row->n) FN(normalize_vector)(row, k, u, row->n - u);
+    }
 }
 
 /* What is shown of c: gain*normal + bias. */
@@ -154,8 +157,9 @@ static ALWAYS_INLINE void FN(group_sums)(const norm_backward_row *row, int64_t u
 
 /* Of each group: the sum of dnormal, and of dnormal*normal. */
 static void FN(norm_sums)(const norm_backward_row *row, REAL *first, REAL *second) {
-    for (int64_t u = 0; u < row->n; u += FRNN_UNITS)
-        FN(group_sums)(row, u, FRNN_MIN(FRNN_UNITS, row->n - u), first++, second++);
+    int64_t u = 0;
+    for (; u + FRNN_UNITS <= row->n; u += FRNN_UNITS) FN(group_sums)(row, u, FRNN_UNITS, first++, second++);
+    if (u < row->n) FN(group_sums)(row, u, row->n - u, first, second);
 }
 
 static ALWAYS_INLINE void FN(norm_backward_vector)(const norm_backward_row *row, int k, int64_t u, int64_t lanes) {
