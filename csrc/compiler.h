@@ -33,16 +33,19 @@
 
 #if defined(__GNUC__) || defined(__clang__)
 #define ALWAYS_INLINE inline __attribute__((always_inline))
+#define NEVER_INLINE __attribute__((noinline)) /* what is long and called from several places */
 #define PREFETCH(p) __builtin_prefetch(p, 1)
 #define PREFETCH_NEAR(p) __builtin_prefetch(p, 0, 2)
 #define FRNN_VECTORS 1 /* vector extensions */
 #elif defined(_MSC_VER)
 #define ALWAYS_INLINE __forceinline
+#define NEVER_INLINE __declspec(noinline)
 #define PREFETCH(p) (void)(p)
 #define PREFETCH_NEAR(p) (void)(p)
 #define FRNN_VECTORS 0
 #else
 #define ALWAYS_INLINE inline
+#define NEVER_INLINE
 #define PREFETCH(p) (void)(p)
 #define PREFETCH_NEAR(p) (void)(p)
 #define FRNN_VECTORS 0

@@ -42,9 +42,9 @@ typedef struct {
     int replace;          /* GRU: h_t = z*n + (1-z)*h_{t-1} instead of (1-z)*n + z*h_{t-1} */
     int64_t I, H, O;
     const void *w_ih;     /* (G*H, I) */
-    const void *w_hh;     /* (G*H, O) */
+    const void *w_hh;     /* (G*H, O) or null: gates do not see the state */
     const void *b_ih;     /* (G*H) or null */
-    const void *b_hh;     /* (G*H) or null, null exactly if b_ih is */
+    const void *b_hh;     /* (G*H) or null, null exactly if b_ih is or w_hh */
     const void *w_hr;     /* (O, H) or null: LSTM projection */
     const void *peephole; /* (the cell's peepholes, H) or null: LSTM p_i, p_f, p_o */
     const float *s_ih;    /* (G*H) scales of the rows of w_ih, if they are int8; likewise the next two */
@@ -52,8 +52,10 @@ typedef struct {
     const void *packed; /* frnn_pack's, 64-byte aligned, or null */
     frnn_norm norm;
     double zoneout, zoneout_cell; /* with which a unit of h_t, or of c_t, keeps its value of the step before */
-    int heads; /* N > 1: w_hh is (G*H, H/N), and each head of H/N units sees its own part of h_{t-1} only; else 0 or 1
-                */
+    int heads;   /* N > 1: w_hh is (G*H, H/N), and each head of H/N units sees its own part of h_{t-1} only; else 0 or 1
+                  */
+    int linear;  /* minGRU, minLSTM: the candidate is its pre-activation */
+    double clip; /* activations are given nothing outside -clip..clip, as ONNX's clip; 0: whatever there is */
 } frnn_cell;
 
 /* Gradients of a cell's parameters; null where the parameter is. */
@@ -126,8 +128,9 @@ typedef struct {
     frnn_series dx;          /* out  (T, B, I), zero past a row's end; or added to; data null: not wanted */
     int adds_to_dx;
     void *dh0, *dc0;          /* out  (B, O), (B, S*H) */
-    frnn_cell_gradient dcell; /* out */
+    frnn_cell_gradient dcell; /* out; or added to */
     const frnn_noise *noise;  /* in   as given to the forward run; not null if the cell has zoneout */
+    int adds_to_dcell;
 } frnn_backward_args;
 
 /* ---- A cell over a sequence ---- */
@@ -144,6 +147,11 @@ void frnn_forward(int count, const frnn_cell *const *cells, const frnn_forward_a
                   void *workspace);
 void frnn_backward(int count, const frnn_cell *const *cells, const frnn_backward_args *args, int threads,
                    void *workspace);
+
+/* A backward run of B rows sums the gradients of weights over chunks of so many steps, a power of two, from the step
+ * that ran last on. A run that is cut at a multiple of that many steps, the later part first, gives the same bits, if
+ * the earlier part adds to what the later one has written. */
+int64_t frnn_backward_steps(const frnn_cell *cell, int64_t B);
 
 /* ---- Packed weights, for the instruction set selected now ---- */
 

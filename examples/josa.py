@@ -144,9 +144,14 @@ def write(model, words):
 @click.option("--seed", default=0, show_default=True)
 @click.option("--hidden", type=int, help="H, in each direction  [default: 256; grammar: 32]")
 @click.option("--dropout", default=0.5, show_default=True)
+@click.option("--weight-dropout", default=0.0, show_default=True, help="of the recurrent weights, as in AWD-LSTM")
+@click.option("--embedding-dropout", default=0.0, show_default=True, help="of words' vectors, likewise")
+@click.option("--locked", is_flag=True, help="dropout with one mask for all words of a sentence, likewise")
 @click.option("--lr", default=3e-3, show_default=True)
 @click.option("--save", type=click.Path(path_type=Path), help="a folder for tagger.npz and generator.npz")
-def main(data, quick, words, taggers, epochs, seed, hidden, dropout, lr, save):
+def main(
+    data, quick, words, taggers, epochs, seed, hidden, dropout, weight_dropout, embedding_dropout, locked, lr, save
+):  # fmt: skip
     """Train, print the slot accuracy beside that of counts, and write a sentence."""
     if real := data is not None and not quick:
         tagged, valid, test, edits, to_write = read_josa(data / "josa_kaist")
@@ -165,11 +170,14 @@ def main(data, quick, words, taggers, epochs, seed, hidden, dropout, lr, save):
         embedding = nn.WordEncoder(
             nn.Embedding(len(found["characters"]), size, scale=0.1, rng=rng),
             fastrnn.LSTM(size, size, bidirectional=True, rng=rng),
-            nn.Embedding(len(found["words"]), size, scale=0.1, columns=8, rng=rng),
+            nn.Embedding(len(found["words"]), size, scale=0.1, columns=8, embedding_dropout=embedding_dropout, rng=rng),
             word_dropout=0.2,
         )
-        rnn = fastrnn.LSTM(embedding.output_size, hidden, bidirectional=True, rng=rng)
-        model = nn.ManyToMany(rnn, nn.Linear(2 * hidden, len(found["tags"]), rng=rng), embedding, dropout=dropout)
+        rnn = fastrnn.LSTM(
+            embedding.output_size, hidden, bidirectional=True, weight_dropout=weight_dropout, rng=rng
+        )  # fmt: skip
+        output = nn.Linear(2 * hidden, len(found["tags"]), rng=rng)
+        model = nn.ManyToMany(rnn, output, embedding, dropout=dropout, locked=locked)
         model.vocabularies |= found
         source = Batches(dataset(sentences, found), size_of_batch)
         Trainer(

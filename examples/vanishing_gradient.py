@@ -1,5 +1,7 @@
 """How fast gradients vanish on the way back through time: |dL/dh_t| of an RNN, a GRU and an LSTM, none of them trained.
 
+Each is there with layer normalisation, too.
+
 python examples/vanishing_gradient.py --plot docs/figures/vanishing_gradient.png     # needs matplotlib
 """
 
@@ -10,7 +12,7 @@ import numpy as np
 import fastrnn
 from fastrnn import inspect, nn
 
-T, B, I, H = 100, 16, 16, 64
+T, B, I, H = 101, 16, 16, 64
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--plot", help="where to draw the norms: .png, .svg or .pdf")
@@ -18,20 +20,27 @@ parser.add_argument("--quick", action="store_true", help="nothing else: it is qu
 options = parser.parse_args()
 
 x = np.random.default_rng(0).standard_normal((T, B, I))
-kind = {"dtype": np.float64, "rng": 1}  # float32 would end at 1e-38
+kinds = {"RNN": fastrnn.RNN, "GRU": fastrnn.GRU, "LSTM": fastrnn.LSTM, "LSTM, forget bias 2": fastrnn.LSTM}
 layers = {
-    "RNN": fastrnn.RNN(I, H, **kind),
-    "GRU": fastrnn.GRU(I, H, **kind),
-    "LSTM": fastrnn.LSTM(I, H, **kind),
-    "LSTM, forget bias 2": fastrnn.LSTM(I, H, **kind),
+    name + behind: kind(I, H, layer_norm=norm, dtype=np.float64, rng=1)  # float32 would end at 1e-38
+    for norm, behind in ((None, ""), ("separate", ", normalised"))
+    for name, kind in kinds.items()
 }
-nn.set_forget_bias(layers["LSTM, forget bias 2"], 2.0)
+for name, layer in layers.items():
+    if "forget" in name:
+        nn.set_forget_bias(layer, 2.0)
 
-norms = {name: inspect.gradient_norms(layer, x)["h"] for name, layer in layers.items()}
-print("mean norm of dL/dh, steps before the end:")
+# From the state after the first step on: the initial one is zeros, where normalisation is steepest.
+norms = {name: inspect.gradient_norms(layer, x)["h"][1:] for name, layer in layers.items()}
+print("geometric mean of the norms of dL/dh, steps before the end:")
 for name, h in norms.items():
-    means = (f"{back}: {h[T - back].mean():.0e}" for back in (0, 10, 25, 50, 100))
-    print(f"  {name:20} {'   '.join(means)}")
+    means = (f"{back}: {np.exp(np.log(h[-1 - back]).mean()):.0e}" for back in (0, 10, 25, 50, 100))
+    print(f"  {name:31} {'   '.join(means)}")
 if options.plot:
-    inspect.plot_gradient_norms(norms).savefig(options.plot)
+    figure = inspect.plot_gradient_norms(norms)
+    axes = figure.axes[0]
+    for plain, normalised in zip(axes.lines, axes.lines[len(kinds) :], strict=False):
+        normalised.set(color=plain.get_color(), linestyle="--")
+    axes.legend(fontsize="small")
+    figure.savefig(options.plot)
     print(f"drew {options.plot}")

@@ -34,7 +34,7 @@ from fastrnn.engines.threads import (
     set_threading,
 )
 from fastrnn.frozen import Frozen, Stream
-from fastrnn.layers import GRU, LSTM, RNN, SLSTM, Gradients, Tape
+from fastrnn.layers import GRU, LSTM, RNN, SLSTM, Gradients, MinGRU, MinLSTM, Tape
 from fastrnn.params import RowGradient
 from fastrnn.version import __version__
 from fastrnn.weights import load, save
@@ -49,6 +49,8 @@ __all__ = [
     "SLSTM",
     "Frozen",
     "Gradients",
+    "MinGRU",
+    "MinLSTM",
     "RowGradient",
     "Stream",
     "Tape",

@@ -45,6 +45,8 @@ class Arguments(NamedTuple):
     starts: NDArray[np.int64] | None = None  # of each step's rows, where x (rows, 1, I) has the valid ones only
     valid: ValidRows | None = None  # where these lie in a caller's arrays, if the call is masked
     state_is_learnt: bool = False  # h0 and c0 are the layer's own initial state
+    first_step: int = 0  # where this run begins in the whole call: what depends on the step counts from there
+    first_row: int = 0  # likewise: which row of the whole call's x is the first of this x
 
     @property
     def num_steps(self) -> int:
@@ -70,11 +72,14 @@ class Arguments(NamedTuple):
 
     def part(self, start: int, count: int) -> Arguments:
         """The arguments of a run that has at most `count` steps from `start` on only, but for the state."""
-        steps = slice(start, start + count)
+        steps, rows = slice(start, start + count), self.rows(start, count)
         lengths = None if self.lengths is None else np.clip(self.lengths - start, 0, count)  # this keeps the order
         resets = None if self.resets is None else self.resets[steps]
         starts = None if self.starts is None else self.starts[steps] - self.starts[start]
-        return self._replace(x=self.x[self.rows(start, count)], lengths=lengths, resets=resets, starts=starts)
+        return self._replace(
+            x=self.x[rows], lengths=lengths, resets=resets, starts=starts, first_step=self.first_step + start,
+            first_row=self.first_row + int(rows.start),
+        )  # fmt: skip
 
 
 def arguments(

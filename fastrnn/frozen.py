@@ -45,7 +45,7 @@ class Frozen(StackOwner, FrozenParameters):
         options = self._stack.options()
         if self.precision != self.dtype.name:
             options += f", precision={self.precision!r}"
-        return f"Frozen({self.cell.kind.upper()}({options}), engine={self._engine.name!r})"
+        return f"Frozen({self.cell.layer}({options}), engine={self._engine.name!r})"
 
     @property
     def precision(self) -> str | tuple[str, ...]:

@@ -19,6 +19,7 @@ from fastrnn import train, validate
 from fastrnn.data import BOS
 from fastrnn.layers import Recurrent, Tape
 from fastrnn.pages import needs
+from fastrnn.params import added, names_of_arrays
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -228,7 +229,7 @@ def check_gradients(model: Any, batch: Any, *, samples: int = 20, step: float = 
     dict of str to float
         For each parameter the largest difference. It is relative to the largest gradient among its elements checked, or
         to 1e-3 of the largest gradient of the model, if that is more. With right gradients it is about 1e-6; a value of
-        1e-3 means that they are wrong.
+        1e-3 means that they are wrong. The gradients of an array that has two names are added before.
 
     Raises
     ------
@@ -246,6 +247,8 @@ def check_gradients(model: Any, batch: Any, *, samples: int = 20, step: float = 
     shapes = {name: g.shape for name, g in grads.items()}
     if shapes != (expected := {name: p.shape for name, p in params.items()}):
         raise ValueError(f"grads: expected {expected}, got {shapes}")
+    for names in names_of_arrays(params):
+        grads |= dict.fromkeys(names, added([grads[name] for name in names]))
     generator = validate.generator("rng", rng)
     step = validate.at_least_zero("step", step)
     if not step:

@@ -1,4 +1,4 @@
-"""The layers: RNN, LSTM, GRU and SLSTM with any number of layers and directions, forwards and backwards."""
+"""The layers: RNN, LSTM, GRU and others with any number of layers and directions, forwards and backwards."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from fastrnn import engines, run, validate
+from fastrnn import engines, run, segments, validate
 from fastrnn.arguments import Arguments, arguments, cotangent, initial_state, layers_fit, state_like
 from fastrnn.arguments import weights as checked_weights
 from fastrnn.engines import philox
-from fastrnn.engines.cell import Cell, GRUCell, LSTMCell, RNNCell, SLSTMCell
+from fastrnn.engines.cell import Cell, GRUCell, LSTMCell, MinGRUCell, MinLSTMCell, RNNCell, SLSTMCell
 from fastrnn.engines.seam import Weights
 from fastrnn.frozen import Frozen, checked_precision
-from fastrnn.noise import Dropouts, Noise
+from fastrnn.noise import NO_DROPOUTS, Dropouts, Noise
 from fastrnn.params import Gradients, Parameters
 from fastrnn.stack import Stack, StackOwner, State, direction_part, parts_of_c, state_to_caller
 
-__all__ = ["GRU", "LAYERS", "LSTM", "RNN", "SLSTM", "Gradients", "Recurrent", "Tape"]
+__all__ = ["GRU", "LAYERS", "LSTM", "RNN", "SLSTM", "Gradients", "MinGRU", "MinLSTM", "Recurrent", "Tape"]
 
 MOST_LAYERS = 10_000  # each has Python objects of its own, however small its parameters are
 
@@ -29,15 +29,18 @@ class Tape:
 
     It shares x, the initial state, y and the parameters with the caller: do not change them in place before
     `backward`. Per step and row it owns (G + 1)*H values for an LSTM, G*H for a GRU (one H more with reset_after),
-    8*H for an sLSTM, none for an RNN; between layers, one y more. Of a masked call it has the steps that were run only,
-    and x and y at them as copies of its own. With weight dropout it owns each weight_hh as the run used it.
+    MinGRU and MinLSTM, 8*H for an sLSTM, none for an RNN; between layers, one y more. Layer normalisation adds 2*G*H
+    values, or G*H if it is of sums, and a few for each row. Of a masked call it has the steps that were run only, and x
+    and y at them as copies of its own. With weight dropout it owns each weight_hh as the run used it. With
+    ``keep="states"`` it has states every so many steps instead, and not y; of a bidirectional layer also one y between
+    layers.
     """
 
     __slots__ = ("_args", "_dropout", "_engine", "_kept", "_noise", "_stack", "_weights")
 
     def __init__(
         self, stack: Stack, engine: engines.Engine, args: Arguments, weights: list[Weights], dropout: _Dropout | None,
-        kept: run.Kept, noise: Noise | None = None,
+        kept: run.Kept | segments.Kept, noise: Noise | None = None,
     ) -> None:  # fmt: skip
         self._stack, self._engine, self._args, self._weights = stack, engine, args, weights
         self._dropout, self._kept, self._noise = dropout, kept, noise
@@ -67,9 +70,10 @@ class Tape:
         -------
         dict of str to ndarray
             Read-only views (T, B, H) under the names of the equations, zero at steps that were not run. (Of a call
-            whose mask is more than lengths they are copies.)
+            whose mask is more than lengths they are copies. Where the tape keeps states only, they are computed again,
+            and take the memory that ``keep="all"`` takes.)
             LSTM: i, f, g, o and c. GRU: r, z, n and, with reset_after, hn (U_n h + b_hn). RNN: h. sLSTM: i, f, z, o,
-            k = sigmoid(-a_f), and c, n, m.
+            k = sigmoid(-a_f), and c, n, m. MinGRU: z, n. MinLSTM: i, f, n.
 
         Raises
         ------
@@ -81,8 +85,10 @@ class Tape:
         direction = validate.index("direction", direction, D)
         k = layer * D + direction
         cell = self._stack.cells[k]
-        y = direction_part(self._kept.outputs[layer], direction, cell.output_size)
-        views = cell.views(self._kept.records[k], y)
+        kept = segments.whole(
+            self._stack, self._engine, self._args, self._weights, self._kept, self._dropout, self._noise
+        )
+        views = cell.views(kept.records[k], direction_part(kept.outputs[layer], direction, cell.output_size))
         if self._args.valid is not None:
             scatter, time_major = self._args.valid.scatter, self._stack.time_major
             views = {name: time_major(scatter(view), self._args.batched) for name, view in views.items()}
@@ -97,13 +103,13 @@ class _Dropout:
     def __init__(self, probability: float, rng: np.random.Generator, operations: engines.Operations) -> None:
         self._probability, self._rng, self._operations = probability, rng, operations
 
-    def draw(self, y: NDArray) -> int:
-        """The key of y's mask."""
+    def draw(self, shape: tuple[int, ...]) -> int:
+        """The key of a mask."""
         return philox.new_key(self._rng)
 
-    def apply(self, a: NDArray, drawn: int) -> NDArray:
+    def apply(self, a: NDArray, drawn: int, first: int = 0) -> NDArray:
         """Zero some values, and scale those that stay so that the expectation does."""
-        return self._operations.dropout(a, drawn, self._probability)
+        return self._operations.dropout(a, drawn, self._probability, first * a[:1].size)
 
 
 def _assignable(name: str, says: str) -> Any:
@@ -120,14 +126,15 @@ def _assignable(name: str, says: str) -> Any:
 
 
 class Recurrent(StackOwner, Parameters):
-    """What RNN, LSTM and GRU share: parameters, and runs over the stack of layers and directions."""
+    """What all layers share: parameters, and runs over the stack of layers and directions."""
 
     _cell: ClassVar[type[Cell]]
+    _keep: segments.Keep = "all"
 
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int, bias: bool, batch_first: bool, dropout: float,
         bidirectional: bool, learn_initial_state: bool, dtype: DTypeLike, rng: Any,
-        dropouts: Dropouts = Dropouts(), **options: Any,
+        dropouts: Dropouts = NO_DROPOUTS, **options: Any,
     ) -> None:  # fmt: skip
         input_size = validate.size("input_size", input_size)
         hidden_size = validate.size("hidden_size", hidden_size)
@@ -157,10 +164,12 @@ class Recurrent(StackOwner, Parameters):
                 self.params[name] = np.full(shape, name.startswith("initial_n"), dtype)
 
     @classmethod
-    def _norm_options(cls, layer_norm: Any, eps: Any) -> dict[str, Any]:
-        """The options of layer normalisation, checked."""
+    def _norm_options(cls, layer_norm: Any, eps: Any, clip: Any) -> dict[str, Any]:
+        """The options of layer normalisation, checked. ONNX, whose clip this is, has none."""
         if layer_norm is not None:
             validate.choice("layer_norm", layer_norm, cls._cell.layer_norms)
+            if clip is not None:
+                raise ValueError(f"clip: expected None where layer_norm is given, got {clip}")
         return {"layer_norm": layer_norm, "layer_norm_eps": validate.at_least_zero("layer_norm_eps", eps)}
 
     @property
@@ -183,9 +192,14 @@ class Recurrent(StackOwner, Parameters):
     def dropout(self, value: float) -> None:
         self._dropout = validate.probability("dropout", value)
 
-    input_dropout = _assignable("input_dropout", "a value of x of each layer, at all steps")
-    state_dropout = _assignable("state_dropout", "a value of h where it meets weight_hh, at all steps")
-    weight_dropout = _assignable("weight_dropout", "an element of weight_hh")
+    @property
+    def keep(self) -> segments.Keep:
+        """What tapes of `forward` keep where it is not told: "all", "states" or a number of steps; may be assigned."""
+        return self._keep
+
+    @keep.setter
+    def keep(self, value: segments.Keep) -> None:
+        self._keep = segments.checked_keep("keep", value)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._stack.options(self.dropout, **self._dropouts._asdict())})"
@@ -236,7 +250,7 @@ class Recurrent(StackOwner, Parameters):
 
     def forward(
         self, x: Any, state: Any = None, *, lengths: Any = None, resets: Any = None, mask: Any = None,
-        masked_output: str = "zero", rng: Any = None,
+        masked_output: str = "zero", rng: Any = None, keep: segments.Keep | None = None,
     ) -> tuple[NDArray, State, Tape]:  # fmt: skip
         """Run the layer for training: as a call does, with dropout, and with a tape for `backward`.
 
@@ -246,6 +260,13 @@ class Recurrent(StackOwner, Parameters):
             As for a call.
         rng : seed or numpy.random.Generator, optional
             Source of dropout. Default: the layer's own.
+        keep : {"all", "states"} or int, optional
+            What the tape keeps: "all" that happened at each step, or only the states every so many steps, between
+            which `backward` runs the layer again. Results and gradients are the same, with the packed engine to the
+            bit. With "states" the number of steps is that which needs the least memory, about 2*sqrt(T) steps' worth,
+            for the price of one more forward run; a number is rounded up to where the engine's sums over steps may be
+            cut (a power of two, at most 256). A run of fewer steps keeps all. docs/memory.md has sizes and times.
+            Default: the layer's own `keep`, which is "all" at first.
 
         Returns
         -------
@@ -257,10 +278,11 @@ class Recurrent(StackOwner, Parameters):
         Raises
         ------
         TypeError, ValueError
-            As for a call.
+            As for a call, or if `keep` is none of these.
         """
         stack, engine = self._stack, engines.current()
         rng = self._rng if rng is None else validate.generator("rng", rng)
+        keep = self._keep if keep is None else segments.checked_keep("keep", keep)
         dropout = _Dropout(self.dropout, rng, engine.operations) if self.dropout else None
         initial = initial_state(stack, self.params)
         args = arguments(stack, x, state, lengths, resets, mask, masked_output, initial, taped=True)
@@ -269,7 +291,7 @@ class Recurrent(StackOwner, Parameters):
         if any(self._dropouts) or any(self.cell.zoneouts):
             noise = Noise(philox.new_key(rng), self._dropouts, engine.operations)
         weights = weights if noise is None else noise.weights(weights)
-        y, h, c, kept = run.forward(stack, engine, args, weights, dropout, noise=noise)
+        y, h, c, kept = segments.forward(stack, engine, args, weights, keep, dropout, noise)
         y, state = args.results(stack, y, h, c)
         return y, state, Tape(stack, engine, args, weights, dropout, kept, noise)
 
@@ -313,7 +335,7 @@ class Recurrent(StackOwner, Parameters):
         dy = None if dy is None else cotangent(stack, dy, args)
         if args.valid is not None:
             dh_n, dc_n = args.valid.sorted(dh_n, dc_n)
-        dx, dh0, dc0, dweights = run.backward(
+        dx, dh0, dc0, dweights = segments.backward(
             stack, tape._engine, args, tape._weights, tape._kept, dy, dh_n, dc_n, tape._dropout, wants_x,
             tape._noise,
         )  # fmt: skip
@@ -358,7 +380,15 @@ class Recurrent(StackOwner, Parameters):
         return Frozen(stack, engines.current(), weights, initial, chosen)
 
 
-class RNN(Recurrent):
+class Droppable(Recurrent):
+    """What RNN, LSTM and GRU share: dropout within layers."""
+
+    input_dropout = _assignable("input_dropout", "a value of x of each layer, at all steps")
+    state_dropout = _assignable("state_dropout", "a value of h where it meets weight_hh, at all steps")
+    weight_dropout = _assignable("weight_dropout", "an element of weight_hh")
+
+
+class RNN(Droppable):
     """Vanilla (Elman) recurrent layer: h_t = act(W x_t + b_ih + U h_{t-1} + b_hh).
 
     Parameters
@@ -377,6 +407,8 @@ class RNN(Recurrent):
         Probability of zeroing a value between layers, in `forward` only.
     bidirectional : bool, default False
         Whether each layer also runs from the end to the start; D is 2 then, else 1.
+    clip : float, optional
+        Bounds what activations are given to -clip..clip, as ONNX's attribute does. Default: nothing is bounded.
     learn_initial_state : bool, default False
         Whether the state before the first step is a parameter, which starts as zeros. It is used where a call is given
         no state, and a stream starts with it and is reset to it. `resets` are an error then.
@@ -427,20 +459,20 @@ class RNN(Recurrent):
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh", bias: bool = True,
         batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, *,
-        learn_initial_state: bool = False, input_dropout: float = 0.0, state_dropout: float = 0.0,
-        weight_dropout: float = 0.0, zoneout: float = 0.0,
+        clip: float | None = None, learn_initial_state: bool = False, input_dropout: float = 0.0,
+        state_dropout: float = 0.0, weight_dropout: float = 0.0, zoneout: float = 0.0,
         layer_norm: str | None = None, layer_norm_eps: float = 1e-5, dtype: DTypeLike = np.float32, rng: Any = None,
     ) -> None:  # fmt: skip
         super().__init__(
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, learn_initial_state,
             dtype, rng, Dropouts(input_dropout, state_dropout, 0.0, weight_dropout),
             nonlinearity=validate.choice("nonlinearity", nonlinearity, ("tanh", "relu")),
-            zoneout=validate.probability("zoneout", zoneout),
-            **self._norm_options(layer_norm, layer_norm_eps),
+            clip=validate.clip("clip", clip), zoneout=validate.probability("zoneout", zoneout),
+            **self._norm_options(layer_norm, layer_norm_eps, clip),
         )  # fmt: skip
 
 
-class LSTM(Recurrent):
+class LSTM(Droppable):
     """Long short-term memory: c_t = f*c_{t-1} + i*g, h_t = o*tanh(c_t); gates i, f, o = sigmoid(.), g = tanh(.).
 
     Parameters
@@ -453,6 +485,8 @@ class LSTM(Recurrent):
         i and f also see p_i*c_{t-1} and p_f*c_{t-1}, o sees p_o*c_t.
     coupled : bool, default False
         Input and forget gate are one: f = 1 - i. There is no gate f then, and weights have three gates instead of four.
+    clip : float, optional
+        As for `RNN`; c is bounded where it is given to tanh, and stays as it is.
     layer_norm : {None, "separate", "sum"}, default None
         As for `RNN`: "separate" normalises all gates of W x, and of U h, together, "sum" each gate of W x + U h by
         itself. With either h_t = o*tanh(LN(c_t)), where c_t goes on as it is.
@@ -491,7 +525,7 @@ class LSTM(Recurrent):
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
         dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0, *, peephole: bool = False,
-        coupled: bool = False, learn_initial_state: bool = False, input_dropout: float = 0.0,
+        coupled: bool = False, clip: float | None = None, learn_initial_state: bool = False, input_dropout: float = 0.0,
         state_dropout: float = 0.0, candidate_dropout: float = 0.0, weight_dropout: float = 0.0, zoneout: float = 0.0,
         zoneout_cell: float = 0.0,
         layer_norm: str | None = None, layer_norm_eps: float = 1e-5, dtype: DTypeLike = np.float32, rng: Any = None,
@@ -504,13 +538,14 @@ class LSTM(Recurrent):
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, learn_initial_state,
             dtype, rng, Dropouts(input_dropout, state_dropout, candidate_dropout, weight_dropout),
             proj_size=proj_size, peephole=validate.flag("peephole", peephole),
-            coupled=validate.flag("coupled", coupled), zoneout=validate.probability("zoneout", zoneout),
+            coupled=validate.flag("coupled", coupled), clip=validate.clip("clip", clip),
+            zoneout=validate.probability("zoneout", zoneout),
             zoneout_cell=validate.probability("zoneout_cell", zoneout_cell),
-            **self._norm_options(layer_norm, layer_norm_eps),
+            **self._norm_options(layer_norm, layer_norm_eps, clip),
         )  # fmt: skip
 
 
-class GRU(Recurrent):
+class GRU(Droppable):
     """Gated recurrent unit: gates r, z = sigmoid(.), candidate n = tanh(.), h_t a blend of n and h_{t-1} by z.
 
     Parameters
@@ -522,6 +557,8 @@ class GRU(Recurrent):
         n = tanh(W_n x + b_in + U_n (r*h) + b_hn), as in Cho et al. and ONNX's default.
     update_gate : {"keep", "replace"}, default "keep"
         h_t = (1 - z)*n + z*h_{t-1} ("keep": PyTorch, Keras, ONNX) or z*n + (1 - z)*h_{t-1} ("replace").
+    clip : float, optional
+        As for `RNN`.
     layer_norm : {None, "separate"}, default None
         As for `RNN`: all gates of W x, and of U h, are normalised together. Without `reset_after` U_n (r*h) is
         normalised by itself, and so are the other gates of U h.
@@ -552,8 +589,8 @@ class GRU(Recurrent):
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
         dropout: float = 0.0, bidirectional: bool = False, *, reset_after: bool = True, update_gate: str = "keep",
-        learn_initial_state: bool = False, input_dropout: float = 0.0, state_dropout: float = 0.0,
-        candidate_dropout: float = 0.0, weight_dropout: float = 0.0, zoneout: float = 0.0,
+        clip: float | None = None, learn_initial_state: bool = False, input_dropout: float = 0.0,
+        state_dropout: float = 0.0, candidate_dropout: float = 0.0, weight_dropout: float = 0.0, zoneout: float = 0.0,
         layer_norm: str | None = None, layer_norm_eps: float = 1e-5,
         dtype: DTypeLike = np.float32, rng: Any = None,
     ) -> None:  # fmt: skip
@@ -562,8 +599,8 @@ class GRU(Recurrent):
             dtype, rng, Dropouts(input_dropout, state_dropout, candidate_dropout, weight_dropout),
             reset_after=validate.flag("reset_after", reset_after),
             update_gate=validate.choice("update_gate", update_gate, ("keep", "replace")),
-            zoneout=validate.probability("zoneout", zoneout),
-            **self._norm_options(layer_norm, layer_norm_eps),
+            clip=validate.clip("clip", clip), zoneout=validate.probability("zoneout", zoneout),
+            **self._norm_options(layer_norm, layer_norm_eps, clip),
         )  # fmt: skip
 
 
@@ -623,6 +660,91 @@ class SLSTM(Recurrent):
         )  # fmt: skip
 
 
-LAYERS: dict[str, type[RNN] | type[LSTM] | type[GRU] | type[SLSTM]] = {
-    layer._cell.kind: layer for layer in (RNN, LSTM, GRU, SLSTM)
+class MinGRU(Recurrent):
+    """minGRU: h_t = (1 - z)*h_{t-1} + z*n, where gate z = sigmoid(.) and candidate n see x_t only.
+
+    No step waits for the one before but in this line, so the work of a GRU's steps becomes one product over many steps.
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, learn_initial_state, dtype, rng
+        As for `RNN`.
+    nonlinearity : {"positive", "linear"}, default "positive"
+        What makes n of a = W_n x + b_n: "positive" is a + 1/2 where a >= 0, else sigmoid(a), which is what lets others
+        compute with logarithms; "linear" is a itself.
+
+    Attributes
+    ----------
+    params : dict of str to ndarray
+        As for `RNN`, but without weight_hh and bias_hh, with rows of gates z, n: weight_ih_l0 (2*H, I) and bias_ih_l0
+        (2*H,).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has a wrong type or value.
+
+    References
+    ----------
+    L. Feng et al., "Were RNNs all we needed?", arXiv:2410.01201 (2024), section 3.1 and, for "positive", appendix B.
+    """
+
+    _cell = MinGRUCell
+
+    def __init__(
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
+        dropout: float = 0.0, bidirectional: bool = False, *, nonlinearity: str = "positive",
+        learn_initial_state: bool = False, dtype: DTypeLike = np.float32, rng: Any = None,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, learn_initial_state,
+            dtype, rng,
+            nonlinearity=validate.choice("nonlinearity", nonlinearity, ("positive", "linear")),
+        )  # fmt: skip
+
+
+class MinLSTM(Recurrent):
+    """minLSTM: h_t = (f*h_{t-1} + i*n)/(f + i), where gates f, i = sigmoid(.) and candidate n see x_t only.
+
+    The state is h alone.
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, learn_initial_state, dtype, rng
+        As for `RNN`.
+    nonlinearity : {"positive", "linear"}, default "positive"
+        As for `MinGRU`.
+
+    Attributes
+    ----------
+    params : dict of str to ndarray
+        As for `RNN`, but without weight_hh and bias_hh, with rows of gates i, f, n: weight_ih_l0 (3*H, I) and
+        bias_ih_l0 (3*H,).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has a wrong type or value.
+
+    References
+    ----------
+    L. Feng et al., "Were RNNs all we needed?", arXiv:2410.01201 (2024), section 3.2 and, for "positive", appendix B.
+    """
+
+    _cell = MinLSTMCell
+
+    def __init__(
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
+        dropout: float = 0.0, bidirectional: bool = False, *, nonlinearity: str = "positive",
+        learn_initial_state: bool = False, dtype: DTypeLike = np.float32, rng: Any = None,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, learn_initial_state,
+            dtype, rng,
+            nonlinearity=validate.choice("nonlinearity", nonlinearity, ("positive", "linear")),
+        )  # fmt: skip
+
+
+LAYERS: dict[str, type[RNN | LSTM | GRU | SLSTM | MinGRU | MinLSTM]] = {
+    layer._cell.kind: layer for layer in (RNN, LSTM, GRU, SLSTM, MinGRU, MinLSTM)
 }

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn.arguments import Arguments
-from fastrnn.engines import Operations, memory, philox
+from fastrnn.engines import Operations, memory
 from fastrnn.engines.cell import Cell
 from fastrnn.engines.seam import StepNoise, Weights
 
-__all__ = ["Dropouts", "Noise"]
+__all__ = ["NO_DROPOUTS", "Dropouts", "Noise", "masked"]
 
-# What a derived key is for; of inputs for each layer, of the others for each layer and direction.
+# What a key is for: of inputs for each layer, of the others for each layer and direction.
 INPUT, WEIGHT, STATE, STEPS = range(4)
 
 
@@ -31,12 +31,16 @@ class Dropouts(NamedTuple):
     weight_dropout: float = 0.0  # of the elements of U: one mask a call
 
 
+NO_DROPOUTS = Dropouts()
+
+
 class Noise(NamedTuple):
     """What is random in one run for training."""
 
     key: int
     dropouts: Dropouts
     operations: Operations
+    first: int = 0  # which of all cells of the layer is the first of the run's
 
     def weights(self, weights: list[Weights]) -> list[Weights]:
         """The weights that the run uses, of which some elements of U are zero; or the gradients in the layer's own."""
@@ -45,31 +49,8 @@ class Noise(NamedTuple):
             return weights
         return [w._replace(weight_hh=self._drop(w.weight_hh, k, WEIGHT, p)) for k, w in enumerate(weights)]
 
-    def inputs(self, layer: int, x: NDArray, args: Arguments) -> NDArray:
-        """What a layer reads, of which some values are zero at all steps."""
-        mask = self._input_mask(layer, x, args)
-        return x if mask is None else _product(x, mask, memory.empty(x.shape, x.dtype))
-
-    def inputs_backward(self, layer: int, dx: NDArray, args: Arguments) -> None:
-        """Turn the gradient in what a layer has read into that in x."""
-        mask = self._input_mask(layer, dx, args)
-        if mask is not None:
-            _product(dx, mask, dx)
-
-    def steps(self, k: int, cell: Cell, args: Arguments, first_step: int = 0) -> StepNoise | None:
-        """What is random in the steps of a layer and direction, of which the first one has this number."""
-        p = self.dropouts.state_dropout
-        if not p and not self.dropouts.candidate_dropout and not any(cell.zoneouts):
-            return None
-        rows = None if args.valid is None else args.valid.order
-        state = None
-        if p:
-            state = self._drop(np.ones((args.h0.shape[1], cell.output_size), cell.dtype), k, STATE, p)
-            state = state if rows is None else state[rows]
-        return StepNoise(self._key(k, STEPS), self.dropouts.candidate_dropout, state, first_step, rows)
-
-    def _input_mask(self, layer: int, x: NDArray, args: Arguments) -> NDArray | None:
-        """What each row of x is multiplied by."""
+    def input_mask(self, layer: int, x: NDArray, args: Arguments) -> NDArray | None:
+        """What each row of a layer's x is multiplied by, and of its gradient; None if by nothing."""
         p = self.dropouts.input_dropout
         if not p:
             return None
@@ -80,14 +61,35 @@ class Noise(NamedTuple):
         ranks = np.arange(len(x)) - np.repeat(args.starts, np.diff(args.starts, append=len(x)))
         return mask[args.valid.order[ranks], None]
 
+    def within(self, first: int) -> Noise:
+        """What is random in a run of some of the layer's cells alone, from this one on, but for its inputs."""
+        return self._replace(first=first, dropouts=self.dropouts._replace(input_dropout=0.0))
+
+    def steps(self, k: int, cell: Cell, args: Arguments) -> StepNoise | None:
+        """What is random in the steps of a layer and direction."""
+        p = self.dropouts.state_dropout
+        if not p and not self.dropouts.candidate_dropout and not any(cell.zoneouts):
+            return None
+        rows = None if args.valid is None else args.valid.order
+        state = None
+        if p:
+            state = self._drop(np.ones((args.h0.shape[1], cell.output_size), cell.dtype), self.first + k, STATE, p)
+            state = state if rows is None else state[rows]
+        key = self._key(self.first + k, STEPS)
+        return StepNoise(key, self.dropouts.candidate_dropout, state, args.first_step, rows)
+
     def _drop(self, a: NDArray, place: int, purpose: int, probability: float) -> NDArray:
         """Zero some values, and scale those that stay so that the expectation does."""
         return self.operations.dropout(a, self._key(place, purpose), probability)
 
     def _key(self, place: int, purpose: int) -> int:
-        return philox.derived(self.key, 4 * place + purpose)
+        """The keys follow each other: those of a counter-based generator may be near, and its words do not show it."""
+        return (self.key + 4 * place + purpose) % (1 << 64)
 
 
-def _product(x: NDArray, mask: NDArray, out: NDArray) -> NDArray:
+def masked(x: NDArray, mask: NDArray | None, out: NDArray | None = None) -> NDArray:
+    """The product of both, in new memory or `out`; x itself if there is no mask."""
+    if mask is None:
+        return x
     with np.errstate(all="ignore"):  # infinities and NaN travel as IEEE says, silently
-        return np.multiply(x, mask, out=out)
+        return np.multiply(x, mask, out=memory.empty(x.shape, x.dtype) if out is None else out)

@@ -5,7 +5,8 @@ allocates no arrays. A step is one pass of C over all parameters, gradients and 
 enough of them; each value is computed by itself, so that bits do not depend on the threads. Values too small for a
 normal number of their dtype (1e-38 in float32) count as 0.
 
-A gradient is an array, or a `RowGradient` of a table of which only some rows were read.
+A gradient is an array, or a `RowGradient` of a table of which only some rows were read. An array under two names, such
+as a table that is also the weight of the output, is one parameter: its gradients are added.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from numpy.typing import NDArray
 
 from fastrnn import engines, validate
 from fastrnn.engines.operations import Update
-from fastrnn.params import RowGradient
+from fastrnn.params import RowGradient, added, names_of_arrays
 
 __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "Averaged",
     "Optimizer",
     "Schedule",
     "clip_grad_norm",
@@ -57,9 +59,10 @@ class Optimizer:
             if not (p.flags.c_contiguous and p.flags.aligned and p.flags.writeable):
                 raise ValueError(f"params[{name!r}]: expected a C-contiguous, aligned, writeable array")
         self.lr = validate.at_least_zero("lr", lr)
-        self._params = dict(params)
-        self._state = {moment: {name: np.zeros_like(p) for name, p in params.items()} for moment in self._moments}
-        self._apart = _apart(list(params.values()))
+        self._given, self._names = dict(params), names_of_arrays(params)
+        self._params = {first: params[first] for first, *_ in self._names}
+        self._state = {m: {name: np.zeros_like(p) for name, p in self._params.items()} for m in self._moments}
+        self._apart = _apart(list(self._params.values()))
         self._steps = 0
 
     def step(self, grads: Mapping[str, NDArray | RowGradient], max_norm: float | None = None) -> float | None:
@@ -84,7 +87,8 @@ class Optimizer:
         TypeError, ValueError
             If a name is missing or unknown, or a gradient has a wrong dtype or shape. Nothing is updated then.
         """
-        checked = _checked(grads, self._params, "grads")
+        checked = _checked(grads, self._given, "grads")
+        checked = {names[0]: added([checked[name] for name in names]) for names in self._names}
         norm, scale = None, 1.0
         if max_norm is not None:
             max_norm = validate.at_least_zero("max_norm", max_norm, infinite=True)
@@ -107,7 +111,10 @@ class Optimizer:
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, NDArray]:
-        """Return copies of all state: "step" and "lr" (0-d), and the moments under "moment.parameter"."""
+        """Return copies of all state: "step" and "lr" (0-d), and the moments under "moment.parameter".
+
+        The moments of an array that has two names are under the first.
+        """
         state = {"step": np.array(self._steps), "lr": np.array(float(self.lr))}
         for moment, arrays in self._state.items():
             for name, value in arrays.items():
@@ -263,6 +270,81 @@ class AdamW(Adam):
     ) -> None:  # fmt: skip
         self.weight_decay = validate.at_least_zero("weight_decay", weight_decay)
         super().__init__(params, lr, betas, eps, lazy=lazy)
+
+
+class Averaged:
+    """An optimiser, and running means of the parameters, which are better than the last ones where steps are noisy.
+
+    After step t a mean m becomes m + (p - m)/min(t, 1/(1 - decay)): at first it is the mean over all steps, and later a
+    moving average over about the last 1/(1 - decay). `fastrnn.train.Trainer` evaluates and keeps the means.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Takes the steps.
+    decay : float, default 0.999
+        At most 1. With 1 all steps count alike.
+
+    Attributes
+    ----------
+    averages : dict of str to ndarray
+        The means, under the names of the parameters.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument has a wrong type or value.
+
+    References
+    ----------
+    B. T. Polyak, A. B. Juditsky, "Acceleration of stochastic approximation by averaging" (1992).
+    """
+
+    def __init__(self, optimizer: Optimizer, decay: float = 0.999) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer: expected an Optimizer, got {type(optimizer).__name__}")
+        self.optimizer = optimizer
+        self.decay = validate.at_least_zero("decay", decay)
+        if self.decay > 1:
+            raise ValueError(f"decay: expected a number of at most 1, got {decay}")
+        means = {name: p.copy() for name, p in optimizer._params.items()}
+        self.averages = {name: means[names[0]] for names in optimizer._names for name in names}
+        self._scratch = {p.dtype: np.empty(max(q.size for q in means.values()), p.dtype) for p in means.values()}
+
+    @property
+    def lr(self) -> float:
+        """The learning rate; it may be set between steps."""
+        return self.optimizer.lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self.optimizer.lr = value
+
+    def step(self, grads: Mapping[str, NDArray | RowGradient], max_norm: float | None = None) -> float | None:
+        """Take a step of the optimiser, see `Optimizer.step`, and update the means."""
+        norm = self.optimizer.step(grads, max_norm)
+        share = max(1 - self.decay, 1 / max(1, self.optimizer._steps))
+        if norm is None or math.isfinite(norm):
+            for name, p in self.optimizer._params.items():
+                mean = self.averages[name]
+                change = self._scratch[p.dtype][: p.size].reshape(p.shape)
+                np.subtract(p, mean, out=change)
+                change *= share
+                mean += change
+        return norm
+
+    def state_dict(self) -> dict[str, NDArray]:
+        """Return copies of the optimiser's state, and of the means under "average.parameter"."""
+        means = {f"average.{name}": self.averages[name].copy() for name in self.optimizer._params}
+        return self.optimizer.state_dict() | means
+
+    def load_state_dict(self, mapping: Mapping[str, Any]) -> None:
+        """Load the state of an optimiser of the same kind; see `Optimizer.load_state_dict`."""
+        checked = _checked(mapping, self.state_dict(), "mapping")
+        own = {f"average.{name}" for name in self.optimizer._params}
+        self.optimizer.load_state_dict({name: a for name, a in checked.items() if name not in own})
+        for name in self.optimizer._params:
+            self.averages[name][...] = checked[f"average.{name}"]
 
 
 def constant(warm_up: float = 0.0) -> Schedule:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,7 +12,10 @@ from numpy.typing import DTypeLike, NDArray
 
 from fastrnn import validate
 
-__all__ = ["FrozenParameters", "Gradients", "HasParams", "Parameters", "RowGradient", "check_names", "copy_in"]
+__all__ = [
+    "FrozenParameters", "Gradients", "HasParams", "Parameters", "RowGradient", "added", "check_names", "copy_in",
+    "names_of_arrays",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,3 +187,24 @@ def check_names(argument: str, mapping: Collection[str], names: Collection[str])
     unknown = [name for name in mapping if name not in names]
     if missing or unknown:
         raise ValueError(f"{argument}: expected {', '.join(names)}; missing {missing}, unknown {unknown}")
+
+
+def names_of_arrays(params: Mapping[str, NDArray]) -> list[list[str]]:
+    """Return the names of each array, in order: usually one; a weight that two parts share has several."""
+    names: dict[int, list[str]] = {}
+    for name, array in params.items():
+        names.setdefault(id(array), []).append(name)
+    return list(names.values())
+
+
+def added(gradients: Sequence[Any]) -> Any:
+    """Return the gradient of an array, given those under each of its names."""
+    if len(gradients) == 1:
+        return gradients[0]
+    total = np.zeros(gradients[0].shape, gradients[0].dtype)
+    for g in gradients:
+        if isinstance(g, RowGradient):
+            total[g.ids] += g.rows
+        else:
+            total += g
+    return total

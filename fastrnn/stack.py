@@ -186,8 +186,8 @@ def parts_of_c(c: NDArray | None, has_c: int) -> list[NDArray]:
     return [np.ascontiguousarray(part) for part in np.split(c, has_c, axis=-1)]
 
 
-def at(states: NDArray | None, k: int) -> NDArray | None:
-    """One layer and direction's part of a state that may be missing."""
+def at(states: NDArray | None, k: int | slice) -> NDArray | None:
+    """One layer and direction's part of a state that may be missing, or that of several."""
     return None if states is None else states[k]
 
 

@@ -115,7 +115,7 @@ _FITS: dict[Any, Callable[[Any], bool]] = {
     "int": lambda value: type(value) is int and 0 <= value < 1 << 63,
     "float": lambda value: type(value) in (int, float) and math.isfinite(value),
     "float | None": lambda value: value is None or type(value) in (int, float),
-    "str | None": lambda value: value in (None, "h", "hc"),
+    "str | None": lambda value: value in (None, "h", "hc", "hcnm"),
     "bool": lambda value: type(value) is bool,
 }
 
@@ -132,7 +132,7 @@ class Trainer:
     optimizer : fastrnn.optim.Optimizer
         Of ``model.params``. Its learning rate is the highest of the training; the schedule lowers it. Another object
         with `lr`, `step`, `state_dict` and `load_state_dict` will do; if its `step` takes no `max_norm`, the trainer
-        clips, and hands it plain arrays.
+        clips, and hands it plain arrays. Of a `fastrnn.optim.Averaged` the means are evaluated, and kept as the best.
     batches : callable
         From a Generator to the batches of one pass: a `fastrnn.data.Batches`, a `Chunks`, or a function. The same state
         of the generator must give the same batches.
@@ -175,7 +175,8 @@ class Trainer:
     best_score : float or None
         The best score so far; None before the first evaluation.
     best_params : dict of str to ndarray
-        Copies of the parameters that had the best score; the model's own arrays before the first evaluation.
+        Copies of the parameters that had the best score; the model's own arrays, or their means, before the first
+        evaluation.
     interrupted : bool
         Whether Ctrl-C ended `fit`.
 
@@ -214,7 +215,7 @@ class Trainer:
         self._clips = _takes(optimizer.step, "max_norm")
         self.lr = optimizer.lr
         self.interrupted = False
-        self.best_params = model.params
+        self.best_params = getattr(optimizer, "averages", model.params)
         self._at = _Progress()
         self._state: Any = None  # the recurrent state that is carried from batch to batch
         self._interrupted: Callable[[], bool] = bool  # whether Ctrl-C was noted: not yet
@@ -291,7 +292,7 @@ class Trainer:
             for batch in itertools.islice(self._source(rng), at.position, None):
                 none_yet = False
                 self.optimizer.lr = self.lr * self.schedule(self._fraction(at.step + 1))
-                loss = self._averaged(self.learn(batch))
+                loss = self._mean_with(self.learn(batch))
                 at.step, at.position = at.step + 1, at.position + 1
                 at.seconds = self._since(before)
                 score = self._evaluate_when_due()
@@ -433,20 +434,37 @@ class Trainer:
             return None
         at.evaluations = due
         begin = time.perf_counter()
-        if hasattr(self.valid, "__iter__"):
-            score = evaluate(self.model, self.valid, self.group)
-        else:
-            score = self.group.broadcast(float(self.valid(self.model)) if self.group.rank == 0 else None)
+        with self._averaged():
+            if hasattr(self.valid, "__iter__"):
+                score = evaluate(self.model, self.valid, self.group)
+            else:
+                score = self.group.broadcast(float(self.valid(self.model)) if self.group.rank == 0 else None)
+            better = at.best_score is None or (score > at.best_score if self.maximize else score < at.best_score)
+            if better:
+                self.best_params = {name: p.copy() for name, p in self.model.params.items()}
         at.evaluating += time.perf_counter() - begin
-        if at.best_score is None or (score > at.best_score if self.maximize else score < at.best_score):
+        if better:
             at.best_score, at.since_best = score, 0
-            self.best_params = {name: p.copy() for name, p in self.model.params.items()}
         else:
             at.since_best += 1
             at.finished |= self.patience is not None and at.since_best >= self.patience
         return score
 
-    def _averaged(self, loss: float) -> float:
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Evaluate the means of the parameters, where the optimiser has some, in place of the parameters."""
+        means, params = getattr(self.optimizer, "averages", None), self.model.params
+        if means is None:
+            yield
+            return
+        last = {name: p.copy() for name, p in params.items()}
+        copy_in(params, means)
+        try:
+            yield
+        finally:
+            copy_in(params, last)
+
+    def _mean_with(self, loss: float) -> float:
         """Return the running mean with this step's loss in it, or the loss alone where it is not finite."""
         if not math.isfinite(loss):
             return loss

@@ -217,6 +217,17 @@ def at_least_zero(name: str, value: float, infinite: bool = False) -> float:
     return number
 
 
+def clip(name: str, value: Any) -> float | None:
+    """A bound of what activations are given, or None: a number that float32 has, above 0."""
+    if value is None:
+        return None
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name}: expected a number or None, got {type(value).__name__}")
+    if not float(np.finfo(np.float32).tiny) <= value <= float(np.finfo(np.float32).max):
+        raise ValueError(f"{name}: expected a number from 1.2e-38 to 3.4e38, or None, got {value}")
+    return float(value)
+
+
 def addressable(name: str, *sizes: int) -> None:
     """Raise if so many elements have more bytes than an address can count."""
     total = 16  # bytes of the widest value, twice over for both directions

@@ -25,13 +25,24 @@ VARIANTS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "lstm-peephole-proj": (fastrnn.LSTM, {"peephole": True, "proj_size": "half"}),
     "lstm-coupled": (fastrnn.LSTM, {"coupled": True}),
     "lstm-coupled-peephole-proj": (fastrnn.LSTM, {"coupled": True, "peephole": True, "proj_size": "half"}),
+    "lstm-peephole-proj-clip": (fastrnn.LSTM, {"peephole": True, "proj_size": "half", "clip": 0.5}),
     "gru": (fastrnn.GRU, {}),
     "gru-replace": (fastrnn.GRU, {"update_gate": "replace"}),
     "gru-before": (fastrnn.GRU, {"reset_after": False}),
+    "gru-before-clip": (fastrnn.GRU, {"reset_after": False, "clip": 0.5}),
     "gru-before-replace": (fastrnn.GRU, {"reset_after": False, "update_gate": "replace"}),
     "slstm": (fastrnn.SLSTM, {}),
     "slstm-heads": (fastrnn.SLSTM, {"num_heads": "some"}),
-}
+    # With few units a variance may be near 0, and rounding errors grow by up to 1/sqrt(eps).
+    "lstm-norm-peephole-proj": (
+        fastrnn.LSTM, {"layer_norm": "separate", "peephole": True, "proj_size": "half", "layer_norm_eps": 0.1}
+    ),
+    "lstm-coupled-norm-sum": (fastrnn.LSTM, {"layer_norm": "sum", "coupled": True, "layer_norm_eps": 0.1}),
+    "gru-norm": (fastrnn.GRU, {"layer_norm": "separate", "layer_norm_eps": 0.1}),
+    "gru-before-norm": (fastrnn.GRU, {"layer_norm": "separate", "reset_after": False, "layer_norm_eps": 0.1}),
+    "mingru": (fastrnn.MinGRU, {}),
+    "minlstm-linear": (fastrnn.MinLSTM, {"nonlinearity": "linear"}),
+}  # fmt: skip
 
 # Sizes at, just below and just above the widths of vectors (4, 8, 16 values) and of tiles of several vectors.
 WIDTHS = (1, 2, 3, 4, 5, 8, 15, 16, 17, 31, 33, 64, 83)
@@ -45,7 +56,11 @@ def build_layer(variant: str, input_size: int, hidden_size: int, **options: Any)
         options["proj_size"] = hidden_size // 2  # 0, so no projection, where there is one hidden unit only
     if options.get("num_heads") == "some":  # of 16 and more units where that can be, else of a few or of one
         options["num_heads"] = next((n for n in (4, 3, 2, 11, 5, 17, 31) if hidden_size % n == 0), 1)
-    return cell(input_size, hidden_size, **options)
+    layer = cell(input_size, hidden_size, **options)
+    for name, value in layer.params.items():
+        if name.startswith(("norm", "bias_c")):  # which start as ones and zeros
+            value += np.random.default_rng(value.size).uniform(-0.5, 0.5, value.shape).astype(value.dtype)
+    return layer
 
 
 def random_call(

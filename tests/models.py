@@ -15,7 +15,7 @@ __all__ = ["CELLS", "MODELS", "build_model"]
 
 CELLS = {"lstm": fastrnn.LSTM, "gru": fastrnn.GRU, "rnn": fastrnn.RNN}
 MODELS = (
-    "last", "mean", "max", "one_number", "tagger", "regressor", "words", "words_and_more", "caption",
+    "last", "mean", "max", "one_number", "tagger", "regressor", "regularized", "words", "words_and_more", "caption",
     "caption_fed", "picture", "translate", "attend", "ensemble", "taggers",
 )  # fmt: skip
 LENGTHS = (5, 3, 0, 6)
@@ -73,6 +73,14 @@ def build_model(
         )
         model = nn.ManyToMany(reader(), output, loss="mse")
         return model, Dataset(features, [rng.standard_normal((n, 2)).astype(dtype) for n in LENGTHS]).batch(rows)
+    if name == "regularized":
+        size = D * H
+        rnn = CELLS[cell](size, H, 2, input_dropout=dropout, weight_dropout=dropout, zoneout=dropout, **options)
+        embedding = nn.Embedding(V, size, embedding_dropout=dropout, **how)
+        model = nn.ManyToMany(
+            rnn, nn.Linear(size, V, **how), embedding, dropout=(dropout, dropout / 2), locked=True, tied=True,
+            ar=dropout, tar=dropout)  # fmt: skip
+        return model, Dataset(ids, [rng.integers(0, V, n) for n in LENGTHS]).batch(rows)
     if name in ("words", "words_and_more"):
         more = name == "words_and_more"
         letters = fastrnn.LSTM(3, 2, bidirectional=bidirectional, **how)

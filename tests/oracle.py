@@ -75,9 +75,9 @@ def infer(layer: Any, call: Call) -> Results:
     return {"y": y, **named_state(state)}
 
 
-def train(layer: Any, call: Call) -> Results:
+def train(layer: Any, call: Call, **options: Any) -> Results:
     """Return results and gradients of a layer's forward and backward; without `dy` and `dstate`, results only."""
-    y, state, tape = layer.forward(call.x, call.state, **call.steps)
+    y, state, tape = layer.forward(call.x, call.state, **call.steps, **options)
     results = {"y": y, **named_state(state)}
     if call.dy is None and call.dstate is None:
         return results

@@ -7,7 +7,10 @@
 #ifndef FRNN_CELLS_H
 #define FRNN_CELLS_H
 
-#define FRNN_CELLS(X) X(rnn_tanh) X(rnn_relu) X(lstm) X(lstm_coupled) X(gru_after) X(gru_before) X(slstm)
+#define FRNN_CELLS(X)                                                                                                  \
+    X(rnn_tanh)                                                                                                        \
+    X(rnn_relu)                                                                                                        \
+    X(lstm) X(lstm_coupled) X(gru_after) X(gru_before) X(slstm) X(min_gru) X(min_lstm)
 
 #define FRNN_CELLS_COUNT_(cell) +1
 #define FRNN_CELL_COUNT (0 FRNN_CELLS(FRNN_CELLS_COUNT_))
@@ -34,6 +37,7 @@ typedef struct {
     int peepholes;             /* rows of w_peephole */
     frnn_peephole peephole[FRNN_MOST_PEEPHOLES];
     double gate_time; /* of the cost model: nanoseconds a unit takes in the forward kernel, in a vector of one lane */
+    int unconnected;  /* gates do not see h_{t-1}: there are no w_hh and b_hh, and no unit needs another one's state */
 } frnn_description;
 
 /* Blocks of pre-activations in a row. */
@@ -48,6 +52,8 @@ const frnn_description *frnn_describe(int kind);
 #include "gru.h"
 #include "lstm.h"
 #include "lstm_coupled.h"
+#include "min_gru.h"
+#include "min_lstm.h" /* after min_gru.h, whose candidate it has */
 #include "rnn.h"
 #include "slstm.h"
 #endif

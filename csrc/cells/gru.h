@@ -18,17 +18,17 @@ static ALWAYS_INLINE vec FN(gru_blend_backward)(const backward_row *row, int64_t
     const vec keep = row->replace ? 1 - z : z;
     const vec dkeep = dh * (h_prev - dropped(n)); /* h = (1 - keep)*n + keep*h_prev */
     const vec dz = row->replace ? -dkeep : dkeep;
-    *da_z = dz * z * (1 - z); /* z = sigmoid(a_z) */
+    *da_z = through_sigmoid(dz * z * (1 - z), z); /* z = sigmoid(a_z) */
     store(row->dh + u, dh * keep, lanes);
-    return dropped(dh * (1 - keep)) * (1 - n * n); /* n = tanh(a_n) */
+    return through_tanh(dropped(dh * (1 - keep)) * (1 - n * n), n); /* n = tanh(a_n) */
 }
 
 /* ---- Reset after the product: U_n h + b_hn is a block of its own, hn, before that of W_n x + b_in ---- */
 
 static ALWAYS_INLINE void FN(gru_after_forward_vector)(const forward_row *row, int64_t u, int64_t lanes) {
     const int64_t H = row->H;
-    const vec r = vsigmoid(preactivation(0)), z = vsigmoid(preactivation(1)), hn = preactivation(2);
-    const vec n = vtanh(preactivation(3) + r * hn);
+    const vec r = vsigmoid(clipped(preactivation(0))), z = vsigmoid(clipped(preactivation(1)));
+    const vec hn = preactivation(2), n = vtanh(clipped(preactivation(3) + r * hn));
     store_h(FN(blend)(row, z, dropped(n), load(row->h_prev + u, lanes)));
     if (row->gates) {
         store(row->gates + u, r, lanes);
@@ -44,7 +44,7 @@ static ALWAYS_INLINE void FN(gru_after_backward_vector)(const backward_row *row,
     const vec r = load(row->gates + u, lanes), hn = load(row->gates + 3 * H + u, lanes);
     vec da_z;
     const vec da_n = FN(gru_blend_backward)(row, u, lanes, &da_z);
-    store_da(0, da_n * hn * r * (1 - r)); /* a_n = x_n + r*hn, r = sigmoid(a_r) */
+    store_da(0, through_sigmoid(da_n * hn * r * (1 - r), r)); /* a_n = x_n + r*hn, r = sigmoid(a_r) */
     store_da(1, da_z);
     store_da(2, da_n * r);
     store_da(3, da_n);
@@ -66,7 +66,7 @@ static const FN(frnn_cell_kernels) FN(gru_after) = {
 /* ---- Reset before the product: a step has two halves, for U_n needs all of r*h_{t-1} ---- */
 
 static ALWAYS_INLINE void FN(gru_before_reset_forward_vector)(const forward_row *row, int64_t u, int64_t lanes) {
-    const vec r = vsigmoid(preactivation(0)), z = vsigmoid(preactivation(1));
+    const vec r = vsigmoid(clipped(preactivation(0))), z = vsigmoid(clipped(preactivation(1)));
     store(row->early + u, r, lanes);
     store(row->early + row->H + u, z, lanes);
     store(row->rh + u, r * load(row->h_prev + u, lanes), lanes);
@@ -74,7 +74,7 @@ static ALWAYS_INLINE void FN(gru_before_reset_forward_vector)(const forward_row 
 KERNEL(gru_before_reset_forward, forward_row)
 
 static ALWAYS_INLINE void FN(gru_before_forward_vector)(const forward_row *row, int64_t u, int64_t lanes) {
-    const vec z = load(row->early + row->H + u, lanes), n = vtanh(preactivation(2));
+    const vec z = load(row->early + row->H + u, lanes), n = vtanh(clipped(preactivation(2)));
     store_h(FN(blend)(row, z, dropped(n), load(row->h_prev + u, lanes)));
     if (row->gates) store(row->gates + 2 * row->H + u, n, lanes);
 }
@@ -90,7 +90,7 @@ KERNEL(gru_before_backward, backward_row)
 
 static ALWAYS_INLINE void FN(gru_before_reset_backward_vector)(const backward_row *row, int64_t u, int64_t lanes) {
     const vec r = load(row->gates + u, lanes), h_prev = load(row->h_prev + u, lanes), drh = load(row->drh + u, lanes);
-    store_da(0, drh * h_prev * r * (1 - r)); /* a_n = x_n + U_n (r*h_prev), r = sigmoid(a_r) */
+    store_da(0, through_sigmoid(drh * h_prev * r * (1 - r), r)); /* a_n = x_n + U_n (r*h_prev), r = sigmoid(a_r) */
     store(row->dh + u, load(row->dh + u, lanes) + drh * r, lanes);
 }
 KERNEL(gru_before_reset_backward, backward_row)

@@ -15,12 +15,12 @@ static ALWAYS_INLINE void FN(lstm_forward_vector)(const forward_row *row, int64_
         a_i += load(row->peephole + u, lanes) * c_prev;
         a_f += load(row->peephole + H + u, lanes) * c_prev;
     }
-    const vec i = vsigmoid(a_i), f = vsigmoid(a_f), g = vtanh(preactivation(2));
+    const vec i = vsigmoid(clipped(a_i)), f = vsigmoid(clipped(a_f)), g = vtanh(clipped(preactivation(2)));
     const vec c = f * c_prev + i * dropped(g);
     if (row->peephole) a_o += load(row->peephole + 2 * H + u, lanes) * c;
-    const vec o = vsigmoid(a_o);
+    const vec o = vsigmoid(clipped(a_o));
     store(row->c + u, c, lanes);
-    store_h(row->shows_o ? o : o * vtanh(c));
+    store_h(row->shows_o ? o : o * vtanh(clipped(c)));
     if (row->gates) {
         store(row->gates + u, i, lanes);
         store(row->gates + H + u, f, lanes);
@@ -35,14 +35,14 @@ static ALWAYS_INLINE void FN(lstm_backward_vector)(const backward_row *row, int6
     const int64_t H = row->H;
     const vec i = load(row->gates + u, lanes), f = load(row->gates + H + u, lanes);
     const vec g = load(row->gates + 2 * H + u, lanes), o = load(row->gates + 3 * H + u, lanes);
-    const vec c_prev = load(row->c_prev + u, lanes), dh = load_dh();
-    const vec tanh_c = row->shows_o ? splat(1) : vtanh(load(row->c + u, lanes));
-    const vec da_o = dh * tanh_c * o * (1 - o);                             /* h = o*tanh(c), o = sigmoid(a_o) */
-    vec dc = load(row->dc + u, lanes) + dh * o * (1 - tanh_c * tanh_c);     /* h = o*tanh(c) */
-    if (row->peephole) dc += da_o * load(row->peephole + 2 * H + u, lanes); /* a_o += p_o*c */
-    const vec da_i = dc * dropped(g) * i * (1 - i);                         /* c = f*c_prev + i*g */
-    const vec da_f = dc * c_prev * f * (1 - f);
-    const vec da_g = dropped(dc * i) * (1 - g * g);
+    const vec c_prev = load(row->c_prev + u, lanes), c = load(row->c + u, lanes), dh = load_dh();
+    const vec tanh_c = row->shows_o ? splat(1) : vtanh(clipped(c));
+    const vec da_o = through_sigmoid(dh * tanh_c * o * (1 - o), o); /* h = o*tanh(c), o = sigmoid(a_o) */
+    vec dc = load(row->dc + u, lanes) + through_clip(dh * o * (1 - tanh_c * tanh_c), c); /* h = o*tanh(c) */
+    if (row->peephole) dc += da_o * load(row->peephole + 2 * H + u, lanes);              /* a_o += p_o*c */
+    const vec da_i = through_sigmoid(dc * dropped(g) * i * (1 - i), i);                  /* c = f*c_prev + i*g */
+    const vec da_f = through_sigmoid(dc * c_prev * f * (1 - f), f);
+    const vec da_g = through_tanh(dropped(dc * i) * (1 - g * g), g);
     vec dc_prev = dc * f;
     if (row->peephole) /* a_i += p_i*c_prev, a_f += p_f*c_prev */
         dc_prev += da_i * load(row->peephole + u, lanes) + da_f * load(row->peephole + H + u, lanes);

@@ -13,12 +13,12 @@ static ALWAYS_INLINE void FN(lstm_coupled_forward_vector)(const forward_row *row
     const vec c_prev = load(row->c_prev + u, lanes);
     vec a_i = preactivation(0), a_o = preactivation(2);
     if (row->peephole) a_i += load(row->peephole + u, lanes) * c_prev;
-    const vec i = vsigmoid(a_i), g = vtanh(preactivation(1));
+    const vec i = vsigmoid(clipped(a_i)), g = vtanh(clipped(preactivation(1)));
     const vec c = (1 - i) * c_prev + i * dropped(g);
     if (row->peephole) a_o += load(row->peephole + H + u, lanes) * c;
-    const vec o = vsigmoid(a_o);
+    const vec o = vsigmoid(clipped(a_o));
     store(row->c + u, c, lanes);
-    store_h(row->shows_o ? o : o * vtanh(c));
+    store_h(row->shows_o ? o : o * vtanh(clipped(c)));
     if (row->gates) {
         store(row->gates + u, i, lanes);
         store(row->gates + H + u, g, lanes);
@@ -32,13 +32,13 @@ static ALWAYS_INLINE void FN(lstm_coupled_backward_vector)(const backward_row *r
     const int64_t H = row->H;
     const vec i = load(row->gates + u, lanes), g = load(row->gates + H + u, lanes);
     const vec o = load(row->gates + 2 * H + u, lanes);
-    const vec c_prev = load(row->c_prev + u, lanes), dh = load_dh();
-    const vec tanh_c = row->shows_o ? splat(1) : vtanh(load(row->c + u, lanes));
-    const vec da_o = dh * tanh_c * o * (1 - o);                         /* h = o*tanh(c), o = sigmoid(a_o) */
-    vec dc = load(row->dc + u, lanes) + dh * o * (1 - tanh_c * tanh_c); /* h = o*tanh(c) */
-    if (row->peephole) dc += da_o * load(row->peephole + H + u, lanes); /* a_o += p_o*c */
-    const vec da_i = dc * (dropped(g) - c_prev) * i * (1 - i);          /* c = (1 - i)*c_prev + i*g */
-    const vec da_g = dropped(dc * i) * (1 - g * g);
+    const vec c_prev = load(row->c_prev + u, lanes), c = load(row->c + u, lanes), dh = load_dh();
+    const vec tanh_c = row->shows_o ? splat(1) : vtanh(clipped(c));
+    const vec da_o = through_sigmoid(dh * tanh_c * o * (1 - o), o); /* h = o*tanh(c), o = sigmoid(a_o) */
+    vec dc = load(row->dc + u, lanes) + through_clip(dh * o * (1 - tanh_c * tanh_c), c); /* h = o*tanh(c) */
+    if (row->peephole) dc += da_o * load(row->peephole + H + u, lanes);                  /* a_o += p_o*c */
+    const vec da_i = through_sigmoid(dc * (dropped(g) - c_prev) * i * (1 - i), i);       /* c = (1 - i)*c_prev + i*g */
+    const vec da_g = through_tanh(dropped(dc * i) * (1 - g * g), g);
     vec dc_prev = dc * (1 - i);
     if (row->peephole) dc_prev += da_i * load(row->peephole + u, lanes); /* a_i += p_i*c_prev */
     store(row->dc + u, dc_prev, lanes);

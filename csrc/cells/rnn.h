@@ -3,13 +3,13 @@
 /* ---- tanh ---- */
 
 static ALWAYS_INLINE void FN(rnn_tanh_forward_vector)(const forward_row *row, int64_t u, int64_t lanes) {
-    store_h(vtanh(preactivation(0)));
+    store_h(vtanh(clipped(preactivation(0))));
 }
 KERNEL(rnn_tanh_forward, forward_row)
 
 static ALWAYS_INLINE void FN(rnn_tanh_backward_vector)(const backward_row *row, int64_t u, int64_t lanes) {
     const vec h = load(row->h + u, lanes);
-    store_da(0, load_dh() * (1 - h * h)); /* h = tanh(a) */
+    store_da(0, through_tanh(load_dh() * (1 - h * h), h)); /* h = tanh(a) */
 }
 KERNEL(rnn_tanh_backward, backward_row)
 
@@ -22,14 +22,14 @@ static const FN(frnn_cell_kernels) FN(rnn_tanh) = {
 /* ---- relu ---- */
 
 static ALWAYS_INLINE void FN(rnn_relu_forward_vector)(const forward_row *row, int64_t u, int64_t lanes) {
-    const vec a = preactivation(0);
+    const vec a = clipped(preactivation(0));
     store_h(where_less(a, splat(0), splat(0), a)); /* NaN is not less than 0 and stays */
 }
 KERNEL(rnn_relu_forward, forward_row)
 
 static ALWAYS_INLINE void FN(rnn_relu_backward_vector)(const backward_row *row, int64_t u, int64_t lanes) {
     const vec h = load(row->h + u, lanes);
-    store_da(0, where_less(splat(0), h, load_dh(), splat(0))); /* h = max(a, 0) */
+    store_da(0, through_relu(where_less(splat(0), h, load_dh(), splat(0)), h)); /* h = max(a, 0) */
 }
 KERNEL(rnn_relu_backward, backward_row)
 

@@ -46,7 +46,8 @@ static size_t lay_out(char *base, const frnn_stack *stack, const void *initial_h
         if (!base) continue;
         cell.packed = frnn_shared_own((void *)cell.packed);
         /* runs read packed weights only, and of the others whether they are there */
-        cell.w_ih = cell.w_hh = cell.packed, cell.w_hr = cell.w_hr ? cell.packed : NULL;
+        cell.w_ih = cell.packed;
+        cell.w_hh = cell.w_hh ? cell.packed : NULL, cell.w_hr = cell.w_hr ? cell.packed : NULL;
         cell.s_ih = cell.s_hh = cell.s_hr = NULL;
         cells[k] = cell, pointers[k] = cells + k;
     }
@@ -145,13 +146,19 @@ static int checked_spec(const FastRNN_LayerSpec *spec, const FastRNN_Weights *we
 /* Whether the weights are those of the cell; if so, they are put there. */
 static int take_weights(const FastRNN_Weights *w, int projects, const frnn_description *is, frnn_cell *cell) {
     const int64_t bytes = cell->dtype == FRNN_F32 ? 4 : 8;
-    if (!frnn_is_array("weight_ih", w->weight_ih, bytes) || !frnn_is_array("weight_hh", w->weight_hh, bytes)) return 0;
-    if (!w->bias_ih != !w->bias_hh) {
+    if (!frnn_is_array("weight_ih", w->weight_ih, bytes)) return 0;
+    if (!is->unconnected && !frnn_is_array("weight_hh", w->weight_hh, bytes)) return 0;
+    if (is->unconnected && (w->weight_hh || w->bias_hh)) {
+        frnn_fail(FASTRNN_INVALID,
+                  "weight_hh, bias_hh: expected NULL of a cell whose gates do not see the state, got an array");
+        return 0;
+    }
+    if (!is->unconnected && !w->bias_ih != !w->bias_hh) {
         frnn_fail(FASTRNN_INVALID, "bias_ih, bias_hh: expected both or none, got one of them");
         return 0;
     }
-    if (w->bias_ih && (!frnn_is_array("bias_ih", w->bias_ih, bytes) || !frnn_is_array("bias_hh", w->bias_hh, bytes)))
-        return 0;
+    if (w->bias_ih && !frnn_is_array("bias_ih", w->bias_ih, bytes)) return 0;
+    if (w->bias_hh && !frnn_is_array("bias_hh", w->bias_hh, bytes)) return 0;
     if (projects && !frnn_is_array("weight_hr", w->weight_hr, bytes)) return 0;
     if (!projects && w->weight_hr) {
         frnn_fail(FASTRNN_INVALID, "weight_hr: expected NULL, for proj_size is 0, got an array");

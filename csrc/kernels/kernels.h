@@ -65,6 +65,8 @@ typedef void frnn_step(const void *rule, int64_t n, void *p, const void *g, void
         REAL *gates, *cells;  /* out  tape, or null */                                                                 \
         int shows_o;          /* h is to be o alone: c is normalised before its tanh, which norm_output does */        \
         const REAL *mask;     /* in   what the candidate is multiplied by, or null */                                  \
+        REAL clip;            /* 0, or activations are given nothing outside -clip..clip */                            \
+        int linear;           /* as frnn_cell.linear */                                                                \
     } frnn_forward_row_##D;                                                                                            \
                                                                                                                        \
     /* Arguments of a cell's backward kernels. Blocks of gates lie H values apart in gates and peephole. */            \
@@ -83,6 +85,9 @@ typedef void frnn_step(const void *rule, int64_t n, void *p, const void *g, void
         int64_t plane, vector;  /* of da: from block to block, from one vector of units to the next */                 \
         int shows_o;            /* as forwards: dh is the gradient of o, and dc is that of c as a whole */             \
         const REAL *mask;       /* in   as forwards */                                                                 \
+        REAL clip;              /* as in forward_row; and then how far from that of 0 an activation can be whose argument */\
+        REAL most_sigmoid, most_tanh, most_relu; /* was not clipped; else 0 */                                         \
+        int linear;           /* as frnn_cell.linear */                                                                \
     } frnn_backward_row_##D;                                                                                           \
                                                                                                                        \
     /* A cell: its description and its kernels. The last two are of cells that reset before a product: reset_forward */ \

@@ -26,6 +26,17 @@ static ALWAYS_INLINE vec FN(preactivation)(const forward_row *row, int k, int64_
 }
 #define preactivation(k) FN(preactivation)(row, k, u, lanes)
 
+/* What an activation is given: `a`, bounded where the cell clips. NaN stays. */
+static ALWAYS_INLINE vec FN(clipped)(REAL clip, vec a) {
+    if (clip > 0) {
+        const vec most = splat(clip);
+        a = where_less(a, -most, -most, a);
+        a = where_less(most, a, most, a);
+    }
+    return a;
+}
+#define clipped(a) FN(clipped)(row->clip, a)
+
 static ALWAYS_INLINE void FN(store_h)(const forward_row *row, vec h, int64_t u, int64_t lanes) {
     store(row->h + u, h, lanes);
     if (row->y) store(row->y + u, h, lanes);
@@ -45,6 +56,22 @@ static ALWAYS_INLINE vec FN(dropped)(const REAL *mask, vec candidate, int64_t u,
     return mask ? candidate * load(mask + u, lanes) : candidate;
 }
 #define dropped(candidate) FN(dropped)(row->mask, candidate, u, lanes)
+
+/* The gradient of what was given to an activation, which made y of it: none where that was clipped, which y shows by
+ * its distance from what the activation makes of 0. */
+static ALWAYS_INLINE vec FN(through)(REAL most, vec da, vec distance) {
+    if (most > 0) {
+        const vec magnitude = from_bits(bits(distance) & ~bits(splat((REAL)-0.0)));
+        da = where_less(splat(most), magnitude, splat(0), da);
+    }
+    return da;
+}
+#define through_sigmoid(da, y) FN(through)(row->most_sigmoid, da, (y) - (REAL)0.5)
+#define through_tanh(da, y) FN(through)(row->most_tanh, da, y)
+#define through_relu(da, y) FN(through)(row->most_relu, da, y)
+
+/* The same for c, which is clipped only where it is given to tanh. */
+#define through_clip(dc, c) FN(through)(row->clip, dc, c)
 
 /* The gradient of the pre-activations of gate block k. In a packed array a row is whole vectors; lanes beyond the row's
  * end come out as zeros. */
@@ -93,9 +120,14 @@ static void FN(log_sigmoid_array)(int64_t n, const REAL *x, REAL *y) {
 
 #undef KERNEL
 #undef preactivation
+#undef clipped
 #undef store_h
 #undef load_dh
 #undef dropped
+#undef through_sigmoid
+#undef through_tanh
+#undef through_relu
+#undef through_clip
 #undef store_da
 #undef forward_row
 #undef backward_row

@@ -3,6 +3,9 @@
  * A row is normalised over all of its units, of which a member of a team may have only some. So sums go over groups of
  * FRNN_UNITS units first, and members share units in whole groups: the sum of a group has the same bits whoever
  * computes it, and the driver adds up groups one by one.
+ *
+ * Loops have one copy for whole and for partial vectors, which the cells' have twice: these kernels take a small part
+ * of a step, and there are many of them.
  */
 #define norm_row FN(frnn_norm_row)
 #define norm_backward_row FN(frnn_norm_backward_row)
@@ -80,9 +83,8 @@ static ALWAYS_INLINE void FN(group_moments)(const norm_row *row, int64_t u, int6
 
 /* Of each group of x: its mean, and the sum of squared differences from that. */
 static void FN(norm_moments)(const norm_row *row, REAL *means, REAL *squares) {
-    int64_t u = 0;
-    for (; u + FRNN_UNITS <= row->n; u += FRNN_UNITS) FN(group_moments)(row, u, FRNN_UNITS, means++, squares++);
-    if (u < row->n) FN(group_moments)(row, u, row->n - u, means, squares);
+    for (int64_t u = 0; u < row->n; u += FRNN_UNITS)
+        FN(group_moments)(row, u, FRNN_MIN(FRNN_UNITS, row->n - u), means++, squares++);
 }
 
 static ALWAYS_INLINE void FN(normalize_vector)(const norm_row *row, int k, int64_t u, int64_t lanes) {
@@ -96,11 +98,8 @@ static ALWAYS_INLINE void FN(normalize_vector)(const norm_row *row, int k, int64
 
 /* y = gain*normal, or added to; normal = (x - mean)*inverse. */
 static void FN(normalize)(const norm_row *row) {
-    for (int k = 0; k < row->gates; k++) {
-        int64_t u = 0;
-        for (; u + VL <= row->n; u += VL) FN(normalize_vector)(row, k, u, VL);
-        if (u < row->n) FN(normalize_vector)(row, k, u, row->n - u);
-    }
+    for (int k = 0; k < row->gates; k++)
+        for (int64_t u = 0; u < row->n; u += VL) FN(normalize_vector)(row, k, u, FRNN_MIN(VL, row->n - u));
 }
 
 /* What is shown of c: gain*normal + bias. */
@@ -116,7 +115,9 @@ static ALWAYS_INLINE void FN(norm_output_vector)(const norm_row *row, int64_t u,
     if (row->copy) store(row->copy + u, h, lanes);
 }
 /* h = o*tanh(gain*normal + bias), of c as x; y has o, and then h. */
-KERNEL(norm_output, norm_row)
+static void FN(norm_output)(const norm_row *row) {
+    for (int64_t u = 0; u < row->n; u += VL) FN(norm_output_vector)(row, u, FRNN_MIN(VL, row->n - u));
+}
 
 /* ---- Backwards ---- */
 
@@ -131,7 +132,9 @@ static ALWAYS_INLINE void FN(norm_output_backward_vector)(const norm_backward_ro
           row->vector > VL ? VL : lanes); /* q = tanh(shown) */
 }
 /* From dh the gradients of o, in place, and of gain*normal + bias, as da; normal of c is computed again. */
-KERNEL(norm_output_backward, norm_backward_row)
+static void FN(norm_output_backward)(const norm_backward_row *row) {
+    for (int64_t u = 0; u < row->n; u += VL) FN(norm_output_backward_vector)(row, u, FRNN_MIN(VL, row->n - u));
+}
 
 /* The gradient of normal. */
 static ALWAYS_INLINE vec FN(load_dnormal)(const norm_backward_row *row, int k, int64_t u, int64_t lanes) {
@@ -151,9 +154,8 @@ static ALWAYS_INLINE void FN(group_sums)(const norm_backward_row *row, int64_t u
 
 /* Of each group: the sum of dnormal, and of dnormal*normal. */
 static void FN(norm_sums)(const norm_backward_row *row, REAL *first, REAL *second) {
-    int64_t u = 0;
-    for (; u + FRNN_UNITS <= row->n; u += FRNN_UNITS) FN(group_sums)(row, u, FRNN_UNITS, first++, second++);
-    if (u < row->n) FN(group_sums)(row, u, row->n - u, first, second);
+    for (int64_t u = 0; u < row->n; u += FRNN_UNITS)
+        FN(group_sums)(row, u, FRNN_MIN(FRNN_UNITS, row->n - u), first++, second++);
 }
 
 static ALWAYS_INLINE void FN(norm_backward_vector)(const norm_backward_row *row, int k, int64_t u, int64_t lanes) {
@@ -169,11 +171,8 @@ static ALWAYS_INLINE void FN(norm_backward_vector)(const norm_backward_row *row,
 
 /* dx = (dnormal - first - normal*second)*inverse, or added to; `first` and `second` are the means of the row's sums. */
 static void FN(norm_backward)(const norm_backward_row *row) {
-    for (int k = 0; k < row->gates; k++) {
-        int64_t u = 0;
-        for (; u + VL <= row->n; u += VL) FN(norm_backward_vector)(row, k, u, VL);
-        if (u < row->n) FN(norm_backward_vector)(row, k, u, row->n - u);
-    }
+    for (int k = 0; k < row->gates; k++)
+        for (int64_t u = 0; u < row->n; u += VL) FN(norm_backward_vector)(row, k, u, FRNN_MIN(VL, row->n - u));
 }
 
 /* dgain += da*normal */

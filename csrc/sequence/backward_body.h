@@ -1,8 +1,9 @@
 /* A sequence backwards, for one dtype. Included by sequence_body.h.
  *
- * In chunks of steps, from the one that ran last to the first: (1) step by step, the cell's kernel turns dh into the
- * gradient da of the pre-activations, and one product takes da to the state before; (2) the rows of x and h_{t-1} are
- * gathered beside the rows of da, and large products over all of them add to dx, dW and dU.
+ * In chunks of steps, from the one that ran last to the first, and in each chunk one block of rows after the other: (1)
+ * step by step, the cell's kernel turns dh into the gradient da of the pre-activations, and one product takes da to the
+ * state before; (2) the rows of x and h_{t-1} are gathered beside the rows of da, and large products over all of them
+ * add to dx, dW and dU. So a run that is cut between two chunks, and goes on with adds_to_dcell, gives the same bits.
  *
  * The large products are cut into tasks in a way that does not depend on the number of threads. A task adds the same
  * numbers in the same order, whichever thread runs it.
@@ -21,7 +22,7 @@ typedef struct {
     REAL *zero;        /* (max(O, S*H)) zeros: the state after a reset */
     FN(matrix) da;     /* (chunk rows, blocks*plane) */
     FN(matrix) x;      /* (chunk rows, I) gathered; unused where BLAS takes x itself */
-    FN(matrix) h;      /* (chunk rows, O) gathered h_{t-1} */
+    FN(matrix) h;      /* (chunk rows, O) gathered h_{t-1}; unused where gates do not see it */
     FN(matrix) rh;     /* (chunk rows, H) r*h_{t-1} of a cell that resets before a product */
     FN(matrix) dh_out; /* (chunk rows, O) dh_t of a projected cell */
     FN(matrix) m;      /* (chunk rows, H) what was projected */
@@ -31,7 +32,8 @@ typedef struct {
     REAL *dm;          /* (block rows, H) the gradient of m, or of r*h_{t-1} */
     FN(norms) norm;
     FN(noise) noise;
-    int64_t span, span_plane; /* units that lie side by side in da and h, and columns that they take there */
+    int64_t span, span_plane;  /* units that lie side by side in da and h, and columns that they take there */
+    FN(frnn_backward_row) row; /* of the kernels: what is the same for all rows */
 } FN(backward_run);
 
 /* Of da, and of h, where a unit is in its block. */
@@ -42,6 +44,18 @@ static inline int64_t FN(column)(const FN(backward_run) *run, int64_t u) {
 /* Zeros that there have to be. */
 static inline int64_t FN(zeros)(const FN(backward_run) *run) {
     return FRNN_MAX(FRNN_MAX(run->cell->H, run->cell->O), run->is->has_c * run->cell->H);
+}
+
+/* How a kernel knows a clipped argument: by its activation, which is then what it is at the bound. A few roundings are
+ * allowed for. */
+static void FN(find_bounds)(FN(backward_run) *run) {
+    const REAL clip = (REAL)run->cell->clip, less = 1 - (sizeof(REAL) == 4 ? (REAL)5e-7 : (REAL)1e-15);
+    FN(frnn_backward_row) *row = &run->row;
+    if (clip == 0) return;
+    frnn_kernels()->KERNELS_OF.sigmoid(1, &clip, &row->most_sigmoid);
+    frnn_kernels()->KERNELS_OF.tanh(1, &clip, &row->most_tanh);
+    row->clip = clip, row->most_relu = clip * less;
+    row->most_sigmoid = (row->most_sigmoid - (REAL)0.5) * less, row->most_tanh *= less;
 }
 
 /* Is dx written where it belongs? If it is added to, it is computed apart: so its bits do not depend on whether the
@@ -59,7 +73,8 @@ static size_t FN(backward_layout)(FN(backward_run) *run, int members, char *base
     const int normal = FN(norm_raw)(&run->norm) + (cell->norm.c != NULL); /* blocks more */
     run->da = FN(take_matrix)(base, &used, packed, chunk, (run->blocks + normal) * run->plane);
     run->x = FN(take_matrix)(base, &used, packed, run->plan.direct && !packed ? 0 : chunk, cell->I);
-    run->h = FN(take_matrix)(base, &used, packed, chunk, run->span < H ? run->plane : cell->O);
+    const int64_t seen = run->is->unconnected ? 0 : chunk;
+    run->h = FN(take_matrix)(base, &used, packed, seen, run->span < H ? run->plane : cell->O);
     run->rh = FN(take_matrix)(base, &used, packed, resets ? chunk : 0, H);
     run->dh_out = FN(take_matrix)(base, &used, packed, projected ? chunk : 0, cell->O);
     run->m = FN(take_matrix)(base, &used, packed, projected ? chunk : 0, H);
@@ -82,17 +97,19 @@ static const REAL *FN(before_step)(const FN(backward_run) *run, const frnn_serie
     return FN(series_at)(s, states, s->reverse ? t + 1 : t - 1, b);
 }
 
-static frnn_series FN(cells_series)(const FN(backward_run) *run) {
-    const int64_t C = run->is->has_c * run->cell->H;
+/* What a tape has of each step and row, n values. */
+static frnn_series FN(kept_series)(const FN(backward_run) *run, void *data, int64_t n) {
     const frnn_steps *s = &run->args->steps;
-    return (frnn_series){run->args->record.cells, s->starts ? C : s->B * C, C};
+    return (frnn_series){data, s->starts ? n : s->B * n, n};
 }
 
-/* What a tape has of c_t before zoneout. */
+static frnn_series FN(cells_series)(const FN(backward_run) *run) {
+    return FN(kept_series)(run, run->args->record.cells, run->is->has_c * run->cell->H);
+}
+
+/* c_t before zoneout. */
 static frnn_series FN(fresh_cells)(const FN(backward_run) *run) {
-    frnn_series cells = FN(cells_series)(run);
-    if (run->noise.zones_c) cells.data = run->args->record.fresh;
-    return cells;
+    return run->noise.zones_c ? FN(kept_series)(run, run->args->record.fresh, run->cell->H) : FN(cells_series)(run);
 }
 
 /* C's columns = beta*C + da[blocks b0..b1-1] U[those blocks] in step t, for `rows` of this member's rows; C (rows, O)
@@ -100,6 +117,7 @@ static frnn_series FN(fresh_cells)(const FN(backward_run) *run) {
 static void FN(return_through)(const FN(backward_run) *run, const frnn_part *part, int64_t rows, int64_t t, int64_t at,
                                int b0, int b1, int beta, REAL *C) {
     const int64_t O = run->cell->O;
+    if (run->is->unconnected) return;
     const FN(matrix) da = FN(every)(FN(at)(run->da, at + part->row_first, b0 * run->plane), part->row_step);
     if (run->factors.state.heads > 1) {
         FN(return_through_heads)(&run->factors.state, rows, da, run->plane, FN(column)(run, run->factors.state.N),
@@ -127,7 +145,7 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
     if (run->noise.zones_h || run->noise.zones_c) FN(unzone_step)(&run->noise, part, j0, t, n, &dys, run->dh, run->dc);
     if (run->noise.zones_h) {
         dys.data = NULL; /* it is in dh now */
-        if (run->is->reads_h) hs = cells, hs.data = args->record.fresh;
+        if (run->is->reads_h) hs = FN(kept_series)(run, args->record.fresh, H);
     }
 
     if (cell->w_hr) { /* h = W_hr m */
@@ -143,7 +161,8 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
                      run->dm + part->row_first * H, part->row_step * H, H, t % 2, NULL);
     }
 
-    FN(frnn_backward_row) row = {.n = part->units.end - u0, .H = H, .replace = cell->replace};
+    FN(frnn_backward_row) row = run->row;
+    row.n = part->units.end - u0;
     row.plane = FN(at)(run->da, 0, run->plane).data - run->da.data, row.vector = run->da.vector;
     row.shows_o = cell->norm.c != NULL;
     if (row.shows_o)
@@ -171,7 +190,7 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
     }
     if (run->norm.wanted)
         FN(normalize_step_backward)(&run->norm, part, args, j0, t, at, n, run->da, early < G ? early : 0, G, team);
-    if (part->by_units) frnn_team_barrier(team); /* dh needs all of da */
+    if (part->by_units && !run->is->unconnected) frnn_team_barrier(team); /* dh needs all of da */
 
     if (early < G) {
         FN(return_through)(run, part, rows, t, at, early, G, 0, run->dm);
@@ -201,7 +220,8 @@ static void FN(backward_step)(const FN(backward_run) *run, const frnn_part *part
             }
 }
 
-/* What the large products need beside da: x and h_{t-1}, and of some cells r*h_{t-1} or what was projected. */
+/* What the large products need beside da: x and h_{t-1}, where gates see that, and of some cells r*h_{t-1} or what was
+ * projected. */
 static void FN(gather_inputs)(const FN(backward_run) *run, const frnn_chunk *chunk, int64_t j0, const frnn_team *team) {
     const frnn_cell *cell = run->cell;
     const frnn_backward_args *args = run->args;
@@ -213,7 +233,9 @@ static void FN(gather_inputs)(const FN(backward_run) *run, const frnn_chunk *chu
         const REAL *h_prev = FN(before_step)(run, &args->y, args->h0, O, t, b);
         const REAL *gates = (const REAL *)args->record.gates;
         const REAL *mask = FN(state_mask)(&run->noise, b);
-        if (mask)
+        if (!run->h.data)
+            ; /* gates do not see it */
+        else if (mask)
             FN(put_met)(run->h, at, O, h_prev, mask);
         else if (run->span < H)
             for (int64_t u = 0; u < H; u += run->span) FN(put)(run->h, at, FN(column)(run, u), run->span, h_prev + u);
@@ -229,13 +251,17 @@ static void FN(gather_inputs)(const FN(backward_run) *run, const frnn_chunk *chu
             const REAL *o = gates + (frnn_place(steps, t, b) * K + run->is->output_gate) * H;
             const REAL *c = FN(fresh_cells)(run).data;
             REAL *m = FN(at)(run->m, at, u0).data;
+            const int64_t n = FRNN_MIN(lanes, H - u0);
+            const REAL clip = run->row.clip;
             if (cell->norm.c) {
-                memcpy(m, o + u0, (size_t)FRNN_MIN(lanes, H - u0) * sizeof(REAL));
+                memcpy(m, o + u0, (size_t)n * sizeof(REAL));
                 FN(normalized_output)(&run->norm, &args->record, frnn_place(steps, t, b), u0, m);
                 continue;
             }
-            frnn_kernels()->KERNELS_OF.tanh(FRNN_MIN(lanes, H - u0), c + frnn_place(steps, t, b) * H + u0, m);
-            for (int64_t u = u0; u < FRNN_MIN(u0 + lanes, H); u++) m[u - u0] *= o[u];
+            memcpy(m, c + frnn_place(steps, t, b) * H + u0, (size_t)n * sizeof(REAL));
+            for (int64_t u = 0; clip > 0 && u < n; u++) m[u] = m[u] < -clip ? -clip : m[u] > clip ? clip : m[u];
+            frnn_kernels()->KERNELS_OF.tanh(n, m, m);
+            for (int64_t u = u0; u < u0 + n; u++) m[u - u0] *= o[u];
         }
     }
 }
@@ -360,7 +386,7 @@ static void FN(large_products)(const FN(backward_run) *run, const frnn_chunk *ch
     if (apart) task = FN(add_weight)(run, rows, from + G, apart, x, I, beta, d->w_ih, joint, task, team);
     if (run->factors.state.heads > 1)
         task = FN(add_weight_heads)(run, rows, beta, d->w_hh, task, team);
-    else
+    else if (d->w_hh)
         task = FN(add_weight)(run, rows, 0, early, run->h, O, beta, d->w_hh, 0, task, team);
     if (reset) task = FN(add_weight)(run, rows, early, reset, run->rh, H, beta, d->w_hh, early, task, team);
     const int64_t task_rows = cell->packed ? TASK_ROWS : BLAS_TASK_ROWS;
@@ -403,35 +429,51 @@ static void FN(clear_gradients)(const FN(backward_run) *run, int all) {
         if (arrays[k]) memset(arrays[k], 0, (size_t)sizes[k] * sizeof(REAL));
 }
 
+/* The gradient in the state of the rows j0..j1-1, of which each member takes some: from dh0 and dc0, where it lies
+ * between chunks, to the workspace, or back. */
+static void FN(move_state)(const FN(backward_run) *run, int64_t j0, int64_t j1, int back, const frnn_team *team) {
+    const frnn_backward_args *args = run->args;
+    const int64_t O = run->cell->O, C = run->is->has_c * run->cell->H;
+    for (int64_t j = j0 + team->index; j < j1; j += team->size) {
+        const int64_t b = frnn_row(&args->steps, j);
+        REAL *dh0 = (REAL *)args->dh0 + b * O, *dh = run->dh + (j - j0) * O;
+        memcpy(back ? dh0 : dh, back ? dh : dh0, (size_t)O * sizeof(REAL));
+        if (!run->dc) continue;
+        REAL *dc0 = (REAL *)args->dc0 + b * C, *dc = run->dc + (j - j0) * C;
+        memcpy(back ? dc0 : dc, back ? dc : dc0, (size_t)C * sizeof(REAL));
+    }
+}
+
 static void FN(backward_work)(const FN(backward_run) *run, const frnn_team *team) {
     const frnn_cell *cell = run->cell;
     const frnn_backward_args *args = run->args;
     const frnn_steps *steps = &args->steps;
     const int64_t O = cell->O, C = run->is->has_c * cell->H;
+    const int64_t longest = steps->B > 0 ? frnn_length(steps, frnn_row(steps, 0)) : 0;
     frnn_chunk chunk;
     if (args->dx.data && !args->adds_to_dx) FN(clear_past_ends)(steps, &args->dx, cell->I, team);
-    int beta = 0; /* the first large products write the gradients of matrices, the others add to them */
+    int beta = args->adds_to_dcell; /* if not, the first large products write the gradients of matrices */
     if (team->index == 0) {
         memset(run->zero, 0, (size_t)FN(zeros)(run) * sizeof(REAL));
-        FN(clear_gradients)(run, steps->B == 0 || frnn_length(steps, frnn_row(steps, 0)) == 0);
+        if (!args->adds_to_dcell) FN(clear_gradients)(run, longest == 0);
+        memcpy(args->dh0, args->dh_n, (size_t)(steps->B * O) * sizeof(REAL));
+        if (run->is->has_c) memcpy(args->dc0, args->dc_n, (size_t)(steps->B * C) * sizeof(REAL));
     }
-    for (int64_t j0 = 0; j0 < steps->B; j0 += run->plan.block_rows) {
-        const int64_t j1 = FRNN_MIN(j0 + run->plan.block_rows, steps->B);
-        const int64_t longest = frnn_length(steps, frnn_row(steps, j0));
-        const frnn_part part = frnn_part_of(cell, steps, run->by_units, j1 - j0, team->index, team->size);
-        for (int64_t j = j0 + team->index; j < j1; j += team->size) {
-            const int64_t b = frnn_row(steps, j);
-            memcpy(run->dh + (j - j0) * O, (const REAL *)args->dh_n + b * O, (size_t)O * sizeof(REAL));
-            if (run->dc) memcpy(run->dc + (j - j0) * C, (const REAL *)args->dc_n + b * C, (size_t)C * sizeof(REAL));
-        }
-        frnn_team_barrier(team);
-        for (int64_t s1 = longest; s1 > 0; s1 -= FRNN_MIN(s1, run->plan.chunk_steps)) { /* s counts as in forward */
-            const int64_t s0 = s1 - FRNN_MIN(s1, run->plan.chunk_steps);
-            frnn_chunk_fill(&chunk, steps, j0, j1, steps->reverse ? longest - s1 : s0,
-                            steps->reverse ? longest - s0 : s1);
-            for (int64_t s = s1; s-- > s0;) {
-                const int64_t t = steps->reverse ? longest - 1 - s : s, at = chunk.offset[t - chunk.low];
-                FN(backward_step)(run, &part, j0, t, at, chunk.offset[t - chunk.low + 1] - at, team);
+    frnn_team_barrier(team);
+    for (int64_t s1 = longest; s1 > 0; s1 -= FRNN_MIN(s1, run->plan.chunk_steps)) { /* s counts as in forward */
+        const int64_t s0 = s1 - FRNN_MIN(s1, run->plan.chunk_steps), low = steps->reverse ? longest - s1 : s0;
+        for (int64_t j0 = 0; j0 < steps->B; j0 += run->plan.block_rows) {
+            const int64_t j1 = FRNN_MIN(j0 + run->plan.block_rows, steps->B);
+            const int64_t high = FRNN_MIN(low + (s1 - s0), frnn_length(steps, frnn_row(steps, j0)));
+            if (high <= low) break; /* this block's rows have ended, and so have those of the next */
+            const int last = s0 == 0 && j1 == steps->B;
+            const frnn_part part = frnn_part_of(cell, steps, run->by_units, j1 - j0, team->index, team->size);
+            frnn_chunk_fill(&chunk, steps, j0, j1, low, high);
+            FN(move_state)(run, j0, j1, 0, team);
+            frnn_team_barrier(team);
+            for (int64_t i = 0; i < high - low; i++) {
+                const int64_t t = steps->reverse ? low + i : high - 1 - i, at = chunk.offset[t - low];
+                FN(backward_step)(run, &part, j0, t, at, chunk.offset[t - low + 1] - at, team);
             }
             if (run->norm.wanted) {
                 frnn_team_barrier(team); /* gradients of gains and biases need all of da */
@@ -444,21 +486,17 @@ static void FN(backward_work)(const FN(backward_run) *run, const frnn_team *team
             frnn_team_barrier(team);
             FN(large_products)(run, &chunk, j0, beta, team);
             beta = 1;
-            if (s0 == 0 && j1 == steps->B)
+            if (last)
                 frnn_team_barrier(team);
             else if (frnn_team_agree_to_stop(team))
                 return;
             if (run->dx) FN(give_dx)(run, &chunk, j0, team);
-            /* No barrier: the next to write dx comes after the next one, and nothing else that is read here changes. */
+            FN(move_state)(run, j0, j1, 1, team);
+            /* No barrier: each member moves the same rows again. The next to write dx comes after the next barrier, and
+             * nothing else that is read here changes. */
         }
-        frnn_team_barrier(team);
-        for (int64_t j = j0 + team->index; j < j1; j += team->size) {
-            const int64_t b = frnn_row(steps, j);
-            memcpy((REAL *)args->dh0 + b * O, run->dh + (j - j0) * O, (size_t)O * sizeof(REAL));
-            if (run->dc) memcpy((REAL *)args->dc0 + b * C, run->dc + (j - j0) * C, (size_t)C * sizeof(REAL));
-        }
-        frnn_team_barrier(team); /* dh and dc are free for the next block */
     }
+    frnn_team_barrier(team); /* the other direction adds to dx */
 }
 
 static FN(backward_run) FN(backward_new)(const frnn_cell *cell, const frnn_backward_args *args) {
@@ -471,6 +509,8 @@ static FN(backward_run) FN(backward_new)(const frnn_cell *cell, const frnn_backw
     run.plane = cell->H / run.span * run.span_plane;
     run.norm = FN(norms_of)(cell, run.is, run.plane);
     run.plan = frnn_backward_plan(cell, args, FRNN_MAX(run.blocks * cell->H, cell->I) * (int64_t)sizeof(REAL));
+    run.row.H = cell->H, run.row.replace = cell->replace, run.row.linear = cell->linear;
+    FN(find_bounds)(&run);
     return run;
 }
 
@@ -500,6 +540,11 @@ static size_t FN(backward_runs_new)(FN(backward_runs) *all, int count, const frn
         if (args[1].dx.data) all->apart.dx = (frnn_series){FN(take)(base, &used, rows * I), B * I, I};
     }
     return used;
+}
+
+int64_t FN(frnn_backward_steps)(const frnn_cell *cell, int64_t B) {
+    const frnn_backward_args args = {.steps = {.T = FRNN_CHUNK_STEPS, .B = B}};
+    return FN(backward_new)(cell, &args).plan.chunk_steps;
 }
 
 int64_t FN(frnn_backward_workspace)(int count, const frnn_cell *const *cells, const frnn_backward_args *args,

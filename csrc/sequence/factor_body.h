@@ -151,8 +151,9 @@ static FN(factors) FN(factors_in)(const frnn_cell *cell, frnn_pass pass, void *p
 
 int64_t FN(frnn_pack_bytes)(const frnn_cell *cell, frnn_pass pass) {
     const FN(factors) f = FN(factors_in)(cell, pass, (void *)cell); /* any address but null */
+    const int64_t state = cell->w_hh ? FN(packed_size)(&f.state) : 0;
     const int64_t projection = cell->w_hr ? FN(packed_size)(&f.projection) : 0;
-    return FN(packed_size)(&f.input) + FN(packed_size)(&f.state) + projection;
+    return FN(packed_size)(&f.input) + state + projection;
 }
 
 /* Packs some columns of every block. */

@@ -73,7 +73,8 @@ static void FN(combine_bias)(const FN(forward_run) *run) {
         REAL *bias = run->bias + g * run->plane;
         const int64_t apart = g >= G - run->is->apart ? run->is->apart * run->plane : 0;
         for (int64_t u = 0; u < H; u++) {
-            bias[u] = apart ? b_hh[g * H + u] : b_ih[g * H + u] + b_hh[g * H + u];
+            const REAL hh = b_hh ? b_hh[g * H + u] : 0;
+            bias[u] = apart ? hh : b_ih[g * H + u] + hh;
             if (apart) bias[apart + u] = b_ih[g * H + u];
         }
     }
@@ -165,6 +166,7 @@ static void FN(recur)(const FN(forward_run) *run, const frnn_part *part, int64_t
                       REAL *a, int b0, int b1) {
     const FN(factor) *U = &run->factors.state;
     const int64_t A = run->blocks * run->plane;
+    if (run->is->unconnected) return;
     if (U->heads > 1) {
         FN(recur_heads)(U, rows, h + part->row_first * run->cell->O, part->row_step * run->cell->O, b1, part->units,
                         a + part->row_first * A, part->row_step * A, run->plane, s % 2,
@@ -193,7 +195,7 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
 
     FN(frnn_forward_row) row = {.n = part->units.end - u0, .H = H, .plane = run->plane, .replace = cell->replace};
     row.shows_o = cell->norm.c != NULL;
-    row.bias = run->bias + u0;
+    row.bias = run->bias + u0, row.linear = cell->linear, row.clip = (REAL)cell->clip;
     if (cell->peephole) row.peephole = (const REAL *)cell->peephole + u0;
 
     FN(recur)(run, part, s, rows, met, a, 0, early);
@@ -256,7 +258,7 @@ static void FN(forward_step)(const FN(forward_run) *run, const frnn_part *part, 
             }
         }
     if (run->noise.met[0]) FN(meet)(&run->noise, part, j0, n, h_next, run->noise.met[1 - s % 2]);
-    if (part->by_units) frnn_team_barrier(team); /* the next step reads all of h */
+    if (part->by_units && !run->is->unconnected) frnn_team_barrier(team); /* the next step reads all of h */
 }
 
 static void FN(forward_work)(const FN(forward_run) *run, const frnn_team *team) {

@@ -10,7 +10,8 @@ typedef struct {
     const frnn_cell *cell;
     const frnn_steps *steps;
     int zones_h, zones_c; /* are there units of h, or of c, that may keep the value of the step before? */
-    REAL *mask;           /* (block rows, max(H, O)) of a row */
+    REAL *mask_h;         /* (block rows, O) of h, whose outputs members share otherwise than they share units */
+    REAL *mask;           /* (block rows, H) of c, or of the candidate */
     REAL *fresh;          /* (block rows, H) forwards: c_t before zoneout */
     REAL *met[2];         /* (block rows, O) forwards: the h of both steps as U meets it */
     REAL *kept_h;         /* (block rows, O) backwards: what of dh goes around the step */
@@ -32,7 +33,8 @@ static void FN(noise_layout)(FN(noise) *n, int64_t block_rows, int backwards, ch
     const int64_t H = n->cell->H, O = n->cell->O;
     const int64_t h = n->zones_h ? block_rows * O : 0, c = n->zones_c ? block_rows * H : 0;
     const int64_t state = n->noise && n->noise->state ? block_rows * O : 0;
-    n->mask = FN(take)(base, used, n->noise ? block_rows * FRNN_MAX(H, O) : 0);
+    n->mask_h = FN(take)(base, used, n->noise ? h : 0);
+    n->mask = FN(take)(base, used, n->noise && (n->zones_c || n->noise->candidate) ? block_rows * H : 0);
     n->fresh = FN(take)(base, used, backwards ? 0 : c);
     for (int k = 0; k < 2; k++) n->met[k] = FN(take)(base, used, backwards ? 0 : state);
     n->kept_h = FN(take)(base, used, backwards ? h : 0);
@@ -44,7 +46,7 @@ static void FN(noise_layout)(FN(noise) *n, int64_t block_rows, int backwards, ch
 static const REAL *FN(drawn)(const FN(noise) *n, int what, uint32_t threshold, double scale, int64_t j, int64_t t,
                              int64_t b, int64_t u0, int64_t u1) {
     const frnn_noise *noise = n->noise;
-    REAL *mask = n->mask + j * FRNN_MAX(n->cell->H, n->cell->O) + u0;
+    REAL *mask = what == ZONES_H ? n->mask_h + j * n->cell->O + u0 : n->mask + j * n->cell->H + u0;
     const frnn_mask_of of = {noise->key, (uint32_t)what, (uint32_t)(noise->rows ? noise->rows[b] : b),
                              (uint32_t)(noise->first_step + t), threshold};
     frnn_kernels()->KERNELS_OF.draw_mask(&of, scale, u0, u1, mask);
@@ -69,6 +71,9 @@ static void FN(times)(int64_t n, const REAL *a, const REAL *mask, REAL *product)
 
 /* ---- Forwards ---- */
 
+/* Both values are arguments, so that compilers may read both and choose without a branch. */
+static ALWAYS_INLINE REAL FN(chosen)(REAL mask, REAL fresh, REAL before) { return mask == 0 ? before : fresh; }
+
 /* Zoneout of step t, for this member's part of `count` rows. In h_next is the new h, in `fresh` the new c; where the
  * mask is zero, a unit keeps what it was before. */
 static void FN(zone_step)(const FN(noise) *n, const frnn_part *part, int64_t j0, int64_t t, int64_t count,
@@ -85,17 +90,16 @@ static void FN(zone_step)(const FN(noise) *n, const frnn_part *part, int64_t j0,
             if (fresh) memcpy(fresh + place * H + o0, h, (size_t)outputs * sizeof(REAL));
             const REAL *before = h_prev + j * O + o0, renewed = (REAL)(1 - n->cell->zoneout);
             if (mask)
-                for (int64_t k = 0; k < outputs; k++) h[k] = mask[k] == 0 ? before[k] : h[k];
+                for (int64_t k = 0; k < outputs; k++) y[k] = h[k] = FN(chosen)(mask[k], h[k], before[k]);
             else
-                for (int64_t k = 0; k < outputs; k++) h[k] = before[k] + renewed * (h[k] - before[k]);
-            memcpy(y, h, (size_t)outputs * sizeof(REAL));
+                for (int64_t k = 0; k < outputs; k++) y[k] = h[k] = before[k] + renewed * (h[k] - before[k]);
         }
         if (n->zones_c) {
             const REAL *mask = noise ? FN(drawn)(n, ZONES_C, noise->zoneout_cell, 1, j, t, b, u0, u0 + units) : NULL;
             const REAL *fresh = n->fresh + j * H + u0, renewed = (REAL)(1 - n->cell->zoneout_cell);
             REAL *state = c + j * H + u0, *cells = args->record.cells;
             if (mask)
-                for (int64_t k = 0; k < units; k++) state[k] = mask[k] == 0 ? state[k] : fresh[k];
+                for (int64_t k = 0; k < units; k++) state[k] = FN(chosen)(mask[k], fresh[k], state[k]);
             else
                 for (int64_t k = 0; k < units; k++) state[k] += renewed * (fresh[k] - state[k]);
             if (cells) memcpy(cells + place * H + u0, state, (size_t)units * sizeof(REAL));

@@ -57,8 +57,8 @@ static FN(norm_table)
 }
 
 /* A member's part of a row: `count` groups, whose k-th value of all begins at [k*count]. */
-static REAL *FN(table_row)(const FN(norm_table) *table, const frnn_cell *cell, const frnn_part *part, int member,
-                           int size, int64_t row, int64_t *count) {
+static NEVER_INLINE REAL *FN(table_row)(const FN(norm_table) *table, const frnn_cell *cell, const frnn_part *part,
+                                        int member, int size, int64_t row, int64_t *count) {
     int64_t first = 0;
     *count = FN(norm_groups)(cell);
     if (part->by_units) {
@@ -71,8 +71,8 @@ static REAL *FN(table_row)(const FN(norm_table) *table, const frnn_cell *cell, c
 
 /* Of the groups' means and sums of squares, value `k` and the next one, the mean of a row, and one over its deviation.
  */
-static void FN(norm_statistics)(const FN(norms) *norm, const FN(norm_table) *table, const frnn_part *part,
-                                const frnn_team *team, int64_t row, int k, int gates, NORM_ROW *result) {
+static NEVER_INLINE void FN(norm_statistics)(const FN(norms) *norm, const FN(norm_table) *table, const frnn_part *part,
+                                             const frnn_team *team, int64_t row, int k, int gates, NORM_ROW *result) {
     const frnn_cell *cell = norm->cell;
     const int64_t H = cell->H, groups = FN(norm_groups)(cell), last = H - (groups - 1) * FRNN_UNITS;
     const int size = part->by_units ? team->size : 1;
@@ -95,8 +95,9 @@ static void FN(norm_statistics)(const FN(norms) *norm, const FN(norm_table) *tab
 }
 
 /* Of the groups' sums, value `k` and the next one, the means over a row. */
-static void FN(norm_means)(const FN(norms) *norm, const FN(norm_table) *table, const frnn_part *part,
-                           const frnn_team *team, int64_t row, int k, int gates, NORM_BACKWARD_ROW *result) {
+static NEVER_INLINE void FN(norm_means)(const FN(norms) *norm, const FN(norm_table) *table, const frnn_part *part,
+                                        const frnn_team *team, int64_t row, int k, int gates,
+                                        NORM_BACKWARD_ROW *result) {
     const int size = part->by_units ? team->size : 1;
     REAL first = 0, second = 0;
     int64_t count;
@@ -148,8 +149,8 @@ static NORM_ROW FN(norm_row_of)(const FN(norms) *norm, const frnn_part *part, in
 }
 
 /* Sums of W x, of rows of a chunk. */
-static void FN(norm_inputs)(const FN(norms) *norm, const frnn_part *part, const frnn_team *team, const REAL *a,
-                            int64_t first, int64_t step, int64_t count) {
+static NEVER_INLINE void FN(norm_inputs)(const FN(norms) *norm, const frnn_part *part, const frnn_team *team,
+                                         const REAL *a, int64_t first, int64_t step, int64_t count) {
     if (!norm->separate) return;
     NORM_ROW row = FN(norm_row_of)(norm, part, 0, norm->gates);
     int64_t groups;
@@ -162,9 +163,9 @@ static void FN(norm_inputs)(const FN(norms) *norm, const frnn_part *part, const 
 }
 
 /* Normalises gates g0..g1-1 after their product with U: of the rows of a step from row `at` of a chunk on. */
-static void FN(normalize_step)(const FN(norms) *norm, const frnn_part *part, const frnn_steps *steps,
-                               const frnn_record *record, int64_t j0, int64_t t, int64_t at, int64_t n, REAL *a, int g0,
-                               int g1, const frnn_team *team) {
+static NEVER_INLINE void FN(normalize_step)(const FN(norms) *norm, const frnn_part *part, const frnn_steps *steps,
+                                            const frnn_record *record, int64_t j0, int64_t t, int64_t at, int64_t n,
+                                            REAL *a, int g0, int g1, const frnn_team *team) {
     const frnn_cell *cell = norm->cell;
     const int64_t H = cell->H, u0 = part->units.first;
     const int each = norm->separate ? g1 - g0 : 1; /* gates that are normalised together */
@@ -206,9 +207,9 @@ static void FN(normalize_step)(const FN(norms) *norm, const frnn_part *part, con
 }
 
 /* h, which has o, becomes o times the tanh of c as it is normalised; y as well, unless its data is null. */
-static void FN(normalize_cells)(const FN(norms) *norm, const frnn_part *part, const frnn_steps *steps,
-                                const frnn_record *record, int64_t j0, int64_t t, int64_t n, const REAL *c, REAL *h,
-                                int64_t h_row, const frnn_series *y, const frnn_team *team) {
+static NEVER_INLINE void FN(normalize_cells)(const FN(norms) *norm, const frnn_part *part, const frnn_steps *steps,
+                                             const frnn_record *record, int64_t j0, int64_t t, int64_t n, const REAL *c,
+                                             REAL *h, int64_t h_row, const frnn_series *y, const frnn_team *team) {
     const frnn_cell *cell = norm->cell;
     const int64_t H = cell->H, u0 = part->units.first;
     NORM_ROW row = FN(norm_row_of)(norm, part, 0, 1);
@@ -236,8 +237,8 @@ static void FN(normalize_cells)(const FN(norms) *norm, const frnn_part *part, co
 /* ---- Backwards ---- */
 
 /* h before it was projected, of a row of the tape, for units from u0 on, at most a vector; h has o. */
-static void FN(normalized_output)(const FN(norms) *norm, const frnn_record *record, int64_t place, int64_t u0,
-                                  REAL *h) {
+static NEVER_INLINE void FN(normalized_output)(const FN(norms) *norm, const frnn_record *record, int64_t place,
+                                               int64_t u0, REAL *h) {
     const frnn_cell *cell = norm->cell;
     const REAL *kept = FN(norm_of_cells)(norm, FN(norm_record)(norm, record, place));
     const NORM_ROW row = {.n = FRNN_MIN(FN(lanes)(), cell->H - u0),
@@ -278,10 +279,11 @@ static NORM_BACKWARD_ROW FN(norm_backward_row_of)(const FN(norms) *norm, frnn_ra
 }
 
 /* From the gradient of h, to which dy is added, those of o, in its place, and of c, added to dc. */
-static void FN(normalize_cells_backward)(const FN(norms) *norm, const frnn_part *part, const frnn_backward_args *args,
-                                         const frnn_series *dy, int64_t j0, int64_t t, int64_t at, int64_t n,
-                                         FN(matrix) da, const frnn_description *is, REAL *dh, int64_t dh_row, REAL *dc,
-                                         const frnn_team *team) {
+static NEVER_INLINE void FN(normalize_cells_backward)(const FN(norms) *norm, const frnn_part *part,
+                                                      const frnn_backward_args *args, const frnn_series *dy, int64_t j0,
+                                                      int64_t t, int64_t at, int64_t n, FN(matrix) da,
+                                                      const frnn_description *is, REAL *dh, int64_t dh_row, REAL *dc,
+                                                      const frnn_team *team) {
     const frnn_cell *cell = norm->cell;
     const frnn_steps *steps = &args->steps;
     const int64_t H = cell->H, u0 = part->units.first, column = FN(norm_shown)(norm) * norm->plane + u0;
@@ -314,9 +316,9 @@ static void FN(normalize_cells_backward)(const FN(norms) *norm, const frnn_part 
 }
 
 /* From the gradients of gates g0..g1-1 as they were normalised those of U h, or of the sum, as it was before. */
-static void FN(normalize_step_backward)(const FN(norms) *norm, const frnn_part *part, const frnn_backward_args *args,
-                                        int64_t j0, int64_t t, int64_t at, int64_t n, FN(matrix) da, int g0, int g1,
-                                        const frnn_team *team) {
+static NEVER_INLINE void FN(normalize_step_backward)(const FN(norms) *norm, const frnn_part *part,
+                                                     const frnn_backward_args *args, int64_t j0, int64_t t, int64_t at,
+                                                     int64_t n, FN(matrix) da, int g0, int g1, const frnn_team *team) {
     const frnn_cell *cell = norm->cell;
     const frnn_steps *steps = &args->steps;
     const int64_t H = cell->H, u0 = part->units.first;
@@ -347,8 +349,8 @@ static void FN(normalize_step_backward)(const FN(norms) *norm, const frnn_part *
 }
 
 /* Gradients of gains, of this member's units, over the rows of a chunk. */
-static void FN(add_gains)(const FN(norms) *norm, const frnn_backward_args *args, const frnn_chunk *chunk, int64_t j0,
-                          FN(matrix) da, const frnn_team *team) {
+static NEVER_INLINE void FN(add_gains)(const FN(norms) *norm, const frnn_backward_args *args, const frnn_chunk *chunk,
+                                       int64_t j0, FN(matrix) da, const frnn_team *team) {
     const frnn_cell *cell = norm->cell;
     const frnn_steps *steps = &args->steps;
     const int64_t H = cell->H, G = norm->gates;
@@ -377,8 +379,9 @@ static void FN(add_gains)(const FN(norms) *norm, const frnn_backward_args *args,
 }
 
 /* From the gradients of W x as it was normalised those of W x, in their place, for some rows of a chunk. */
-static void FN(normalize_inputs_backward)(const FN(norms) *norm, const frnn_backward_args *args,
-                                          const frnn_chunk *chunk, int64_t j0, FN(matrix) da, const frnn_team *team) {
+static NEVER_INLINE void FN(normalize_inputs_backward)(const FN(norms) *norm, const frnn_backward_args *args,
+                                                       const frnn_chunk *chunk, int64_t j0, FN(matrix) da,
+                                                       const frnn_team *team) {
     const frnn_cell *cell = norm->cell;
     const frnn_steps *steps = &args->steps;
     const frnn_part whole = {.units = {0, cell->H}};

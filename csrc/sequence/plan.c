@@ -24,7 +24,13 @@ static frnn_plan plan(const frnn_steps *s, int64_t row_bytes, int64_t step_limit
     frnn_plan p = {0};
     p.block_rows = FRNN_MAX(1, FRNN_MIN(s->B, step_limit / row_bytes));
     const int64_t chunk_rows = FRNN_MAX(p.block_rows, chunk_limit / row_bytes);
-    p.chunk_steps = FRNN_MAX(1, FRNN_MIN(FRNN_MIN(s->T, FRNN_CHUNK_STEPS), chunk_rows / p.block_rows));
+    p.chunk_steps = FRNN_MAX(1, FRNN_MIN(FRNN_CHUNK_STEPS, chunk_rows / p.block_rows));
+    return p;
+}
+
+/* A plan whose chunks have at most this many steps. */
+static frnn_plan in_chunks_of(frnn_plan p, const frnn_steps *s, int64_t steps) {
+    p.chunk_steps = FRNN_MAX(1, FRNN_MIN(s->T, steps));
     p.chunk_rows = p.block_rows * p.chunk_steps;
     return p;
 }
@@ -38,13 +44,23 @@ static int one_block(const frnn_plan *p, const frnn_steps *s, const frnn_series 
 
 frnn_plan frnn_forward_plan(const frnn_cell *cell, const frnn_forward_args *args, int64_t row_bytes) {
     frnn_plan p = plan(&args->steps, row_bytes, STEP_BYTES, CHUNK_BYTES);
+    p = in_chunks_of(p, &args->steps, p.chunk_steps);
     p.direct = one_block(&p, &args->steps, &args->x, cell->I);
     return p;
+}
+
+/* Steps of a chunk backwards: a power of two, so that a number of steps that is a multiple of a chunk of one layer of a
+ * stack is one of the others', too. Of the powers it is the one nearest to `steps`, within the bound. */
+static int64_t backward_steps(int64_t steps, int64_t step_bytes) {
+    int64_t power = 1;
+    while (3 * power < 2 * steps) power *= 2;
+    return power > 1 && power * step_bytes > GRADIENT_BYTES ? power / 2 : power;
 }
 
 frnn_plan frnn_backward_plan(const frnn_cell *cell, const frnn_backward_args *args, int64_t row_bytes) {
     const int64_t chunk_bytes = FRNN_MIN(FRNN_MAX(GRADIENT_ROWS * row_bytes, STEP_BYTES), GRADIENT_BYTES);
     frnn_plan p = plan(&args->steps, row_bytes, GRADIENT_BYTES, chunk_bytes);
+    p = in_chunks_of(p, &args->steps, backward_steps(p.chunk_steps, p.block_rows * row_bytes));
     p.direct = one_block(&p, &args->steps, &args->x, cell->I) &&
                (!args->dx.data || one_block(&p, &args->steps, &args->dx, cell->I));
     return p;
@@ -63,7 +79,8 @@ int frnn_fits(const frnn_cell *cell, const frnn_steps *steps, const frnn_plan *p
  * are off by the same factor on other machines. A step multiplies `rows` rows by the state's weights, which a member
  * reads whole if members share the rows, and in part if they share the units; it cannot be faster than the
  * multiplications nor than that reading. Members that share units wait for each other and then fetch each other's
- * results, line by line, from another core's cache.
+ * results, line by line, from another core's cache. Where units are not connected there is none of this: the steps cost
+ * what their gates do.
  */
 #define LANE_RATE 9.6        /* operations a nanosecond and lane, in tiles */
 #define BANDWIDTH_NEAR 150.0 /* bytes a nanosecond, from L1 and L2 */
@@ -117,18 +134,20 @@ static double pass_time(const frnn_cell *cell, frnn_pass pass, double T, double 
     const double size = cell->dtype == FRNN_F32 ? 4 : 8, rate = LANE_RATE * lanes * weight.rate, G = is->gates;
     const double I = (double)cell->I, H = (double)cell->H, O = (double)cell->O / (double)frnn_heads(cell);
     const double rows = by_units ? B : ceil(B / threads), share = by_units ? threads : 1;
-    const double weights = (G * H * O + (cell->w_hr ? H * O : 0)) / share, inputs = G * H * I / share;
+    const double recurrent = is->unconnected ? 0 : G * H * O;
+    const double weights = (recurrent + (cell->w_hr ? H * O : 0)) / share, inputs = G * H * I / share;
     const double kept = (weights + (T == 1 ? inputs : 0)) * weight.bytes; /* a step on its own needs all weights once */
     double step = FRNN_MAX(2 * rows * weights / rate, reading(weights * weight.bytes, kept));
     step += rows * (H / share * is->gate_time / lanes + ROW_OVERHEAD);
-    if (by_units && threads > 1) {
+    if (by_units && threads > 1 && !is->unconnected) {
         const int norms = cell->norm.hh || cell->norm.sum ? 1 + (is->reset > 0) + is->has_c : 0;
         const double barriers = 1 + (is->reset > 0) + (cell->w_hr != NULL) + norms;
         const double values = B * (pass == FRNN_FORWARD ? barriers * H : G * H);
         step += barriers * BARRIER * ceil(log2(threads)) + values * size / 64 * (threads - 1) / threads * LINE_FETCH;
     }
     /* what all steps do together is shared evenly: the input's projection, or its gradient and those of the weights */
-    double together = T * 2 * B * G * H * (pass == FRNN_FORWARD ? I : 2 * I + O) / rate / threads;
+    double together = T * 2 * B * (G * H * I * (pass == FRNN_FORWARD ? 1 : 2) + (pass == FRNN_FORWARD ? 0 : recurrent));
+    together /= rate * threads;
     together = FRNN_MAX(together, reading(inputs * weight.bytes, T == 1 ? kept : inputs * weight.bytes));
     return T * step + together + (threads > 1 ? START : 0);
 }

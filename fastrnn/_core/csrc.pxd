@@ -41,6 +41,8 @@ cdef extern from "fastrnn.h" nogil:
         const void *packed
         frnn_norm norm
         int heads
+        int linear
+        double clip
 
     ctypedef enum frnn_pass:
         FRNN_FORWARD
@@ -112,11 +114,13 @@ cdef extern from "fastrnn.h" nogil:
         void *dc0
         frnn_cell_gradient dcell
         const frnn_noise *noise
+        int adds_to_dcell
 
     int64_t frnn_forward_workspace(const frnn_cell *, const frnn_forward_args *, int threads)
     int64_t frnn_backward_workspace(int count, const frnn_cell **cells, const frnn_backward_args *, int threads)
     void frnn_forward(int count, const frnn_cell **cells, const frnn_forward_args *, int threads, void *workspace)
     void frnn_backward(int count, const frnn_cell **cells, const frnn_backward_args *, int threads, void *workspace)
+    int64_t frnn_backward_steps(const frnn_cell *, int64_t B)
     int64_t frnn_pack_bytes(const frnn_cell *, frnn_pass)
     void frnn_pack(const frnn_cell *, frnn_pass, int threads, void *packed)
     void frnn_blas_install(void *sgemm, void *dgemm, void *sgemv, void *dgemv, int integer_bytes,

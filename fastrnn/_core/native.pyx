@@ -260,6 +260,18 @@ cdef frnn_storage storage_of(object a, frnn_dtype dtype):
     return FRNN_STORED_F32 if dtype == FRNN_F32 else FRNN_STORED_F64
 
 
+cdef int describe(frnn_cell *c, object cell) except -1:
+    """All that C has to know of a cell but for its weights."""
+    cdef bytes name = cell.native.encode()
+    c.kind = frnn_kind(name)
+    assert c.kind >= 0, cell.native
+    c.dtype = FRNN_F32 if cell.dtype.itemsize == 4 else FRNN_F64
+    c.storage = FRNN_STORED_F32 if c.dtype == FRNN_F32 else FRNN_STORED_F64
+    c.replace, c.heads = cell.replaces, cell.heads
+    c.I, c.H, c.O = cell.input_size, cell.hidden_size, cell.output_size
+    return 0
+
+
 cdef class NativeCell:
     """A cell and its weights as C takes them. Keeps the arrays alive.
 
@@ -280,16 +292,13 @@ cdef class NativeCell:
     def __init__(self, cell, weights, packed_for=None):
         cdef frnn_pass which
         cdef int threads = allowed_threads()
-        cdef bytes name = cell.native.encode()
-        self.c.kind = frnn_kind(name)
-        assert self.c.kind >= 0, cell.native
-        self.c.dtype = FRNN_F32 if cell.dtype.itemsize == 4 else FRNN_F64
+        describe(&self.c, cell)
         self.c.storage = storage_of(weights[0], self.c.dtype)
         if isinstance(weights[0], Narrow):
             packed_for = "forward"
-        self.c.replace = cell.replaces
+        self.c.replace, self.c.clip = cell.replaces, cell.options.get("clip") or 0
+        self.c.linear = cell.options.get("nonlinearity") == "linear"
         self.c.zoneout, self.c.zoneout_cell = cell.zoneouts
-        self.c.I, self.c.H, self.c.O = cell.input_size, cell.hidden_size, cell.output_size
         self.c.w_ih, self.c.s_ih = matrix(weights[0])
         self.c.w_hh, self.c.s_hh = matrix(weights[1])
         self.c.w_hr, self.c.s_hr = matrix(weights[4])
@@ -298,7 +307,7 @@ cdef class NativeCell:
         self.c.norm.ih, self.c.norm.hh = address(weights.norm_ih), address(weights.norm_hh)
         self.c.norm.sum, self.c.norm.eps = address(weights.norm), cell.norm_eps
         self.c.norm.c, self.c.norm.bias_c = address(weights.norm_c), address(weights.bias_c)
-        self.c.packed, self.c.heads = NULL, cell.heads
+        self.c.packed = NULL
         self.weights = weights
         if packed_for is not None:
             which = FRNN_FORWARD if packed_for == "forward" else FRNN_BACKWARD
@@ -399,7 +408,7 @@ cdef int unpack_backward(object run, frnn_backward_args *args) except -1:
     record, dweights = run.record, run.dweights
     args.steps = unpack_steps(run.steps, x)
     args.x, args.y, args.dy, args.dx = series(x), series(run.y), series(run.dy), series(run.dx)
-    args.adds_to_dx = run.adds_to_dx
+    args.adds_to_dx, args.adds_to_dcell = run.adds_to_dx, run.adds_to_dweights
     args.h0, args.c0 = address(run.h0), address(run.c0)
     args.record.gates, args.record.cells = address(record.gates), address(record.cells)
     args.record.norms = address(record.norms)
@@ -431,6 +440,14 @@ def backward(list runs):
     with nogil:
         frnn_backward(count, cells, args, threads, workspace.data)
     raise_pending()
+
+
+def backward_steps(cell, int64_t B):
+    """`fastrnn.engines.Engine.backward_steps`."""
+    cdef frnn_cell c
+    memset(&c, 0, sizeof(c))
+    describe(&c, cell)
+    return frnn_backward_steps(&c, B)
 
 
 cdef class NativeStepper:

@@ -6,6 +6,7 @@ allocates counts as well. The limits are those that docs/memory.md promises.
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import math
@@ -57,6 +58,8 @@ class Usage:
     weights, full_weights : int
         What a frozen layer keeps, in the task's precision and in its dtype: parameters, and packed weights; 0 in
         training.
+    states_scratch, states_tape : int
+        `scratch` and `tape` of training with ``keep="states"``; 0 in inference.
     """
 
     task: Task
@@ -65,6 +68,13 @@ class Usage:
     tape: int
     weights: int = 0
     full_weights: int = 0
+    states_scratch: int = 0
+    states_tape: int = 0
+
+    @property
+    def states_share(self) -> float:
+        """What a tape that keeps states takes at most, with the record that backward makes, beside the whole tape."""
+        return (self.states_tape + max(0, self.states_scratch - self.scratch)) / max(1, self.tape)
 
     @property
     def weights_share(self) -> float:
@@ -132,6 +142,14 @@ def run(selected: Iterable[Task], engine: str) -> Iterator[Usage]:
 
 
 def in_fresh_process(task: Task, engine: str) -> Usage:
+    figures = figures_of(task, engine, "all")
+    if task.kind == "training":
+        figures |= {f"states_{name}": size for name, size in figures_of(task, engine, "states").items()}
+    return Usage(task, engine, **figures)
+
+
+def figures_of(task: Task, engine: str, keep: str) -> dict[str, int]:
+    """Return what `measured` finds in a fresh process."""
     environment = {
         **os.environ,
         **python_path(),
@@ -139,24 +157,28 @@ def in_fresh_process(task: Task, engine: str) -> Usage:
         "MALLOC_MMAP_THRESHOLD_": str(1 << 16), "MALLOC_TRIM_THRESHOLD_": str(1 << 16),
     }  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-c", "from fastrnn.bench import memory; memory.main()", json.dumps(asdict(task)), engine],
+        [
+            sys.executable, "-c", "from fastrnn.bench import memory; memory.main()", json.dumps(asdict(task)), engine,
+            keep,
+        ],
         env=environment, stdout=subprocess.PIPE, text=True, check=True,
     )  # fmt: skip
-    return Usage(task, engine, **json.loads(done.stdout))
+    figures: dict[str, int] = json.loads(done.stdout)
+    return figures
 
 
 def main() -> None:
-    """Run in the fresh process: read the task and the engine from its arguments, and print the figures of a `Usage`."""
+    """Run in the fresh process: read task, engine and what is kept from its arguments, and print what was measured."""
     fields = json.loads(sys.argv[1])
     task = Task(**{**fields, "sizes": Sizes(*fields["sizes"])})
     with engines.use(sys.argv[2]), num_threads(task.threads):
-        print(json.dumps(measured(task)))
+        print(json.dumps(measured(task, sys.argv[3])))
 
 
-def measured(task: Task) -> dict[str, int]:
-    """Return the figures of a `Usage`, measured in this process."""
+def measured(task: Task, keep: str = "all") -> dict[str, int]:
+    """Return the figures of a `Usage`, measured in this process; of training with a tape that keeps this."""
     short = replace(task, sizes=task.sizes._replace(T=min(task.sizes.T, CASES["lat64"].T)))
-    work = {"inference": infer, "training": train}[task.kind]
+    work = infer if task.kind == "inference" else functools.partial(train, keep=keep)
     work(Problem.draw(short))  # loads code, starts threads and fills BLAS's buffers: these come once
     return work(Problem.draw(task)) | (weights_of(task) if task.kind == "inference" else {})
 
@@ -183,12 +205,12 @@ def infer(problem: Problem) -> dict[str, int]:
     return {"scratch": grown - size_of(arrays_in(returned)), "tape": 0}
 
 
-def train(problem: Problem) -> dict[str, int]:
+def train(problem: Problem, keep: str) -> dict[str, int]:
     layer, x, dy = problem.layer, problem.x, problem.dy
     state, dstate = to_layer(problem.state), to_layer(problem.dstate)
 
     def call() -> Any:
-        y, state_n, tape = layer.forward(x, state)
+        y, state_n, tape = layer.forward(x, state, keep=keep)
         return y, state_n, tape, layer.backward(tape, dy, dstate)
 
     (y, state_n, tape, grads), grown = grows(call)
@@ -259,5 +281,11 @@ def summary(results: Iterable[Usage]) -> list[str]:
     if tapes:
         within = sum(usage.tape <= tape_limit(usage.task) for usage in tapes)
         lines.append(f"tapes as the design says, or smaller: {within} of {len(tapes)}")
+    of_states = [usage for usage in tapes if 0 < usage.states_tape < usage.tape]
+    if of_states:
+        least = min(of_states, key=lambda usage: usage.states_share)
+        lines.append(
+            f'keep="states": tape and record of {least.states_share:.3f} of the whole tape and more ({least.task})'
+        )
     lines += [f"{usage.task}: {', '.join(usage.broken)}" for usage in usages if usage.broken]
     return lines

@@ -19,13 +19,13 @@ from fastrnn.bench.contenders import REFERENCE, EngineRunner
 from fastrnn.bench.measuring import Outcome, Result, in_turn, paced
 from fastrnn.bench.problems import Problem, Results
 from fastrnn.bench.processes import ContenderError, WorkerProcess, python_path
-from fastrnn.bench.tasks import CELLS, DTYPES, KINDS, Task
+from fastrnn.bench.tasks import DTYPES, KINDS, Task
 from fastrnn.bench.verification import verified_task, verify
 
 __all__ = ["PEERS", "Peer", "ProcessContender", "find", "own_contender", "run", "summary"]
 
 
-EVERY = tuple(kind for kind in CELLS if kind != "slstm")
+EVERY = ("rnn", "lstm", "gru")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,8 @@ class ProcessContender(WorkerProcess):
             self._task = None
             problem = Problem.draw(task)
             arrays = {"x": problem.x, "dy": problem.dy, **problem.layer.params}
-            self.send("load", arrays, cell=task.cell, kind=task.kind, precision=task.precision)
+            options = dict(task.options)
+            self.send("load", arrays, cell=task.cell, options=options, kind=task.kind, precision=task.precision)
             self._task = task
         return self
 

@@ -30,7 +30,7 @@ class Problem:
     """A layer, its inputs, and the gradients of a loss in its outputs.
 
     If `state` is empty, the layer starts from zeros. If `dstate` is empty, the loss depends on y alone. `precision` is
-    that of the frozen layer's weights; None: the layer's dtype.
+    that of the frozen layer's weights; None: the layer's dtype. `options` are the layer's, as in `tasks.Task`.
     """
 
     layer: Any
@@ -39,6 +39,7 @@ class Problem:
     dy: NDArray
     dstate: tuple[NDArray, ...]
     precision: str | None = None
+    options: tuple[tuple[str, Any], ...] = ()
 
     @classmethod
     def draw(cls, task: Task) -> Problem:
@@ -52,8 +53,8 @@ class Problem:
         def state() -> tuple[NDArray, ...]:
             return tuple(normal(*shape) for shape in layer.state_shapes(B))
 
-        layer = LAYERS[task.cell](I, H, dtype=task.dtype, rng=rng)
-        return cls(layer, normal(T, B, I), state(), normal(T, B, H), state(), task.precision)
+        layer = LAYERS[task.cell](I, H, dtype=task.dtype, rng=rng, **dict(task.options))
+        return cls(layer, normal(T, B, I), state(), normal(T, B, H), state(), task.precision, task.options)
 
     def at_rest(self) -> Problem:
         """Return the same problem with a state of zeros and a loss that depends on y alone."""
@@ -65,10 +66,11 @@ class Problem:
         def wide(arrays: tuple[NDArray, ...]) -> tuple[NDArray, ...]:
             return tuple(a.astype(np.float64) for a in arrays)
 
-        layer = type(self.layer)(self.layer.input_size, self.layer.hidden_size, dtype=np.float64)
+        sizes = self.layer.input_size, self.layer.hidden_size
+        layer = type(self.layer)(*sizes, dtype=np.float64, **dict(self.options))
         layer.load_state_dict({name: value.astype(np.float64) for name, value in self.layer.params.items()})
         x, dy = wide((self.x, self.dy))
-        return Problem(layer, x, wide(self.state), dy, wide(self.dstate))
+        return Problem(layer, x, wide(self.state), dy, wide(self.dstate), options=self.options)
 
 
 def solve(kind: str, problem: Problem) -> Solution:

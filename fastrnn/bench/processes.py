@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -43,6 +44,8 @@ class WorkerProcess:
         The interpreter that runs it.
     environment : dict of str to str, optional
         Additional environment variables.
+    limit : float, optional
+        How many seconds a command may take; the process is ended if one takes more. Default: no limit.
 
     Attributes
     ----------
@@ -50,9 +53,11 @@ class WorkerProcess:
         That of the contender's library, after the first start.
     """
 
-    def __init__(self, name: str, python: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, name: str, python: str, environment: Mapping[str, str] | None = None, limit: float | None = None
+    ) -> None:  # fmt: skip
         self.name, self.python, self.version = name, python, ""
-        self._environment = environment or {}
+        self._environment, self._limit = environment or {}, limit
         self._process: subprocess.Popen[str] | None = None
         self._errors: IO[str] | None = None  # what the process writes to stderr
 
@@ -123,8 +128,7 @@ class WorkerProcess:
 
     def _answer(self) -> dict[str, Any]:
         assert self._process is not None
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        line = self._line()
         if not line:
             status = self._process.wait()
             assert self._errors is not None
@@ -136,6 +140,27 @@ class WorkerProcess:
         if "error" in answer:
             raise ContenderError(answer["error"])
         return answer
+
+    def _line(self) -> str:
+        """Return the next line of the process, or nothing if it has ended; end it if it takes too long."""
+        process, overdue = self._process, threading.Event()
+        assert process is not None
+        assert process.stdout is not None
+        if self._limit is None:
+            return process.stdout.readline()
+
+        def end() -> None:
+            overdue.set()
+            process.kill()
+
+        timer = threading.Timer(self._limit, end)
+        timer.start()
+        line = process.stdout.readline()
+        timer.cancel()
+        if not line and overdue.is_set():
+            self.close()
+            raise ContenderError(f"took more than {self._limit:g} s")
+        return line
 
     def close(self) -> None:
         """End the process."""

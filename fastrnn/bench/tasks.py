@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -66,7 +67,7 @@ class Task:
     Attributes
     ----------
     cell : str
-        A key of `CELLS`: one layer, one direction, with biases and the cell's default options.
+        A key of `CELLS`: one layer, one direction, with biases.
     kind : str
         "inference": a frozen layer's call, or a step of its stream where T is 1. "training": a layer's forward and
         backward, with gradients in x, state and parameters. Both start from a given state.
@@ -78,6 +79,8 @@ class Task:
         How many the contender may use. For little work it may use fewer.
     sizes : Sizes
         Those of the case. For verification there may be fewer steps.
+    options : tuple of (str, value), optional
+        Of the layer; the others are at their defaults.
     """
 
     cell: str
@@ -86,6 +89,7 @@ class Task:
     precision: str
     threads: int
     sizes: Sizes
+    options: tuple[tuple[str, Any], ...] = ()
 
     @property
     def dtype(self) -> str:
@@ -95,13 +99,15 @@ class Task:
     @property
     def description(self) -> Cell:
         """The cell, of the task's sizes."""
-        return CELLS[self.cell](self.sizes.I, self.sizes.H, np.dtype(self.dtype))
+        cell = CELLS[self.cell]
+        own = {name: value for name, value in self.options if name in cell.defaults()}
+        return cell(self.sizes.I, self.sizes.H, np.dtype(self.dtype), **own)
 
     @property
     def flops(self) -> int:
-        """Operations in matrix products: 2*T*B*G*H*(I + O) forward, and twice as many again for gradients."""
-        T, B, I, H = self.sizes
-        return 2 * T * B * len(self.description.gates) * H * (I + H) * (3 if self.kind == "training" else 1)
+        """Operations in matrix products: 2*T*B for each weight forward, and twice as many again for gradients."""
+        weights = sum(math.prod(s) for name, s in self.description.shapes().items() if name.startswith("weight"))
+        return 2 * self.sizes.T * self.sizes.B * weights * (3 if self.kind == "training" else 1)
 
     @property
     def name(self) -> str:

@@ -86,9 +86,10 @@ def reset_memory_peak() -> None:
 
 # ---- Contenders: each prepares a problem ---------------------------------------------------------------------------
 #
-# A problem has cell, kind, precision, threads, and the arrays x, dy and params. Names, shapes and order of gates are
-# those of PyTorch. All contenders start from a state of zeros, which is their default. Where weights have fewer bits
-# than float32, arrays are float32 all the same; each contender rounds the weights in its own way.
+# A problem has cell, options, kind, precision, threads, and the arrays x, dy and params. Names, shapes and order of
+# gates are those of PyTorch, or fastrnn's where it has none. All contenders start from a state of zeros, which is their
+# default. Where weights have fewer bits than float32, arrays are float32 all the same; each contender rounds the
+# weights in its own way.
 
 
 def load_fastrnn(problem: Any) -> Solution:
@@ -97,7 +98,7 @@ def load_fastrnn(problem: Any) -> Solution:
     from fastrnn.layers import LAYERS
 
     _, _, I = problem.x.shape
-    layer = LAYERS[problem.cell](I, problem.dy.shape[-1], dtype=problem.x.dtype)
+    layer = LAYERS[problem.cell](I, problem.dy.shape[-1], dtype=problem.x.dtype, **problem.options)
     layer.load_state_dict(problem.params)
     return solve(problem.kind, Problem(layer, problem.x, (), problem.dy, (), problem.precision))
 
@@ -110,12 +111,38 @@ def load_torch(problem: Any) -> Solution:
     I, H = problem.x.shape[-1], problem.dy.shape[-1]
     module = getattr(torch.nn, problem.cell.upper())(I, H).to(getattr(torch, str(problem.x.dtype)))
     module.load_state_dict({name: torch.from_numpy(value) for name, value in problem.params.items()})
-    x, dy = torch.from_numpy(problem.x), torch.from_numpy(problem.dy)
+    x = torch.from_numpy(problem.x)
     if problem.precision == "int8":  # this replaces the modules within a module
         whole = torch.nn.ModuleList([module])
         (module,) = torch.ao.quantization.quantize_dynamic(whole, {type(module)}, dtype=torch.qint8)
     elif problem.precision == "bfloat16":
         module, x = module.bfloat16(), x.bfloat16()
+    return solve_torch(problem, module, x, lambda: dict(module.named_parameters()))
+
+
+def load_loop(problem: Any, compiled: bool = False) -> Solution:
+    """Prepare a PyTorch user's own loop over the steps of a cell."""
+    import torch
+
+    torch.set_num_threads(problem.threads)
+    loops = neighbour("loops/torch.py")
+    params = {name.removesuffix("_l0"): torch.from_numpy(value) for name, value in problem.params.items()}
+    module = loops.build(problem.cell, problem.options, params)
+    if compiled:
+        loops.compile_step(module)
+    return solve_torch(problem, module, torch.from_numpy(problem.x), lambda: loops.named(module))
+
+
+def load_compiled(problem: Any) -> Solution:
+    """Prepare such a loop with torch.compile. What it compiles is compiled when the problem is loaded."""
+    return load_loop(problem, compiled=True)
+
+
+def solve_torch(problem: Any, module: Any, x: Any, params: Callable[[], dict[str, Any]]) -> Solution:
+    """Return the solution of a module that takes x and returns y and a state; `params` are those with gradients."""
+    import torch
+
+    dy = torch.from_numpy(problem.dy)
 
     def infer() -> Any:
         with torch.inference_mode():
@@ -130,8 +157,7 @@ def load_torch(problem: Any) -> Solution:
 
     def gradients() -> dict[str, Any]:
         y = train().detach()
-        named = {name: parameter.grad for name, parameter in module.named_parameters()}
-        return with_gradients(y, x.grad, named)
+        return with_gradients(y, x.grad, {name: parameter.grad for name, parameter in params().items()})
 
     if problem.kind == "inference":
         module.eval()
@@ -259,6 +285,17 @@ def load_jax(problem: Any) -> Solution:
     return lambda: jax.block_until_ready(differentiate(weights, x)), gradients
 
 
+def neighbour(path: str) -> Any:
+    """Import a file of this folder, also where there is no fastrnn."""
+    file = Path(__file__).resolve().parent / path
+    spec = importlib.util.spec_from_file_location(f"fastrnn_{file.parent.name}_{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def with_gradients(y: Any, dx: Any, dparams: dict[str, Any], transposed: bool = False) -> dict[str, Any]:
     named = {f"grad {name}": value.T if transposed else value for name, value in dparams.items()}
     return {"y": y, "grad x": dx, **named}
@@ -268,6 +305,8 @@ def with_gradients(y: Any, dx: Any, dparams: dict[str, Any], transposed: bool = 
 LOADERS: dict[str, tuple[tuple[str, ...], Callable[[Any], Solution]]] = {
     "fastrnn": (("fastrnn",), load_fastrnn),
     "torch": (("torch",), load_torch),
+    "loop": (("torch",), load_loop),
+    "compiled": (("torch",), load_compiled),
     "onnxruntime": (("onnxruntime", "onnx"), load_onnxruntime),
     "openvino": (("openvino", "onnx"), load_openvino),
     "jax": (("jax",), load_jax),
@@ -296,15 +335,18 @@ class Worker:
         library, *_ = [importlib.import_module(name) for name in modules]
         self.version = library.__version__
 
-    def load(self, path: str, cell: str, kind: str, precision: str) -> dict[str, Any]:
+    def load(
+        self, path: str, cell: str, kind: str, precision: str, options: dict[str, Any] | None = None
+    ) -> dict[str, Any]:  # fmt: skip
         """Prepare the problem in a file, and warm up."""
         with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
         x, dy = arrays.pop("x"), arrays.pop("dy")
         self._solution = None  # frees the one before
         problem = SimpleNamespace(
-            cell=cell, kind=kind, precision=precision, threads=self._threads, x=x, dy=dy, params=arrays
-        )
+            cell=cell, options=options or {}, kind=kind, precision=precision, threads=self._threads, x=x, dy=dy,
+            params=arrays,
+        )  # fmt: skip
         self._solution = call, _ = LOADERS[self._contender][1](problem)
         call()
         call()
@@ -319,12 +361,7 @@ class Worker:
         through all batches, or takes so many steps; with valid batches, results are those of their loss.
         """
         self._before = memory_size("VmRSS") if MEASURES_MEMORY else 0
-        file = Path(__file__).resolve().parent / "models" / f"{MODELS[self._contender][1]}.py"
-        spec = importlib.util.spec_from_file_location(f"{self._contender}_models", file)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = neighbour(f"models/{MODELS[self._contender][1]}.py")
         params: dict[str, Any] = {}
         batches: dict[str, dict[str, Any]] = {"batch": {}, "valid": {}}
         with np.load(path) as arrays:

@@ -16,13 +16,17 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from fastrnn.engines.seam import Record
 
-__all__ = ["CELLS", "Cell", "GRUCell", "KerasNames", "LSTMCell", "ONNXNames", "RNNCell", "SLSTMCell", "TorchNames"]
+__all__ = [
+    "CELLS", "Cell", "GRUCell", "KerasNames", "LSTMCell", "MinGRUCell", "MinLSTMCell", "ONNXNames", "RNNCell",
+    "SLSTMCell", "TorchNames",
+]  # fmt: skip
 
 Options = dict[str, Any]
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-# In these, gates have our letters: what Keras and ONNX call c (LSTM) and h (GRU) is g and n here.
+# In these, gates have our letters: what Keras and ONNX call c (LSTM) and h (GRU) is g and n here. A framework that does
+# not have the cell has no gates.
 
 
 class TorchNames(NamedTuple):
@@ -67,6 +71,7 @@ class Cell:
     panels: ClassVar[dict[str, str]]  # what is drawn of it -> what that says
     starts: ClassVar[dict[str, float]] = {}  # parameters that begin with a number instead of random ones
     layer_norms: ClassVar[tuple[str, ...]] = ()  # the kinds of layer normalisation that it may have
+    unconnected: ClassVar[bool] = False  # gates do not see h_{t-1}: there are no weight_hh and bias_hh
     # Without gates where the framework does not have the cell.
     torch: ClassVar[TorchNames] = TorchNames("", {})
     keras: ClassVar[KerasNames] = KerasNames("")
@@ -83,6 +88,11 @@ class Cell:
     def native(self) -> str:
         """The name of the cell in C."""
         raise NotImplementedError
+
+    @property
+    def layer(self) -> str:
+        """The name of its layer's class."""
+        return self.kind.upper()
 
     @property
     def replaces(self) -> bool:
@@ -132,6 +142,11 @@ class Cell:
         of_h, of_c = self.zoneouts
         return of_c > 0 if self.has_c else of_h > 0 and not self.recorded
 
+    @property
+    def kept_values(self) -> int:
+        """How many values a tape keeps for each step and row, besides y."""
+        return (len(self.recorded) + self.has_c + self.records_fresh) * self.hidden_size + self.norm_values
+
     def views(self, record: Record, y: NDArray) -> dict[str, NDArray]:
         """What a tape shows, (T, B, H) by name. Of a cell that needs no record that is its output."""
         views = {}
@@ -173,12 +188,13 @@ class Cell:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Parameter name (without layer and direction) -> shape, in the order of `seam.Weights`."""
         rows = len(self.gates) * self.hidden_size
-        shapes: dict[str, tuple[int, ...]] = {
-            "weight_ih": (rows, self.input_size),
-            "weight_hh": (rows, self.output_size // self.heads),
-        }
+        shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, self.input_size)}
+        if not self.unconnected:
+            shapes["weight_hh"] = (rows, self.output_size // self.heads)
         if self.bias:
-            shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
+            shapes["bias_ih"] = (rows,)
+        if self.bias and not self.unconnected:
+            shapes["bias_hh"] = (rows,)
         return shapes
 
     @property
@@ -191,7 +207,10 @@ class Cell:
     @property
     def missing(self) -> dict[str, str]:
         """Framework -> what of this cell it does not have; nothing for a framework that has all."""
-        return dict.fromkeys(("PyTorch", "Keras", "ONNX"), "zoneout") if any(self.zoneouts) else {}
+        gates = {"PyTorch": self.torch.gates, "Keras": self.keras.gates, "ONNX": self.onnx.gates}
+        missing = {framework: f"a {self.layer}" for framework, there in gates.items() if not there}
+        missing |= dict.fromkeys(("PyTorch", "Keras"), "clip") if self.options.get("clip") else {}
+        return missing | (dict.fromkeys(("PyTorch", "Keras", "ONNX"), "zoneout") if any(self.zoneouts) else {})
 
 
 @dataclass(frozen=True)
@@ -201,7 +220,7 @@ class NormalizedCell(Cell):
     layer_norm: str | None = None  # or "separate": of W x and U h each; or "sum": of each gate of W x + U h
     layer_norm_eps: float = 1e-5
 
-    layer_norms = ("separate", "sum")
+    layer_norms: ClassVar[tuple[str, ...]] = ("separate", "sum")
     starts: ClassVar = {"norm_ih": 1.0, "norm_hh": 1.0, "norm": 1.0, "norm_c": 1.0, "bias_c": 0.0}
 
     @property
@@ -242,7 +261,8 @@ class NormalizedCell(Cell):
 
     @property
     def missing(self) -> dict[str, str]:
-        return dict.fromkeys(("PyTorch", "Keras", "ONNX"), "layer normalisation") if self.layer_norm else {}
+        normalised = dict.fromkeys(("PyTorch", "Keras", "ONNX"), "layer normalisation") if self.layer_norm else {}
+        return super().missing | normalised
 
 
 @dataclass(frozen=True)
@@ -251,6 +271,7 @@ class RNNCell(NormalizedCell):
 
     nonlinearity: str = "tanh"  # or "relu"
     zoneout: float = 0.0  # probability with which a unit of h_t keeps its value of the step before
+    clip: float | None = None  # activations are given nothing outside -clip..clip
 
     kind = "rnn"
     panels: ClassVar = {"h": "state: h"}
@@ -276,6 +297,7 @@ class LSTMCell(NormalizedCell):
     coupled: bool = False  # there is no gate f; what i does not write is kept: f = 1 - i
     zoneout: float = 0.0  # as of an RNN
     zoneout_cell: float = 0.0  # likewise of c_t
+    clip: float | None = None  # activations are given nothing outside -clip..clip
 
     kind = "lstm"
     states = "hc"
@@ -339,9 +361,10 @@ class GRUCell(NormalizedCell):
     reset_after: bool = True  # whether the reset gate is applied after U_n h, or to h itself
     update_gate: str = "keep"  # z weighs the old state; or "replace": the new one
     zoneout: float = 0.0  # as of an RNN
+    clip: float | None = None  # activations are given nothing outside -clip..clip
 
     kind = "gru"
-    layer_norms = ("separate",)
+    layer_norms: ClassVar[tuple[str, ...]] = ("separate",)
     sigmoids = "rz"
     panels: ClassVar = {"z": "update: z", "r": "reset: r", "n": "candidate: n"}
     torch = TorchNames("rzn", {"GRU": {}})
@@ -410,4 +433,62 @@ class SLSTMCell(Cell):
         return dict.fromkeys(("PyTorch", "Keras", "ONNX"), "an sLSTM")
 
 
-CELLS: dict[str, type[Cell]] = {cell.kind: cell for cell in (RNNCell, LSTMCell, GRUCell, SLSTMCell)}
+@dataclass(frozen=True)
+class MinGRUCell(Cell):
+    """minGRU: a GRU whose gates do not see the state."""
+
+    nonlinearity: str = "positive"  # of the candidate n; or "linear"
+
+    kind = "mingru"
+    sigmoids = "z"
+    panels: ClassVar = {"z": "update: z", "n": "candidate: n"}
+    unconnected = True
+
+    @property
+    def gates(self) -> str:
+        return "zn"
+
+    @property
+    def layer(self) -> str:
+        return "MinGRU"
+
+    @property
+    def native(self) -> str:
+        return "min_gru"
+
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        return ("z", "n")
+
+
+@dataclass(frozen=True)
+class MinLSTMCell(Cell):
+    """minLSTM: input and forget gate, which do not see the state, share h_t out between the candidate and h_{t-1}."""
+
+    nonlinearity: str = "positive"  # of the candidate n; or "linear"
+
+    kind = "minlstm"
+    sigmoids = "if"
+    panels: ClassVar = {"f": "forget: f", "i": "input: i", "n": "candidate: n"}
+    unconnected = True
+
+    @property
+    def gates(self) -> str:
+        return "ifn"
+
+    @property
+    def layer(self) -> str:
+        return "MinLSTM"
+
+    @property
+    def native(self) -> str:
+        return "min_lstm"
+
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        return ("i", "f", "n")
+
+
+CELLS: dict[str, type[Cell]] = {
+    cell.kind: cell for cell in (RNNCell, LSTMCell, GRUCell, SLSTMCell, MinGRUCell, MinLSTMCell)
+}

@@ -34,6 +34,10 @@ class BlasEngine:
         """See `fastrnn.engines.Engine.backward`."""
         native.backward(runs)
 
+    def backward_steps(self, cell: Cell, B: int) -> int:
+        """See `fastrnn.engines.Engine.backward_steps`."""
+        return native.backward_steps(cell, B)
+
     def stepper(self, prepared: list[native.NativeCell], h: NDArray, c: NDArray | None) -> native.NativeStepper:
         """See `fastrnn.engines.Engine.stepper`."""
         return native.NativeStepper(prepared, h, c)

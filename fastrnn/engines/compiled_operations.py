@@ -95,10 +95,10 @@ class CompiledOperations:
         native.beam(logits, scores, done, banned, stop, parents, ids, best)
         return parents, ids, best
 
-    def dropout(self, x: NDArray, key: int, probability: float) -> NDArray:
+    def dropout(self, x: NDArray, key: int, probability: float, first: int = 0) -> NDArray:
         """See `Operations.dropout`."""
         y = native.empty((x.size,), x.dtype).reshape(x.shape)
-        native.dropout(x, key, philox.threshold(probability), 1 / (1 - probability), y)
+        native.dropout(x, key, philox.threshold(probability), 1 / (1 - probability), y, first)
         return y
 
     def sum_rows(self, ids: NDArray[np.int64], largest: int, values: NDArray) -> tuple[NDArray[np.int64], NDArray]:

@@ -110,11 +110,11 @@ class Operations(Protocol):
         the first of the W * V stands first. NaN counts as -inf, which a place has, too, for which no sequence is left.
         """
 
-    def dropout(self, x: NDArray, key: int, probability: float) -> NDArray:
+    def dropout(self, x: NDArray, key: int, probability: float, first: int = 0) -> NDArray:
         """Return x/(1 - probability) where a value stays, else 0; x has any shape.
 
-        The mask is a function of the key, 64 bits, and of the place in x: the same for every dtype, engine and number
-        of threads. The gradient in x is the same function of the gradient in the result.
+        The mask is a function of the key, 64 bits, and of the place, which of x's first value is `first`: the same for
+        every dtype, engine and number of threads. The gradient in x is the same function of the gradient in the result.
         """
 
     def sum_rows(self, ids: NDArray[np.int64], largest: int, values: NDArray) -> tuple[NDArray[np.int64], NDArray]:

@@ -8,12 +8,10 @@ J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel random numbers: as
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["derived", "new_key", "philox", "stays", "threshold", "words"]
+__all__ = ["new_key", "philox", "stays", "threshold", "words"]
 
 LOW = 0xFFFFFFFF  # the bits of a word
 GROUP = 16  # blocks whose words are interleaved
@@ -26,31 +24,22 @@ def new_key(rng: np.random.Generator) -> int:
 
 def philox(counters: NDArray[np.uint64], key: int) -> NDArray[np.uint64]:
     """Return the blocks of four words, (4, N), of counters of four words, (4, N), under a key of two words."""
-    return np.stack(_block(*counters, key=key))
-
-
-def derived(key: int, number: int) -> int:
-    """A key for the purpose of this number, which is less than 2**32."""
-    low, high, *_ = _block(number, 0, 0, LOW, key=key)  # no value's counter ends with this word
-    return low | high << 32
-
-
-def _block(x0: Any, x1: Any, x2: Any, x3: Any, key: int) -> tuple[Any, Any, Any, Any]:
-    """The block of four words of a counter of four words, each an integer or an array of uint64."""
+    x0, x1, x2, x3 = counters
     k0, k1 = key & LOW, key >> 32
     for _ in range(10):
         a, b = 0xD2511F53 * x0, 0xCD9E8D57 * x2
         x0, x1, x2, x3 = (b >> 32) ^ x1 ^ k0, b & LOW, (a >> 32) ^ x3 ^ k1, a & LOW
         k0, k1 = (k0 + 0x9E3779B9) & LOW, (k1 + 0xBB67AE85) & LOW
-    return x0, x1, x2, x3
+    return np.stack([x0, x1, x2, x3])
 
 
-def words(key: int, count: int) -> NDArray[np.uint64]:
-    """Return the first `count` words of a key. Word 64*g + 16*w + j is word w of block 16*g + j."""
-    blocks = np.arange(-(-count // (4 * GROUP)) * GROUP, dtype=np.uint64)
+def words(key: int, count: int, first: int = 0) -> NDArray[np.uint64]:
+    """Return `count` words of a key from word `first` on. Word 64*g + 16*w + j is word w of block 16*g + j."""
+    group, before = divmod(first, 4 * GROUP)
+    blocks = np.arange(group * GROUP, (group - (-(before + count) // (4 * GROUP))) * GROUP, dtype=np.uint64)
     none = np.zeros_like(blocks)
     found = philox(np.stack([blocks & LOW, blocks >> 32, none, none]), key)
-    return found.reshape(4, -1, GROUP).swapaxes(0, 1).reshape(-1)[:count]
+    return found.reshape(4, -1, GROUP).swapaxes(0, 1).reshape(-1)[before : before + count]
 
 
 def stays(

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn.engines import philox
-from fastrnn.engines.cell import Cell, GRUCell, LSTMCell, RNNCell, SLSTMCell
+from fastrnn.engines.cell import Cell, GRUCell, LSTMCell, MinGRUCell, MinLSTMCell, RNNCell, SLSTMCell
 from fastrnn.engines.operations import Operations
 from fastrnn.engines.reference_operations import ReferenceOperations
 from fastrnn.engines.seam import BackwardArgs, ForwardArgs, StepNoise, Stepper, Steps, Weights
@@ -115,8 +115,9 @@ def state_backward(cell: Cell, w: Weights, dw: Weights, h: NDArray, da: NDArray,
 
 def add_bias_gradients(dw: Weights, da_x: NDArray, da_h: NDArray) -> None:
     """Of W x + b_ih, whose gradient is da_x, and U h + b_hh, whose gradient is da_h; both (rows, G*H)."""
-    if dw.bias_ih is not None and dw.bias_hh is not None:
+    if dw.bias_ih is not None:
         dw.bias_ih[...] += da_x.sum(0)
+    if dw.bias_hh is not None:
         dw.bias_hh[...] += da_h.sum(0)
 
 
@@ -127,23 +128,48 @@ class Masks(NamedTuple):
     state: NDArray | None = None  # h_{t-1} where it meets U
 
 
+NO_MASKS = Masks()
+
+
 def masked(a: NDArray, mask: NDArray | None) -> NDArray:
     return a if mask is None else a * mask
+
+
+def clipped(cell: Cell, a: NDArray) -> NDArray:
+    """What an activation is given instead of a."""
+    clip = cell.options.get("clip")
+    return a if clip is None else np.clip(a, -clip, clip)
+
+
+def through_clip(cell: Cell, activation: Callable[[NDArray], NDArray], y: NDArray, da: NDArray) -> NDArray:
+    """The gradient of a, where y = activation(clipped(a)): 0 where y is what it is at the bound.
+
+    A few roundings are allowed for. What they take away is nothing: the gradients of so few values.
+    """
+    clip = cell.options.get("clip")
+    if clip is None:
+        return da
+    middle, most = activation(np.array([0, clip], y.dtype))
+    return np.where(abs(y - middle) > (most - middle) * (1 - 4 * np.finfo(y.dtype).eps), 0, da)
 
 
 # ---- RNN: h_t = act(W x_t + b_ih + U h_{t-1} + b_hh) --------------------------------------------------------------
 
 
-def rnn_step(cell: RNNCell, w: Weights, x: NDArray, h: NDArray, c: None, masks: Masks) -> tuple[NDArray, None, tuple]:
-    a = preactivations(cell, w, x, masked(h, masks.state))
+def rnn_step(
+    cell: RNNCell, w: Weights, x: NDArray, h: NDArray, c: None, masks: Masks = NO_MASKS
+) -> tuple[NDArray, None, tuple]:
+    a = clipped(cell, preactivations(cell, w, x, masked(h, masks.state)))
     return (np.tanh(a) if cell.nonlinearity == "tanh" else np.where(a < 0, 0, a).astype(a.dtype)), None, ()
 
 
 def rnn_step_backward(
     cell: RNNCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: None, gates: None, h: NDArray, c: None,
-    dh: NDArray, dc: None, masks: Masks,
+    dh: NDArray, dc: None, masks: Masks = NO_MASKS,
 ) -> tuple[NDArray, NDArray, None]:  # fmt: skip
-    da = dh * (1 - h * h) if cell.nonlinearity == "tanh" else np.where(h > 0, dh, 0)
+    is_tanh = cell.nonlinearity == "tanh"
+    da = dh * (1 - h * h) if is_tanh else np.where(h > 0, dh, 0)
+    da = through_clip(cell, np.tanh if is_tanh else lambda a: a, h, da)
     dx, dh_met = preactivations_backward(cell, w, dw, x, masked(h_prev, masks.state), da)
     return dx, masked(dh_met, masks.state), None
 
@@ -152,23 +178,23 @@ def rnn_step_backward(
 
 
 def lstm_step(
-    cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray, masks: Masks
+    cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray, masks: Masks = NO_MASKS
 ) -> tuple[NDArray, NDArray, tuple]:
     a_i, a_f, a_g, a_o = np.split(preactivations(cell, w, x, masked(h, masks.state)), 4, axis=1)
     if w.peephole is not None:
         a_i = a_i + w.peephole[0] * c
         a_f = a_f + w.peephole[1] * c
-    i, f, g = sigmoid(a_i), sigmoid(a_f), np.tanh(a_g)
+    i, f, g = sigmoid(clipped(cell, a_i)), sigmoid(clipped(cell, a_f)), np.tanh(clipped(cell, a_g))
     c = f * c + i * masked(g, masks.candidate)
     if w.peephole is not None:
         a_o = a_o + w.peephole[2] * c
-    o = sigmoid(a_o)
+    o = sigmoid(clipped(cell, a_o))
     return lstm_output(cell, w, o, c), c, (i, f, g, o)
 
 
 def lstm_output(cell: LSTMCell, w: Weights, o: NDArray, c: NDArray) -> NDArray:
     """h = W_hr (o*tanh(c)), of c as it is normalised."""
-    m = o * np.tanh(biased(normed(c, w.norm_c, cell.norm_eps), w.bias_c))
+    m = o * np.tanh(clipped(cell, biased(normed(c, w.norm_c, cell.norm_eps), w.bias_c)))
     return m if w.weight_hr is None else m @ w.weight_hr.T
 
 
@@ -176,13 +202,14 @@ def lstm_output_backward(
     cell: LSTMCell, w: Weights, dw: Weights, o: NDArray, c: NDArray, dh: NDArray, dc: NDArray
 ) -> tuple[NDArray, NDArray]:
     """The gradients of a_o and c, from those of h and c; the last peephole is o's."""
-    q = np.tanh(biased(normed(c, w.norm_c, cell.norm_eps), w.bias_c))
+    shown = biased(normed(c, w.norm_c, cell.norm_eps), w.bias_c)
+    q = np.tanh(clipped(cell, shown))
     dm = dh
     if w.weight_hr is not None and dw.weight_hr is not None:
         dm = dh @ w.weight_hr
         dw.weight_hr[...] += dh.T @ (o * q)
-    da_o = dm * q * o * (1 - o)
-    dshown = dm * o * (1 - q * q)
+    da_o = through_clip(cell, sigmoid, o, dm * q * o * (1 - o))
+    dshown = np.where(clipped(cell, shown) == shown, dm * o * (1 - q * q), 0)
     if dw.bias_c is not None:
         dw.bias_c[...] += dshown.sum(0)
     dc = dc + normed_backward(c, w.norm_c, dw.norm_c, cell.norm_eps, dshown)
@@ -194,13 +221,13 @@ def lstm_output_backward(
 
 def lstm_step_backward(
     cell: LSTMCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: NDArray, gates: NDArray, h: NDArray,
-    c: NDArray, dh: NDArray, dc: NDArray, masks: Masks,
+    c: NDArray, dh: NDArray, dc: NDArray, masks: Masks = NO_MASKS,
 ) -> tuple[NDArray, NDArray, NDArray]:  # fmt: skip
     i, f, g, o = np.moveaxis(gates, 1, 0)
     da_o, dc = lstm_output_backward(cell, w, dw, o, c, dh, dc)
-    da_i = dc * masked(g, masks.candidate) * i * (1 - i)
-    da_f = dc * c_prev * f * (1 - f)
-    da_g = masked(dc * i, masks.candidate) * (1 - g * g)
+    da_i = through_clip(cell, sigmoid, i, dc * masked(g, masks.candidate) * i * (1 - i))
+    da_f = through_clip(cell, sigmoid, f, dc * c_prev * f * (1 - f))
+    da_g = through_clip(cell, np.tanh, g, masked(dc * i, masks.candidate) * (1 - g * g))
     dc_prev = dc * f
     if w.peephole is not None and dw.peephole is not None:
         dc_prev = dc_prev + da_i * w.peephole[0] + da_f * w.peephole[1]
@@ -215,27 +242,27 @@ def lstm_step_backward(
 
 
 def lstm_coupled_step(
-    cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray, masks: Masks
+    cell: LSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray, masks: Masks = NO_MASKS
 ) -> tuple[NDArray, NDArray, tuple]:
     a_i, a_g, a_o = np.split(preactivations(cell, w, x, masked(h, masks.state)), 3, axis=1)
     if w.peephole is not None:
         a_i = a_i + w.peephole[0] * c
-    i, g = sigmoid(a_i), np.tanh(a_g)
+    i, g = sigmoid(clipped(cell, a_i)), np.tanh(clipped(cell, a_g))
     c = (1 - i) * c + i * masked(g, masks.candidate)
     if w.peephole is not None:
         a_o = a_o + w.peephole[1] * c
-    o = sigmoid(a_o)
+    o = sigmoid(clipped(cell, a_o))
     return lstm_output(cell, w, o, c), c, (i, g, o)
 
 
 def lstm_coupled_step_backward(
     cell: LSTMCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: NDArray, gates: NDArray, h: NDArray,
-    c: NDArray, dh: NDArray, dc: NDArray, masks: Masks,
+    c: NDArray, dh: NDArray, dc: NDArray, masks: Masks = NO_MASKS,
 ) -> tuple[NDArray, NDArray, NDArray]:  # fmt: skip
     i, g, o = np.moveaxis(gates, 1, 0)
     da_o, dc = lstm_output_backward(cell, w, dw, o, c, dh, dc)
-    da_i = dc * (masked(g, masks.candidate) - c_prev) * i * (1 - i)
-    da_g = masked(dc * i, masks.candidate) * (1 - g * g)
+    da_i = through_clip(cell, sigmoid, i, dc * (masked(g, masks.candidate) - c_prev) * i * (1 - i))
+    da_g = through_clip(cell, np.tanh, g, masked(dc * i, masks.candidate) * (1 - g * g))
     dc_prev = dc * (1 - i)
     if w.peephole is not None and dw.peephole is not None:
         dc_prev = dc_prev + da_i * w.peephole[0]
@@ -248,7 +275,9 @@ def lstm_coupled_step_backward(
 # ---- GRU: h_t = (1 - z)*n + z*h_{t-1} ("keep") or z*n + (1 - z)*h_{t-1} ("replace") ---------------------------------
 
 
-def gru_step(cell: GRUCell, w: Weights, x: NDArray, h: NDArray, c: None, masks: Masks) -> tuple[NDArray, None, tuple]:
+def gru_step(
+    cell: GRUCell, w: Weights, x: NDArray, h: NDArray, c: None, masks: Masks = NO_MASKS
+) -> tuple[NDArray, None, tuple]:
     H, eps, met = cell.hidden_size, cell.norm_eps, masked(h, masks.state)
 
     def state_part(h: NDArray, rows: slice) -> NDArray:
@@ -260,13 +289,13 @@ def gru_step(cell: GRUCell, w: Weights, x: NDArray, h: NDArray, c: None, masks: 
     recorded: tuple
     if cell.reset_after:
         h_r, h_z, hn = np.split(state_part(met, slice(None)), 3, axis=1)
-        r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
-        n = np.tanh(x_n + r * hn)
+        r, z = sigmoid(clipped(cell, x_r + h_r)), sigmoid(clipped(cell, x_z + h_z))
+        n = np.tanh(clipped(cell, x_n + r * hn))
         recorded = (r, z, n, hn)
     else:
         h_r, h_z = np.split(state_part(met, slice(0, 2 * H)), 2, axis=1)
-        r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
-        n = np.tanh(x_n + state_part(r * met, slice(2 * H, None)))
+        r, z = sigmoid(clipped(cell, x_r + h_r)), sigmoid(clipped(cell, x_z + h_z))
+        n = np.tanh(clipped(cell, x_n + state_part(r * met, slice(2 * H, None))))
         recorded = (r, z, n)
     n = masked(n, masks.candidate)
     h = (1 - z) * n + z * h if cell.update_gate == "keep" else z * n + (1 - z) * h
@@ -275,24 +304,24 @@ def gru_step(cell: GRUCell, w: Weights, x: NDArray, h: NDArray, c: None, masks: 
 
 def gru_step_backward(
     cell: GRUCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: None, gates: NDArray, h: NDArray,
-    c: None, dh: NDArray, dc: None, masks: Masks,
+    c: None, dh: NDArray, dc: None, masks: Masks = NO_MASKS,
 ) -> tuple[NDArray, NDArray, None]:  # fmt: skip
     H = cell.hidden_size
     r, z, n = np.moveaxis(gates, 1, 0)[:3]
     keep = z if cell.update_gate == "keep" else 1 - z  # h_t = (1 - keep)*n + keep*h_{t-1}
     left, met = masked(n, masks.candidate), masked(h_prev, masks.state)
     dz = dh * (h_prev - left) if cell.update_gate == "keep" else dh * (left - h_prev)
-    da_z = dz * z * (1 - z)
-    da_n = masked(dh * (1 - keep), masks.candidate) * (1 - n * n)
+    da_z = through_clip(cell, sigmoid, z, dz * z * (1 - z))
+    da_n = through_clip(cell, np.tanh, n, masked(dh * (1 - keep), masks.candidate) * (1 - n * n))
     dh_prev = dh * keep
     if cell.reset_after:
-        da_r = da_n * gates[:, 3] * r * (1 - r)
+        da_r = through_clip(cell, sigmoid, r, da_n * gates[:, 3] * r * (1 - r))
         da = np.concatenate([da_r, da_z, da_n], axis=1)
         da_h = np.concatenate([da_r, da_z, da_n * r], axis=1)
         dmet = state_backward(cell, w, dw, met, da_h, slice(None))
     else:
         drm = state_backward(cell, w, dw, r * met, da_n, slice(2 * H, None))  # gradient of r*h_{t-1}, as U meets it
-        da_r = drm * met * r * (1 - r)
+        da_r = through_clip(cell, sigmoid, r, drm * met * r * (1 - r))
         da_rz = np.concatenate([da_r, da_z], axis=1)
         dmet = drm * r + state_backward(cell, w, dw, met, da_rz, slice(0, 2 * H))
         da = da_h = np.concatenate([da_rz, da_n], axis=1)
@@ -308,9 +337,7 @@ def by_head(a: NDArray, heads: int) -> NDArray:
     return a.reshape(*a.shape[:-1], heads, a.shape[-1] // heads)
 
 
-def slstm_step(
-    cell: SLSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray, masks: Masks
-) -> tuple[NDArray, NDArray, tuple]:
+def slstm_step(cell: SLSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray) -> tuple[NDArray, NDArray, tuple]:
     N, H = cell.num_heads, cell.hidden_size
     heads, size = by_head(h, N), H // N  # of each gate and head a product, with rows of U, which may be narrow
     Uh = np.concatenate([heads[:, r % N] @ w.weight_hh[r * size : (r + 1) * size].T for r in range(4 * N)], axis=1)
@@ -330,7 +357,7 @@ def slstm_step(
 
 def slstm_step_backward(
     cell: SLSTMCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: NDArray, gates: NDArray, h: NDArray,
-    c: NDArray, dh: NDArray, dc: NDArray, masks: Masks,
+    c: NDArray, dh: NDArray, dc: NDArray,
 ) -> tuple[NDArray, NDArray, NDArray]:  # fmt: skip
     N, H = cell.num_heads, cell.hidden_size
     i, f, z, o, k = np.moveaxis(gates, 1, 0)
@@ -354,6 +381,61 @@ def slstm_step_backward(
     return da @ w.weight_ih, dh_prev, np.concatenate([dc_prev, dn_prev, dkept], axis=1)
 
 
+# ---- minGRU: h_t = (1 - z)*h_{t-1} + z*n, minLSTM: h_t = (f*h_{t-1} + i*n)/(f + i); gates see x_t only ---------------
+
+LEAST_GATE = -80.0  # of minLSTM: an a below counts as this, so that f + i is not 0
+
+
+def candidate(cell: MinGRUCell | MinLSTMCell, a: NDArray) -> NDArray:
+    """n, which is positive or a itself."""
+    return np.where(a < 0, sigmoid(a), a + a.dtype.type(0.5)) if cell.nonlinearity == "positive" else a
+
+
+def candidate_backward(cell: MinGRUCell | MinLSTMCell, n: NDArray, dn: NDArray) -> NDArray:
+    """The gradient of a."""
+    return np.where(n < 0.5, dn * n * (1 - n), dn) if cell.nonlinearity == "positive" else dn
+
+
+def min_gru_step(cell: MinGRUCell, w: Weights, x: NDArray, h: NDArray, c: None) -> tuple[NDArray, None, tuple]:
+    a_z, a_n = np.split(biased(x @ w.weight_ih.T, w.bias_ih), 2, axis=1)
+    z, n = sigmoid(a_z), candidate(cell, a_n)
+    return (1 - z) * h + z * n, None, (z, n)
+
+
+def min_gru_step_backward(
+    cell: MinGRUCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: None, gates: NDArray, h: NDArray,
+    c: None, dh: NDArray, dc: None,
+) -> tuple[NDArray, NDArray, None]:  # fmt: skip
+    z, n = np.moveaxis(gates, 1, 0)
+    da_z = dh * (n - h_prev) * z * (1 - z)
+    da_n = candidate_backward(cell, n, dh * z)
+    da = np.concatenate([da_z, da_n], axis=1)
+    add_bias_gradients(dw, da, da)
+    return input_backward(cell, w, dw, x, da), dh * (1 - z), None
+
+
+def min_lstm_step(cell: MinLSTMCell, w: Weights, x: NDArray, h: NDArray, c: None) -> tuple[NDArray, None, tuple]:
+    a_i, a_f, a_n = np.split(biased(x @ w.weight_ih.T, w.bias_ih), 3, axis=1)
+    i, f = sigmoid(np.maximum(a_i, LEAST_GATE)), sigmoid(np.maximum(a_f, LEAST_GATE))
+    n = candidate(cell, a_n)
+    return f / (f + i) * h + i / (f + i) * n, None, (i, f, n)
+
+
+def min_lstm_step_backward(
+    cell: MinLSTMCell, w: Weights, dw: Weights, x: NDArray, h_prev: NDArray, c_prev: None, gates: NDArray, h: NDArray,
+    c: None, dh: NDArray, dc: None,
+) -> tuple[NDArray, NDArray, None]:  # fmt: skip
+    i, f, n = np.moveaxis(gates, 1, 0)
+    kept, written = f / (f + i), i / (f + i)
+    dratio = dh * written * (h_prev - n) * kept  # of ln(f/i), as kept = 1/(1 + i/f)
+    da_i = -dratio * (1 - i)
+    da_f = dratio * (1 - f)
+    da_n = candidate_backward(cell, n, dh * written)
+    da = np.concatenate([da_i, da_f, da_n], axis=1)
+    add_bias_gradients(dw, da, da)
+    return input_backward(cell, w, dw, x, da), dh * kept, None
+
+
 # By the cell's name in C, which says the options that change its equations.
 STEP: dict[str, Callable[..., Any]] = {
     "rnn_tanh": rnn_step,
@@ -363,6 +445,8 @@ STEP: dict[str, Callable[..., Any]] = {
     "gru_after": gru_step,
     "gru_before": gru_step,
     "slstm": slstm_step,
+    "min_gru": min_gru_step,
+    "min_lstm": min_lstm_step,
 }
 STEP_BACKWARD: dict[str, Callable[..., Any]] = {
     "rnn_tanh": rnn_step_backward,
@@ -372,6 +456,8 @@ STEP_BACKWARD: dict[str, Callable[..., Any]] = {
     "gru_after": gru_step_backward,
     "gru_before": gru_step_backward,
     "slstm": slstm_step_backward,
+    "min_gru": min_gru_step_backward,
+    "min_lstm": min_lstm_step_backward,
 }
 
 
@@ -392,16 +478,16 @@ class Drawn:
         step = self._noise.first_step + t
         return philox.stays(self._noise.key, number, self._rows[rows], step, n, probability)
 
-    def masks(self, t: int, rows: Any) -> Masks:
-        """What values of step t are multiplied by."""
+    def masks(self, t: int, rows: Any) -> tuple[Masks, ...]:
+        """What values of step t are multiplied by: the last argument of a step; none if nothing is random."""
         if self._noise is None:
-            return Masks()
+            return ()
         p, state = self._noise.candidate, self._noise.state
         candidate = None
         if p:
             scale = self._cell.dtype.type(1 / (1 - p))
             candidate = self.stays("candidate", p, t, rows, self._cell.hidden_size) * scale
-        return Masks(candidate, None if state is None else state[rows])
+        return (Masks(candidate, None if state is None else state[rows]),)
 
     def zone(self, what: str, t: int, rows: Any, fresh: NDArray, before: NDArray) -> NDArray:
         """A state after zoneout: some values are those of the step before. Without noise all are what is expected."""
@@ -470,6 +556,10 @@ class ReferenceEngine:
         for run in runs:
             backward(run)
 
+    def backward_steps(self, cell: Cell, B: int) -> int:
+        """See `fastrnn.engines.Engine.backward_steps`."""
+        return 1
+
     def stepper(self, prepared: list[Prepared], h: NDArray, c: NDArray | None) -> Stepper:
         """See `fastrnn.engines.Engine.stepper`."""
 
@@ -502,9 +592,9 @@ def forward(run: ForwardArgs) -> None:
         for t, rows, cut in walk(x, steps):
             here = place(t, rows, steps)
             h_prev, c_prev = zeroed(h[rows], cut), None if c is None else zeroed(c[rows], cut)
-            fresh_h, fresh_c, gates = step(cell, weights, x[here], h_prev, c_prev, drawn.masks(t, rows))
+            fresh_h, fresh_c, gates = step(cell, weights, x[here], h_prev, c_prev, *drawn.masks(t, rows))
             y[here] = h[rows] = drawn.zone("h", t, rows, fresh_h, h_prev)
-            if c is not None:
+            if c is not None and c_prev is not None:
                 c_t = c[rows] = drawn.zone("c", t, rows, fresh_c, c_prev)
             if record is not None:
                 for k, gate in enumerate(gates):
@@ -520,12 +610,12 @@ def forward(run: ForwardArgs) -> None:
 
 def backward(run: BackwardArgs) -> None:
     """Differentiate one direction's run, step by step in the order opposite to its own."""
-    (cell, weights), steps, x, y, h0, c0, record, dy, dh_n, dc_n, dx, adds_to_dx, dh0, dc0, dweights, noise = run
+    (cell, weights), steps, x, y, h0, c0, record, dy, dh_n, dc_n, dx, adds_to_dx, dh0, dc0, dweights, noise, adds = run
     drawn = Drawn(cell, noise, len(h0))
     step_backward = STEP_BACKWARD[cell.native]
     dh, dc = dh_n.copy(), None if dc_n is None else dc_n.copy()
     for dweight in dweights:
-        if dweight is not None:
+        if dweight is not None and not adds:
             dweight[...] = 0
     if dx is not None and not adds_to_dx:
         dx[...] = 0
@@ -545,14 +635,14 @@ def backward(run: BackwardArgs) -> None:
             dh_t, dh_around = drawn.zone_backward("h", t, rows, dh_t)
             dc_t, dc_around = (None, 0.0) if dc_t is None else drawn.zone_backward("c", t, rows, dc_t)
             dx_t, dh_prev, dc_prev = step_backward(
-                cell, weights, dweights, x[here], h_prev, c_prev, gates, h_t, c_t, dh_t, dc_t, drawn.masks(t, rows)
+                cell, weights, dweights, x[here], h_prev, c_prev, gates, h_t, c_t, dh_t, dc_t, *drawn.masks(t, rows)
             )
-            dh_prev, dc_prev = dh_prev + dh_around, None if dc_prev is None else dc_prev + dc_around
+            dh_prev = dh_prev + dh_around
             if dx is not None:
                 dx[here] += dx_t
             dh[rows] = zeroed(dh_prev, cut)  # nothing flows back through a reset
             if dc is not None:
-                dc[rows] = zeroed(dc_prev, cut)
+                dc[rows] = zeroed(dc_prev + dc_around, cut)
     dh0[...] = dh
     if dc0 is not None:
         dc0[...] = dc

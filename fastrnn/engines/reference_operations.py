@@ -120,9 +120,9 @@ class ReferenceOperations:
         best = (-totals).argsort(axis=1, kind="stable")[:, :W]
         return *np.divmod(best, V), np.take_along_axis(totals, best, 1)
 
-    def dropout(self, x: NDArray, key: int, probability: float) -> NDArray:
+    def dropout(self, x: NDArray, key: int, probability: float, first: int = 0) -> NDArray:
         """See `Operations.dropout`."""
-        stays = philox.words(key, x.size).reshape(x.shape) >= philox.threshold(probability)
+        stays = philox.words(key, x.size, first).reshape(x.shape) >= philox.threshold(probability)
         return np.where(stays, x * x.dtype.type(1 / (1 - probability)), x.dtype.type(0))
 
     def sum_rows(self, ids: NDArray[np.int64], largest: int, values: NDArray) -> tuple[NDArray[np.int64], NDArray]:

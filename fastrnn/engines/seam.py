@@ -25,7 +25,8 @@ class Weights(NamedTuple):
     """
 
     weight_ih: NDArray  # (G*H, I)  acts on x_t
-    weight_hh: NDArray  # (G*H, O)  acts on h_{t-1}; O is P if projected, else H; (G*H, H/N) of a cell with N heads
+    weight_hh: Any = None  # (G*H, O)  acts on h_{t-1}; O is P if projected, else H; (G*H, H/N) of a cell with N heads;
+    # None where gates do not see h_{t-1}
     bias_ih: NDArray | None = None  # (G*H,)
     bias_hh: NDArray | None = None  # (G*H,)
     weight_hr: NDArray | None = None  # (P, H)    projection
@@ -103,6 +104,7 @@ class BackwardArgs(NamedTuple):
     dc0: NDArray | None  # out  (B, S*H)
     dweights: Weights  # out
     noise: StepNoise | None = None  # in   as given to the forward run, which had some if the cell has zoneout
+    adds_to_dweights: bool = False  # in   whether these are added to
 
 
 class Engine(Protocol):
@@ -129,6 +131,14 @@ class Engine(Protocol):
 
     def backward(self, runs: list[BackwardArgs]) -> None:
         """Differentiate what one call of `forward` ran. Two directions have one dx, to which the second adds."""
+
+    def backward_steps(self, cell: Cell, B: int) -> int:
+        """Return over how many steps of B rows `backward` sums the gradients of weights before it adds them up.
+
+        A run that is cut at a multiple of it, counted from the step that ran last, and differentiated part by part, the
+        later one first and the others with `adds_to_dweights`, gives what it gives as a whole: with the packed engine
+        the same bits. The numbers of all cells are powers of two.
+        """
 
     def stepper(self, prepared: list[Any], h: NDArray, c: NDArray | None) -> Stepper:
         """Return a function that advances a stack of unidirectional cells by one step.

@@ -115,17 +115,17 @@ class WordEncoder(Module):
         TypeError, ValueError, IndexError
             If `ids` are not integers, have a wrong shape, or are outside an embedding.
         """
+        rng = validate.generator("rng", rng)
         if self.word_dropout:
-            rng = validate.generator("rng", rng)
             ids = integers("ids", ids).copy()
             ids[..., 0][rng.random(ids.shape[:-1]) < self.word_dropout] = UNK
         distinct, which, lengths = self._distinct(ids)
-        x, characters_tape = self.characters.forward(distinct[:, self._ids :].T)
+        x, characters_tape = self.characters.forward(distinct[:, self._ids :].T, rng=rng)
         x, dropout_tape = self._dropout.forward(x, rng=rng)
         _, state, rnn_tape = self.rnn.forward(x, lengths=lengths, rng=rng)
         vectors, words_tape = final(self.rnn, state), None
         if self.words is not None:
-            own, words_tape = self.words.forward(self._own(distinct))
+            own, words_tape = self.words.forward(self._own(distinct), rng=rng)
             vectors = np.concatenate([own, vectors], axis=1)
         shape = np.shape(ids)[:-1]
         tape = WordTape(shape, which, words_tape, characters_tape, rnn_tape, state, dropout_tape)

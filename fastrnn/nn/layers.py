@@ -86,10 +86,21 @@ class FrozenLayer(FrozenParameters):
 
 
 @dataclass(frozen=True, slots=True)
+class DropoutTape:
+    """What `Dropout.backward` needs: the key of the mask, which is computed again."""
+
+    key: int
+    probability: float
+    shape: tuple[int, ...]
+    locked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class EmbeddingTape:
-    """What `Embedding.backward` needs: a copy of the ids."""
+    """What `Embedding.backward` needs: a copy of the ids, and which rows of the table were dropped."""
 
     ids: NDArray
+    dropped: DropoutTape | None = None
 
 
 class _Table:
@@ -139,6 +150,9 @@ class Embedding(_Table, Layer):
     word_dropout : float, default 0.0
         Probability with which `forward` replaces an id with that of "<unk>", separately for each occurrence. A decoder
         then has to rely less on the ids that it has written.
+    embedding_dropout : float, default 0.0
+        Probability with which a call of `forward` sets the vector of an id to zeros, wherever the id occurs in that
+        call. The other vectors are scaled to keep the expected value.
     rng : seed or numpy.random.Generator, optional
         Source of the initial parameters, normal(0, scale**2).
 
@@ -151,11 +165,16 @@ class Embedding(_Table, Layer):
     ------
     TypeError, ValueError
         If an argument has a wrong type or value.
+
+    References
+    ----------
+    Embedding dropout: Y. Gal, Z. Ghahramani, "A Theoretically Grounded Application of Dropout in Recurrent Neural
+    Networks", NeurIPS 2016.
     """
 
     def __init__(
         self, num_embeddings: int, embedding_dim: int, *, scale: float = 1.0, columns: int | None = None,
-        word_dropout: float = 0.0, dtype: DTypeLike = np.float32, rng: Any = None,
+        word_dropout: float = 0.0, embedding_dropout: float = 0.0, dtype: DTypeLike = np.float32, rng: Any = None,
     ) -> None:  # fmt: skip
         self.num_embeddings = validate.size("num_embeddings", num_embeddings)
         self.embedding_dim = validate.size("embedding_dim", embedding_dim)
@@ -163,9 +182,10 @@ class Embedding(_Table, Layer):
         shape = (self.num_embeddings, self.embedding_dim)
         super().__init__(dtype, {"weight": shape})
         self.word_dropout = validate.probability("word_dropout", word_dropout)
+        self.embedding_dropout = validate.probability("embedding_dropout", embedding_dropout)
         scale = self.dtype.type(validate.at_least_zero("scale", scale))
         self.params["weight"] = validate.generator("rng", rng).standard_normal(shape, self.dtype.type) * scale
-        options = {"columns": self.columns, "word_dropout": self.word_dropout}
+        options = {name: getattr(self, name) for name in ("columns", "word_dropout", "embedding_dropout")}
         self.options = {name: value for name, value in options.items() if value}
 
     @classmethod
@@ -189,7 +209,7 @@ class Embedding(_Table, Layer):
         ids : array_like of int
             (...) or, with `columns`, (..., columns), each in 0..V-1; negative ids do not count from the end.
         rng : seed or numpy.random.Generator, optional
-            Source of word dropout.
+            Source of word dropout and embedding dropout.
 
         Returns
         -------
@@ -207,10 +227,15 @@ class Embedding(_Table, Layer):
         IndexError
             If an id is outside 0..V-1.
         """
-        ids = integers("ids", ids)
+        ids, dropped = integers("ids", ids), None
+        rng = validate.generator("rng", rng) if self.word_dropout or self.embedding_dropout else None
         if self.word_dropout:
-            ids = np.where(validate.generator("rng", rng).random(ids.shape) < self.word_dropout, UNK, ids)
-        return self(ids), EmbeddingTape(ids.copy())
+            ids = np.where(rng.random(ids.shape) < self.word_dropout, UNK, ids)
+        y = self(ids)
+        if self.embedding_dropout:
+            dropped = DropoutTape(philox.new_key(rng), self.embedding_dropout, (self.num_embeddings, 1))
+            y = _times(y.reshape(*ids.shape, self.embedding_dim), self._row_mask(dropped)[ids]).reshape(y.shape)
+        return y, EmbeddingTape(ids.copy(), dropped)
 
     def backward(self, tape: EmbeddingTape, dy: Any) -> Gradients:
         """Differentiate `forward`. Pure; the rows of dy of an id are added in their order, the same in every run.
@@ -236,7 +261,13 @@ class Embedding(_Table, Layer):
         same_shape("dy", dy, self._joined(tape.ids))
         within("tape.ids", tape.ids, self.num_embeddings)
         ids, rows = sum_rows(tape.ids.reshape(-1), dy.reshape(tape.ids.size, self.embedding_dim))
+        if tape.dropped is not None:
+            rows = _times(rows, self._row_mask(tape.dropped)[ids])
         return Gradients(None, None, {"weight": RowGradient(ids, rows, self._shapes["weight"])})
+
+    def _row_mask(self, dropped: DropoutTape) -> NDArray:
+        """What the rows of the table are multiplied by, (V, 1)."""
+        return _drop(np.ones(dropped.shape, self.dtype), dropped)
 
     def freeze(self, precision: str | None = None) -> FrozenEmbedding:
         """Return the layer for inference, with a copy of the table as it is now.
@@ -526,15 +557,6 @@ class Activation:
         return Gradients(dy * slope, None, {})
 
 
-@dataclass(frozen=True, slots=True)
-class DropoutTape:
-    """What `Dropout.backward` needs: the key of the mask, which is computed again."""
-
-    key: int
-    probability: float
-    shape: tuple[int, ...]
-
-
 class Dropout:
     """In `forward`, sets each value to 0 with a probability, and scales the others to keep the expected value.
 
@@ -542,23 +564,31 @@ class Dropout:
     ----------
     probability : float
         In [0, 1). The attribute may be assigned.
+    locked : bool, default False
+        Whether the first axis of x is time, and all steps have the same mask: variational dropout.
 
     Raises
     ------
     TypeError, ValueError
-        If `probability` is not a number in [0, 1).
+        If `probability` is not a number in [0, 1), or `locked` no boolean.
+
+    References
+    ----------
+    Variational dropout: Y. Gal, Z. Ghahramani, "A Theoretically Grounded Application of Dropout in Recurrent Neural
+    Networks", NeurIPS 2016.
     """
 
     output_size = None
 
-    def __init__(self, probability: float) -> None:
+    def __init__(self, probability: float, *, locked: bool = False) -> None:
         self.probability = validate.probability("probability", probability)
+        self.locked = validate.flag("locked", locked)
         self.params: dict[str, NDArray] = {}
 
     @property
     def options(self) -> dict[str, Any]:
         """The arguments of the constructor."""
-        return {"probability": self.probability}
+        return {"probability": self.probability} | ({"locked": True} if self.locked else {})
 
     def __call__(self, x: NDArray) -> NDArray:
         """Return x: inference."""
@@ -570,7 +600,7 @@ class Dropout:
         Parameters
         ----------
         x : array_like
-            float32 or float64, any shape.
+            float32 or float64, any shape; (T, ...) if `locked`.
         rng : seed or numpy.random.Generator, optional
             Source of the choice. Default: a different choice each time.
 
@@ -583,13 +613,15 @@ class Dropout:
 
         Raises
         ------
-        TypeError
-            If `x` has a wrong dtype.
+        TypeError, ValueError
+            If `x` has a wrong dtype, or no axis of time if `locked`.
         """
         if not self.probability:
             return x, None
         x = floats("x", x)
-        tape = DropoutTape(philox.new_key(validate.generator("rng", rng)), self.probability, x.shape)
+        if self.locked and not x.ndim:
+            raise ValueError("x: expected (T, ...), as all steps have the same mask, got ()")
+        tape = DropoutTape(philox.new_key(validate.generator("rng", rng)), self.probability, x.shape, self.locked)
         return _drop(x, tape), tape
 
     def backward(self, tape: DropoutTape | None, dy: Any) -> Gradients:
@@ -681,7 +713,15 @@ def sum_rows(ids: NDArray, values: NDArray) -> tuple[NDArray[np.int64], NDArray]
 
 
 def _drop(a: NDArray, tape: DropoutTape) -> NDArray:
+    if tape.locked:
+        step = DropoutTape(tape.key, tape.probability, tape.shape[1:])
+        return _times(a, _drop(np.ones(step.shape, a.dtype), step))
     return engines.current().operations.dropout(validate.contiguous(a), tape.key, tape.probability)
+
+
+def _times(a: NDArray, mask: NDArray) -> NDArray:
+    """a times a mask that broadcasts to it, with zeros where the mask has some, even if a is not finite there."""
+    return np.multiply(a, mask, where=mask != 0, out=np.zeros(a.shape, a.dtype))
 
 
 def _matrix(name: str, arrays: Mapping[str, NDArray]) -> NDArray:

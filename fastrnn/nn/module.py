@@ -13,6 +13,7 @@ from fastrnn import validate
 from fastrnn.engines.precision import precisions_of
 from fastrnn.layers import Recurrent
 from fastrnn.params import HasParams, Parameters, copy_in
+from fastrnn.segments import Keep, checked_keep
 
 __all__ = ["Module", "load_parameters", "parameters"]
 
@@ -64,6 +65,24 @@ class Module(Parameters):
         frozen = {name: precision for name, precision in found.items() if precision is not None}
         first = next(iter(frozen.values()), None)
         return first if all(precision == first for precision in frozen.values()) else frozen
+
+    @property
+    def keep(self) -> Any:
+        """What tapes of its recurrent layers keep, in all parts, as for `fastrnn.LSTM.forward`; may be assigned.
+
+        With "states", training needs less memory. A dict of the parts where these differ; None if there are none.
+        """
+        found = {name: part.keep for name, part in self.parts.items() if isinstance(part, Recurrent | Module)}
+        found = {name: keep for name, keep in found.items() if keep is not None}
+        first = next(iter(found.values()), None)
+        return first if all(keep == first for keep in found.values()) else found
+
+    @keep.setter
+    def keep(self, value: Keep) -> None:
+        keep = checked_keep("keep", value)
+        for part in self.parts.values():
+            if isinstance(part, Recurrent | Module):
+                part.keep = keep
 
     def freeze(self, precision: str | None = None, keep: Iterable[str] = ()) -> Any:
         """Return a copy for inference, with weights packed once, and in fewer bits if these are asked for.

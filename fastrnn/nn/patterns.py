@@ -14,10 +14,11 @@ from fastrnn import validate
 from fastrnn.data import BOS, PAD, Batch
 from fastrnn.frozen import Frozen
 from fastrnn.layers import Recurrent
+from fastrnn.nn import penalties
 from fastrnn.nn.checks import part, width
 from fastrnn.nn.decoder import Decoder
 from fastrnn.nn.generation import Steps, beam_search, draw, sample
-from fastrnn.nn.layers import Dropout, packed
+from fastrnn.nn.layers import Dropout, Embedding, FrozenEmbedding, FrozenLinear, Linear, packed
 from fastrnn.nn.losses import MeanSquaredError, OutputLoss, SoftmaxCrossEntropy
 from fastrnn.nn.model import Loss, Model
 from fastrnn.nn.module import parameters
@@ -33,18 +34,24 @@ LOSSES = {"cross_entropy": SoftmaxCrossEntropy, "mse": MeanSquaredError}
 class _Reader(Model):
     """The base class of ManyToOne and ManyToMany: an optional embedding, a recurrent layer, an output and a loss."""
 
+    _reads_steps = False  # whether `output` reads all steps
+
     def __init__(
-        self, rnn: Recurrent | Frozen, output: Any, embedding: Any, dropout: float, loss: str, **options: Any
+        self, rnn: Recurrent | Frozen, output: Any, embedding: Any, dropout: Any, locked: bool, loss: str,
+        **options: Any,
     ) -> None:  # fmt: skip
         self.rnn = checked("rnn", rnn, None if embedding is None else width("embedding", embedding))
         self.output, self.embedding = output, embedding
         reads = getattr(output, "in_features", rnn.output_size)
         if reads != rnn.output_size:
             raise ValueError(f"output: expected in_features {rnn.output_size}, got {reads}")
-        self._dropout = Dropout(dropout)
+        before, after = _two("dropout", dropout)
+        self._before = Dropout(before, locked=validate.flag("locked", locked))
+        self._after = Dropout(after, locked=locked and self._reads_steps)
         self._criterion: Any = LOSSES[validate.choice("loss", loss, tuple(LOSSES))]()
         parts = {"embedding": embedding, "rnn": rnn, "output": output}
-        super().__init__(parts, dropout=dropout, loss=loss, **options)
+        dropout = before if before == after else [before, after]
+        super().__init__(parts, dropout=dropout, locked=locked, loss=loss, **options)
 
     def stream(self, batch_size: int = 1) -> ModelStream:
         """Return a stream that runs the model one step at a time. Later changes of parameters do not affect it.
@@ -61,21 +68,18 @@ class _Reader(Model):
 
     def _embed_forward(self, x: Any, rng: Any) -> tuple[Any, Any]:
         x, tape = (x, None) if self.embedding is None else self.embedding.forward(x, rng=rng)
-        x, dropped = self._dropout.forward(x, rng=rng)
+        x, dropped = self._before.forward(x, rng=rng)
         return x, (tape, dropped)
 
     def _embed_backward(self, tape: Any, dx: NDArray) -> dict[str, Any]:
         if self.embedding is None:
             return {}
-        return {"embedding": self.embedding.backward(tape[0], self._dropout.backward(tape[1], dx).x)}
+        return {"embedding": self.embedding.backward(tape[0], self._before.backward(tape[1], dx).x)}
 
     def _output_loss(self, rows: NDArray, targets: Any, weights: Any, rng: Any) -> tuple[OutputLoss, NDArray]:
-        """Return the loss, with gradients of `output`, and the gradient in `rows`."""
-        dropped_rows, dropped = self._dropout.forward(rows, rng=rng)
-        found = self._criterion.of_output(
-            self.output, dropped_rows, targets, weights=weights, per_target=True, rng=rng
-        )  # fmt: skip
-        return found, self._dropout.backward(dropped, found.grads.x).x
+        """Return the loss, with gradients of `output`, and the gradient in `rows`, which `output` reads."""
+        found = self._criterion.of_output(self.output, rows, targets, weights=weights, per_target=True, rng=rng)
+        return found, found.grads.x
 
     def _answer(self, outputs: NDArray) -> NDArray:
         return outputs.argmax(axis=-1) if self.options["loss"] == "cross_entropy" else outputs
@@ -97,8 +101,10 @@ class ManyToOne(_Reader):
         Applied to x first. Default: x are features, which the recurrent layer reads.
     pooling : {"last", "mean", "max"}, default "last"
         The final state of the last layer, with both directions joined, or the mean or maximum of the outputs over time.
-    dropout : float, default 0.0
-        Dropout of the inputs of the recurrent layer and of `output`, in training.
+    dropout : float or pair of float, default 0.0
+        Dropout of the inputs of the recurrent layer and of `output`, in training; a pair has one for each of the two.
+    locked : bool, default False
+        Whether dropout has the same mask at all steps of a sequence: variational dropout.
     loss : {"cross_entropy", "mse"}, default "cross_entropy"
         For "cross_entropy", targets y are classes (B,), or -100 to ignore one. For "mse" they are numbers (B, K), or
         NaN to ignore one.
@@ -116,10 +122,10 @@ class ManyToOne(_Reader):
 
     def __init__(
         self, rnn: Recurrent | Frozen, output: Any, embedding: Any = None, *, pooling: str = "last",
-        dropout: float = 0.0, loss: str = "cross_entropy",
+        dropout: Any = 0.0, locked: bool = False, loss: str = "cross_entropy",
     ) -> None:  # fmt: skip
         self.pooling = validate.choice("pooling", pooling, POOLINGS)
-        super().__init__(rnn, output, embedding, dropout, loss, pooling=pooling)
+        super().__init__(rnn, output, embedding, dropout, locked, loss, pooling=pooling)
 
     def __call__(self, x: Any, lengths: Any = None) -> NDArray:
         """Return the outputs (B, K) for x (T, B, ...) of `lengths` (B,): inference."""
@@ -141,8 +147,10 @@ class ManyToOne(_Reader):
         x, embed_tape = self._embed_forward(batch.x, rng)
         y, state, rnn_tape = self.rnn.forward(x, lengths=batch.x_lengths, rng=rng)
         pooled, pool_tape = pool(self.pooling, self.rnn, y, state, batch.x_lengths)
+        pooled, dropped = self._after.forward(pooled, rng=rng)
         loss, d_pooled = self._output_loss(pooled, batch.y, _weights(batch, 0), rng)
 
+        d_pooled = self._after.backward(dropped, d_pooled).x
         rnn = self.rnn.backward(rnn_tape, *unpool(self.rnn, pool_tape, d_pooled), wants_x=self.embedding is not None)
         found = {"output": loss.grads, "rnn": rnn, **self._embed_backward(embed_tape, rnn.x)}
         return Loss(loss.value, self._grads(found), loss.targets)
@@ -157,11 +165,20 @@ class ManyToMany(_Reader):
 
     Parameters
     ----------
-    rnn, output, embedding, dropout
+    rnn, output, embedding, dropout, locked
         As for `ManyToOne`.
     loss : {"cross_entropy", "mse"}, default "cross_entropy"
         For "cross_entropy", targets y are classes (T, B), or -100 to ignore one. For "mse" they are numbers (T, B, K),
         or NaN to ignore one. Steps after the end of a sequence do not count.
+    tied : bool, default False
+        Whether the weight of `output`, a Linear, is the table of `embedding`, an Embedding of the same shape (V, E).
+        They are one array then, that of the embedding. An optimiser adds the gradients under its two names.
+    ar : float, default 0.0
+        In training, this many times the mean square of what `output` reads is added to the loss: activation
+        regularisation.
+    tar : float, default 0.0
+        In training, this many times the mean square of the differences between the outputs of the recurrent layer at
+        neighbouring steps, before dropout, is added to the loss: temporal activation regularisation.
 
     Attributes
     ----------
@@ -172,13 +189,26 @@ class ManyToMany(_Reader):
     ------
     TypeError, ValueError
         If a part is of a wrong kind, or sizes do not fit.
+
+    References
+    ----------
+    Tied weights: O. Press, L. Wolf, "Using the Output Embedding to Improve Language Models", EACL 2017. Activation
+    regularisation: S. Merity, B. McCann, R. Socher, "Revisiting Activation Regularization for Language RNNs",
+    arXiv:1708.01009 (2017). All of these together, with weight dropout: S. Merity, N. S. Keskar, R. Socher,
+    "Regularizing and Optimizing LSTM Language Models" (AWD-LSTM), ICLR 2018.
     """
 
+    _reads_steps = True
+
     def __init__(
-        self, rnn: Recurrent | Frozen, output: Any, embedding: Any = None, *, dropout: float = 0.0,
-        loss: str = "cross_entropy",
+        self, rnn: Recurrent | Frozen, output: Any, embedding: Any = None, *, dropout: Any = 0.0, locked: bool = False,
+        loss: str = "cross_entropy", tied: bool = False, ar: float = 0.0, tar: float = 0.0,
     ) -> None:  # fmt: skip
-        super().__init__(rnn, output, embedding, dropout, loss)
+        self.ar, self.tar = validate.at_least_zero("ar", ar), validate.at_least_zero("tar", tar)
+        tied = validate.flag("tied", tied)
+        super().__init__(rnn, output, embedding, dropout, locked, loss, tied=tied, ar=self.ar, tar=self.tar)
+        if tied:
+            _tie(embedding, output)
 
     def __call__(self, x: Any, lengths: Any = None, state: Any = None) -> tuple[NDArray, State]:
         """Return the outputs (T, B, K) and the final state for x (T, B, ...) of `lengths` (B,): inference."""
@@ -202,11 +232,33 @@ class ManyToMany(_Reader):
         rng, lengths = validate.generator("rng", rng), batch.x_lengths
         x, embed_tape = self._embed_forward(batch.x, rng)
         y, state, rnn_tape = self.rnn.forward(x, batch.state, lengths=lengths, rng=rng)
-        loss, d_rows = self._output_loss(pack(y, lengths), *_step_targets(batch), rng)
+        rows, dropped = self._drop_steps(y, lengths, rng)
+        loss, d_rows = self._output_loss(rows, *_step_targets(batch), rng)
 
-        rnn = self.rnn.backward(rnn_tape, unpack(d_rows, y, lengths), wants_x=self.embedding is not None)
+        value = loss.value
+        if self.ar:
+            penalty, d = penalties.activation(rows, self.ar)
+            value, d_rows = value + penalty, d_rows + d
+        dy = self._drop_steps_backward(dropped, d_rows, y, lengths)
+        if self.tar:
+            penalty, d = penalties.temporal_activation(y, lengths, self.tar)
+            value, dy = value + penalty, dy + d
+        rnn = self.rnn.backward(rnn_tape, dy, wants_x=self.embedding is not None)
         found = {"output": loss.grads, "rnn": rnn, **self._embed_backward(embed_tape, rnn.x)}
-        return Loss(loss.value, self._grads(found), loss.targets, state)
+        return Loss(value, self._grads(found), loss.targets, state)
+
+    def _drop_steps(self, y: NDArray, lengths: Any, rng: Any) -> tuple[NDArray, Any]:
+        """Return the valid steps of y as rows, with dropout, and its tape."""
+        if not self._after.locked:
+            return self._after.forward(pack(y, lengths), rng=rng)
+        y, dropped = self._after.forward(y, rng=rng)
+        return pack(y, lengths), dropped
+
+    def _drop_steps_backward(self, dropped: Any, d_rows: NDArray, y: NDArray, lengths: Any) -> NDArray:
+        """Differentiate `_drop_steps`."""
+        if not self._after.locked:
+            return unpack(self._after.backward(dropped, d_rows).x, y, lengths)
+        return self._after.backward(dropped, unpack(d_rows, y, lengths)).x
 
     def predict_batch(self, batch: Batch) -> Sequence[Any]:
         """Return each example's classes (T,) or, with loss "mse", numbers (T, K)."""
@@ -241,6 +293,26 @@ class ManyToMany(_Reader):
             (k,) = draw(outputs, temperature, rng, banned)
             yield int(k)
             outputs = stream.step([k])
+
+
+def _two(name: str, value: Any) -> tuple[Any, Any]:
+    """A value for each of two places, given as a pair, or as one for both."""
+    if not isinstance(value, (tuple, list)):
+        return value, value
+    if len(value) != 2:
+        raise ValueError(f"{name}: expected a number or a pair, got {len(value)} items")
+    return value[0], value[1]
+
+
+def _tie(embedding: Any, output: Any) -> None:
+    """Make the embedding's table the weight of the output."""
+    part("embedding", embedding, Embedding, FrozenEmbedding)
+    part("output", output, Linear, FrozenLinear)
+    table, weight = embedding.params["weight"], output.params["weight"]
+    if table.shape != weight.shape or embedding.columns is not None:
+        raise ValueError(f"tied: expected an output whose weight is like the table {table.shape}, got {weight.shape}")
+    if table.dtype == weight.dtype and isinstance(output, Linear):  # what is frozen has its own copy
+        output.params["weight"] = table
 
 
 def cut(steps: NDArray, batch: Batch) -> list[NDArray]:

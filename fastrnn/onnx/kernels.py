@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,7 +19,7 @@ from fastrnn.weights.onnx import join, split
 
 __all__ = ["obstacle", "run", "run_grad", "stack_of", "weights_of"]
 
-OPERATORS = {cell.onnx.operator: cell for cell in CELLS.values() if cell.onnx.gates}
+OPERATORS = {cell.onnx.operator: cell for cell in CELLS.values() if cell.onnx.operator}
 
 # Clipping here and beyond changes nothing: sigmoid and tanh have long reached their limits (docs/math.md, Numerics).
 SATURATED = {np.dtype(np.float32): 89.0, np.dtype(np.float64): 710.0}
@@ -30,7 +32,7 @@ def obstacle(node: Node, dtype: np.dtype) -> str:
         activations = tuple(function.name for function in functions)
         if activations not in names.activations:
             return f"activations {', '.join(activations)}"
-        if node.clip is not None and ("Relu" in activations or node.clip < SATURATED[dtype]):
+        if node.clip is not None and node.clip < np.finfo(dtype).tiny:
             return f"clip={node.clip:g}"
     strange = [name for name in OWN[node.equations] if getattr(node, name) and name not in names.attributes.values()]
     return f"{strange[0]}=1" if strange else ""
@@ -44,6 +46,8 @@ def stack_of(call: Call) -> Stack:
     cells = []
     for functions in node.activations:
         own = kind.onnx.activations[tuple(function.name for function in functions)]
+        most = math.inf if "relu" in own.values() else SATURATED[call.x.dtype]
+        options["clip"] = node.clip if node.clip is not None and node.clip < most else None
         cells.append(kind(call.x.shape[2], call.hidden_size, call.x.dtype, call.b is not None, **{**options, **own}))
     return Stack(tuple(cells), node.reversed, node.batch_first)
 

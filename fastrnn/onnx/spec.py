@@ -33,7 +33,7 @@ QUANTIZED = {"DynamicQuantizeLSTM": "LSTM"}  # operators of com.microsoft, and t
 QUANTIZATION = ("W_scale", "W_zero_point", "R_scale", "R_zero_point")
 INPUTS |= {op_type: INPUTS[plain] + QUANTIZATION for op_type, plain in QUANTIZED.items()}
 OUTPUTS |= {op_type: OUTPUTS[plain] for op_type, plain in QUANTIZED.items()}
-GATES = {cell.onnx.operator: len(cell.onnx.gates) for cell in CELLS.values() if cell.onnx.gates}
+GATES = {cell.onnx.operator: len(cell.onnx.gates) for cell in CELLS.values() if cell.onnx.operator}
 ACTIVATIONS = {"RNN": ("Tanh",), "GRU": ("Sigmoid", "Tanh"), "LSTM": ("Sigmoid", "Tanh", "Tanh")}
 DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}  # whether each is reversed
 

@@ -212,7 +212,10 @@ class Planner:
                 outputs = [output for output in node.output if output]
                 if not outputs or any(self._made_by[output] is not node for output in outputs):
                     raise NotServedError("its outputs are not its own")
-                layers[_key(node)] = self._loading.checked(node, self._constants)
+                layer = self._loading.checked(node, self._constants)
+                if layer.stack.has_c and layer.stack.cells[0].options["clip"]:
+                    raise NotServedError("clip of an LSTM, which ONNX Runtime does not apply to h(C) as ONNX says")
+                layers[_key(node)] = layer
             except (NotServedError, TypeError, ValueError) as error:
                 reason = str(error)
             nodes.append(Node(name, text(node.op_type), "onnxruntime" if reason else "fastrnn", reason))

@@ -22,6 +22,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from fastrnn import validate
 from fastrnn.engines.precision import PRECISIONS
+from fastrnn.segments import Keep, checked_keep
 from fastrnn.torch.calls import recognise
 from fastrnn.torch.compiler import eagerly, prepare
 from fastrnn.torch.dtypes import NARROW
@@ -40,6 +41,7 @@ class Accelerated:
     """What makes one of PyTorch's recurrent layers ask the kernels first."""
 
     _frozen: Frozen | None = None
+    _keep: Keep = "all"
 
     def forward(self: Any, input: Any, hx: Any = None, *, mask: Any = None, masked_output: str = "zero") -> Any:
         """Run the layer; arguments, results and errors are those of PyTorch's layer, which has no masks.
@@ -56,6 +58,8 @@ class Accelerated:
         """
         if not torch.compiler.is_compiling():
             return _run(self, input, hx, mask, masked_output)
+        if self._keep != "all" and torch.is_grad_enabled() and not torch.compiler.is_exporting():
+            return eagerly(_run, self, input, hx, mask, masked_output)  # a compiled graph would keep all
         if mask is None and rows_are_known(input, hx) and not transformed():
             results = run_operator(self, input, hx)
             if results is not None:
@@ -135,7 +139,9 @@ prepare(Accelerated, _run)
 warn()
 
 
-def accelerate(module: Module, *, frozen: bool = False, precision: str | None = None) -> Module:
+def accelerate(
+    module: Module, *, frozen: bool = False, precision: str | None = None, keep: Keep = "all"
+) -> Module:  # fmt: skip
     """Let fastrnn's kernels run every torch.nn.LSTM, GRU and RNN inside a module, in place.
 
     Modules keep their identity, parameters, hooks and state_dict; only their class changes. Subclasses that somebody
@@ -154,6 +160,10 @@ def accelerate(module: Module, *, frozen: bool = False, precision: str | None = 
         What the matrices are kept in; with it the weights are final, as with `frozen`. Parameters, inputs, outputs and
         states stay float32. In fewer bits, the module has to be in evaluation mode, and a call in training mode or one
         that needs gradients raises a RuntimeError. docs/math.md has the scheme. Default: the weights' dtype.
+    keep : {"all", "states"} or int, default "all"
+        What a call keeps for its gradients, as for `fastrnn.LSTM.forward`: with "states" only the states every so many
+        steps, between which the layer runs once more. Gradients are the same. torch.compile breaks its graph at such
+        layers where it records gradients.
 
     Returns
     -------
@@ -163,13 +173,14 @@ def accelerate(module: Module, *, frozen: bool = False, precision: str | None = 
     Raises
     ------
     TypeError
-        If `module` is not a torch.nn.Module, `frozen` is not a bool, or `precision` is not a str.
+        If `module` is not a torch.nn.Module, `frozen` is not a bool, `precision` is not a str, or `keep` is neither a
+        str nor an int.
     ValueError
         If weights to be frozen are not all float32 or all float64 on the CPU; with `precision`, if they are not
-        float32, or fewer bits are asked for in training mode, or for weights of int8 that are not finite. Nothing is
-        changed then.
+        float32, or fewer bits are asked for in training mode, or for weights of int8 that are not finite; or if `keep`
+        is none of these. Nothing is changed then.
     """
-    frozen = validate.flag("frozen", frozen)
+    frozen, keep = validate.flag("frozen", frozen), checked_keep("keep", keep)
     classes = _classes(module, _FAST)
     if precision is not None:
         frozen, precision = True, validate.choice("precision", precision, tuple(PRECISIONS))
@@ -184,6 +195,7 @@ def accelerate(module: Module, *, frozen: bool = False, precision: str | None = 
         part.__class__ = cls
         part.__dict__.pop("_frozen", None)
         part.__dict__.update({"_frozen": kept[part]} if frozen else {})
+        part.__dict__["_keep"] = keep
     return module
 
 
@@ -195,6 +207,7 @@ def restore(module: Module) -> Module:
     for part, cls in _classes(module, _OWN).items():
         part.__class__ = cls
         part.__dict__.pop("_frozen", None)
+        part.__dict__.pop("_keep", None)
     return module
 
 

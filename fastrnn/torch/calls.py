@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from fastrnn.engines.cell import CELLS
 from fastrnn.engines.seam import Weights
+from fastrnn.segments import Keep
 from fastrnn.stack import Stack
 from fastrnn.torch.kept import Kept
 from fastrnn.torch.private import as_usual, flat_weights
@@ -67,6 +68,7 @@ class Call(NamedTuple):
     h0: Tensor | None
     c0: Tensor | None
     weights: Sequence[Tensor]  # PyTorch's flat weights: `Weights` of each layer and direction, without what is None
+    keep: Keep = "all"  # what is kept for the gradients
 
     def time_major(self, a: NDArray) -> NDArray:
         """An array in the layout of x as engines want it."""
@@ -129,7 +131,7 @@ def recognise(module: Any, input: Any, hx: Any) -> Call | None:
     dropout = module.dropout if module.training and module.num_layers > 1 else 0.0
     return Call(
         recorded, module.mode, stack, places, dropout, (), batched, packing, frames, frames * operations, kept,
-        x, h0, c0, weights,
+        x, h0, c0, weights, module._keep,
     )  # fmt: skip
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastrnn import engines
+from fastrnn import engines, segments
 from fastrnn import run as walk
 from fastrnn._core import native
 from fastrnn.arguments import Arguments
@@ -35,6 +35,8 @@ PACKING, UNPACKED = engines.named("packed", "packed"), engines.named("blas", "bl
 KEPT_FRAMES, KEPT_BYTES = 256, 64 << 20
 
 CONTIGUOUS = torch.contiguous_format
+
+Kept: TypeAlias = "walk.Kept | segments.Kept"
 
 
 def run(call: Call) -> tuple[Tensor, ...]:
@@ -64,6 +66,7 @@ class Recurrence(torch.autograd.Function):
         ctx.call, ctx.engine, ctx.count = call, _engine_for(call), len(tensors)
         with ThreadsFor(call.frames, call.operations):
             results, kept = _forward(ctx.engine, call, tensors)
+        ctx.sizes = _sizes(kept)
         ctx.watch = _version_counter(results[0])
         ctx.version = ctx.watch._version
         ctx.save_for_backward(*tensors, *_to_tensors(kept))
@@ -75,25 +78,40 @@ class Recurrence(torch.autograd.Function):
         call, saved, needed = ctx.call, ctx.saved_tensors, ctx.needs_input_grad[1:]
         tensors, kept = saved[: ctx.count], saved[ctx.count :]
         # PyTorch allows a caller to change y in place, where it does not need y itself.
-        changed = ctx.watch._version != ctx.version
+        changed = ctx.sizes is None and ctx.watch._version != ctx.version
         usual = as_usual() and all(d is None or plain(d, tensors[0].dtype) for d in dresults)
         if torch.is_grad_enabled() or changed or not usual:
-            noises = kept[call.stack.num_layers : -2 * len(call.stack.cells)]
+            noises = _tensors(_to_arrays(call.stack, kept, ctx.sizes).drawn)
             return None, *differentiate_pytorch(call, tensors, noises, dresults, needed)
         with ThreadsFor(call.frames, call.operations):
-            gradients = _backward(ctx.engine, call, tensors, _to_arrays(call.stack, kept), dresults, needed[0])
+            arrays = _to_arrays(call.stack, kept, ctx.sizes)
+            gradients = _backward(ctx.engine, call, tensors, arrays, dresults, needed[0])
         return None, *(d if wanted else None for d, wanted in zip(gradients, needed, strict=True))
 
 
-def _to_tensors(kept: walk.Kept) -> list[Tensor | None]:
+def _to_tensors(kept: Kept) -> list[Tensor | None]:
     """What a forward run has kept, in a row, as tensors: PyTorch may store them elsewhere meanwhile."""
+    if isinstance(kept, segments.Kept):
+        return _tensors([*kept.between, *kept.drawn, *(a for strand in kept.states for state in strand for a in state)])
     gates, cells = [record.gates for record in kept.records], [record.cells for record in kept.records]
     return _tensors([*kept.outputs, *kept.drawn, *gates, *cells])
 
 
-def _to_arrays(stack: Stack, tensors: Sequence[Any]) -> walk.Kept:
+def _sizes(kept: Kept) -> tuple[int, int, int, list[int]] | None:
+    """What `_to_arrays` has to know of a run in segments: their steps, and how many there are of what."""
+    if not isinstance(kept, segments.Kept):
+        return None
+    return kept.num_steps, len(kept.between), len(kept.drawn), list(map(len, kept.states))
+
+
+def _to_arrays(stack: Stack, tensors: Sequence[Any], sizes: tuple[int, int, int, list[int]] | None) -> Kept:
     """The inverse of `_to_tensors`."""
     arrays: list[Any] = [None if t is None else array(t) for t in tensors]
+    if sizes is not None:
+        num_steps, between, drawn, counts = sizes
+        others = iter(arrays[between + drawn :])
+        states = [[(next(others), next(others)) for _ in range(count)] for count in counts]
+        return segments.Kept(num_steps, arrays[:between], arrays[between : between + drawn], states)
     L, LD = stack.num_layers, len(stack.cells)
     records = list(map(Record, arrays[-2 * LD : -LD], arrays[-LD:]))
     return walk.Kept(arrays[:L], arrays[L : -2 * LD], records)
@@ -161,9 +179,11 @@ def step(
 
 
 def forward(call: Call, tensors: Sequence[Any]) -> tuple[tuple[Tensor, ...], walk.Kept]:
-    """The results of a call with these tensors, and what is kept for `backward`."""
+    """The results of a call with these tensors, and all that is kept for `backward`, whatever the call says."""
     with ThreadsFor(call.frames, call.operations):
-        return _forward(_engine_for(call), call, tensors)
+        results, kept = _forward(_engine_for(call), call._replace(keep="all"), tensors)
+    assert isinstance(kept, walk.Kept)
+    return results, kept
 
 
 def backward(
@@ -180,25 +200,30 @@ def _infer(engine: Engine, call: Call) -> tuple[Tensor, ...]:
     return _results(call, *walk.infer(call.stack, engine, prepared, _arguments(call, call.x, call.h0, call.c0)))
 
 
-def _forward(engine: Engine, call: Call, tensors: Sequence[Any]) -> tuple[tuple[Tensor, ...], walk.Kept]:
+def _forward(engine: Engine, call: Call, tensors: Sequence[Any]) -> tuple[tuple[Tensor, ...], Kept]:
     """The results and what is kept."""
     x, h0, c0, *flat = tensors
     args, (engine, weights) = _arguments(call, x, h0, c0), _weights(engine, call, flat, False)
-    y, h, c, kept = walk.forward(call.stack, engine, args, weights, _dropout(call))
+    y, h, c, kept = segments.forward(call.stack, engine, args, weights, call.keep, _dropout(call))
     return _results(call, y, h, c), kept
 
 
 def _backward(
-    engine: Engine, call: Call, tensors: Sequence[Any], kept: walk.Kept, dresults: Sequence[Tensor | None],
-    wants_x: bool,
+    engine: Engine, call: Call, tensors: Sequence[Any], kept: Kept, dresults: Sequence[Tensor | None], wants_x: bool
 ) -> list[Tensor | None]:  # fmt: skip
     """The gradients in `tensors`; without that in x, if it is not wanted."""
     stack = call.stack
     x, h0, c0, *flat = tensors
-    args, (engine, weights) = _arguments(call, x, h0, c0), _weights(engine, call, flat, True)
+    args = _arguments(call, x, h0, c0)
+    if isinstance(kept, segments.Kept):  # it runs forwards, too: weights that are packed for one pass will not do
+        weights = _as_they_are(call, flat)
+    else:
+        engine, weights = _weights(engine, call, flat, True)
     dy = None if dresults[0] is None else time_major(call, dresults[0])
     dh_n, dc_n = _states(stack, args.h0.shape[1], *dresults[1:])
-    dx, dh0, dc0, dweights = walk.backward(stack, engine, args, weights, kept, dy, dh_n, dc_n, _dropout(call), wants_x)
+    dx, dh0, dc0, dweights = segments.backward(
+        stack, engine, args, weights, kept, dy, dh_n, dc_n, _dropout(call), wants_x
+    )  # fmt: skip
     dstate = state_to_caller(dh0, dc0, call.batched)
     found = [None if dx is None else call.to_caller(dx), *(dstate if stack.has_c else (dstate, None))]
     return _tensors(found + [a for w in dweights for a in w if a is not None])
@@ -213,7 +238,12 @@ def _weights(engine: Engine, call: Call, flat: Sequence[Tensor], backward: bool)
             return Ready(engine, packed), packed.weights
     if call.kept.narrow is not None:
         return engine, call.kept.narrow
-    return engine, by_direction([array(w.contiguous()) for w in flat], call.places, len(call.stack.cells))
+    return engine, _as_they_are(call, flat)
+
+
+def _as_they_are(call: Call, flat: Sequence[Tensor]) -> list[Weights]:
+    """The parameters of each layer and direction, contiguous."""
+    return by_direction([array(w.contiguous()) for w in flat], call.places, len(call.stack.cells))
 
 
 def _arguments(call: Call, x: Tensor, h0: Tensor | None, c0: Tensor | None) -> Arguments:
@@ -261,17 +291,18 @@ class _Dropout:
     def __init__(self, call: Call) -> None:
         self._call, self._given = call, iter(call.noises)
 
-    def draw(self, y: NDArray) -> NDArray:
-        """The factors of y's values."""
+    def draw(self, shape: tuple[int, ...]) -> NDArray:
+        """The factors of a layer's output."""
         if self._call.noises:
             return array(next(self._given))
-        drawn = torch.nn.functional.dropout(torch.from_numpy(np.ones(y.shape, y.dtype)), self._call.dropout)
+        ones = torch.from_numpy(np.ones(shape, self._call.stack.dtype))
+        drawn = torch.nn.functional.dropout(ones, self._call.dropout)
         make_room(self._call.operations, native.get_threads())  # this was an operation of PyTorch
         return array(drawn)
 
-    def apply(self, a: NDArray, drawn: NDArray) -> NDArray:
+    def apply(self, a: NDArray, drawn: NDArray, first: int = 0) -> NDArray:
         """Multiply by them."""
-        return a * drawn
+        return a * drawn[first : first + len(a)]
 
 
 def _dropout(call: Call) -> _Dropout | None:

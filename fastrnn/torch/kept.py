@@ -148,7 +148,7 @@ class Ready:
 
     def __init__(self, engine: Engine, packed: Packed) -> None:
         self.name, self.operations, self.stepper = engine.name, engine.operations, engine.stepper
-        self.forward, self.backward = engine.forward, engine.backward
+        self.forward, self.backward, self.backward_steps = engine.forward, engine.backward, engine.backward_steps
         self._prepared = dict(zip(map(id, packed.weights), packed.prepared, strict=True))
 
     def prepare(self, cell: Cell, weights: Weights, backward: bool = False) -> Any:

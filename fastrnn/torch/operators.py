@@ -45,12 +45,13 @@ class Layer(NamedTuple):
     proj_size: int
     frozen: bool
     precision: str | None
+    keep: str = "all"  # a number of steps as digits
 
 
 # The arguments that all operators have; `rows` is the B of a PackedSequence.
 CALL = "Tensor x, Tensor? h, Tensor? c, Tensor[] weights, Tensor[] noises, Tensor? batch_sizes, SymInt rows, "
 CALL += "str mode, int input_size, int hidden_size, int num_layers, bool bias, bool batch_first, bool bidirectional, "
-CALL += "int proj_size, bool frozen, str? precision"
+CALL += 'int proj_size, bool frozen, str? precision, str keep="all"'
 
 # ---- From a module's call to the operator ---------------------------------------------------------------------------
 # torch.compile traces this part, so it is plain code that reads no values.
@@ -105,6 +106,7 @@ def run_operator(module: Any, input: Any, hx: Any) -> tuple[Any, Any] | None:
         x, h, c, weights, _noises(module, x, packed, B), input.batch_sizes if packed else None, B if packed else 0,
         module.mode, module.input_size, module.hidden_size, module.num_layers, module.bias, module.batch_first,
         module.bidirectional, module.proj_size, frozen is not None, None if frozen is None else frozen.precision,
+        str(module._keep),
     )  # fmt: skip
     if results is not None:
         y, *state = [t.to(dtype) for t, dtype in zip((y, *state), results, strict=False)]
@@ -205,6 +207,7 @@ def _call_of(
     return Call(
         recorded, layer.mode, stack, places, 0.0, noises, batch_sizes is not None or x.dim() == 3, packing, frames,
         frames * operations, _kept(weights, layer), x, h, c, weights,
+        int(layer.keep) if layer.keep.isdecimal() else layer.keep,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from fastrnn.weights.parts import Layer, Part, as_array, build, described, regat
 __all__ = ["from_arrays"]
 
 _FIELDS = ("weight_ih", "weight_hh", "bias", "bias_ih", "bias_hh", "weight_hr", "peephole")
+_UNCONNECTED = ("weight_ih", "bias", "bias_ih")  # of a cell whose gates do not see the state
 
 # The cells' gates, sorted -> the cell's kind, gates in our order, and the options that make them so.
 _CELLS = {
@@ -37,13 +38,14 @@ def from_arrays(
     arrays : mapping of str to array_like, or sequence of such mappings
         weight_ih (G*H, I) acts on x_t, weight_hh (G*H, H) on h_{t-1}. Biases are ``bias`` (G*H,), or bias_ih and
         bias_hh, of which one may be missing; without biases the layer has none. An LSTM may have weight_hr (P, H) and
-        peephole (3, H), in the order i, f, o. Instead of an array with all gates there may be a mapping from each
-        gate's letter to its own array: ``{"i": W_i, "f": W_f, "o": W_o, "g": W_g}``.
+        peephole (3, H), in the order i, f, o. A MinGRU or MinLSTM has no weight_hh and bias_hh. Instead of an array
+        with all gates there may be a mapping from each gate's letter to its own array:
+        ``{"i": W_i, "f": W_f, "o": W_o, "g": W_g}``.
         Of several layers a sequence, the lowest first; of two directions, each layer's forward and backward one.
     order : str, optional
         The gates in the order of the arrays' blocks, a letter each: i, f, g, o of an LSTM, i, g, o of one with coupled
-        gates, r, z, n of a GRU. What others call c, j or h (tilde) is g of an LSTM, n of a GRU. Default: "ifgo", "rzn",
-        or what a mapping says.
+        gates, r, z, n of a GRU, z, n of a MinGRU, i, f, n of a MinLSTM. What others call c, j or h (tilde) is g of an
+        LSTM, n of the others. Default: "ifgo", "rzn", or what a mapping says.
     transposed : bool, default False
         Whether weights act from the right, x W: weight_ih is (I, G*H), weight_hh (H, G*H), weight_hr (H, P).
     forget_bias : float, default 0.0
@@ -59,7 +61,7 @@ def from_arrays(
 
     Returns
     -------
-    RNN, LSTM or GRU
+    RNN, LSTM, GRU, MinGRU or MinLSTM
         One bias is its bias_ih, and bias_hh is zero.
 
     Raises
@@ -79,16 +81,18 @@ def from_arrays(
         where = f"arrays[{k}]" if several else "arrays"
         if not isinstance(one, Mapping):
             raise TypeError(f"{where}: expected names and arrays, got {described(one)}")
-        unknown = [name for name in one if name not in _FIELDS]
-        if unknown or not {"weight_ih", "weight_hh"} <= one.keys():
-            raise ValueError(f"{where}: expected weight_ih, weight_hh and maybe {_FIELDS[2:]}, got {list(one)}")
+        unconnected = _are_unconnected(order, one.get("weight_ih"))
+        known, needed = (_UNCONNECTED, 1) if unconnected else (_FIELDS, 2)
+        if not set(known[:needed]) <= one.keys() <= set(known):
+            names = ", ".join(known[:needed])
+            raise ValueError(f"{where}: expected {names} and maybe {known[needed:]}, got {list(one)}")
         if "bias" in one and ("bias_ih" in one or "bias_hh" in one):
             raise ValueError(f"{where}: expected bias, or bias_ih and bias_hh, got {list(one)}")
         part = {
             "bias_ih" if name == "bias" else name: _stacked(f"{where}[{name!r}]", name, value, order, transposed, gates)
             for name, value in one.items()
         }
-        _complete_biases(part, forget_bias != 0)
+        _complete_biases(part, forget_bias != 0, ("bias_ih",) if unconnected else ("bias_ih", "bias_hh"))
         parts.append(part)
     if len(gates) > 1:
         raise ValueError(f"arrays: expected the gates of one kind of layer, got {' and '.join(sorted(gates))}")
@@ -159,11 +163,18 @@ def _stacked(where: str, name: str, value: Any, order: str | None, transposed: b
     return regate(array, order, _CELLS["".join(sorted(order))][1])
 
 
-def _complete_biases(part: Part, wanted: bool) -> None:
-    """Add a bias of zeros where the other one is there, and two where they are wanted."""
+def _are_unconnected(order: Any, weight_ih: Any) -> bool:
+    """Whether these are the gates, or the gates of these weights, of a cell whose gates do not see the state."""
+    letters = order if order is not None else weight_ih if isinstance(weight_ih, Mapping) else ""
+    found = _CELLS.get("".join(sorted(map(str, letters))))
+    return found is not None and CELLS[found[0]].unconnected
+
+
+def _complete_biases(part: Part, wanted: bool, names: tuple[str, ...]) -> None:
+    """Add a bias of zeros where the other one is there, and all of these names where they are wanted."""
     if not wanted and "bias_ih" not in part and "bias_hh" not in part:
         return
     some = part.get("bias_ih", part.get("bias_hh"))
     zeros = np.zeros(part["weight_ih"].shape[:1], part["weight_ih"].dtype) if some is None else np.zeros_like(some)
-    part.setdefault("bias_ih", zeros)
-    part.setdefault("bias_hh", zeros)
+    for name in names:
+        part.setdefault(name, zeros)

@@ -167,9 +167,8 @@ def rebuild(
 ) -> Layer | Frozen:  # fmt: skip
     """The layer of a file's tensors and words; arguments and errors as for `load`."""
     saved = json_object(words.get(_word(prefix), "{}"), _word(prefix))
-    known = {"kind", "batch_first", "dropout", "precision", *Dropouts._fields}.union(
-        *(cell.defaults() for cell in CELLS.values())
-    )
+    known = {"kind", "batch_first", "dropout", "precision", *Dropouts._fields}
+    known = known.union(*(cell.defaults() for cell in CELLS.values()))
     if not saved.keys() <= known:
         raise ValueError(f"{_word(prefix)}: expected some of {sorted(known)}, got {sorted(saved)}")
     saved_kind, precision = saved.pop("kind", None), saved.pop("precision", None)

@@ -16,7 +16,7 @@ from fastrnn import arguments, validate
 from fastrnn.engines.cell import CELLS, Cell
 from fastrnn.engines.precision import Int8, Narrow
 from fastrnn.frozen import Frozen
-from fastrnn.layers import GRU, LAYERS, LSTM, RNN, SLSTM, Recurrent
+from fastrnn.layers import GRU, LAYERS, LSTM, RNN, SLSTM, MinGRU, MinLSTM, Recurrent
 from fastrnn.params import check_names
 from fastrnn.stack import Stack
 from fastrnn.weights.conventions import KERAS, ONNX, TORCH, Convention
@@ -26,7 +26,7 @@ __all__ = [
     "regate",
 ]  # fmt: skip
 
-Layer: TypeAlias = "RNN | LSTM | GRU | SLSTM"
+Layer: TypeAlias = "RNN | LSTM | GRU | SLSTM | MinGRU | MinLSTM"
 Part: TypeAlias = "dict[str, NDArray]"
 Shape: TypeAlias = "tuple[int, ...]"
 
@@ -214,7 +214,10 @@ def _cells_of(shapes: Mapping[str, Shape], kind: str | None) -> list[Cell]:
         found = [cell for cell in ways if all(cell.shapes().get(name) == shapes.get(name) for name in weights)]
     if found:
         return [cell for cell in found if cell.shapes().keys() == shapes.keys()] or found
-    ih, hh = shapes["weight_ih"], shapes["weight_hh"]
+    ih = shapes["weight_ih"]
+    if "weight_hh" not in shapes:
+        raise ValueError(f"weights: expected weight_ih (G*H, I), G = 2 of a MinGRU or 3 of a MinLSTM, got {ih}")
+    hh = shapes["weight_hh"]
     if "weight_hr" not in shapes:
         raise _misfit(TORCH, "weights", ih, hh)
     G = next(len(cell.gates) for cell in _ways(dict.fromkeys(weights, (1, 2)), None) if "weight_hr" in cell.shapes())
@@ -227,12 +230,14 @@ def _ways(shapes: Mapping[str, Shape], kind: str | None) -> Iterator[Cell]:
 
     A cell that PyTorch does not have is one of them only if it is of the kind that is asked for.
     """
-    I, H = shapes["weight_ih"][1], shapes["weight_hr" if "weight_hr" in shapes else "weight_hh"][1]
+    rows, I = shapes["weight_ih"]
+    shown = [shapes[name][1] for name in ("weight_hr", "weight_hh") if name in shapes]
     bias = "bias_ih" in shapes or "bias_hh" in shapes
     for cell in CELLS.values():
         if not cell.torch.gates and cell.kind != kind:
             continue
         for options in cell.structures(shapes):
+            H = shown[0] if shown else rows // len(cell(I, 1, np.dtype(np.float32), **options).gates)
             yield cell(I, H * options.get("num_heads", 1), np.dtype(np.float32), bias, **options)
 
 

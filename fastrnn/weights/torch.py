@@ -10,6 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fastrnn import validate
+from fastrnn.engines.cell import CELLS
 from fastrnn.pages import page
 from fastrnn.weights.parts import Layer, Part, as_array, build, described, exported, full_name
 
@@ -35,8 +36,9 @@ def from_torch(
         and lie on any device. Of a module, `nonlinearity`, `batch_first` and `dropout` are read as well.
     prefix : str, default ""
         What the layer's names begin with, say "encoder.rnn."; other names are left alone.
-    kind : {"rnn", "gru", "lstm"}, optional
-        What it must be. Default: what it is, by the rows of weight_hh for each hidden unit.
+    kind : {"rnn", "gru", "lstm", "mingru", "minlstm"}, optional
+        What it must be. Default: what it is, by the rows of weight_hh for each hidden unit. Must be given for a MinGRU
+        or MinLSTM, which have no weight_hh.
     dtype : float32 or float64, optional
         What to convert to. Default: the arrays' own; float16 and bfloat16 are widened to float32, which changes no
         value.
@@ -52,7 +54,7 @@ def from_torch(
 
     Returns
     -------
-    RNN, LSTM or GRU
+    RNN, LSTM, GRU, MinGRU or MinLSTM
 
     Raises
     ------
@@ -115,7 +117,8 @@ def from_names(
     if not found:
         raise ValueError(_nothing_found(tensors, prefix))
     directions = 1 + max(d for _, d in found)
-    fields = sorted({field for part in found.values() for field in part} | {"weight_ih", "weight_hh"})
+    weights = {"weight_ih"} if kind in CELLS and CELLS[kind].unconnected else {"weight_ih", "weight_hh"}
+    fields = sorted({field for part in found.values() for field in part} | weights)
     parts: list[Part] = []
     layers = 1 + max(k for k, _ in found)
     while len(parts) < directions * layers:  # the first gap ends it: names may give any number

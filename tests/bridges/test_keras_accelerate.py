@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from keras_here import imported
 
+import fastrnn
+
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # Keras's own
 
 TOLERANCE = {"float32": 2e-6, "float64": 1e-12, "bfloat16": 0.03}
@@ -232,6 +234,17 @@ def test_second_derivatives_on_torch(keras: Any, bridge: Any) -> None:
             (first,) = torch.autograd.grad(layer(x, **given).square().sum(), x, create_graph=True)
             found.append(torch.autograd.grad(first.square().sum(), x)[0])
         torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm"])
+def test_dropouts_are_nothing_in_inference(keras: Any, bridge: Any, name: str) -> None:
+    """Layers that have them are accelerated in inference, and their weights become a layer of ours."""
+    layer = made(keras, name, return_sequences=True, dropout=0.3, recurrent_dropout=0.5)
+    compare(keras, bridge, layer)
+    x = np.random.default_rng(1).standard_normal((B, T, I)).astype(np.float32)
+    y, _ = fastrnn.weights.from_keras(layer.get_weights())(x)
+    (expected,) = numbers(keras, layer(keras.ops.convert_to_tensor(x)))
+    np.testing.assert_allclose(y, expected, rtol=2e-6, atol=2e-6)
 
 
 def test_dropout_in_training_on_torch(keras: Any, bridge: Any) -> None:

@@ -33,7 +33,7 @@ def assert_close(name: str, actual: np.ndarray, expected: np.ndarray, kind: str)
 
 
 def parts(state: Any) -> tuple[Any, ...]:
-    """A state as a tuple: (h, c) or (h,)."""
+    """A state as a tuple: (h, c), or of another number of parts."""
     return state if isinstance(state, tuple) else (state,)
 
 
@@ -44,23 +44,22 @@ class Trial:
         rng = generator((cell, sorted(kwargs.items()), dtype, lengths, resets))
         self.cell, self.kwargs, self.dtype = cell, kwargs, dtype
         steps, batch, self.input_size = (int(size) for size in rng.integers((2, 1, 1), (13, 10, 40)))
-        self.hidden_size = int(rng.integers(3, 40))
+        self.hidden_size = int(rng.integers(3, 40)) * kwargs.get("num_heads", 1)
         self.layer = getattr(fastrnn, cell)(self.input_size, self.hidden_size, **kwargs, dtype=np.dtype(dtype), rng=rng)
         directions = 2 if kwargs.get("bidirectional") else 1
-        rows, output_size = directions * kwargs.get("num_layers", 1), kwargs.get("proj_size") or self.hidden_size
-        state_sizes = [output_size, self.hidden_size] if cell == "LSTM" else [output_size]
+        output_size = kwargs.get("proj_size") or self.hidden_size
 
         def normal(*shape: int) -> np.ndarray:
             return rng.standard_normal(shape).astype(dtype)
 
         self.x, self.dy = normal(steps, batch, self.input_size), normal(steps, batch, directions * output_size)
-        self.state = [normal(rows, batch, size) for size in state_sizes]
-        self.dstate = [normal(rows, batch, size) for size in state_sizes]
+        self.state = [normal(*shape) for shape in self.layer.state_shapes(batch)]
+        self.dstate = [normal(*shape) for shape in self.layer.state_shapes(batch)]
         self.lengths = rng.integers(1, steps + 1, batch) if lengths else None
         self.resets = rng.random((steps, batch)) < 0.3 if resets else None
 
     def wrap(self, state: list[Any]) -> Any:
-        return tuple(state) if self.cell == "LSTM" else state[0]
+        return tuple(state) if len(state) > 1 else state[0]
 
     def tensors(self, torch: Any) -> dict[str, Any]:
         """Everything that gets a gradient, as leaves of PyTorch's graph. (Copies: PyTorch wants writeable arrays.)"""
@@ -143,25 +142,42 @@ def test_torch_layer(cell: str, kwargs: dict[str, Any], dtype: str, lengths: boo
 # What only the equations have --------------------------------------------------------------------------------------
 
 
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1, "MinGRU": 2, "MinLSTM": 3}
+
+
 def equations(torch: Any, cell: str, kwargs: dict[str, Any], w: dict[str, Any], x: Any, h: Any, c: Any) -> Any:
     """One step for all rows, straight from the equations: the new (h, c). c is None but for an LSTM."""
 
     def gates_of(v: Any, kind: str) -> Any:
         bias = w.get(f"bias_{kind}", torch.zeros(len(w["weight_ih"]), dtype=v.dtype))
-        return (v @ w[f"weight_{kind}"].T + bias).split(len(w["weight_ih"]) // {"LSTM": 4, "GRU": 3, "RNN": 1}[cell], 1)
+        return (v @ w[f"weight_{kind}"].T + bias).split(len(w["weight_ih"]) // GATES[cell], 1)
 
-    ih, hh = gates_of(x, "ih"), gates_of(h, "hh")
+    def clip(a: Any) -> Any:
+        return a if kwargs.get("clip") is None else a.clamp(-kwargs["clip"], kwargs["clip"])
+
+    ih = gates_of(x, "ih")
+    if cell in ("MinGRU", "MinLSTM"):
+        n = (
+            ih[-1]
+            if kwargs.get("nonlinearity") == "linear"
+            else torch.where(ih[-1] < 0, ih[-1].sigmoid(), ih[-1] + 0.5)
+        )
+        if cell == "MinGRU":
+            return torch.lerp(h, n, torch.sigmoid(ih[0])), None
+        i, f = torch.sigmoid(ih[0]), torch.sigmoid(ih[1])
+        return (f * h + i * n) / (f + i), None
+    hh = gates_of(h, "hh")
     if cell == "RNN":
-        return getattr(torch, kwargs.get("nonlinearity", "tanh"))(ih[0] + hh[0]), None
+        return getattr(torch, kwargs.get("nonlinearity", "tanh"))(clip(ih[0] + hh[0])), None
     if cell == "LSTM":
         p_i, p_f, p_o = w["peephole"] if "peephole" in w else torch.zeros(3, c.shape[1], dtype=c.dtype)
-        i = torch.sigmoid(ih[0] + hh[0] + p_i * c)
-        f = torch.sigmoid(ih[1] + hh[1] + p_f * c)
-        c = f * c + i * torch.tanh(ih[2] + hh[2])
-        h = torch.sigmoid(ih[3] + hh[3] + p_o * c) * torch.tanh(c)
+        i = torch.sigmoid(clip(ih[0] + hh[0] + p_i * c))
+        f = torch.sigmoid(clip(ih[1] + hh[1] + p_f * c))
+        c = f * c + i * torch.tanh(clip(ih[2] + hh[2]))
+        h = torch.sigmoid(clip(ih[3] + hh[3] + p_o * c)) * torch.tanh(clip(c))
         return (h @ w["weight_hr"].T if "weight_hr" in w else h), c
-    r, z = torch.sigmoid(ih[0] + hh[0]), torch.sigmoid(ih[1] + hh[1])
-    n = torch.tanh(ih[2] + (r * hh[2] if kwargs.get("reset_after", True) else gates_of(r * h, "hh")[2]))
+    r, z = torch.sigmoid(clip(ih[0] + hh[0])), torch.sigmoid(clip(ih[1] + hh[1]))
+    n = torch.tanh(clip(ih[2] + (r * hh[2] if kwargs.get("reset_after", True) else gates_of(r * h, "hh")[2])))
     keep = z if kwargs.get("update_gate", "keep") == "keep" else 1 - z
     return (1 - keep) * n + keep * h, None
 
@@ -226,6 +242,16 @@ EQUATIONS: list[tuple[str, dict[str, Any], str, bool, bool]] = [
     ("GRU", {"update_gate": "replace", "bias": False}, "float32", False, False),
     ("RNN", {"num_layers": 2, "bidirectional": True}, "float64", True, True),
     ("RNN", {"nonlinearity": "relu"}, "float32", False, True),
+    ("LSTM", {"clip": 0.5, "peephole": True, "proj_size": 2, "bidirectional": True}, "float64", True, True),
+    ("LSTM", {"clip": 1.0}, "float32", False, False),
+    ("GRU", {"clip": 0.5}, "float32", True, True),
+    ("GRU", {"clip": 0.5, "reset_after": False, "update_gate": "replace"}, "float64", False, False),
+    ("RNN", {"clip": 0.7}, "float32", False, True),
+    ("RNN", {"clip": 0.3, "nonlinearity": "relu", "bidirectional": True}, "float64", True, False),
+    ("MinGRU", {"num_layers": 2, "bidirectional": True}, "float64", True, True),
+    ("MinGRU", {"nonlinearity": "linear", "bias": False}, "float32", False, False),
+    ("MinLSTM", {}, "float32", True, False),
+    ("MinLSTM", {"nonlinearity": "linear", "num_layers": 2, "bidirectional": True}, "float64", True, True),
 ]
 
 
@@ -240,6 +266,26 @@ def test_equations(cell: str, kwargs: dict[str, Any], dtype: str, lengths: bool,
     state = [leaves[f"{k}"] for k in range(len(trial.state))]
     y, state_n = run_equations(torch, cell, kwargs, params, leaves["x"], state, trial.lengths, trial.resets)
     trial.compare(torch, y, tuple(state_n), leaves)
+
+
+@pytest.mark.parametrize("cell", ["MinGRU", "MinLSTM"])
+def test_scan_in_logarithms(cell: str, engine: Any) -> None:
+    """The parallel scan of the paper's appendix B, as the packages of PyTorch's users have it."""
+    torch = import_torch()
+    functional = torch.nn.functional
+    trial = Trial(cell, {}, "float64", False)
+    trial.state = [np.abs(trial.state[0])]  # it has a logarithm
+    leaves = trial.tensors(torch)
+    a = leaves["x"] @ leaves["weight_ih_l0"].T + leaves["bias_ih_l0"]
+    *gates, candidate = a.chunk(GATES[cell], -1)
+    ratio = gates[0]  # ln(i'/f'), ln(z/(1 - z))
+    if cell == "MinLSTM":
+        ratio = functional.softplus(-gates[1]) - functional.softplus(-gates[0])
+    log_n = torch.where(candidate >= 0, (torch.relu(candidate) + 0.5).log(), -functional.softplus(-candidate))
+    kept, values = -functional.softplus(ratio), -functional.softplus(-ratio) + log_n
+    star = kept.cumsum(0)
+    y = (star + torch.cat((leaves["0"].log(), values - star)).logcumsumexp(0)[1:]).exp()
+    trial.compare(torch, y, y[-1:], leaves)
 
 
 # ONNX --------------------------------------------------------------------------------------------------------------

@@ -221,10 +221,11 @@ def test_in_functions(x: NDArray) -> None:
     expected = run_op("GRU", inputs, {"clip": 0.5, "linear_before_reset": 1})["Y"]
     inlined = inline_local_functions(model)  # for the evaluator does not hand new_ops to functions
     assert_close(ReferenceEvaluator(inlined, new_ops=ops).run(None, {"X": x})[0], expected)
-    node.attribute.remove(next(a for a in node.attribute if a.name == "clip"))
-    model.functions[0].node[0].CopyFrom(node)
     (frozen,) = load(model).values()
-    assert_close(frozen(x)[0], layer(x)[0])
+    assert frozen.cell.clip == 0.5
+    clipping = GRU(4, 5, clip=0.5)
+    clipping.load_state_dict(layer.state_dict())
+    assert_close(frozen(x)[0], clipping(x)[0])
 
 
 @pytest.mark.parametrize("opset", [7, 11, 14, 21, 22])
@@ -522,17 +523,17 @@ def test_names(x: NDArray) -> None:
 
 def test_nodes_that_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
     layer = LSTM(4, 5, rng=0)
-    clipped, tensors = node_of(layer, 0, "X", ["a"], clip=1.0)
+    other, tensors = node_of(layer, 0, "X", ["a"], activations=["Sigmoid", "Relu", "Tanh"])
     loose, more = node_of(layer, 0, "X", ["b"])
     served, last = node_of(layer, 0, "X", ["c"])
     random = helper.make_node("RandomNormal", [], ["b_R"], shape=[1, 20, 5])
     more = [tensor for tensor in more if tensor.name not in ("b_W", "b_R")]
     model = model_of(
-        [random, clipped, loose, served], tensors + more + last, ["a"], [value("X", 6, 3, 4), value("b_W", 1, 20, 4)]
+        [random, other, loose, served], tensors + more + last, ["a"], [value("X", 6, 3, 4), value("b_W", 1, 20, 4)]
     )
     assert list(load(model)) == ["c"]
     assert caplog.messages == [
-        "LSTM a is left out: the kernels do not have clip=1",
+        "LSTM a is left out: the kernels do not have activations Sigmoid, Relu, Tanh",
         "LSTM b is left out: W is not constant: 'b_W' is an input; "
         "R is not constant: 'b_R' comes from RandomNormal, which is not computed",
     ]

@@ -272,6 +272,18 @@ def test_what_stays_with_onnxruntime(flag: bool, x: NDArray) -> None:
     assert kinds(ours) == ["Layers", "Part"]
 
 
+def test_clip(x: NDArray) -> None:
+    """Where both mean the same by it: ONNX Runtime does not clip an LSTM's C before its tanh."""
+    gru, lstm = GRU(4, 5, rng=0), LSTM(5, 5, rng=1)
+    nodes = [
+        recurrent(gru, "X", "Y", "a", clip=0.3), node("Squeeze", "Y one", "S"),
+        recurrent(lstm, "S", "Z", "b", clip=0.3),
+    ]  # fmt: skip
+    arrays = {**tensors(gru, "a"), **tensors(lstm, "b"), "one": np.array([1])}
+    ours = compared(model_of(nodes, [value("X", "T", "B", 4)], [value("Z")], arrays), {"X": x})
+    assert by(ours) == {"Y": "fastrnn", "Z": "onnxruntime"}
+
+
 def test_a_model_without_a_node_for_fastrnn(x: NDArray) -> None:
     layer = GRU(4, 5, rng=0)
     odd = recurrent(layer, "X", "Y", activations=["HardSigmoid", "Tanh"])

@@ -415,3 +415,16 @@ def test_rare_memory() -> None:
         assert_close(y, own(x.clone())[0], "output", "y")
         y = torch.ops.fastrnn.recurrent(*arguments(own, torch._neg_view(x.clone())))[0]
         assert_close(y, own(-x)[0], "output", "y")
+
+
+def test_a_graph_breaks_where_a_layer_keeps_states() -> None:
+    torch.manual_seed(0)
+    layer = torch.nn.GRU(4, 5)
+    x = torch.randn(600, 3, 4)
+
+    def gradient(model: Any) -> Any:
+        return torch.autograd.grad(model(x)[0].square().sum(), layer.weight_hh_l0)[0]
+
+    expected = gradient(accelerate(layer))
+    accelerate(layer, keep="states")
+    assert torch.equal(gradient(torch.compile(layer, backend="eager")), expected)

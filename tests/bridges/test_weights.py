@@ -11,6 +11,7 @@ import pytest
 from generators import VARIANTS, build_layer, random_call
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from oracle import infer
 from test_golden import FILES, Golden
 
@@ -124,6 +125,8 @@ def test_files_and_back(tmp_path_factory: Any, layer: Any, suffix: str, prefix: 
         ("lstm-peephole-proj", {"torch": "peepholes", "keras": "peepholes", "onnx": "a projection"}),
         ("gru-replace", {}),
         ("gru-before", {"torch": "a GRU with reset_after=False"}),
+        ("gru-before-clip", {"torch": "a GRU with reset_after=False", "keras": "clip"}),
+        ("mingru", {"torch": "a MinGRU", "keras": "a MinGRU", "onnx": "a MinGRU"}),
     ],
 )
 def test_what_other_frameworks_do_not_have(variant: str, missing: dict[str, str]) -> None:
@@ -368,6 +371,42 @@ def test_a_basic_lstm_cell_of_tensorflow_1() -> None:
     np.testing.assert_allclose(layer(x)[0], expected, rtol=1e-12)
 
 
+def test_layers_of_haste() -> None:
+    """x W, gates i, g, f, o and z, r, h; what it adds to the forget gate at first is in the bias."""
+    rng = np.random.default_rng(0)
+    I, H = 3, 4
+
+    def arrays(G: int, **biases: str) -> tuple[dict[str, NDArray], list[NDArray]]:
+        found = [rng.standard_normal(shape) for shape in ((I, G * H), (H, G * H), *[(G * H,)] * len(biases))]
+        return dict(zip(("weight_ih", "weight_hh", *biases), found, strict=True)), found
+
+    def sigmoid(a: NDArray) -> NDArray:
+        return 1 / (1 + np.exp(-a))
+
+    x, h, c, expected = rng.standard_normal((5, I)), np.zeros(H), np.zeros(H), []
+    given, (kernel, recurrent_kernel, bias) = arrays(4, bias="bias")
+    for x_t in x:
+        i, g, f, o = np.split(x_t @ kernel + h @ recurrent_kernel + bias, 4)
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        h = sigmoid(o) * np.tanh(c)
+        expected.append(h)
+    lstm = weights.from_arrays(given, order="igfo", transposed=True)
+    np.testing.assert_allclose(lstm(x)[0], expected, rtol=1e-12)
+
+    given, (kernel, recurrent_kernel, bias, recurrent_bias) = arrays(3, bias_ih="bias", bias_hh="recurrent_bias")
+    h, expected = np.zeros(H), []
+    for x_t in x:
+        (xz, xr, xh), (hz, hr, hh) = (
+            np.split(x_t @ kernel + bias, 3),
+            np.split(h @ recurrent_kernel + recurrent_bias, 3),
+        )
+        z, r = sigmoid(xz + hz), sigmoid(xr + hr)
+        h = z * h + (1 - z) * np.tanh(xh + r * hh)
+        expected.append(h)
+    gru = weights.from_arrays(given, order="zrn", transposed=True)
+    np.testing.assert_allclose(gru(x)[0], expected, rtol=1e-12)
+
+
 def test_options_go_before_those_in_the_file(tmp_path: Path) -> None:
     layer = GRU(3, 4, reset_after=False, update_gate="replace", batch_first=True, dropout=0.5, num_layers=2, rng=0)
     fastrnn.save(tmp_path / "gru.npz", layer)
@@ -526,7 +565,7 @@ ERRORS: dict[str, tuple[Any, type[Exception], str]] = {
     ),
     "arrays: letters": (
         lambda: weights.from_arrays(ARRAYS, order="ifco"), ValueError,
-        "order: expected the letters of 'h', 'ifgo', 'igo', 'rzn' in any order, got 'ifco'; what others call c",
+        "order: expected the letters of 'h', 'ifgo', 'igo', 'rzn', 'zn', 'ifn' in any order, got 'ifco'; what others",
     ),
     "arrays: twice a letter": (lambda: weights.from_arrays(ARRAYS, order="iifo"), ValueError, "got 'iifo'"),
     "arrays: no letters": (lambda: weights.from_arrays(ARRAYS, order=4), TypeError, "order: expected a str, a letter"),

@@ -43,7 +43,7 @@ static void *numbers(frnn_dtype dtype, int64_t count, double bound) {
 static problem draw(int number) {
     problem p = {0};
     frnn_cell *c = &p.cell;
-    c->kind = number % FRNN_CELL_COUNT, c->replace = (int)integer(0, 1);
+    c->kind = number % FRNN_CELL_COUNT, c->replace = (int)integer(0, 1), c->linear = c->replace;
     c->dtype = integer(0, 1) ? FRNN_F64 : FRNN_F32;
     c->storage = c->dtype == FRNN_F64 ? FRNN_STORED_F64 : FRNN_STORED_F32;
     p.is = frnn_describe(c->kind);
@@ -52,8 +52,10 @@ static problem draw(int number) {
     c->I = integer(1, 40), c->H = c->heads * integer(1, 130 / c->heads);
     c->O = p.is->output_gate && integer(0, 2) == 0 ? integer(1, c->H) : c->H;
     const double bound = 1 / sqrt((double)c->H);
-    c->w_ih = numbers(c->dtype, G * c->H * c->I, bound), c->w_hh = numbers(c->dtype, G * c->H * c->O, bound);
-    if (integer(0, 3)) c->b_ih = numbers(c->dtype, G * c->H, bound), c->b_hh = numbers(c->dtype, G * c->H, bound);
+    c->w_ih = numbers(c->dtype, G * c->H * c->I, bound);
+    if (!p.is->unconnected) c->w_hh = numbers(c->dtype, G * c->H * c->O, bound);
+    if (integer(0, 3)) c->b_ih = numbers(c->dtype, G * c->H, bound);
+    if (c->b_ih && !p.is->unconnected) c->b_hh = numbers(c->dtype, G * c->H, bound);
     if (c->O < c->H) c->w_hr = numbers(c->dtype, c->O * c->H, bound);
     if (p.is->peepholes && integer(0, 1)) c->peephole = numbers(c->dtype, p.is->peepholes * c->H, bound);
 
@@ -92,11 +94,11 @@ static problem draw(int number) {
 static results room(const problem *p) {
     const frnn_cell *c = &p->cell;
     const int64_t T = p->steps.T, B = p->steps.B, K = p->is->recorded, has_c = p->is->has_c;
-    const int64_t G = p->is->gates, bias = c->b_ih ? G * c->H : 0;
+    const int64_t G = p->is->gates, bias = c->b_ih ? G * c->H : 0, connected = !p->is->unconnected;
     results r = {{0},
                  {T * B * c->O, B * c->O, has_c * B * c->H, T * B * K * c->H, has_c * T * B * c->H, T * B * c->I,
-                  B * c->O, has_c * B * c->H, G * c->H * c->I, G * c->H * c->O / c->heads, bias, bias,
-                  c->w_hr ? c->O * c->H : 0, c->peephole ? p->is->peepholes * c->H : 0}};
+                  B * c->O, has_c * B * c->H, G * c->H * c->I, connected * G * c->H * c->O / c->heads, bias,
+                  connected * bias, c->w_hr ? c->O * c->H : 0, c->peephole ? p->is->peepholes * c->H : 0}};
     for (int k = 0; k < RESULTS; k++)
         if (r.count[k]) r.data[k] = guarded((size_t)r.count[k] * size_of(c->dtype), 0);
     return r;

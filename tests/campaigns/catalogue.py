@@ -117,26 +117,37 @@ def catalogue() -> dict[str, Entry]:
         "bias": True,
         "batch_first": False,
         "dropout": 0.5,
+        "input_dropout": 0.25,
+        "state_dropout": 0.25,
+        "weight_dropout": 0.25,
+        "zoneout": 0.25,
         "bidirectional": True,
         "dtype": f4,
         "rng": 0,
     }
-    add(fastrnn.RNN, **sizes, **more, nonlinearity="relu")
-    add(fastrnn.LSTM, **sizes, **more, proj_size=2, peephole=True, coupled=False)
-    add(fastrnn.GRU, **sizes, **more, reset_after=True, update_gate="keep")
+    norm = {"layer_norm": "separate", "layer_norm_eps": 1e-5}
+    add(fastrnn.RNN, **sizes, **more, **norm, nonlinearity="relu", clip=None)
+    own = {"proj_size": 2, "peephole": True, "coupled": False, "zoneout_cell": 0.25, "candidate_dropout": 0.25}
+    add(fastrnn.LSTM, **sizes, **more, **norm, **own, clip=None)
+    add(fastrnn.GRU, **sizes, **more, reset_after=True, update_gate="keep", candidate_dropout=0.25, clip=1.0)
     add(fastrnn.SLSTM, **sizes, **more, num_heads=2)
+    add(fastrnn.MinGRU, **sizes, **more, nonlinearity="positive")
+    add(fastrnn.MinLSTM, **sizes, **more, nonlinearity="linear")
     lstm = fastrnn.LSTM(3, 4, rng=0)
     gru = fastrnn.GRU(3, 4, num_layers=2, bidirectional=True, dropout=0.5, rng=0)
     y, state, tape = lstm.forward(x, (h, c))
     call = {"x": x, "state": (h, c), "lengths": lengths, "resets": resets}
     add(lstm.__call__, "LSTM()", lstm, **call)
     add(gru.__call__, "GRU()", gru, x=x, lengths=lengths)
-    add(lstm.forward, **call, rng=1)
+    add(lstm.forward, **call, rng=1, keep="states")
     add(gru.forward, x=x, rng=1)
     add(lstm.backward, tape=tape, dy=y, dstate=state, wants_x=True)
     add(tape.gates, layer=0, direction=0)
     add(lstm.load_state_dict, mapping=lstm.state_dict())
     add(lambda value: setattr(lstm, "dropout", value), "LSTM.dropout", lstm, value=0.1)
+    for name in ("input_dropout", "state_dropout", "candidate_dropout", "weight_dropout"):
+        add(lambda value, name=name: setattr(lstm, name, value), f"LSTM.{name}", lstm, value=0.1)
+    add(lambda value: setattr(lstm, "keep", value), "LSTM.keep", lstm, value="all")
     frozen = lstm.freeze()
     add(frozen.__call__, "Frozen()", lstm, **call)
     add(lstm.freeze, precision="int8")
@@ -238,11 +249,12 @@ def catalogue() -> dict[str, Entry]:
 
     # Parts
     ids, words = rng.integers(0, 6, (5, 2)), rng.integers(0, 6, (5, 2, 4))
-    embedding, linear = nn.Embedding(6, 3, word_dropout=0.1, rng=0), nn.Linear(3, 4, rng=0)
-    add(nn.Embedding, num_embeddings=6, embedding_dim=3, scale=1.0, columns=2, word_dropout=0.1, dtype=f4, rng=0)
+    embedding, linear = nn.Embedding(6, 3, word_dropout=0.1, embedding_dropout=0.1, rng=0), nn.Linear(3, 4, rng=0)
+    add(nn.Embedding, num_embeddings=6, embedding_dim=3, scale=1.0, columns=2, word_dropout=0.1, embedding_dropout=0.1,
+        dtype=f4, rng=0)  # fmt: skip
     add(nn.Linear, in_features=3, out_features=4, bias=True, dtype=f4, rng=0)
     add(nn.Activation, kind="tanh")
-    add(nn.Dropout, probability=0.5)
+    add(nn.Dropout, probability=0.5, locked=True)
     add(nn.Convolution, linear=nn.Linear(4, 2, rng=0), shape=(3, 3, 1), size=2, stride=1)
     add(nn.Attention, query_size=4, memory_size=4, dtype=f4, rng=0)
     add(nn.WordEncoder, characters=embedding, rnn=lstm, words=embedding, dropout=0.1, word_dropout=0.1)
@@ -253,7 +265,8 @@ def catalogue() -> dict[str, Entry]:
     parts = {
         "Embedding": (embedding, {"ids": ids}), "Linear": (linear, {"x": x}), "Activation": (nn.Activation("tanh"),
         {"x": x}),
-        "Dropout": (nn.Dropout(0.5), {"x": x}), "Sequential": (nn.Sequential(linear, nn.Activation("relu")), {"x": x}),
+        "Dropout": (nn.Dropout(0.5, locked=True), {"x": x}),
+        "Sequential": (nn.Sequential(linear, nn.Activation("relu")), {"x": x}),
         "WordEncoder": (nn.WordEncoder(nn.Embedding(6, 3, rng=0), fastrnn.GRU(3, 2, rng=0)), {"ids": words}),
         "Convolution": (nn.Convolution(nn.Linear(4, 2, rng=0), (3, 3, 1), 2), {"x": np.ones((2, 9), f4)}),
     }  # fmt: skip
@@ -313,8 +326,8 @@ def catalogue() -> dict[str, Entry]:
         np.array([0, 1])
     )
     reader = {"rnn": fastrnn.GRU(3, 4, rng=0), "output": nn.Linear(4, 3, rng=0), "embedding": nn.Embedding(6, 3, rng=0)}
-    add(nn.ManyToOne, **reader, pooling="mean", loss="mse", dropout=0.1)
-    add(nn.ManyToMany, **reader, loss="mse", dropout=0.1)
+    add(nn.ManyToOne, **reader, pooling="mean", loss="mse", dropout=0.1, locked=True)
+    add(nn.ManyToMany, **reader, loss="mse", dropout=(0.1, 0.2), locked=True, tied=False, ar=1.0, tar=1.0)
     whole = {"hidden": nn.Masking(0), "embedding": nn.Embedding(6, 3, rng=0)}
     whole |= {"rnn": nn.Recurrence(fastrnn.GRU(3, 4, rng=0), returns="last"), "output": nn.Linear(4, 3, rng=0)}
     add(nn.Chain, parts=whole, loss="cross_entropy")
@@ -371,11 +384,13 @@ def catalogue() -> dict[str, Entry]:
     add(optim.SGD, params=params, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1)
     add(optim.Adam, params=params, lr=0.1, betas=(0.9, 0.999), eps=1e-8, lazy=False)
     add(optim.AdamW, params=params, lr=0.1, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.1)
-    for make in (optim.SGD, optim.Adam, optim.AdamW):
-        optimizer = make(params, 0.1)
-        add(optimizer.step, f"{make.__name__}.step", make.step, lambda o=optimizer: [params, o.state_dict()],
+    add(optim.Averaged, optimizer=optim.SGD(params, 0.1), decay=0.9)
+    optimizers: list[Any] = [make(params, 0.1) for make in (optim.SGD, optim.Adam, optim.AdamW)]
+    for optimizer in [*optimizers, optim.Averaged(optim.SGD(params, 0.1))]:
+        name = type(optimizer).__name__
+        add(optimizer.step, f"{name}.step", optim.Optimizer.step, lambda o=optimizer: [params, o.state_dict()],
             grads=gradients, max_norm=1.0)  # fmt: skip
-        add(optimizer.load_state_dict, f"{make.__name__}.load_state_dict", mapping=optimizer.state_dict())
+        add(optimizer.load_state_dict, f"{name}.load_state_dict", mapping=optimizer.state_dict())
     add(optim.clip_grad_norm, grads=gradients, max_norm=1.0)
     for schedule in (optim.constant, optim.warmup_linear, optim.warmup_cosine, optim.step_decay):
         add(schedule)

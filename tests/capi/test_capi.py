@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from generators import build_layer
+from generators import VARIANTS, build_layer
 from numpy.typing import NDArray
 from running import output_of
 
@@ -185,6 +185,8 @@ def test_nothing_to_run(c: Any) -> None:
 
 
 def test_a_layer_of_arrays(c: Any, variant: str) -> None:
+    if VARIANTS[variant][1].get("layer_norm"):
+        pytest.skip("a FastRNN_LayerSpec has no layer normalisation; frozen layers bring theirs")
     for bias, dtype, directions in ((True, np.float32, 2), (False, np.float64, 1)):
         layer = build_layer(variant, 5, 17, num_layers=2, bias=bias, dtype=dtype, bidirectional=directions == 2)
         with fastrnn.engines.use("packed"):
@@ -230,6 +232,15 @@ def test_a_learnt_initial_state(c: Any) -> None:
     for t in range(2):
         c.stream_step(stream, 3, None, x[t], x[t].nbytes, y, y.nbytes)
         np.testing.assert_array_equal(y, twin.step(x[t]))
+
+
+def test_zoneout(c: Any) -> None:
+    layer = fastrnn.LSTM(4, 20, num_layers=2, zoneout=0.3, zoneout_cell=0.2, rng=0)
+    with fastrnn.engines.use("packed"):
+        frozen = layer.freeze()
+    handle, (x, _) = c.layer_from_object(frozen), drawn(layer, 5, 3)
+    assert_same(run(c, layer, handle, x), expected(*frozen(x)))
+    assert (frozen(x)[0] != fastrnn.LSTM(4, 20, num_layers=2, rng=0)(x)[0]).any()
 
 
 def test_a_layer_outlives_python_s_object(c: Any) -> None:
@@ -428,7 +439,11 @@ def test_a_layer_s_errors(c: Any) -> None:
     good: list[Any] = ["lstm", 0, 1, 1, 0, 0, 4, 6, 0, ((a, a, a, a, None, None),), False]
     c.layer_new(*good)
     for place, value, message in (
-        (0, "elman", "cell: expected one of rnn_tanh rnn_relu lstm lstm_coupled gru_after gru_before, got elman"),
+        (
+            0,
+            "elman",
+            "cell: expected one of rnn_tanh rnn_relu lstm lstm_coupled gru_after .* min_lstm, got elman",
+        ),
         (0, None, "cell: expected one of .*, got NULL"),
         (1, 2, "dtype: expected FASTRNN_FLOAT32 or FASTRNN_FLOAT64, got 2"),
         (2, 0, "num_layers: expected 1 to 100000, got 0"),
@@ -455,6 +470,10 @@ def test_a_layer_s_errors(c: Any) -> None:
         c.layer_new("gru_after", 0, 1, 1, 0, 0, 4, 6, 2, good[9], False)
     with pytest.raises(ValueError, match="peephole: expected NULL of a cell that is no LSTM"):
         c.layer_new("rnn_relu", 0, 1, 1, 0, 0, 4, 6, 0, ((a, a, a, a, None, a),), False)
+    with pytest.raises(
+        ValueError, match="weight_hh, bias_hh: expected NULL of a cell whose gates do not see the state"
+    ):
+        c.layer_new("min_gru", 0, 1, 1, 0, 0, 4, 6, 0, ((a, a, a, None, None, None),), False)
     with pytest.raises(ValueError, match="reverse: expected 0 with two directions"):
         c.layer_new("lstm", 0, 1, 2, 1, 0, 4, 6, 0, good[9] * 2, False)
 

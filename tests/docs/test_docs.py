@@ -164,7 +164,8 @@ def arrays_of_others() -> dict[str, Any]:
     rng = np.random.default_rng(0)
     arrays = {f"W_{gate}": rng.standard_normal((32, 64)) for gate in "ifoc"}
     arrays |= {f"U_{gate}": rng.standard_normal((32, 32)) for gate in "ifoc"}
-    return arrays | {"kernel": rng.standard_normal((64 + 32, 4 * 32)), "bias": rng.standard_normal(4 * 32)}
+    arrays |= {"kernel": rng.standard_normal((64 + 32, 4 * 32)), "bias": rng.standard_normal(4 * 32)}
+    return arrays | {"to_hidden_and_gate": rng.standard_normal((2 * 32, 64))}
 
 
 def installed(name: str) -> dict[str, Any]:

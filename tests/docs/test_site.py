@@ -18,7 +18,8 @@ DIRECTIVE = re.compile(r"^\.\. ((?:current)?module|auto\w+):: (\S+)$", re.MULTIL
 TOCTREE = re.compile(r"^```\{toctree\}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MARKDOWN = [*DOCS.rglob("*.md"), *ROOT.glob("*.md"), ROOT / "csrc/README.md", ROOT / "benchmarks/README.md"]
 INTERNAL = {  # modules whose names users have from elsewhere, or not at all
-    "arguments", "bench", "cli", "config", "frozen", "layers", "masks", "pages", "params", "run", "stack", "validate",
+    "arguments", "bench", "cli", "config", "frozen", "layers", "masks", "noise", "pages", "params", "run", "segments",
+    "stack", "validate",
 }  # fmt: skip
 
 

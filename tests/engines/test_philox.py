@@ -69,6 +69,14 @@ def test_every_number_of_threads_has_the_same_bits(dtype: type, split: str) -> N
         native.insist_on_teams(None)
 
 
+@given(n=st.integers(0, 400), first=st.integers(0, 400), key=KEYS, dtype=st.sampled_from([np.float32, np.float64]))
+def test_a_part_has_the_mask_of_its_place(n: int, first: int, key: int, dtype: type) -> None:
+    x = np.random.default_rng(n).standard_normal(first + n).astype(dtype)
+    for operations in (ReferenceOperations(), CompiledOperations()):
+        whole, part = operations.dropout(x, key, 0.4), operations.dropout(x[first:].copy(), key, 0.4, first)
+        np.testing.assert_array_equal(part, whole[first:])
+
+
 @given(key=KEYS, probability=PROBABILITIES)
 def test_both_dtypes_have_the_same_mask(key: int, probability: float) -> None:
     masks = [CompiledOperations().dropout(np.ones(300, dtype), key, probability) != 0 for dtype in ("f4", "f8")]

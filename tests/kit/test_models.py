@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from models import CELLS, MODELS, build_model
 
 import fastrnn
-from fastrnn import metrics, nn, serialization
+from fastrnn import metrics, nn, optim, serialization
 from fastrnn.data import BOS, EOS, PAD, UNK, Batch, Batches, Dataset, Vocabulary
 from fastrnn.inspect import check_gradients
 
@@ -81,6 +81,66 @@ def test_weights_of_examples_multiply_their_losses(name):
     assert model.loss(weighted).targets == count
     assert max(check_gradients(model, weighted, samples=3).values()) < GRADIENT
     assert model.loss(dataclasses.replace(batch, weights=np.ones(4))).value == model.loss(batch).value
+
+
+def test_the_loss_has_the_penalties_of_the_outputs_in_training():
+    """The formulas of Merity et al. (2017), over the valid steps."""
+    model, batch = build_model("regularized")
+    y, _ = model.rnn(model.embedding(batch.x), lengths=batch.x_lengths)
+    ends = list(zip(y.swapaxes(0, 1), batch.x_lengths, strict=True))
+    ar = np.mean(np.square(np.concatenate([row[:n] for row, n in ends])))
+    tar = np.mean(np.square(np.concatenate([np.diff(row[:n], axis=0) for row, n in ends])))
+    plain = model.loss(batch).value
+    for weights in ({"ar": 2.0}, {"tar": 3.0}, {"ar": 2.0, "tar": 3.0}):
+        penal = nn.ManyToMany(model.rnn, model.output, model.embedding, **weights)
+        expected = plain + weights.get("ar", 0) * ar + weights.get("tar", 0) * tar
+        assert penal.loss_and_grads(batch).value == pytest.approx(expected, rel=1e-12)
+        assert penal.loss(batch).value == plain
+    whole = Batch(batch.x[:3, [0, 3]], batch.y[:3, [0, 3]])
+    y, _ = model.rnn(model.embedding(whole.x))
+    penal = nn.ManyToMany(model.rnn, model.output, model.embedding, tar=3.0)
+    expected = penal.loss(whole).value + 3 * np.mean(np.square(np.diff(y, axis=0)))
+    assert penal.loss_and_grads(whole).value == pytest.approx(expected, rel=1e-12)
+
+
+def test_tied_weights_are_one_array_that_is_trained_as_one(tmp_path):
+    model, batch = build_model("regularized", "gru", dropout=0.25)
+    for tied in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert tied.output.params["weight"] is tied.embedding.params["weight"]
+    model.save(tmp_path / "m.npz")
+    loaded = nn.load(tmp_path / "m.npz")
+    assert loaded.output.params["weight"] is loaded.embedding.params["weight"]
+    grads = model.loss_and_grads(batch, rng=1).grads
+    whole = np.asarray(grads["embedding.weight"]) + grads["output.weight"]
+    before = model.state_dict()
+    optimizer = optim.Adam(model.params, 0.01)
+    assert optimizer.step(grads, np.inf) == pytest.approx(
+        np.sqrt(sum(np.square(g).sum() for name, g in grads.items() if "weight" not in name or "rnn" in name)
+                + np.square(whole).sum())
+    )  # fmt: skip
+    alone = {"table": before["embedding.weight"].copy()}
+    optim.Adam(alone, 0.01).step({"table": whole})
+    np.testing.assert_allclose(model.embedding.params["weight"], alone["table"], rtol=1e-12)
+    assert "m.output.weight" not in optimizer.state_dict()
+
+
+def test_a_locked_model_drops_the_same_units_at_all_steps():
+    rnn = fastrnn.GRU(4, 6, **F8)
+    model = nn.ManyToMany(rnn, nn.Linear(6, 3, **F8), dropout=(0.0, 0.5), locked=True)
+    model.output.params["weight"][:] = 0
+    x, y = np.random.default_rng(0).standard_normal((7, 2, 4)), np.zeros((7, 2), int)
+    y[:, 1] = -100
+    y[3:, 0] = -100  # the output's weight has a gradient where a unit of row 0 stays
+    first, all_steps = (
+        model.loss_and_grads(Batch(x, t), rng=3).grads["output.weight"] for t in (y, np.zeros((7, 2), int))
+    )
+    dropped = (first == 0).all(axis=0)
+    assert 0 < dropped.sum() < 6
+    assert (np.delete(all_steps, np.flatnonzero(dropped), axis=1) != 0).all()
+    later = np.full((7, 2), -100)
+    later[5:, 0] = 0
+    found = model.loss_and_grads(Batch(x, later), rng=3).grads["output.weight"]
+    np.testing.assert_array_equal((found == 0).all(axis=0), dropped)
 
 
 def _columns(batch):
@@ -562,6 +622,19 @@ def linear(i, o):
         (lambda: nn.ManyToOne(fastrnn.GRU(2, 3), linear(3, 2), pooling="sum"), ValueError, "pooling: expected one of"),
         (lambda: nn.ManyToOne(fastrnn.GRU(2, 3), linear(3, 2), loss="mae"), ValueError, "loss: expected one of"),
         (lambda: nn.ManyToOne(fastrnn.GRU(2, 3), linear(3, 2), dropout=1.0), ValueError, "probability: expected"),
+        (lambda: nn.ManyToOne(fastrnn.GRU(2, 3), linear(3, 2), dropout=[0.1]), ValueError, "dropout: .* a pair, got 1"),
+        (lambda: nn.ManyToMany(fastrnn.GRU(2, 3), linear(3, 2), locked=None), TypeError, "locked: expected True or"),
+        (lambda: nn.ManyToMany(fastrnn.GRU(2, 3), linear(3, 2), tar=-1.0), ValueError, "tar: .* got -1"),
+        (
+            lambda: nn.ManyToMany(fastrnn.GRU(3, 3), linear(3, 2), nn.Embedding(5, 3), tied=True),
+            ValueError,
+            r"tied: expected an output whose weight is like the table \(5, 3\), got \(2, 3\)",
+        ),
+        (
+            lambda: nn.ManyToMany(fastrnn.GRU(3, 3), linear(3, 3), tied=True),
+            TypeError,
+            "embedding: expected Embedding or FrozenEmbedding, got NoneType",
+        ),
         (
             lambda: nn.ManyToOne(fastrnn.GRU(2, 3, dtype=np.float64), linear(3, 2)),
             TypeError,

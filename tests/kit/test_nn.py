@@ -174,6 +174,30 @@ def test_ids_that_drop_out_are_read_as_unknown():
     assert nn.Embedding.from_arrays(embedding.params, **embedding.options).word_dropout == 0.5
 
 
+def test_a_row_that_is_dropped_is_zero_wherever_it_is_read(engine):
+    embedding = nn.Embedding(200, 3, embedding_dropout=0.25, dtype=np.float64, rng=0)
+    embedding.params["weight"][7] = np.inf
+    ids = RNG.integers(0, 200, (20, 50))
+    y, tape = embedding.forward(ids, rng=1)
+    stays = philox.words(tape.dropped.key, 200) >= 2**30
+    expected = np.where(stays[ids][..., None], embedding(ids) / 0.75, 0)
+    np.testing.assert_allclose(y, expected, rtol=1e-15)
+    np.testing.assert_array_equal(embedding.forward(ids, rng=1)[0], y)
+    assert (embedding.forward(ids, rng=2)[0] != y).any()
+    dy = RNG.standard_normal(y.shape)
+    plain = nn.Embedding.from_arrays(embedding.params)
+    whole = plain.backward(plain.forward(ids)[1], dy).params["weight"].dense()
+    for _ in range(2):  # a tape keeps what it was made with
+        found = embedding.backward(tape, dy).params["weight"].dense()
+        np.testing.assert_allclose(found, np.where(stays[:, None], whole / 0.75, 0), rtol=1e-14)
+        embedding.embedding_dropout = 0.5
+    joined = nn.Embedding(200, 3, columns=2, embedding_dropout=0.25, rng=0)
+    pairs, pairs_tape = joined.forward(ids.reshape(20, 25, 2), rng=1)
+    shown = np.repeat(philox.words(pairs_tape.dropped.key, 200)[ids].reshape(20, 25, 2) >= 2**30, 3, axis=-1)
+    np.testing.assert_array_equal(pairs != 0, shown)
+    assert nn.Embedding.from_arrays(joined.params, **joined.options).embedding_dropout == 0.25
+
+
 @pytest.mark.parametrize("ids", [np.uint8([1, 2]), np.int16([[1], [2]])[::-1], [0, 1], []])
 def test_embedding_takes_any_integers(ids):
     assert nn.Embedding(3, 2, rng=0)(ids).shape == (*np.shape(ids), 2)
@@ -238,6 +262,32 @@ def test_dropout_keeps_a_key_and_no_mask():
     assert 0 <= tape.key < 2**64
     np.testing.assert_array_equal(layer.forward(x, rng=3)[0], first)
     assert (layer.forward(x)[0] != layer.forward(x)[0]).any()  # without a source, another choice each time
+
+
+@given(
+    shape=hnp.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=5),
+    layout=st.sampled_from(sorted(LAYOUTS)),
+    dtype=st.sampled_from([np.float32, np.float64]),
+)
+def test_locked_dropout_has_one_mask_for_all_steps(engine, shape, layout, dtype):
+    x, dy = (LAYOUTS[layout](np.random.default_rng(k).standard_normal(shape).astype(dtype)) for k in range(2))
+    layer, x = nn.Dropout(0.3, locked=True), x
+    y, tape = layer.forward(x, rng=7)
+    mask = philox.words(tape.key, math.prod(shape[1:])).reshape(shape[1:]) >= int(0.3 * 2**32)
+    scale = dtype(1 / (1 - 0.3))
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(y, np.where(mask, x * scale, 0))
+    np.testing.assert_array_equal(layer.backward(tape, dy).x, np.where(mask, dy * scale, 0))
+    np.testing.assert_array_equal(layer.forward(x[:2], rng=7)[0], y[:2])  # however many steps there are
+    assert layer(x) is x
+    assert nn.Dropout(**layer.options).locked
+
+
+def test_locked_dropout_takes_what_is_not_finite():
+    x = np.full((3, 50), np.inf, np.float32)
+    y, tape = nn.Dropout(0.5, locked=True).forward(x, rng=0)
+    assert set(y.reshape(-1)) == {0, np.inf}
+    np.testing.assert_array_equal(nn.Dropout(0.5, locked=True).backward(tape, x).x, y)
 
 
 # ---- cross-entropy ---------------------------------------------------------------------------------------------------
@@ -419,6 +469,9 @@ LOGITS = np.zeros((2, 3), np.float32)
         (lambda: EMBEDDING([-1, 0]), IndexError, r"ids: expected integers in 0\.\.4, got -1"),
         (lambda: EMBEDDING.backward(EMBEDDING.forward([1])[1], LOGITS), ValueError, r"dy: expected \(1, 4\)"),
         (lambda: DROPOUT.forward([1, 2]), TypeError, r"x: expected float32 or float64, got int64"),
+        (lambda: nn.Dropout(0.5, locked=True).forward(LOGITS[0, 0]), ValueError, r"x: expected \(T, \.\.\.\)"),
+        (lambda: nn.Dropout(0.5, locked=1), TypeError, r"locked: expected True or False"),
+        (lambda: nn.Embedding(2, 2, embedding_dropout=1), ValueError, r"embedding_dropout: .* got 1"),
         (lambda: DROPOUT.forward("text"), TypeError, r"x: expected float32 or float64, got"),
         (
             lambda: DROPOUT.backward(DROPOUT.forward(LOGITS)[1], LOGITS.T),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastrnn
-from fastrnn import optim
+from fastrnn import RowGradient, optim
 from fastrnn._core import native
 
 SHAPES = {"weight": (5, 3), "bias": (4,), "long": (70_007,), "empty": (0, 3)}
@@ -148,6 +148,39 @@ def test_resuming_goes_on_with_the_same_bits(kind, formula, options):
         np.testing.assert_array_equal(p, copies[name])
 
 
+def test_an_array_with_two_names_is_one_parameter(engine):
+    table, grads = arrays(np.float64, 0)["weight"], [arrays(np.float64, k)["weight"] for k in (1, 2)]
+    alone = table.copy()
+    rows = RowGradient(np.array([1, 3]), grads[1][[1, 3]], table.shape)
+    for second in (grads[1], rows):
+        tied, one = optim.Adam({"a": table, "b": np.ones(2), "c": table}, 0.1), optim.Adam({"a": alone}, 0.1)
+        for _ in range(2):
+            norm = tied.step({"a": grads[0], "b": np.zeros(2), "c": second}, 1.0)
+            assert norm == one.step({"a": grads[0] + np.asarray(second)}, 1.0)
+        np.testing.assert_array_equal(table, alone)
+        assert tied.state_dict().keys() == {"step", "lr", "m.a", "m.b", "v.a", "v.b"}
+
+
+def test_averages_are_means_of_the_parameters():
+    params, grads = arrays(np.float64, 0), [arrays(np.float64, seed) for seed in range(1, 13)]
+    params["tied"] = params["weight"]
+    grads = [g | {"tied": g["weight"]} for g in grads]
+    optimizer = optim.Averaged(optim.SGD(params, 0.1), decay=0.8)
+    seen, mean = [], None
+    for t, g in enumerate(grads, 1):
+        assert optimizer.step(g, math.inf) is not None
+        seen.append(params["weight"].copy())
+        mean = seen[0] if mean is None else mean + (params["weight"] - mean) / min(t, 5)
+        np.testing.assert_allclose(optimizer.averages["weight"], mean, rtol=1e-12, atol=1e-15)
+        if t == 5:
+            np.testing.assert_allclose(mean, np.mean(seen, axis=0), rtol=1e-12, atol=1e-15)
+    assert optimizer.averages["tied"] is optimizer.averages["weight"]
+    assert math.isnan(optimizer.step(grads[0] | {"bias": np.full(4, np.nan)}, 1.0))
+    np.testing.assert_allclose(optimizer.averages["weight"], mean, rtol=1e-12, atol=1e-15)
+    with pytest.raises(ValueError, match=r"mapping: .* missing"):
+        optimizer.load_state_dict(optimizer.optimizer.state_dict())
+
+
 @pytest.mark.parametrize("max_norm", [0.0, 0.7, 1e9, math.inf])
 @pytest.mark.parametrize(("kind", "formula", "options"), CASES)
 def test_a_step_that_clips_is_clipping_and_a_step(engine, kind, formula, options, max_norm):
@@ -279,6 +312,8 @@ UNALIGNED = np.zeros(17, np.uint8)[1:].view(np.float64)
         (lambda: optim.Adam(P, lr=math.nan), ValueError, "lr: .* got nan"),
         (lambda: optim.Adam(P, betas=(0.9, 1.0)), ValueError, r"betas\[1\]: .* got 1.0"),
         (lambda: optim.SGD(P, 0.1, nesterov=True), ValueError, "nesterov: expected a momentum"),
+        (lambda: optim.Averaged(P), TypeError, "optimizer: expected an Optimizer, got dict"),
+        (lambda: optim.Averaged(optim.Adam(P), 1.5), ValueError, "decay: .* at most 1, got 1.5"),
         (lambda: optim.SGD(P, "fast"), TypeError, "lr: expected a number, got str"),
         (lambda: optim.SGD(P, 0.1).step({"a": P["a"]}), ValueError, r"grads: .* missing \['b'\], unknown \[\]"),
         (lambda: optim.SGD(P, 0.1).step({**P, "c": P["a"]}), ValueError, r"grads: .* unknown \['c'\]"),

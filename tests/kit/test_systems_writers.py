@@ -23,6 +23,14 @@ def test_quick_form(name):
     assert "nearest" in ended.stdout  # the baseline, beside the score
 
 
+def test_quick_form_of_words():
+    pytest.importorskip("click")
+    root = os.pathsep.join(filter(None, [str(EXAMPLES.parent), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, EXAMPLES / "language_model.py", "--quick", "--words"]
+    ended = subprocess.run(command, env={**os.environ, "PYTHONPATH": root}, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
 def example(name):
     pytest.importorskip("click")
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")

@@ -28,10 +28,12 @@ RUN = """
 
     def trainer(kind, checkpoint, **options):
         rng = np.random.default_rng(0)
-        if kind == "chunks":  # the state is carried, and layers drop out
+        if kind == "chunks":  # the state is carried, and all kinds of noise are there
             ids = rng.integers(0, 7, 700)
-            rnn = fastrnn.LSTM(6, 16, 2, dropout=0.3, rng=rng)
-            model = nn.ManyToMany(rnn, nn.Linear(16, 7, rng=rng), nn.Embedding(7, 6, rng=rng), dropout=0.2)
+            rnn = fastrnn.LSTM(16, 16, 2, dropout=0.3, weight_dropout=0.2, input_dropout=0.1, zoneout=0.1, rng=rng)
+            embedding = nn.Embedding(7, 16, embedding_dropout=0.1, rng=rng)
+            model = nn.ManyToMany(rnn, nn.Linear(16, 7, rng=rng), embedding, dropout=(0.2, 0.3), locked=True,
+                                  tied=True, ar=0.2, tar=0.1)
             train, valid = Chunks(ids, 4, 8), Chunks.to_evaluate(ids[:100], 4, 8)
         else:
             ids = [rng.integers(1, 9, n) for n in rng.integers(0, 12, 60)]
@@ -41,6 +43,8 @@ RUN = """
             train, valid = Batches(dataset, 8, pool=2), Batches(dataset.take(np.arange(20)), 8)
         options = {"steps": 50, "evaluations": 7, "schedule": optim.warmup_cosine(0.1), "seed": 4} | options
         optimizer = optim.AdamW(model.params, 0.02)
+        if kind == "chunks":
+            optimizer = optim.Averaged(optimizer, 0.9)
         return Trainer(model, optimizer, train, valid, checkpoint=checkpoint, **options)
 
     def bits(trainer):
@@ -52,6 +56,23 @@ RUN = """
                 digest.update(name.encode() + value.tobytes())
         return digest.hexdigest()
 """
+
+
+def test_a_carried_state_of_four_arrays_is_in_a_checkpoint(tmp_path):
+    def trainer(steps):
+        rnn, ids = fastrnn.SLSTM(4, 4, rng=0), np.random.default_rng(0).integers(0, 4, 200)
+        model = nn.ManyToMany(rnn, nn.Linear(4, 4, rng=0), nn.Embedding(4, 4, rng=0))
+        path = tmp_path / "run.npz" if steps else None
+        return Trainer(model, optim.SGD(model.params, 0.1), Chunks(ids, 2, 5), checkpoint=path, steps=8, every=steps)
+
+    for report in trainer(3):
+        if report.step == 4:
+            break
+    again, whole = trainer(3), trainer(None)
+    again.fit(progress=False)
+    whole.fit(progress=False)
+    for name, p in whole.model.params.items():
+        np.testing.assert_array_equal(again.model.params[name], p)
 
 
 # ---- killed and resumed ----------------------------------------------------------------------------------------------

@@ -72,7 +72,8 @@ def test_nan_reaches_all_that_depends_on_it(engine: str, variant: str, size: tup
     for struck, step, reached in ((x, 1, slice(None)), (h, 0, head)):
         for y in (infer(layer, struck)["y"], train(layer, struck)["y"]):
             assert np.isfinite(y[:step, 1]).all()
-            assert np.isnan(y[step:, 1, reached]).all()
+            seen = slice(1, 2) if layer.cell.unconnected and struck is h else reached
+            assert np.isnan(y[step:, 1, seen]).all()
             assert np.isfinite(y[:, [0, 2]]).all()
     if layer.cell.has_c:
         call.state[1][0, 1, 1] = np.nan
@@ -99,13 +100,16 @@ def test_infinite_input_saturates_as_in_the_equations(engine: str, variant: str,
 @pytest.mark.parametrize("scale", [30.0, 1e4, 1e30])
 def test_saturation(engine: str, variant: str, scale: float, dtype: type) -> None:
     layer = build_layer(variant, 5, 17, dtype=dtype)
+    if layer.cell.norm_values and scale**2 > np.finfo(dtype).max:
+        pytest.skip("the variance of such values is infinite, and they are normalised to 0")
     call = random_call(layer, 5, 4, np.random.default_rng(3))
     call.x *= dtype(scale)
     expected = oracle(layer, replace(call, dy=None, dstate=None))
     actual = train(layer, call)
     for name in expected:
         assert_close(actual[name], expected[name], "value", name)
-    assert all(np.isfinite(value).all() for value in actual.values())
+    if not layer.cell.unconnected:  # where candidates, and so gradients of weights, are as large as x
+        assert all(np.isfinite(value).all() for value in actual.values())
     assert_close(infer(layer, call)["y"], expected["y"])
 
 
@@ -119,7 +123,7 @@ def test_pre_activations_that_overflow(engine: str, variant: str, dtype: type) -
     x = np.full((1, 4, 3), np.finfo(dtype).max, dtype)
     y, _ = layer(x)  # one step: the relu's infinities would meet in the next
     assert not np.isnan(y).any()
-    if variant == "rnn-relu":
+    if variant == "rnn-relu" or layer.cell.unconnected:
         assert np.isinf(y).all()
     else:
         assert (np.abs(y) <= 17).all()

@@ -172,6 +172,10 @@ class TestMemory:
                 id="GRU: H for each direction",
             ),
             pytest.param(fastrnn.GRU, {"num_layers": 2, "dropout": 0.5}, 4 + 1 + 4, id="GRU: nothing for dropout"),
+            pytest.param(
+                fastrnn.LSTM, {"layer_norm": "separate"}, 5 + 8 + 4 / 32, id="LSTM: what was normalised, and 4 values"
+            ),
+            pytest.param(fastrnn.LSTM, {"layer_norm": "sum"}, 5 + 4 + 6 / 32, id="LSTM: what was normalised, and 6"),
         ],
     )
     def test_is_what_the_docstring_says(self, engine: str, cell: Callable, options: dict, values: int) -> None:

@@ -455,7 +455,7 @@ def test_an_interrupt_leaves_what_there_is(run, monkeypatch, tmp_path):
         (["--memory", "--plot", "chart.png"], "--plot: expected times to draw, got --memory"),
         (["--peers-python", "no/python", "--peers"], "--peers-python': expected a Python interpreter, got 'no/python'"),
         (["--peers", "--memory"], "--peers, --memory: expected at most one of them, got 2"),
-        (["--peers-python", sys.executable], "--peers-python: expected --peers or --models with it"),
+        (["--peers-python", sys.executable], "--peers-python: expected --peers, --loops or --models with it"),
         (["--peers", "--engines", "packed,blas"], "--engines: expected one with --peers, got packed, blas"),
         (["--scaling", "--threads", "2"], "--scaling: expected several numbers in --threads, got 2"),
         (["--situations", "idle,noon"], "--situations': expected one or more of idle, busy, openblas, onnxruntime"),

@@ -104,7 +104,16 @@ def test_command(bench_command, monkeypatch, tmp_path):
         ("inference", 1),
         ("training", 50),
     ]
-    assert entries[2]["tape"] == entries[2]["tape_limit"] == 5 * 50 * 3 * 67 * 4
+    assert entries[2]["tape"] == entries[2]["tape_limit"] == entries[2]["states_tape"] == 5 * 50 * 3 * 67 * 4
+
+
+def test_a_tape_of_states_is_measured():
+    """Of 2,000 steps those between two of 16 segments are recorded at a time, 64 rows of 8 steps."""
+    usage = memory.in_fresh_process(task("lstm", "training", (2000, 64, 32, 64)), "packed")
+    assert usage.tape == memory.tape_limit(usage.task)
+    assert 0 < usage.states_tape < 0.06 * usage.tape
+    assert usage.states_tape + usage.states_scratch < 0.5 * usage.tape
+    assert "keep=" in memory.summary([usage])[2]
 
 
 def test_command_fails_on_a_broken_promise(bench_command, monkeypatch):

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from fastrnn import bench as measuring
 from fastrnn import get_num_threads
 from fastrnn._core import native
-from fastrnn.bench import CASES, CELLS, DTYPES, KINDS, models, situations
+from fastrnn.bench import CASES, CELLS, DTYPES, KINDS, loops, models, situations
 from fastrnn.cli.bench.modes import MODES, Mode, Plan, rivals
 from fastrnn.cli.bench.options import check_plot, check_writable, interpreters, one_of, thread_counts
 from fastrnn.cli.errors import Failure
@@ -28,7 +28,10 @@ __all__ = ["bench"]
 QUICK_SECONDS = 45.0  # the budget of --quick: it then ends within a minute even on a busy machine
 WIDTH = 100  # of lines, if the output is not a terminal
 # What a mode has none of, and --plot needs.
-NOTHING_TO_DRAW = {"memory": "times to draw", "situations": "a mode with a chart", "models": "a mode with a chart"}
+NOTHING_TO_DRAW = {
+    "loops": "a mode with a chart", "memory": "times to draw", "models": "a mode with a chart",
+    "situations": "a mode with a chart",
+}  # fmt: skip
 # Modes with cases of their own: all, and those of --quick.
 OWN_CASES: dict[str | None, tuple[Sequence[Any], Sequence[Any]]] = {
     "situations": (situations.CASES, situations.QUICK_CASES),
@@ -38,15 +41,22 @@ OWN_CASES: dict[str | None, tuple[Sequence[Any], Sequence[Any]]] = {
 
 def names_of_cases(mode: str | None = None) -> list[str]:
     """Return the names of a mode's cases."""
+    if mode == "loops":
+        return list(loops.CASES)
     return list(dict.fromkeys(case.name for case in OWN_CASES[mode][0])) if mode in OWN_CASES else list(CASES)
 
 
 def names_of_all_cases() -> list[str]:
-    return list(dict.fromkeys(name for mode in (None, *OWN_CASES) for name in names_of_cases(mode)))
+    return list(dict.fromkeys(name for mode in (None, "loops", *OWN_CASES) for name in names_of_cases(mode)))
+
+
+def names_of_cells(mode: str | None = None) -> list[str]:
+    return list(loops.VARIANTS if mode == "loops" else CELLS)
 
 
 @click.command()
 @click.option("--peers", is_flag=True, help="Measure other libraries beside fastrnn.")
+@click.option("--loops", is_flag=True, help="Measure cells that PyTorch has only as loops, beside such loops.")
 @click.option("--models", is_flag=True, help="Measure whole models beside PyTorch and JAX.")
 @click.option("--roofline", is_flag=True, help="Measure engines against the machine's limits.")
 @click.option("--scaling", is_flag=True, help="Measure each of --threads against the first.")
@@ -64,11 +74,15 @@ def names_of_all_cases() -> list[str]:
     help="Measure frozen layers with weights of int8 or bfloat16 against float32; with --peers, --roofline, --scaling "
     "or --memory, of these precisions.",
 )  # fmt: skip
-@click.option("--cells", type=one_of(lambda: list(CELLS)), help="Of rnn, lstm, gru. [default: all]")
+@click.option(
+    "--cells", type=one_of(lambda: [*names_of_cells(), *names_of_cells("loops")]),
+    help=f"Of {', '.join(CELLS)}; with --loops of {', '.join(loops.VARIANTS)}. [default: all]",
+)  # fmt: skip
 @click.option("--kinds", type=one_of(lambda: KINDS), help="Of inference, training. [default: both]")
 @click.option(
     "--cases", "--only", type=one_of(names_of_all_cases),
-    help=f"Of {', '.join(CASES)}; with --models of {', '.join(row.name for row in models.ROWS)}. [default: all]",
+    help=f"Of {', '.join(CASES)}; with --loops of {', '.join(loops.CASES)}; with --models of "
+    f"{', '.join(row.name for row in models.ROWS)}. [default: all]",
 )  # fmt: skip
 @click.option("--dtypes", type=one_of(lambda: DTYPES), help="Of float32, float64. [default: float32]")
 @click.option(
@@ -94,7 +108,7 @@ def bench(
     dtypes: list[str] | None, names: list[str] | None, threads: list[int] | None, pythons: list[str], rounds: int,
     seconds: float, quick: bool, json_path: str | None, plot_path: str | None, **modes: bool,
 ) -> None:  # fmt: skip
-    """Measure engines against the NumPy reference, or what one of the first eight options says.
+    """Measure engines against the NumPy reference, or what one of the first nine options says.
 
     Each case is verified against the reference in float64, then engine and reference are timed in turn. "x" says how
     many times as fast as the reference the engine was: the median over the rounds.
@@ -102,8 +116,9 @@ def bench(
     With --precision, the same layers with weights of fewer bits are timed in turn with those of float32.
 
     With --peers, fastrnn and PyTorch, ONNX Runtime, OpenVINO and JAX, where they can be imported, are verified and
-    timed in turn, each in a process of its own. With --models, the same is done with training steps of whole models,
-    and with greedy decoding. With --roofline, "share" is the part of the machine's limits that an
+    timed in turn, each in a process of its own. With --loops, cells that no layer of PyTorch computes are measured
+    beside a loop over their steps, as its users write it, and beside our plain cells. With --models, whole models are
+    compared: training steps, and greedy decoding. With --roofline, "share" is the part of the machine's limits that an
     engine reached; the limits are measured in turn with the engine.
 
     With --situations, a few calls of an LSTM are timed with all threads and with one, in turn, while others want the
@@ -123,14 +138,14 @@ def bench(
         if mode in NOTHING_TO_DRAW:
             raise Failure(f"--plot: expected {NOTHING_TO_DRAW[mode]}, got --{mode}")
         check_plot(plot_path)
-    if pythons and mode not in ("peers", "models"):
-        raise Failure("--peers-python: expected --peers or --models with it")
+    if pythons and mode not in ("peers", "loops", "models"):
+        raise Failure("--peers-python: expected --peers, --loops or --models with it")
     threads = threads or [get_num_threads()]
     selected: list[Any]
-    if cases and not set(cases) <= set(names_of_cases(mode)):
-        expected = ", ".join(names_of_cases(mode))
-        where = f"with --{mode}" if mode else "without a mode"
-        raise Failure(f"--cases: expected some of {expected} {where}, got {', '.join(cases)}")
+    for option, given, names_of in (("--cells", cells, names_of_cells), ("--cases", cases, names_of_cases)):
+        if given and not set(given) <= set(names_of(mode)):
+            where = f"with --{mode}" if mode else "without a mode"
+            raise Failure(f"{option}: expected some of {', '.join(names_of(mode))} {where}, got {', '.join(given)}")
     if mode in OWN_CASES:
         if cells or dtypes or precisions:
             raise Failure(f"--cells, --dtypes, --precision: expected none with --{mode}, which has cases of its own")
@@ -139,6 +154,11 @@ def bench(
             for case in OWN_CASES[mode][quick]
             if case.kind in (kinds or KINDS) and case.name in (cases or names_of_cases(mode))
         ]
+    elif mode == "loops":
+        if dtypes or precisions:
+            raise Failure("--dtypes, --precision: expected none with --loops, which is of float32")
+        sizes = cases or (loops.QUICK_CASES if quick else loops.CASES)
+        selected = loops.tasks(cells or loops.VARIANTS, kinds or KINDS, sizes, threads)
     elif precisions and dtypes:
         raise Failure("--dtypes: expected none with --precision, which is of float32 layers")
     elif quick:

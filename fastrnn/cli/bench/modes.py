@@ -1,7 +1,8 @@
-"""What ``fastrnn bench`` can measure: engines, precisions, peers, models, the roofline, threads, situations, memory."""
+"""What ``fastrnn bench`` can measure: engines, precisions, peers, loops, models, limits, threads, memory and more."""
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,15 +12,15 @@ from rich.console import Console
 
 from fastrnn import bench as measuring
 from fastrnn import engines
-from fastrnn.bench import Outcome, Result, charts, counted, memory, models, peers, reports, roofline, situations
+from fastrnn.bench import Outcome, Result, charts, counted, loops, memory, models, peers, reports, roofline, situations
 from fastrnn.bench.contenders import REFERENCE, EngineContender
 from fastrnn.bench.processes import ContenderError, WorkerProcess
 from fastrnn.cli.bench import tables
 from fastrnn.cli.errors import Failure
 
 __all__ = [
-    "MODES", "Engines", "Memory", "Mode", "Models", "Peers", "Plan", "Precisions", "Roofline", "Scaling", "Situations",
-    "rivals",
+    "MODES", "Engines", "Loops", "Memory", "Mode", "Models", "Peers", "Plan", "Precisions", "Roofline", "Scaling",
+    "Situations", "rivals",
 ]  # fmt: skip
 
 
@@ -29,7 +30,7 @@ class Plan:
 
     Attributes
     ----------
-    selected : list of Task, of `situations.Case`, or of `models.Row`
+    selected : list of Task, of `situations.Case`, of `loops.Task`, or of `models.Row`
     threads : list of int
         Their numbers of threads.
     names : list of str
@@ -259,6 +260,58 @@ def skipped(results: Sequence[Result | models.Result]) -> Iterator[str]:
             counts[key] = counts.get(key, 0) + 1
     for (name, reason), count in counts.items():
         yield f"not measured: {name} in {counted(count, 'task')}: {reason}"
+
+
+class Loops(Timed):
+    """fastrnn's cells beside the loops of PyTorch's users, and beside its plain cells."""
+
+    own = peers.OWN
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        self._engine = plan.one_name("--loops")
+        # A quick look has no time to compile.
+        self._names = loops.RIVALS if math.isinf(plan.budget) else (loops.LOOP,)
+        self._found: list[peers.ProcessContender] = []
+        self._missing: dict[str, str] = {}
+
+    def measure(self) -> Iterator[loops.Result]:
+        """See `Mode.measure`."""
+        own, plain = loops.own_contenders(self._engine)
+        self._found, self._missing = loops.find(self._names, self.plan.interpreters(), self.tasks[0].threads)
+        try:
+            yield from loops.run(self.tasks, own, plain, self._found, *self.plan.timing)
+        except ContenderError as error:
+            raise Failure(f"--loops: fastrnn's process: {error}") from error
+        finally:
+            for contender in (own, plain, *self._found):
+                contender.close()
+
+    def report(self, console: Console, results: Sequence[loops.Result], took: str) -> None:
+        """See `Mode.report`."""
+        legend = (
+            f"ms: fastrnn ({self._engine}), median over rounds. loop, compiled: the time of a PyTorch user's loop over "
+            "fastrnn's, without and with torch.compile. of plain: fastrnn's time over that of its plain cell. Medians "
+            "over rounds in turn. Red: a target is missed. What is random is verified at probability 0."
+        )
+        print_libraries(console, self._found, self._missing)
+        self._report(console, results, tables.loops_table, legend, [*skipped(results), *loops.summary(results)], took)
+
+    def content(
+        self, results: Sequence[loops.Result], described: dict[str, Any], settings: dict[str, Any]
+    ) -> dict[str, Any]:
+        """See `Mode.content`."""
+        content = measuring.as_json(results, described, settings, loops.summary(results), self.own, "others")
+        for result, entry in zip(results, content["results"], strict=True):
+            variant = result.task.variant
+            entry |= {"variant": variant.name, "options": dict(result.task.options)}
+            entry["targets"] = {"loop": variant.faster, "of plain": variant.dearer}
+            entry["missed"] = [outcome.name for outcome in result.outcomes if loops.missed(variant, outcome)]
+        return {"libraries": libraries_as_json(self._engine, self._found, self._missing), **content}
+
+    def plot(self, path: str, results: Sequence[Result], described: dict[str, Any]) -> None:
+        """There is none: the command refuses before it measures."""
+        raise NotImplementedError
 
 
 class Models:
@@ -504,7 +557,8 @@ class Memory:
         console.print(tables.usage_table(results))
         console.print(
             "\nscratch: growth of the peak resident size during a call, beyond what it returned; packed weights are "
-            "there before in inference. tape: arrays that only it holds. frozen: parameters and packed weights of a "
+            'there before in inference. tape: arrays that only it holds. states: the same with keep="states", where '
+            "scratch includes what is recorded again. frozen: parameters and packed weights of a "
             f"frozen layer; share: those, beside its dtype's. {took}",
             soft_wrap=True,
         )
@@ -520,7 +574,8 @@ class Memory:
                 **asdict(usage.task), "dtype": usage.task.dtype, "sizes": usage.task.sizes._asdict(),
                 "engine": usage.engine, "scratch": usage.scratch, "tape": usage.tape,
                 "tape_limit": memory.tape_limit(usage.task), "weights": usage.weights,
-                "full_weights": usage.full_weights, "broken": usage.broken,
+                "full_weights": usage.full_weights, "states_scratch": usage.states_scratch,
+                "states_tape": usage.states_tape, "broken": usage.broken,
             }
             for usage in results
         ]  # fmt: skip
@@ -540,6 +595,7 @@ MODES: dict[str | None, Callable[[Plan], Mode]] = {
     None: Engines,
     "precision": Precisions,
     "peers": Peers,
+    "loops": Loops,
     "models": Models,
     "roofline": Roofline,
     "scaling": Scaling,

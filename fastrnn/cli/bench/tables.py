@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import TypeVar
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fastrnn.bench import Outcome, Result, Task, counted, models, peers, situations
+from fastrnn.bench import Outcome, Result, Task, counted, loops, models, peers, situations
 from fastrnn.bench.measuring import uncertain
 from fastrnn.bench.memory import Usage, tape_limit
 from fastrnn.bench.models.comparison import BASE, OWN
 
 __all__ = [
-    "RatioTable", "error_text", "models_memory_table", "models_table", "peers_table", "print_notes", "print_tables",
-    "rounds", "situations_table", "usage_table",
+    "RatioTable", "error_text", "loops_table", "models_memory_table", "models_table", "peers_table", "print_notes",
+    "print_tables", "rounds", "situations_table", "usage_table",
 ]  # fmt: skip
 
 
@@ -88,6 +89,28 @@ def peers_table(results: Sequence[Result], title: str) -> Table:
     return table
 
 
+def loops_table(results: Sequence[loops.Result], title: str) -> Table:
+    """Return a table with a row for each variant in each size, and a column for each contender beside it."""
+    headings = {loops.LOOP: "loop", loops.COMPILED: "compiled", loops.PLAIN: "of\nplain"}
+    table = new_table(title, [], ["ms", *headings.values()], ("variant", "kind", "case", "T,B,I,H"))
+    for result in with_sections(table, results):
+        task, outcomes, cells = result.task, by_name(result), []
+        for name in headings:
+            outcome = outcomes.get(name)
+            if outcome is not None and outcome.verification.wrong:
+                cells.append("[bold red]wrong[/]")
+            elif outcome is None or not outcome.ratios:
+                cells.append("")
+            else:
+                text = f"{loops.cost(outcome) if name == loops.PLAIN else median(outcome.ratios):.2f}"
+                cells.append(f"[bold red]{text}[/]" if loops.missed(task.variant, outcome) else text)
+                cells[-1] += "~" * outcome.uncertain
+        own = milliseconds(median(result.base_seconds)) if result.base_seconds else ""
+        own = "[bold red]wrong[/]" if result.wrong else own
+        table.add_row(task.variant.name, task.kind, task.case, str(task.sizes), own, *cells)
+    return table
+
+
 def models_table(results: Sequence[models.Result], title: str) -> Table:
     """Return a table with a row for each row, and for each contender its speed and, beside PyTorch, its ratio."""
     names = contenders_of(results)
@@ -139,14 +162,23 @@ def by_name(result: Result | models.Result) -> dict[str, Outcome]:
     return {outcome.name: outcome for outcome in result.outcomes}
 
 
+USAGE_HEADINGS = [
+    "scratch", "tape", "design's\ntape", "states:\nscratch", "states:\ntape", "frozen", "share",
+]  # fmt: skip
+
+
 def usage_table(usages: Iterable[Usage]) -> Table:
     """Return a table with a row for each task and engine."""
-    table = new_table("memory, MiB", ["precision", "engine"], ["scratch", "tape", "design's\ntape", "frozen", "share"])
+    table = new_table("memory, MiB", ["precision", "engine"], USAGE_HEADINGS)
     for usage in usages:
         sizes = (usage.scratch, usage.tape, tape_limit(usage.task), usage.weights)
         scratch, *tapes, weights = (f"{size / 2**20:.2f}" for size in sizes)
         frozen = [weights, f"{usage.weights_share:.2f}"]
-        texts = [scratch, "", "", *frozen] if usage.task.kind == "inference" else [scratch, *tapes, "", ""]
+        states = [f"{size / 2**20:.2f}" for size in (usage.states_scratch, usage.states_tape)]
+        none = [""] * 2
+        texts = [scratch, *none, *none, *frozen]
+        if usage.task.kind == "training":
+            texts = [scratch, *tapes, *states, *none]
         if usage.broken:
             texts = [f"[bold red]{text}[/]" if text else "" for text in texts]
         table.add_row(*columns_of(usage.task), usage.task.precision, usage.engine, *texts)
@@ -191,7 +223,10 @@ def columns_of(task: Task) -> tuple[str, str, str, str]:
     return task.cell, task.kind, task.case, str(task.sizes)
 
 
-def with_sections(table: Table, results: Sequence[Result]) -> Iterator[Result]:
+OneResult = TypeVar("OneResult", bound=Result)
+
+
+def with_sections(table: Table, results: Sequence[OneResult]) -> Iterator[OneResult]:
     """Yield the results, and draw a line in the table between those of different cells and kinds."""
     group = None
     for result in results:

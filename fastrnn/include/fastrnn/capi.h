@@ -67,7 +67,8 @@ typedef struct {
 typedef struct {
     size_t size;             /* sizeof(FastRNN_LayerSpec) */
     const char *cell;        /* "rnn_tanh", "rnn_relu", "lstm", "lstm_coupled", "gru_after" or "gru_before": a GRU
-                              * whose reset gate is applied after the product with the state (PyTorch), or before it */
+                              * whose reset gate is applied after the product with the state (PyTorch), or before it;
+                              * "min_gru" or "min_lstm", with n positive */
     int32_t dtype;           /* of the weights, and of all arrays of the layer: FASTRNN_FLOAT32 or FASTRNN_FLOAT64 */
     int32_t num_layers;      /* L */
     int32_t num_directions;  /* D: 2 runs forwards and backwards */
@@ -79,11 +80,11 @@ typedef struct {
     int64_t proj_size;       /* P, less than H: an LSTM's outputs are projected; 0: they are not */
 } FastRNN_LayerSpec;
 
-/* One direction of one layer; gates in the order of PyTorch: LSTM i, f, g, o; GRU r, z, n. Layers above the first read
- * D*O values. This structure does not grow. */
+/* One direction of one layer; gates in the order of PyTorch: LSTM i, f, g, o; GRU r, z, n; minGRU z, n; minLSTM i, f,
+ * n. Layers above the first read D*O values. This structure does not grow. */
 typedef struct {
     const void *weight_ih; /* (G*H, I) */
-    const void *weight_hh; /* (G*H, O) */
+    const void *weight_hh; /* (G*H, O); NULL of minGRU and minLSTM, as is bias_hh */
     const void *bias_ih;   /* (G*H), or NULL */
     const void *bias_hh;   /* (G*H); NULL exactly if bias_ih is */
     const void *weight_hr; /* (P, H): projection; NULL without one */
