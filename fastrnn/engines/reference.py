@@ -339,8 +339,8 @@ def by_head(a: NDArray, heads: int) -> NDArray:
 
 def slstm_step(cell: SLSTMCell, w: Weights, x: NDArray, h: NDArray, c: NDArray) -> tuple[NDArray, NDArray, tuple]:
     N, H = cell.num_heads, cell.hidden_size
-    U = w.weight_hh.reshape(4, N, H // N, H // N)
-    Uh = np.einsum("gnuv,bnv->bgnu", U, by_head(h, N)).reshape(len(h), 4 * H)
+    heads, size = by_head(h, N), H // N  # of each gate and head a product, with rows of U, which may be narrow
+    Uh = np.concatenate([heads[:, r % N] @ w.weight_hh[r * size : (r + 1) * size].T for r in range(4 * N)], axis=1)
     a_i, a_f, a_z, a_o = np.split(biased(x @ w.weight_ih.T, w.bias_ih) + biased(Uh, w.bias_hh), 4, axis=1)
     c, n, m = np.split(c, 3, axis=1)
     kept = m - np.logaddexp(0, -a_f)  # log(sigmoid(a_f)) + m

@@ -16,7 +16,7 @@ from tolerances import assert_close, assert_results_close
 import fastrnn
 import fastrnn.run
 from fastrnn.arguments import weights
-from fastrnn.engines.reference import STEP, Masks
+from fastrnn.engines.reference import STEP
 
 OPTIONS = [
     pytest.param({}, id="plain"),
@@ -48,7 +48,7 @@ def step_by_step(layer: Any, call: Call) -> Results:
                     if cut and (started or not reverse):
                         h, c = 0 * h, None if c is None else 0 * c
                     c = None if c is None else c[None]
-                    h_t, c_t, _ = STEP[cell.native](cell, w, below[t, b][None], h[None], c, Masks())
+                    h_t, c_t, _ = STEP[cell.native](cell, w, below[t, b][None], h[None], c)
                     h, c, cut, started = h_t[0], None if c_t is None else c_t[0], False, True
                     shown = h
                 if mask[t, b] or call.masked_output == "hold":

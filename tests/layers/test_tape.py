@@ -11,7 +11,7 @@ from oracle import Call, parts
 from tolerances import assert_close
 
 import fastrnn
-from fastrnn.engines.reference import STEP, Masks
+from fastrnn.engines.reference import STEP
 from fastrnn.engines.seam import Weights
 
 NAMES = {"rnn": "h", "lstm": "i f g o c", "gru": "r z n hn", "gru-before": "r z n"}
@@ -55,7 +55,7 @@ def step_by_reference(layer: Any, suffix: str, x: np.ndarray, h: np.ndarray, c: 
     """One step of one direction: the gates, h and c, by the reference engine's step for this cell."""
     w = Weights(**{name.removesuffix(suffix): value for name, value in layer.params.items() if name.endswith(suffix)})
     c = None if c is None else c[None]
-    h, c, recorded = STEP[layer.cell.native](layer.cell, w, x[None], h[None], c, Masks())
+    h, c, recorded = STEP[layer.cell.native](layer.cell, w, x[None], h[None], c)
     gates = dict(zip(layer.cell.recorded, (gate[0] for gate in recorded), strict=True))
     gates |= dict(zip(layer.cell.states[1:], np.split(c[0], layer.cell.has_c), strict=True)) if layer.cell.has_c else {}
     return gates or {"h": h[0]}, h[0], None if c is None else c[0]
