@@ -122,10 +122,8 @@ def test_files_and_back(tmp_path_factory: Any, layer: Any, suffix: str, prefix: 
         ("lstm", {}),
         ("lstm-peephole", {"torch": "peepholes", "keras": "peepholes"}),
         ("lstm-proj", {"keras": "a projection", "onnx": "a projection"}),
-        ("lstm-peephole-proj", {"torch": "peepholes", "keras": "peepholes", "onnx": "a projection"}),
         ("gru-replace", {}),
         ("gru-before", {"torch": "a GRU with reset_after=False"}),
-        ("gru-before-clip", {"torch": "a GRU with reset_after=False", "keras": "clip"}),
         ("mingru", {"torch": "a MinGRU", "keras": "a MinGRU", "onnx": "a MinGRU"}),
     ],
 )
@@ -301,8 +299,8 @@ def in_order(layer: Any, order: str, name: str) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("variant", "order"),
-    [("lstm", "ifog"), ("lstm", "igfo"), ("lstm", "ofgi"), ("lstm-coupled", "ogi"), ("gru", "zrn"),
-     ("gru-before-replace", "nzr"), ("lstm-peephole-proj", "ifog")],
+    [("lstm", "ifog"), ("lstm", "igfo"), ("lstm-peephole", "ofgi"), ("lstm-coupled-peephole-proj", "ogi"),
+     ("gru", "zrn"), ("gru-replace", "nzr"), ("lstm-proj", "ifog")],
 )  # fmt: skip
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("apart", [False, True])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from generators import LAYOUTS, Case, build_layer, cases, random_call
+from generators import FORMS, LAYOUTS, Case, build_layer, cases, random_call
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import Call, infer, named_state, oracle, parts
@@ -371,6 +371,10 @@ class TestStream:
 
 class TestRows:
     """A step of some rows."""
+
+    @pytest.fixture(params=FORMS)
+    def variant(self, request: pytest.FixtureRequest) -> str:
+        return request.param
 
     @settings(max_examples=8)
     @given(data=st.data())

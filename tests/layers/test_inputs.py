@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from generators import LAYOUTS, Case, cases, random_call
+from generators import FORMS, LAYOUTS, Case, cases, random_call
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import Call, infer, parts, train
@@ -16,6 +16,11 @@ from tolerances import assert_close, assert_results_close
 import fastrnn
 
 ALL_OPTIONS = {"num_layers": 2, "bidirectional": True}
+
+
+@pytest.fixture(params=FORMS)
+def variant(request: pytest.FixtureRequest) -> str:
+    return request.param
 
 
 def run_all(layer: Any, call: Call) -> dict[str, np.ndarray]:

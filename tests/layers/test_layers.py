@@ -67,7 +67,7 @@ def test_gradient_of_either_result_alone(engine: str, variant: str, data: st.Dat
 
 # Large enough that work is split into blocks, chunks of time and shares of threads, with remainders in each.
 @pytest.mark.parametrize(("T", "B", "I", "H"), [(21, 50, 150, 130), (200, 1, 40, 257), (1, 300, 9, 65), (150, 2, 3, 7)])
-@pytest.mark.parametrize("variant", ["rnn", "lstm", "lstm-peephole-proj", "gru", "gru-before"])
+@pytest.mark.parametrize("variant", ["rnn", "lstm", "lstm-peephole-proj-clip", "gru", "gru-before"])
 def test_large(compiled: str, variant: str, T: int, B: int, I: int, H: int) -> None:
     layer = build_layer(variant, I, H)
     check(layer, random_call(layer, T, B, np.random.default_rng(7), lengths=B > 1, resets=True))
