@@ -117,22 +117,19 @@ def catalogue() -> dict[str, Entry]:
         "bias": True,
         "batch_first": False,
         "dropout": 0.5,
-        "input_dropout": 0.25,
-        "state_dropout": 0.25,
-        "weight_dropout": 0.25,
-        "zoneout": 0.25,
         "bidirectional": True,
         "dtype": f4,
         "rng": 0,
     }
+    add(fastrnn.SLSTM, **sizes, **more, num_heads=2)
+    add(fastrnn.MinGRU, **sizes, **more, nonlinearity="positive")
+    add(fastrnn.MinLSTM, **sizes, **more, nonlinearity="linear")
+    more |= {"input_dropout": 0.25, "state_dropout": 0.25, "weight_dropout": 0.25, "zoneout": 0.25}
     norm = {"layer_norm": "separate", "layer_norm_eps": 1e-5}
     add(fastrnn.RNN, **sizes, **more, **norm, nonlinearity="relu", clip=None)
     own = {"proj_size": 2, "peephole": True, "coupled": False, "zoneout_cell": 0.25, "candidate_dropout": 0.25}
     add(fastrnn.LSTM, **sizes, **more, **norm, **own, clip=None)
-    add(fastrnn.GRU, **sizes, **more, reset_after=True, update_gate="keep", candidate_dropout=0.25, clip=1.0)
-    add(fastrnn.SLSTM, **sizes, **more, num_heads=2)
-    add(fastrnn.MinGRU, **sizes, **more, nonlinearity="positive")
-    add(fastrnn.MinLSTM, **sizes, **more, nonlinearity="linear")
+    add(fastrnn.GRU, **sizes, **more, **norm, reset_after=True, update_gate="keep", candidate_dropout=0.25, clip=None)
     lstm = fastrnn.LSTM(3, 4, rng=0)
     gru = fastrnn.GRU(3, 4, num_layers=2, bidirectional=True, dropout=0.5, rng=0)
     y, state, tape = lstm.forward(x, (h, c))

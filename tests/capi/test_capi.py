@@ -185,10 +185,14 @@ def test_nothing_to_run(c: Any) -> None:
 
 
 def test_a_layer_of_arrays(c: Any, variant: str) -> None:
-    if VARIANTS[variant][1].get("layer_norm"):
+    own = VARIANTS[variant][1]
+    if own.get("layer_norm"):
         pytest.skip("a FastRNN_LayerSpec has no layer normalisation; frozen layers bring theirs")
+    there = {"clip": None, "num_heads": 1} | ({"nonlinearity": "positive"} if variant.startswith("min") else {})
+    other = {name: value for name, value in there.items() if name in own}  # options that it has not, either
     for bias, dtype, directions in ((True, np.float32, 2), (False, np.float64, 1)):
-        layer = build_layer(variant, 5, 17, num_layers=2, bias=bias, dtype=dtype, bidirectional=directions == 2)
+        options = other | {"bias": bias, "dtype": dtype, "bidirectional": directions == 2}
+        layer = build_layer(variant, 5, 17, num_layers=2, **options)
         with fastrnn.engines.use("packed"):
             frozen = layer.freeze()
         stack, cell, params = frozen._stack, frozen.cell, layer.params

@@ -68,7 +68,7 @@ typedef struct {
     size_t size;             /* sizeof(FastRNN_LayerSpec) */
     const char *cell;        /* "rnn_tanh", "rnn_relu", "lstm", "lstm_coupled", "gru_after" or "gru_before": a GRU
                               * whose reset gate is applied after the product with the state (PyTorch), or before it;
-                              * "min_gru" or "min_lstm", with n positive */
+                              * "slstm", of one head; "min_gru" or "min_lstm", with n positive */
     int32_t dtype;           /* of the weights, and of all arrays of the layer: FASTRNN_FLOAT32 or FASTRNN_FLOAT64 */
     int32_t num_layers;      /* L */
     int32_t num_directions;  /* D: 2 runs forwards and backwards */
