@@ -195,7 +195,9 @@ def accelerate(
         part.__class__ = cls
         part.__dict__.pop("_frozen", None)
         part.__dict__.update({"_frozen": kept[part]} if frozen else {})
-        part.__dict__["_keep"] = keep
+        part.__dict__.pop("_keep", None)
+        if keep != "all":
+            part.__dict__["_keep"] = keep
     return module
 
 
