@@ -193,11 +193,9 @@ def accelerate(
     kept = {part: Frozen.of_weights(part, precision) for part in classes} if frozen else {}
     for part, cls in classes.items():
         part.__class__ = cls
-        part.__dict__.pop("_frozen", None)
-        part.__dict__.update({"_frozen": kept[part]} if frozen else {})
-        part.__dict__.pop("_keep", None)
-        if keep != "all":
-            part.__dict__["_keep"] = keep
+        for name, value, wanted in (("_frozen", kept.get(part), frozen), ("_keep", keep, keep != "all")):
+            part.__dict__.pop(name, None)
+            part.__dict__.update({name: value} if wanted else {})
     return module
 
 

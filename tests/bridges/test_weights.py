@@ -563,7 +563,7 @@ ERRORS: dict[str, tuple[Any, type[Exception], str]] = {
     ),
     "arrays: letters": (
         lambda: weights.from_arrays(ARRAYS, order="ifco"), ValueError,
-        "order: expected the letters of 'h', 'ifgo', 'igo', 'rzn', 'ifzo', 'zn', 'ifn' in any order, got 'ifco'; what others",
+        "order: expected the letters of 'h', 'ifgo', 'igo', 'rzn', 'ifzo', 'zn', 'ifn' in any order, got 'ifco'; what",
     ),
     "arrays: twice a letter": (lambda: weights.from_arrays(ARRAYS, order="iifo"), ValueError, "got 'iifo'"),
     "arrays: no letters": (lambda: weights.from_arrays(ARRAYS, order=4), TypeError, "order: expected a str, a letter"),
