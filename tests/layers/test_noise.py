@@ -163,7 +163,7 @@ def test_time_may_be_cut_anywhere(engine: str, noisy: Callable, rng: np.random.G
         for start, end in zip([0, *cuts], [*cuts, 7], strict=True):
             part = args.part(start, end - start)
             recorded = type(record)(*(None if a is None else a[start:end] for a in record))
-            drawn = noise.steps(0, layer.cell, part, start)
+            drawn = noise.steps(0, layer.cell, part)
             using.forward(
                 [ForwardArgs(prepared[0], part.steps(False), part.x, h, c, y[start:end], h, c, recorded, drawn)]
             )
@@ -403,9 +403,9 @@ def test_files_and_pickles_keep_it(zoned: Callable, tmp_path: Path, rng: np.rand
 def test_words_are_the_references(isa: str) -> None:
     """Of the mask itself, at large numbers of steps and rows."""
     layer = fastrnn.GRU(1, 70, zoneout=0.5, rng=0)
-    noise = Noise(2**64 - 1, layer._dropouts, engines.current().operations).steps(0, layer.cell, arguments(
-        layer._stack, np.zeros((1, 2, 1), np.float32), None, None, None, None, "zero"
-    ), 2**32 - 1)  # fmt: skip
+    args = arguments(layer._stack, np.zeros((1, 2, 1), np.float32), None, None, None, None, "zero")
+    args = args._replace(first_step=2**32 - 1)
+    noise = Noise(2**64 - 1, layer._dropouts, engines.current().operations).steps(0, layer.cell, args)
     assert noise is not None
     noise = noise._replace(rows=np.array([2**32 - 1, 5]))
     kept = {}

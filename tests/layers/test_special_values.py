@@ -100,7 +100,7 @@ def test_infinite_input_saturates_as_in_the_equations(engine: str, variant: str,
 @pytest.mark.parametrize("scale", [30.0, 1e4, 1e30])
 def test_saturation(engine: str, variant: str, scale: float, dtype: type) -> None:
     layer = build_layer(variant, 5, 17, dtype=dtype)
-    if layer.cell.norm_values and scale**2 > np.finfo(dtype).max:
+    if layer.cell.norm_values and scale**2 > float(np.finfo(dtype).max):
         pytest.skip("the variance of such values is infinite, and they are normalised to 0")
     call = random_call(layer, 5, 4, np.random.default_rng(3))
     call.x *= dtype(scale)
@@ -117,6 +117,8 @@ def test_saturation(engine: str, variant: str, scale: float, dtype: type) -> Non
 def test_pre_activations_that_overflow(engine: str, variant: str, dtype: type) -> None:
     """Products beyond the largest number are infinite, not garbage: the bounded cells give bounded values."""
     layer = build_layer(variant, 3, 17, dtype=dtype)
+    if layer.cell.norm_values:
+        pytest.skip("an infinity makes all of a normalised row NaN")
     for name, param in layer.params.items():
         if name.startswith("weight_ih"):
             param[...] = np.abs(param) * 100  # one sign, so that no infinities meet
@@ -253,11 +255,11 @@ def test_in_a_stream(engine: str, build: Callable, rng: np.random.Generator) -> 
 
 
 def test_a_nan_in_a_weight_is_seen(engine: str, build: Callable, rng: np.random.Generator) -> None:
-    """In the unit that it belongs to, here of the last gate."""
+    """In the unit that it belongs to, here of the last gate; where rows are normalised or projected, in all units."""
     layer = build(3, 5)
     layer.params["weight_ih_l0"][-3, 1] = np.nan
     y = infer(layer, Call(rng.standard_normal((1, 2, 3), np.float32)))["y"]
-    if "weight_hr_l0" in layer.params:
+    if "weight_hr_l0" in layer.params or layer.cell.norm_values:
         assert np.isnan(y).all()
     else:
         assert np.isnan(y[..., 2]).all()

@@ -125,10 +125,11 @@ def test_engines_are_found_right(engine, cell, kind, case, dtype):
     verification = bench.verify(EngineContender(engine), chosen, bench.expected(chosen))
     assert verification.wrong == ()
     assert verification.T == chosen.sizes.T
-    results = {"y", "h_n"} | ({"c_n"} if cell == "lstm" else set())
+    described = chosen.description
+    results = {"y", *(f"{state}_n" for state in described.states)}
     if kind == "training":
-        results |= {"grad x", "grad h0"} | ({"grad c0"} if cell == "lstm" else set())
-        results |= {f"grad {name}_l0" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
+        results |= {"grad x", *(f"grad {state}0" for state in described.states)}
+        results |= {f"grad {name}_l0" for name in described.shapes()}
     assert verification.errors.keys() == results
 
 
