@@ -306,7 +306,7 @@ class TestPythonThreads:
         """Python would turn it on, with a warning, for an extension that does not say that it can do without."""
         assert output_of("import sys, fastrnn; print(sys._is_gil_enabled())", PYTHONWARNINGS="error") == "False\n"
 
-    def test_share_a_layer_and_its_gradients(self, engine: str, build: Callable) -> None:
+    def test_share_a_layer_and_its_gradients(self, compiled: str, build: Callable) -> None:
         """Forward and backward of one layer, and backward of one tape, in many threads at once."""
         layer = build(17, 33, num_layers=2, bidirectional=True)
         rng = np.random.default_rng(3)
@@ -322,7 +322,7 @@ class TestPythonThreads:
                 results.append((train(layer, call), layer.backward(shared, calls[0].dy, calls[0].dstate)))
             return results
 
-        for results, once in zip(in_threads(engine, [lambda c=c: work(c) for c in calls]), expected, strict=True):
+        for results, once in zip(in_threads(compiled, [lambda c=c: work(c) for c in calls]), expected, strict=True):
             for result, grads in results:
                 assert_results_close(result, once)
                 params = {f"grad {name}": value for name, value in grads.params.items()}

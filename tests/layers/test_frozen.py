@@ -94,13 +94,13 @@ class TestFrozen:
         assert len(rubbish) == 50
 
     @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}])
-    def test_in_many_threads(self, engine: str, build: Callable, options: dict, rng: np.random.Generator) -> None:
+    def test_in_many_threads(self, compiled: str, build: Callable, options: dict, rng: np.random.Generator) -> None:
         layer = build(17, 33, **options)
         frozen = layer.freeze()
         calls = [random_call(layer, T, B, rng, lengths=True) for T, B in [(40, 3), (7, 20), (90, 1), (40, 3)]]
         expected = [infer(frozen, call) for call in calls]
         jobs = [lambda call=call: [infer(frozen, call) for _ in range(10)] for call in calls]
-        for results, once in zip(in_threads(engine, jobs), expected, strict=True):
+        for results, once in zip(in_threads(compiled, jobs), expected, strict=True):
             for result in results:
                 assert_results_close(result, once)
 
@@ -308,7 +308,7 @@ class TestStream:
             assert_results_close(actual, serial)
 
     @pytest.mark.parametrize("batch_size", [1, 8])
-    def test_steps_with_out_keep_no_memory(self, engine: str, build: Callable, batch_size: int) -> None:
+    def test_steps_with_out_keep_no_memory(self, compiled: str, build: Callable, batch_size: int) -> None:
         stream, x, out, _ = self.warm(build, batch_size, None)
         tracemalloc.start()
         held = []

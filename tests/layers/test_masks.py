@@ -77,7 +77,7 @@ def test_any_masked_call(engine: str, variant: str, data: st.DataObject) -> None
 @pytest.mark.parametrize("masked_output", ["zero", "hold"])
 @pytest.mark.parametrize("options", OPTIONS)
 def test_a_mask_that_says_no_more_than_lengths(
-    engine: str, build: Callable, options: dict, masked_output: str, rng: np.random.Generator
+    compiled: str, build: Callable, options: dict, masked_output: str, rng: np.random.Generator
 ) -> None:
     """The same bits, and for zeros the same work: nothing is moved."""
     layer = build(3, 5, **options)
