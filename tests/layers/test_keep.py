@@ -41,7 +41,7 @@ def test_the_same_bits(case: Case, T: int, B: int, keep: Any, dropout: float, no
     case.T, case.B = T, B if case.batched else 1
     learnt = learnt and not case.resets
     case.state = case.state and not learnt
-    noisy = noisy and not case.variant.startswith("slstm")  # which has no such options
+    noisy = noisy and case.variant.startswith(("rnn", "lstm", "gru"))  # the others have no such options
     noises = dict.fromkeys(("zoneout", "input_dropout", "state_dropout", "weight_dropout") if noisy else (), 0.3)
     layer = case.layer(dropout=dropout, learn_initial_state=learnt, **noises)
     if learnt:
