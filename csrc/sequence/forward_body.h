@@ -342,9 +342,9 @@ static void FN(forward_team)(void *context, const frnn_team *team) {
 
 void FN(frnn_forward)(int count, const frnn_cell *const *cells, const frnn_forward_args *args, int threads,
                       void *workspace) {
-    FN(forward_runs) all = {.count = count};
+    FN(forward_runs) all; /* not cleared: a run is large beside a step */
     frnn_split_plan plan = frnn_choose_threads(cells[0], &args->steps, FRNN_FORWARD, count, (int)FN(lanes)(), threads);
-    all.at_once = plan.at_once;
+    all.count = count, all.at_once = plan.at_once;
     for (int k = 0; k < count; k++) {
         all.runs[k] = FN(forward_new)(cells[k], args + k);
         all.runs[k].by_units = plan.by_units;

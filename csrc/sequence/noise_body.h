@@ -30,6 +30,7 @@ static FN(noise) FN(noise_of)(const frnn_noise *noise, const frnn_cell *cell, co
 }
 
 static void FN(noise_layout)(FN(noise) *n, int64_t block_rows, int backwards, char *base, size_t *used) {
+    if (!n->noise && !n->zones_h && !n->zones_c) return;
     const int64_t H = n->cell->H, O = n->cell->O;
     const int64_t h = n->zones_h ? block_rows * O : 0, c = n->zones_c ? block_rows * H : 0;
     const int64_t state = n->noise && n->noise->state ? block_rows * O : 0;

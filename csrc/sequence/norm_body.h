@@ -40,6 +40,7 @@ typedef struct {
 static FN(norms) FN(norms_of)(const frnn_cell *cell, const frnn_description *is, int64_t plane) {
     const frnn_norm *norm = &cell->norm;
     FN(norms) n = {.cell = cell, .separate = norm->hh != NULL, .wanted = norm->hh || norm->sum};
+    if (!n.wanted) return n;
     n.gates = is->gates, n.joint = is->gates - is->apart, n.apart = is->apart;
     n.products = 1 + (is->reset > 0), n.plane = plane, n.row = frnn_blocks(is) * plane;
     n.values = (n.separate ? 2 * n.gates * cell->H + 1 + n.products : n.gates * (cell->H + 1)) + 2 * is->has_c;
