@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
@@ -20,6 +21,8 @@ from fastrnn.pages import needs
 from fastrnn.params import RowGradient
 
 __all__ = ["Group", "gloo", "mpi"]
+
+FORWARDING = 0.5  # seconds for mpiexec to pass on an error's text: at an abort it ends with what it has read till then
 
 
 class Group(Protocol):
@@ -222,6 +225,7 @@ def _abort_where_nothing_catches(comm: Any) -> None:
         before(*error)
         print(f"process {comm.Get_rank()} of {comm.Get_size()} ends, and all others with it", file=sys.stderr)
         sys.stderr.flush()
+        time.sleep(FORWARDING)
         comm.Abort(1)
 
     sys.excepthook = abort

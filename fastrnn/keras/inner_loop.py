@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from fastrnn.keras.arrays import Weights
-from fastrnn.keras.calls import recognise
+from fastrnn.keras.calls import Call, recognise
 
 __all__ = ["InnerLoop"]
 
@@ -43,6 +43,15 @@ class InnerLoop:
     def by_keras(self, sequences: Any, initial_state: Any, mask: Any, training: Any = False) -> Any:
         """The layer's own method."""
         return type(self.layer).inner_loop(self.layer, sequences, initial_state, mask=mask, training=training)
+
+    def of_arrays(self, call: Call, x: Any, *others: Any) -> list[Any]:
+        """`by_keras` as a function of arrays, for gradients: `call.arrays()` and, if there is one, the mask."""
+        cell, count, rest = self.layer.cell, 1 + call.cell.has_c, list(others)
+        mask = None if call.mask is None else rest.pop()
+        variables = [cell.kernel, cell.recurrent_kernel, *([cell.bias] if cell.use_bias else [])]
+        with keras.StatelessScope(state_mapping=list(zip(variables, rest[count:], strict=True))):
+            last, y, states = self.by_keras(x, rest[:count], mask)
+        return [y if call.all_outputs else last, *states]
 
     def end(self) -> None:
         """Leave the layer as it was."""

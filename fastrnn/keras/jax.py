@@ -5,10 +5,10 @@ Gradients are Keras's own: where JAX differentiates, it runs Keras's code instea
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
-import keras
 import numpy as np
 
 from fastrnn.keras.arrays import infer
@@ -48,8 +48,6 @@ def _traced(inner: Any, call: Call, operands: list[Any]) -> Any:
     shape, dtype, count = call.states[0].shape, call.x.dtype, len(call.states)
     y_shape = (*call.x.shape[:2], shape[1]) if call.all_outputs else shape
     shapes = [jax.ShapeDtypeStruct(size, dtype) for size in (y_shape, *[shape] * count)]
-    cell = inner.layer.cell
-    variables = [v for v in (cell.kernel, cell.recurrent_kernel, cell.bias if cell.use_bias else None) if v is not None]
 
     @jax.custom_jvp
     def steps(*operands: Any) -> Any:
@@ -58,15 +56,8 @@ def _traced(inner: Any, call: Call, operands: list[Any]) -> Any:
 
         return jax.pure_callback(back, shapes, *operands, vmap_method="sequential")
 
-    def by_keras(*operands: Any) -> Any:
-        x, *others = operands
-        mask = others.pop() if form.mask else None
-        with keras.StatelessScope(state_mapping=list(zip(variables, others[count:], strict=True))):
-            last, y, states = inner.by_keras(x, others[:count], mask)
-        return [y if form.all_outputs else last, *states]
-
     @steps.defjvp
     def differentiate(primals: Any, tangents: Any) -> Any:
-        return jax.jvp(by_keras, primals, tangents)
+        return jax.jvp(functools.partial(inner.of_arrays, form), primals, tangents)
 
     return steps(*operands)

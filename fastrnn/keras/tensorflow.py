@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from fastrnn.keras.arrays import infer
@@ -31,20 +30,11 @@ def _steps(inner: Any, call: Call, operands: list[Any]) -> Any:
     form = call._replace(x=None, states=[], weights=[], mask=None if call.mask is None else True)
     shape, dtype, count = call.states[0].shape, call.x.dtype, len(call.states)
     y_shape = (*call.x.shape[:2], shape[1]) if call.all_outputs else shape
-    cell = inner.layer.cell
-    variables = [v for v in (cell.kernel, cell.recurrent_kernel, cell.bias if cell.use_bias else None) if v is not None]
 
     def back(*values: Any) -> list[Any]:
         arrays = [value.numpy() if hasattr(value, "numpy") else value for value in values]
         mask = arrays.pop() if form.mask else None
         return list(infer(inner.weights, form, arrays, mask, False))
-
-    def by_keras(*operands: Any) -> Any:
-        x, *others = operands
-        mask = others.pop() if form.mask else None
-        with keras.StatelessScope(state_mapping=list(zip(variables, others[count:], strict=True))):
-            last, y, states = inner.by_keras(x, others[:count], mask)
-        return [y if form.all_outputs else last, *states]
 
     @tf.custom_gradient
     def steps(*operands: Any) -> Any:
@@ -59,7 +49,7 @@ def _steps(inner: Any, call: Call, operands: list[Any]) -> Any:
             differentiable = operands[: len(operands) - (form.mask is not None)]
             with tf.GradientTape() as tape:
                 tape.watch(differentiable)
-                results = by_keras(*operands)
+                results = inner.of_arrays(form, *operands)
             found = tape.gradient(results, differentiable, dresults)
             return [*found, *([None] if form.mask else [])]
 
