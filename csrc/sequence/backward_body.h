@@ -499,19 +499,18 @@ static void FN(backward_work)(const FN(backward_run) *run, const frnn_team *team
     frnn_team_barrier(team); /* the other direction adds to dx */
 }
 
-static FN(backward_run) FN(backward_new)(const frnn_cell *cell, const frnn_backward_args *args) {
-    FN(backward_run) run = {.cell = cell, .args = args, .kernels = FN(cell_kernels)(cell)};
-    run.is = &run.kernels->description;
-    run.factors = FN(factors_of)(cell, FRNN_BACKWARD);
-    run.noise = FN(noise_of)(args->noise, cell, &args->steps);
-    run.blocks = frnn_blocks(run.is);
-    run.span = frnn_span(cell), run.span_plane = cell->packed ? FN(filled)(run.span) : run.span;
-    run.plane = cell->H / run.span * run.span_plane;
-    run.norm = FN(norms_of)(cell, run.is, run.plane);
-    run.plan = frnn_backward_plan(cell, args, FRNN_MAX(run.blocks * cell->H, cell->I) * (int64_t)sizeof(REAL));
-    run.row.H = cell->H, run.row.replace = cell->replace, run.row.linear = cell->linear;
-    FN(find_bounds)(&run);
-    return run;
+static void FN(backward_start)(FN(backward_run) *run, const frnn_cell *cell, const frnn_backward_args *args) {
+    *run = (FN(backward_run)){.cell = cell, .args = args, .kernels = FN(cell_kernels)(cell)};
+    run->is = &run->kernels->description;
+    FN(factors_start)(&run->factors, cell, FRNN_BACKWARD);
+    FN(noise_start)(&run->noise, args->noise, cell, &args->steps);
+    run->blocks = frnn_blocks(run->is);
+    run->span = frnn_span(cell), run->span_plane = cell->packed ? FN(filled)(run->span) : run->span;
+    run->plane = cell->H / run->span * run->span_plane;
+    FN(norms_start)(&run->norm, cell, run->is, run->plane);
+    run->plan = frnn_backward_plan(cell, args, FRNN_MAX(run->blocks * cell->H, cell->I) * (int64_t)sizeof(REAL));
+    run->row.H = cell->H, run->row.replace = cell->replace, run->row.linear = cell->linear;
+    FN(find_bounds)(run);
 }
 
 /* One or two directions. If two run at once, the second has a dx of its own, which is added to the first's at the end.
@@ -526,9 +525,9 @@ static size_t FN(backward_runs_new)(FN(backward_runs) *all, int count, const frn
                                     const frnn_backward_args *args, const frnn_split_plan *plan, char *base) {
     const frnn_steps *steps = &args->steps;
     size_t used = 0;
-    *all = (FN(backward_runs)){.count = count, .at_once = plan->at_once};
+    all->count = count, all->at_once = plan->at_once;
     for (int k = 0; k < count; k++) {
-        all->runs[k] = FN(backward_new)(cells[k], args + k);
+        FN(backward_start)(&all->runs[k], cells[k], args + k);
         all->runs[k].by_units = plan->by_units;
         used += FN(backward_layout)(&all->runs[k], plan->threads, base ? base + used : NULL);
     }
@@ -544,7 +543,9 @@ static size_t FN(backward_runs_new)(FN(backward_runs) *all, int count, const frn
 
 int64_t FN(frnn_backward_steps)(const frnn_cell *cell, int64_t B) {
     const frnn_backward_args args = {.steps = {.T = FRNN_CHUNK_STEPS, .B = B}};
-    return FN(backward_new)(cell, &args).plan.chunk_steps;
+    FN(backward_run) run;
+    FN(backward_start)(&run, cell, &args);
+    return run.plan.chunk_steps;
 }
 
 int64_t FN(frnn_backward_workspace)(int count, const frnn_cell *const *cells, const frnn_backward_args *args,

@@ -104,56 +104,57 @@ static inline FN(factor) FN(head_of)(const FN(factor) *f, int64_t j) {
     return head;
 }
 
-/* The factors of a pass: of its input, its state and, if there is one, its projection. */
+/* The factors of a pass: of its input, its state and its projection. One without weights is all zeros. */
 typedef struct {
     FN(factor) input, state, projection;
 } FN(factors);
 
-static FN(factors) FN(factors_of)(const frnn_cell *cell, frnn_pass pass) {
+/* What is left of a factor, whose shape is set; and the address behind it in `packed`. */
+static const char *FN(factor_start)(FN(factor) *f, const frnn_cell *cell, const void *weights, const float *scales,
+                                    int64_t heads, const char *packed) {
+    const PACKING *packing = &frnn_kernels()->KERNELS_OF.packings[cell->storage];
+    f->weights = weights, f->scales = scales, f->heads = heads;
+    f->packing = packing, f->packed = packed;
+    const int64_t K = f->k_blocks * FN(block_rows)(f);
+    f->column = FN(packed_column)(packing, K);
+    f->stride = (packing->convert ? f->column : FN(packed_rows)(packing, K) + 1) * FN(lanes)();
+    return packed ? packed + FN(packed_size)(f) : NULL;
+}
+
+/* Fill in what is all zeros. */
+static void FN(factors_start)(FN(factors) *f, const frnn_cell *cell, frnn_pass pass) {
     const int64_t I = cell->I, H = cell->H, O = cell->O, G = frnn_describe(cell->kind)->gates;
     const int64_t heads = frnn_heads(cell), head = H / heads, span = frnn_span(cell);
-    FN(factors) f;
-    if (pass == FRNN_FORWARD) { /* x W^T, h U^T, m W_hr^T */
-        f.input = (FN(factor)){.K = I, .k_blocks = 1, .N = H, .blocks = G, .weights = cell->w_ih, .transposed = 1};
-        f.state =
-            (FN(factor)){.K = O / heads, .k_blocks = 1, .N = head, .blocks = G, .weights = cell->w_hh, .transposed = 1};
-        f.input.pitch = f.state.pitch = H, f.projection.pitch = O;
-        f.projection = (FN(factor)){.K = H, .k_blocks = 1, .N = O, .blocks = 1, .weights = cell->w_hr, .transposed = 1};
-    } else { /* da W, da U, dh W_hr */
-        f.input = (FN(factor)){.K = span, .k_blocks = H / span * G, .N = I, .blocks = 1, .weights = cell->w_ih};
-        f.state = (FN(factor)){.K = head, .k_blocks = G, .N = O / heads, .blocks = 1, .weights = cell->w_hh};
-        f.projection = (FN(factor)){.K = O, .k_blocks = 1, .N = H, .blocks = 1, .weights = cell->w_hr};
-        f.input.pitch = span, f.state.pitch = H, f.projection.pitch = O;
+    FN(factor) *input = &f->input, *state = &f->state, *projection = &f->projection;
+    const int forwards = pass == FRNN_FORWARD; /* x W^T, h U^T, m W_hr^T; else da W, da U, dh W_hr */
+    input->transposed = state->transposed = projection->transposed = forwards;
+    input->K = forwards ? I : span, input->k_blocks = forwards ? 1 : H / span * G;
+    input->N = forwards ? H : I, input->blocks = forwards ? G : 1, input->pitch = forwards ? H : span;
+    const char *packed = FN(factor_start)(input, cell, cell->w_ih, cell->s_ih, 1, cell->packed);
+    if (cell->w_hh) {
+        state->K = forwards ? O / heads : head, state->k_blocks = forwards ? 1 : G;
+        state->N = forwards ? head : O / heads, state->blocks = forwards ? G : 1, state->pitch = H;
+        packed = FN(factor_start)(state, cell, cell->w_hh, cell->s_hh, heads, packed);
     }
-    const char *packed = cell->packed;
-    FN(factor) *all[] = {&f.input, &f.state, &f.projection};
-    const float *scales[] = {cell->s_ih, cell->s_hh, cell->s_hr};
-    const PACKING *packing = &frnn_kernels()->KERNELS_OF.packings[cell->storage];
-    const int64_t lanes = FN(lanes)();
-    for (int i = 0; i < 3; i++) {
-        all[i]->scales = scales[i], all[i]->packed = packed, all[i]->packing = packing;
-        all[i]->heads = i == 1 ? heads : 1;
-        const int64_t K = all[i]->k_blocks * FN(block_rows)(all[i]);
-        const int64_t filled = FN(packed_rows)(packing, K);
-        all[i]->column = FN(packed_column)(packing, K);
-        all[i]->stride = (packing->convert ? all[i]->column : filled + 1) * lanes;
-        if (packed && all[i]->weights) packed += FN(packed_size)(all[i]);
+    if (cell->w_hr) {
+        projection->K = forwards ? H : O, projection->N = forwards ? O : H, projection->pitch = O;
+        projection->k_blocks = projection->blocks = 1;
+        FN(factor_start)(projection, cell, cell->w_hr, cell->s_hr, 1, packed);
     }
-    return f;
 }
 
 /* The factors as they will be in `packed`. */
 static FN(factors) FN(factors_in)(const frnn_cell *cell, frnn_pass pass, void *packed) {
     frnn_cell target = *cell;
     target.packed = packed;
-    return FN(factors_of)(&target, pass);
+    FN(factors) f = {0};
+    FN(factors_start)(&f, &target, pass);
+    return f;
 }
 
 int64_t FN(frnn_pack_bytes)(const frnn_cell *cell, frnn_pass pass) {
     const FN(factors) f = FN(factors_in)(cell, pass, (void *)cell); /* any address but null */
-    const int64_t state = cell->w_hh ? FN(packed_size)(&f.state) : 0;
-    const int64_t projection = cell->w_hr ? FN(packed_size)(&f.projection) : 0;
-    return FN(packed_size)(&f.input) + state + projection;
+    return FN(packed_size)(&f.input) + FN(packed_size)(&f.state) + FN(packed_size)(&f.projection);
 }
 
 /* Packs some columns of every block. */

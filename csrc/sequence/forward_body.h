@@ -33,7 +33,7 @@ typedef struct {
 /* Bytes of a member's scratch. */
 static int64_t FN(scratch_bytes)(const FN(forward_run) *run) {
     const frnn_cell *cell = run->cell;
-    const PACKING *packing = run->factors.state.packing;
+    const PACKING *packing = run->factors.input.packing;
     if (!cell->packed || !packing->convert) return 0;
     const int64_t widest = FRNN_MAX(cell->I, FRNN_MAX(cell->H, cell->O));
     return FRNN_MIN(FRNN_ROWS_CONVERTED, run->plan.chunk_rows) * FRNN_ROW_BYTES(packing, widest);
@@ -307,20 +307,21 @@ static void FN(forward_work)(const FN(forward_run) *run, const frnn_team *team) 
     if (fresh.data) FN(clear_past_ends)(steps, &fresh, cell->H, team);
 }
 
-static FN(forward_run) FN(forward_new)(const frnn_cell *cell, const frnn_forward_args *args) {
-    FN(forward_run) run = {.cell = cell, .args = args, .kernels = FN(cell_kernels)(cell)};
-    run.is = &run.kernels->description;
-    run.factors = FN(factors_of)(cell, FRNN_FORWARD);
-    run.noise = FN(noise_of)(args->noise, cell, &args->steps);
-    run.blocks = frnn_blocks(run.is);
-    run.plane = FN(plane)(cell), run.span = frnn_span(cell);
-    run.norm = FN(norms_of)(cell, run.is, run.plane);
-    run.plan = frnn_forward_plan(cell, args, FRNN_MAX(run.blocks * run.plane, cell->I) * (int64_t)sizeof(REAL));
-    return run;
+/* In place, for a run is large beside a step. */
+static void FN(forward_start)(FN(forward_run) *run, const frnn_cell *cell, const frnn_forward_args *args) {
+    *run = (FN(forward_run)){.cell = cell, .args = args, .kernels = FN(cell_kernels)(cell)};
+    run->is = &run->kernels->description;
+    FN(factors_start)(&run->factors, cell, FRNN_FORWARD);
+    FN(noise_start)(&run->noise, args->noise, cell, &args->steps);
+    run->blocks = frnn_blocks(run->is);
+    run->plane = FN(plane)(cell), run->span = frnn_span(cell);
+    FN(norms_start)(&run->norm, cell, run->is, run->plane);
+    run->plan = frnn_forward_plan(cell, args, FRNN_MAX(run->blocks * run->plane, cell->I) * (int64_t)sizeof(REAL));
 }
 
 int64_t FN(frnn_forward_workspace)(const frnn_cell *cell, const frnn_forward_args *args, int threads) {
-    FN(forward_run) run = FN(forward_new)(cell, args);
+    FN(forward_run) run;
+    FN(forward_start)(&run, cell, args);
     return frnn_fits(cell, &args->steps, &run.plan) ? (int64_t)FN(forward_layout)(&run, threads, NULL) : -1;
 }
 
@@ -342,11 +343,11 @@ static void FN(forward_team)(void *context, const frnn_team *team) {
 
 void FN(frnn_forward)(int count, const frnn_cell *const *cells, const frnn_forward_args *args, int threads,
                       void *workspace) {
-    FN(forward_runs) all; /* not cleared: a run is large beside a step */
+    FN(forward_runs) all;
     frnn_split_plan plan = frnn_choose_threads(cells[0], &args->steps, FRNN_FORWARD, count, (int)FN(lanes)(), threads);
     all.count = count, all.at_once = plan.at_once;
     for (int k = 0; k < count; k++) {
-        all.runs[k] = FN(forward_new)(cells[k], args + k);
+        FN(forward_start)(&all.runs[k], cells[k], args + k);
         all.runs[k].by_units = plan.by_units;
         workspace = (char *)workspace + FN(forward_layout)(&all.runs[k], plan.threads, workspace);
     }

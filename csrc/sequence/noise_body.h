@@ -22,11 +22,11 @@ typedef struct {
 /* What the random words decide about. */
 enum { ZONES_H, ZONES_C, DROPS_CANDIDATE };
 
-static FN(noise) FN(noise_of)(const frnn_noise *noise, const frnn_cell *cell, const frnn_steps *steps) {
-    FN(noise) n = {.noise = noise, .cell = cell, .steps = steps};
-    n.zones_h = noise ? noise->zoneout > 0 : cell->zoneout > 0;
-    n.zones_c = noise ? noise->zoneout_cell > 0 : cell->zoneout_cell > 0;
-    return n;
+/* Fill in what is all zeros, and stays so if nothing is random and there is no zoneout. */
+static void FN(noise_start)(FN(noise) *n, const frnn_noise *noise, const frnn_cell *cell, const frnn_steps *steps) {
+    n->zones_h = noise ? noise->zoneout > 0 : cell->zoneout > 0;
+    n->zones_c = noise ? noise->zoneout_cell > 0 : cell->zoneout_cell > 0;
+    n->noise = noise, n->cell = cell, n->steps = steps;
 }
 
 static void FN(noise_layout)(FN(noise) *n, int64_t block_rows, int backwards, char *base, size_t *used) {

@@ -37,14 +37,13 @@ typedef struct {
     REAL *normal;            /* (block rows, H): backwards, the normalised c */
 } FN(norms);
 
-static FN(norms) FN(norms_of)(const frnn_cell *cell, const frnn_description *is, int64_t plane) {
-    const frnn_norm *norm = &cell->norm;
-    FN(norms) n = {.cell = cell, .separate = norm->hh != NULL, .wanted = norm->hh || norm->sum};
-    if (!n.wanted) return n;
-    n.gates = is->gates, n.joint = is->gates - is->apart, n.apart = is->apart;
-    n.products = 1 + (is->reset > 0), n.plane = plane, n.row = frnn_blocks(is) * plane;
-    n.values = (n.separate ? 2 * n.gates * cell->H + 1 + n.products : n.gates * (cell->H + 1)) + 2 * is->has_c;
-    return n;
+/* Fill in what is all zeros, and stays so if the cell does not normalise. */
+static void FN(norms_start)(FN(norms) *n, const frnn_cell *cell, const frnn_description *is, int64_t plane) {
+    if (!cell->norm.hh && !cell->norm.sum) return;
+    n->cell = cell, n->wanted = 1, n->separate = cell->norm.hh != NULL;
+    n->gates = is->gates, n->joint = is->gates - is->apart, n->apart = is->apart;
+    n->products = 1 + (is->reset > 0), n->plane = plane, n->row = frnn_blocks(is) * plane;
+    n->values = (n->separate ? 2 * n->gates * cell->H + 1 + n->products : n->gates * (cell->H + 1)) + 2 * is->has_c;
 }
 
 /* ---- Tables ---- */
