@@ -168,7 +168,8 @@ def backward(
 def gradients(stack: Stack) -> list[Weights]:
     """Room for the gradients in the weights, which is to be written."""
     return [
-        Weights(**{f: memory.empty(shape, stack.dtype) for f, shape in cell.shapes().items()}) for cell in stack.cells
+        Weights(**{field: memory.empty(shape, stack.dtype) for field, (_, shape) in stack.names(k).items()})
+        for k in range(len(stack.cells))
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -16,7 +17,7 @@ __all__ = ["Stack", "StackOwner", "State", "at", "direction_part", "parts_of_c",
 State: TypeAlias = "NDArray | tuple[NDArray, ...]"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stack:
     """Cells from bottom to top, directions, and the layout that the caller sees.
 
@@ -68,8 +69,14 @@ class Stack:
 
     def names(self, k: int) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Field of `Weights` -> the parameter's full name (as in PyTorch) and shape."""
-        suffix = self._suffix(k)
-        return {field: (field + suffix, shape) for field, shape in self.cells[k].shapes().items()}
+        return self._names[k]
+
+    @cached_property
+    def _names(self) -> list[dict[str, tuple[str, tuple[int, ...]]]]:
+        return [
+            {field: (field + self._suffix(k), shape) for field, shape in cell.shapes().items()}
+            for k, cell in enumerate(self.cells)
+        ]
 
     def initial_names(self, k: int) -> dict[str, tuple[int, ...]]:
         """Full names and shapes of the learnt initial state: of h and, where cells have them, of c and so on."""

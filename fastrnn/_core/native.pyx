@@ -296,8 +296,8 @@ cdef class NativeCell:
         self.c.storage = storage_of(weights[0], self.c.dtype)
         if isinstance(weights[0], Narrow):
             packed_for = "forward"
-        self.c.replace, self.c.clip = cell.replaces, cell.options.get("clip") or 0
-        self.c.linear = cell.options.get("nonlinearity") == "linear"
+        self.c.replace, self.c.clip = cell.replaces, getattr(cell, "clip", None) or 0
+        self.c.linear = getattr(cell, "nonlinearity", None) == "linear"
         self.c.zoneout, self.c.zoneout_cell = cell.zoneouts
         self.c.w_ih, self.c.s_ih = matrix(weights[0])
         self.c.w_hh, self.c.s_hh = matrix(weights[1])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -99,7 +100,7 @@ class Cell:
         """Whether an update gate z weighs the new state instead of the old one."""
         return False
 
-    @property
+    @cached_property
     def zoneouts(self) -> tuple[float, float]:
         """With which probabilities a unit of h_t, and of c_t, keeps the value of the step before."""
         return getattr(self, "zoneout", 0.0), getattr(self, "zoneout_cell", 0.0)
@@ -109,7 +110,7 @@ class Cell:
         """O: size of h_t."""
         return self.hidden_size
 
-    @property
+    @cached_property
     def has_c(self) -> int:
         """How many states there are besides h. Engines have them side by side, as one array c: (., has_c*H)."""
         return len(self.states) - 1
