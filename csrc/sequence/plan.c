@@ -86,8 +86,11 @@ int frnn_fits(const frnn_cell *cell, const frnn_steps *steps, const frnn_plan *p
 #define BANDWIDTH_NEAR 150.0 /* bytes a nanosecond, from L1 and L2 */
 #define BANDWIDTH_FAR 28.0   /* from beyond */
 #define BARRIER 350.0        /* a round; there is one each time that the number of members doubles */
-#define LINE_FETCH 90.0      /* from another core */
+#define LINE_FETCH 60.0      /* from another core, several on their way at once */
 #define ROW_OVERHEAD 25.0    /* of calling a gate kernel */
+#define NORM_TIME 8.4        /* of layer normalisation, for a vector of a gate */
+#define NORM_OVERHEAD 60.0   /* of the statistics of a row */
+#define NORM_BARRIER 210.0   /* of members that have just done the same, and exchange no more than statistics */
 #define START 3000.0         /* of offering work to others and waiting for their end */
 #define WORTH 0.9            /* a team must take less than this share of one thread's time */
 #define FEWEST_UNITS 32      /* of a member */
@@ -139,11 +142,13 @@ static double pass_time(const frnn_cell *cell, frnn_pass pass, double T, double 
     const double kept = (weights + (T == 1 ? inputs : 0)) * weight.bytes; /* a step on its own needs all weights once */
     double step = FRNN_MAX(2 * rows * weights / rate, reading(weights * weight.bytes, kept));
     step += rows * (H / share * is->gate_time / lanes + ROW_OVERHEAD);
+    const double products = 1 + (is->reset > 0), projections = cell->w_hr != NULL;
+    const double norms = cell->norm.hh || cell->norm.sum ? products + is->has_c : 0;
+    if (norms > 0) step += rows * ((norms + 1) * NORM_OVERHEAD + G * H / share * NORM_TIME / lanes);
     if (by_units && threads > 1 && !is->unconnected) {
-        const int norms = cell->norm.hh || cell->norm.sum ? 1 + (is->reset > 0) + is->has_c : 0;
-        const double barriers = 1 + (is->reset > 0) + (cell->w_hr != NULL) + norms;
-        const double values = B * (pass == FRNN_FORWARD ? barriers * H : G * H);
-        step += barriers * BARRIER * ceil(log2(threads)) + values * size / 64 * (threads - 1) / threads * LINE_FETCH;
+        const double values = B * H * (pass == FRNN_FORWARD ? products + projections : G);
+        step += ((products + projections) * BARRIER + norms * NORM_BARRIER) * ceil(log2(threads));
+        step += values * size / 64 * (threads - 1) / threads * LINE_FETCH;
     }
     /* what all steps do together is shared evenly: the input's projection, or its gradient and those of the weights */
     double together = T * 2 * B * (G * H * I * (pass == FRNN_FORWARD ? 1 : 2) + (pass == FRNN_FORWARD ? 0 : recurrent));
