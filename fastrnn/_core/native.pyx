@@ -564,9 +564,10 @@ def simulate_plan(
     cdef frnn_split split
     cdef bytes name = cell.encode()
     cdef frnn_pass which = FRNN_BACKWARD if backward else FRNN_FORWARD
-    cdef double time = frnn_simulate_plan(
-        name, FRNN_F32, which, T, B, I, H, directions, lanes, threads, &members, &split
-    )
+    cdef double time
+    if frnn_kind(name) < 0:
+        raise ValueError(f"cell: expected the name of one in C, got {cell!r}")
+    time = frnn_simulate_plan(name, FRNN_F32, which, T, B, I, H, directions, lanes, threads, &members, &split)
     return time, members, "units" if split == FRNN_BY_UNITS else "rows"
 
 
