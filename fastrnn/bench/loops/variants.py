@@ -89,7 +89,10 @@ VARIANTS: dict[str, Variant] = {
         Variant("lstm-norm", "lstm", (("layer_norm", "separate"),), *NORM, "lstm", verified=FEW),
         Variant("lstm-norm-sum", "lstm", (("layer_norm", "sum"),), *NORM, "lstm", verified=FEW),
         Variant("gru-norm", "gru", (("layer_norm", "separate"),), *NORM, "gru", verified=FEW),
-        Variant("gru-norm-before", "gru", (("layer_norm", "separate"),), *NORM, "gru", (("reset_after", False),), verified=FEW),
+        Variant(
+            "gru-norm-before", "gru", (("layer_norm", "separate"),), *NORM, "gru", (("reset_after", False),),
+            verified=FEW,
+        ),
         Variant("lstm-zoneout", "lstm", (("zoneout", 0.05), ("zoneout_cell", 0.5)), *NOISE, "lstm"),
         Variant("gru-zoneout", "gru", (("zoneout", 0.1),), *NOISE, "gru"),
         Variant("lstm-candidate", "lstm", (("candidate_dropout", 0.25),), *NOISE, "lstm", kinds=("training",)),
