@@ -104,7 +104,7 @@ def forward(
     kept = Kept(n, [], drawn, [])
     shared = Pass(engine, args, weights, dropout, drawn, noise, n)
     for k, level in enumerate(levels):
-        below, above = _read(k, shared, kept, len(levels)), y
+        below, above = _read(k, stack, shared, kept), y
         if k < len(levels) - 1:
             above = memory.empty(y.shape, stack.dtype)
             kept.between.append(above)
@@ -130,7 +130,7 @@ def backward(
     dweights, dx = run.gradients(stack), None
     shared = Pass(engine, args, weights, dropout, kept.drawn, noise, kept.num_steps)
     for k in reversed(range(len(levels))):
-        below, dx = _read(k, shared, kept, len(levels)), None
+        below, dx = _read(k, stack, shared, kept), None
         if k > 0:
             dx = memory.empty(below.shape, stack.dtype)
         elif wants_x:
@@ -143,7 +143,7 @@ def backward(
             dh0[strand.cells], dc = _differentiate(strand, shared, below, of_level[d], part, dstate, into)
             if dc0 is not None:
                 dc0[strand.cells] = dc
-        if noise is not None and dx is not None and len(levels) > 1:
+        if noise is not None and dx is not None and _apart(stack):
             masked(dx, noise.input_mask(k, dx, args), dx)
         if k > 0 and dx is not None:
             dy = dx if dropout is None else dropout.apply(dx, kept.drawn[k - 1])
@@ -236,6 +236,11 @@ def _levels(stack: Stack) -> list[list[Strand]]:
     ]
 
 
+def _apart(stack: Stack) -> bool:
+    """Whether a strand is less than the stack. Then what a layer reads loses values here, and not within its run."""
+    return any(stack.directions) and len(stack.cells) > 1
+
+
 def _num_steps(stack: Stack, engine: Engine, args: Arguments, keep: Keep) -> int | None:
     """How many steps a segment has; None where the run is not cut."""
     B, longest = args.h0.shape[1], _longest(args)
@@ -280,19 +285,19 @@ def _arguments(strand: Strand, shared: Pass, below: NDArray) -> Arguments:
 
 
 def _noise(strand: Strand, shared: Pass) -> Noise | None:
-    """What is random in a strand's run. One direction of a layer reads inputs that have lost some values already."""
+    """What is random in a strand's run. A strand apart reads inputs that have lost some values already."""
     if shared.noise is None or len(strand.stack.cells) == len(shared.weights):
         return shared.noise
     return shared.noise.within(strand.cells.start)
 
 
-def _read(k: int, shared: Pass, kept: Kept, levels: int) -> NDArray:
-    """What level k, of so many, reads."""
+def _read(k: int, stack: Stack, shared: Pass, kept: Kept) -> NDArray:
+    """What level k reads."""
     below = shared.args.x
     if k > 0:
         below = kept.between[k - 1]
         below = below if shared.dropout is None else shared.dropout.apply(below, shared.drawn[k - 1])
-    noise = None if levels == 1 else shared.noise
+    noise = shared.noise if _apart(stack) else None
     return masked(below, None if noise is None else noise.input_mask(k, below, shared.args))
 
 

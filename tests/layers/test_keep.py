@@ -56,6 +56,21 @@ def test_the_same_bits(case: Case, T: int, B: int, keep: Any, dropout: float, no
         assert_same(train(layer, call, keep=keep), expected)
 
 
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("name", ["input_dropout", "state_dropout", "weight_dropout", "candidate_dropout", "zoneout"])
+def test_the_same_masks(name: str, bidirectional: bool, num_layers: int) -> None:
+    layer = fastrnn.GRU(3, 5, num_layers, bidirectional=bidirectional, rng=0, **{name: 0.3})
+    call = random_call(layer, 300, 2, np.random.default_rng(1))
+    assert is_cut(layer, call, 256)
+    with fastrnn.engines.use("packed"):
+        tapes = []
+        for keep in ("all", "states"):
+            layer._rng = np.random.default_rng(1)
+            tapes.append(train(layer, call, keep=keep))
+    assert_same(tapes[1], tapes[0])
+
+
 def test_every_cell_is_cut_where_it_may_be(variant: str) -> None:
     """Where the engine's sums over steps may be: at 256 of them in a batch so small, at fewer of 70 rows."""
     for B in (2, 70):
