@@ -62,12 +62,12 @@ print(run(2000) - warm)
 )
 
 
-def test_nothing_grows_with_the_number_of_calls(engine: str) -> None:
+def test_nothing_grows_with_the_number_of_calls(compiled: str) -> None:
     """2,000 runs of random shapes, forwards, backwards, frozen, streamed and failing.
 
     They work on some 100 KB each: were one in a hundred to lose its workspace, that would show.
     """
-    grown = int(output_of(RANDOM_SHAPES, FASTRNN_ENGINE=engine))
+    grown = int(output_of(RANDOM_SHAPES, FASTRNN_ENGINE=compiled))
     assert grown <= 1.5 * 2**20, f"{grown / 2**20:.1f} MiB more after 2,000 calls"
 
 
