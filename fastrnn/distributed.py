@@ -6,6 +6,7 @@ Something else starts the processes: mpiexec, torchrun, a scheduler. Each of the
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import sys
 import time
@@ -214,7 +215,15 @@ def gloo(
         distributed.init_process_group(
             "gloo", init_method, datetime.timedelta(seconds=timeout), rank=number, world_size=count
         )
+        # A thread of PyTorch's that still runs when the process ends may abort it, after all of its work is done.
+        atexit.register(_end, distributed)
     return _Gloo(distributed)
+
+
+def _end(distributed: Any) -> None:
+    """End the default process group, if that has not been done yet."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _abort_where_nothing_catches(comm: Any) -> None:
