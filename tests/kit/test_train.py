@@ -411,13 +411,3 @@ def test_sources_that_are_none():
         Trainer(model, optimizer, lambda rng: [], steps=1).fit(progress=False)
     with pytest.raises(ValueError, match="checkpoint: expected a path"):
         Trainer(model, optimizer, lambda rng: [batch], steps=1).save()
-
-
-def test_the_kit_is_imported_when_it_is_used():
-    code = """
-    import sys, fastrnn
-    kit = [f"fastrnn.{name}" for name in ("data", "inspect", "metrics", "nn", "optim", "train")]
-    print(sum(name in sys.modules for name in kit), "scipy.sparse" in sys.modules)
-    print(fastrnn.nn.Linear.__name__, fastrnn.inspect.gates.__name__, "rich" in sys.modules)
-    """
-    assert output_of(code).split() == ["0", "False", "Linear", "gates", "False"]
