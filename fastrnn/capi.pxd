@@ -11,6 +11,7 @@ cdef extern from "fastrnn/capi.h":
     int FASTRNN_ABI, FASTRNN_API_VERSION
     int FASTRNN_OK, FASTRNN_INVALID, FASTRNN_NO_MEMORY, FASTRNN_BUSY
     int FASTRNN_FLOAT32, FASTRNN_FLOAT64
+    int FASTRNN_NORM_NONE, FASTRNN_NORM_SEPARATE, FASTRNN_NORM_SUM
 
     ctypedef struct FastRNN_Layer:
         pass
@@ -28,7 +29,9 @@ cdef extern from "fastrnn/capi.h":
         size_t size
         const char *cell
         int32_t dtype, num_layers, num_directions, reverse, update_replaces, threads
-        int64_t input_size, hidden_size, proj_size
+        int64_t input_size, hidden_size, proj_size, num_heads
+        int32_t linear, layer_norm
+        double layer_norm_eps, clip, zoneout, zoneout_cell
 
     ctypedef struct FastRNN_Weights:
         const void *weight_ih
@@ -37,6 +40,11 @@ cdef extern from "fastrnn/capi.h":
         const void *bias_hh
         const void *weight_hr
         const void *peephole
+        const void *norm_ih
+        const void *norm_hh
+        const void *norm
+        const void *norm_c
+        const void *bias_c
 
     ctypedef struct FastRNN_Run:
         size_t size

@@ -1,4 +1,6 @@
 /* Layers of the C interface. */
+#include <float.h>
+#include <math.h>
 #include <string.h>
 
 #include "../cells/cells.h"
@@ -104,10 +106,64 @@ static frnn_cell cell_of(const FastRNN_LayerSpec *spec, int kind, int layer) {
         .dtype = is_f32 ? FRNN_F32 : FRNN_F64,
         .storage = is_f32 ? FRNN_STORED_F32 : FRNN_STORED_F64,
         .replace = spec->update_replaces != 0,
+        .heads = (int)spec->num_heads,
+        .linear = spec->linear != 0,
+        .clip = spec->clip,
+        .zoneout = spec->zoneout,
+        .zoneout_cell = spec->zoneout_cell,
+        .norm.eps = spec->layer_norm_eps,
         .I = layer ? spec->num_directions * O : spec->input_size,
         .H = spec->hidden_size,
         .O = O,
     };
+}
+
+/* Whether a number is from 0 up to but not including `end`. */
+static int is_in(const char *name, double value, double end) {
+    if (value >= 0 && value < end) return 1;
+    frnn_fail(-1, "%s: expected a number from 0 up to but not including %g, got %g", name, end, value);
+    return 0;
+}
+
+/* Whether the options are there that are said to be of this cell, and fit each other. */
+static int has_options(const FastRNN_LayerSpec *spec, const frnn_description *is) {
+    const int lstm = is->output_gate > 0, gru = !strncmp(is->name, "gru", 3), rnn = !strncmp(is->name, "rnn", 3);
+    const struct {
+        const char *name;
+        double value;
+        int there;
+        const char *of;
+    } options[] = {
+        {"update_replaces", spec->update_replaces, gru, "a GRU"},
+        {"proj_size", (double)spec->proj_size, lstm, "an LSTM"},
+        {"num_heads", (double)spec->num_heads, is->has_c > 1, "an sLSTM"},
+        {"linear", spec->linear, is->unconnected, "a minGRU or minLSTM"},
+        {"layer_norm", spec->layer_norm, rnn || lstm || gru, "an RNN, LSTM or GRU"},
+        {"clip", spec->clip, rnn || lstm || gru, "an RNN, LSTM or GRU"},
+        {"zoneout", spec->zoneout, rnn || lstm || gru, "an RNN, LSTM or GRU"},
+        {"zoneout_cell", spec->zoneout_cell, lstm, "an LSTM"},
+    };
+    for (size_t k = 0; k < sizeof options / sizeof *options; k++)
+        if (options[k].value != 0 && !options[k].there) {
+            frnn_fail(-1, "%s: expected 0 of a cell that is not %s, got %g", options[k].name, options[k].of,
+                      options[k].value);
+            return 0;
+        }
+    if (!is_in("zoneout", spec->zoneout, 1) || !is_in("zoneout_cell", spec->zoneout_cell, 1)) return 0;
+    if (!is_in("layer_norm_eps", spec->layer_norm_eps, INFINITY)) return 0;
+    if (spec->clip != 0 && !(spec->clip >= FLT_MIN && spec->clip <= FLT_MAX)) {
+        frnn_fail(-1, "clip: expected 0 or a number from %g to %g, got %g", FLT_MIN, FLT_MAX, spec->clip);
+        return 0;
+    }
+    if (spec->layer_norm < FASTRNN_NORM_NONE || spec->layer_norm > (gru ? FASTRNN_NORM_SEPARATE : FASTRNN_NORM_SUM)) {
+        frnn_fail(-1, "layer_norm: expected one that %s has, got %d", is->name, (int)spec->layer_norm);
+        return 0;
+    }
+    if (spec->layer_norm && spec->clip > 0) {
+        frnn_fail(-1, "clip: expected 0 where there is layer normalisation, got %g", spec->clip);
+        return 0;
+    }
+    return 1;
 }
 
 #define NAME(cell) " " #cell
@@ -119,24 +175,24 @@ static int checked_spec(const FastRNN_LayerSpec *spec, const FastRNN_Weights *we
     const int kind = spec->cell ? frnn_kind(spec->cell) : -1;
     if (kind < 0)
         return frnn_fail(-1, "cell: expected one of" FRNN_CELLS(NAME) ", got %s", spec->cell ? spec->cell : "NULL");
-    const frnn_description *is = frnn_describe(kind);
     const int64_t L = spec->num_layers, D = spec->num_directions, I = spec->input_size, H = spec->hidden_size;
+    const int64_t P = spec->proj_size, N = spec->num_heads;
     if (spec->dtype != FASTRNN_FLOAT32 && spec->dtype != FASTRNN_FLOAT64)
         return frnn_fail(-1, "dtype: expected FASTRNN_FLOAT32 or FASTRNN_FLOAT64, got %d", (int)spec->dtype);
     if (L < 1 || L > MOST_LAYERS) return frnn_fail(-1, "num_layers: expected 1 to %d, got %d", MOST_LAYERS, (int)L);
     if (D < 1 || D > 2) return frnn_fail(-1, "num_directions: expected 1 or 2, got %d", (int)D);
     if (spec->reverse && D == 2) return frnn_fail(-1, "reverse: expected 0 with two directions, got %d", spec->reverse);
-    if (spec->update_replaces && strncmp(is->name, "gru", 3) != 0)
-        return frnn_fail(-1, "update_replaces: expected 0 of a cell that is no GRU, got %d", spec->update_replaces);
     if (I < 1) return frnn_fail(-1, "input_size: expected at least 1, got %lld", (long long)I);
     if (H < 1) return frnn_fail(-1, "hidden_size: expected at least 1, got %lld", (long long)H);
-    if (spec->proj_size < 0 || spec->proj_size >= H)
-        return frnn_fail(-1, "proj_size: expected 0 to %lld, got %lld", (long long)(H - 1), (long long)spec->proj_size);
-    if (spec->proj_size && !is->output_gate)
-        return frnn_fail(-1, "proj_size: expected 0 of a cell that is no LSTM, got %lld", (long long)spec->proj_size);
+    if (P < 0 || P >= H)
+        return frnn_fail(-1, "proj_size: expected 0 to %lld, got %lld", (long long)(H - 1), (long long)P);
+    if (N < 0 || N > H || (N && H % N))
+        return frnn_fail(-1, "num_heads: expected a divisor of hidden_size (%lld), got %lld", (long long)H,
+                         (long long)N);
     if (H > INT64_MAX / 64 || frnn_product(FRNN_MAX(I, 2 * H), 4 * L, H) < 0)
         return frnn_fail(-1, "input_size, hidden_size: expected weights that can be addressed, got %lld, %lld",
                          (long long)I, (long long)H);
+    if (!has_options(spec, frnn_describe(kind))) return -1;
     if (count != L * D)
         return frnn_fail(-1, "count: expected %lld weights, one for each direction of each layer, got %lld",
                          (long long)(L * D), (long long)count);
@@ -144,33 +200,41 @@ static int checked_spec(const FastRNN_LayerSpec *spec, const FastRNN_Weights *we
 }
 
 /* Whether the weights are those of the cell; if so, they are put there. */
-static int take_weights(const FastRNN_Weights *w, int projects, const frnn_description *is, frnn_cell *cell) {
-    const int64_t bytes = cell->dtype == FRNN_F32 ? 4 : 8;
-    if (!frnn_is_array("weight_ih", w->weight_ih, bytes)) return 0;
-    if (!is->unconnected && !frnn_is_array("weight_hh", w->weight_hh, bytes)) return 0;
-    if (is->unconnected && (w->weight_hh || w->bias_hh)) {
-        frnn_fail(FASTRNN_INVALID,
-                  "weight_hh, bias_hh: expected NULL of a cell whose gates do not see the state, got an array");
-        return 0;
+static int take_weights(const FastRNN_Weights *w, const FastRNN_LayerSpec *spec, frnn_cell *cell) {
+    const frnn_description *is = frnn_describe(cell->kind);
+    const int sees = !is->unconnected, separate = spec->layer_norm == FASTRNN_NORM_SEPARATE;
+    const int sum = spec->layer_norm == FASTRNN_NORM_SUM, norm_c = spec->layer_norm && is->has_c;
+    const char *unseen = "of a cell whose gates do not see the state";
+    const struct {
+        const char *name;
+        const void *data;
+        int there;
+        const char *why_not;
+    } arrays[] = {
+        {"weight_ih", w->weight_ih, 1, ""},
+        {"weight_hh", w->weight_hh, sees, unseen},
+        {"bias_ih", w->bias_ih, w->bias_ih != NULL, ""},
+        {"bias_hh", w->bias_hh, sees && w->bias_ih, sees ? "as bias_ih is" : unseen},
+        {"weight_hr", w->weight_hr, spec->proj_size > 0, "for proj_size is 0"},
+        {"peephole", w->peephole, is->peepholes && w->peephole, "of a cell that is no LSTM"},
+        {"norm_ih", w->norm_ih, separate, "but for FASTRNN_NORM_SEPARATE"},
+        {"norm_hh", w->norm_hh, separate, "but for FASTRNN_NORM_SEPARATE"},
+        {"norm", w->norm, sum, "but for FASTRNN_NORM_SUM"},
+        {"norm_c", w->norm_c, norm_c, "but for an LSTM with layer normalisation"},
+        {"bias_c", w->bias_c, norm_c && w->bias_c, "but for an LSTM with layer normalisation"},
+    };
+    for (size_t k = 0; k < sizeof arrays / sizeof *arrays; k++) {
+        if (arrays[k].there && !frnn_is_array(arrays[k].name, arrays[k].data, cell->dtype == FRNN_F32 ? 4 : 8))
+            return 0;
+        if (!arrays[k].there && arrays[k].data) {
+            frnn_fail(FASTRNN_INVALID, "%s: expected NULL %s, got an array", arrays[k].name, arrays[k].why_not);
+            return 0;
+        }
     }
-    if (!is->unconnected && !w->bias_ih != !w->bias_hh) {
-        frnn_fail(FASTRNN_INVALID, "bias_ih, bias_hh: expected both or none, got one of them");
-        return 0;
-    }
-    if (w->bias_ih && !frnn_is_array("bias_ih", w->bias_ih, bytes)) return 0;
-    if (w->bias_hh && !frnn_is_array("bias_hh", w->bias_hh, bytes)) return 0;
-    if (projects && !frnn_is_array("weight_hr", w->weight_hr, bytes)) return 0;
-    if (!projects && w->weight_hr) {
-        frnn_fail(FASTRNN_INVALID, "weight_hr: expected NULL, for proj_size is 0, got an array");
-        return 0;
-    }
-    if (w->peephole && !is->peepholes) {
-        frnn_fail(FASTRNN_INVALID, "peephole: expected NULL of a cell that is no LSTM, got an array");
-        return 0;
-    }
-    if (w->peephole && !frnn_is_array("peephole", w->peephole, bytes)) return 0;
     cell->w_ih = w->weight_ih, cell->w_hh = w->weight_hh, cell->b_ih = w->bias_ih, cell->b_hh = w->bias_hh;
     cell->w_hr = w->weight_hr, cell->peephole = w->peephole;
+    cell->norm.ih = w->norm_ih, cell->norm.hh = w->norm_hh, cell->norm.sum = w->norm;
+    cell->norm.c = w->norm_c, cell->norm.bias_c = w->bias_c;
     return 1;
 }
 
@@ -197,7 +261,7 @@ FastRNN_Layer *frnn_layer_of_arrays(const FastRNN_LayerSpec *spec, const FastRNN
         for (int64_t k = 0; k < count; k++) {
             pointers[k] = cells + k;
             cells[k] = cell_of(spec, kind, (int)(k / spec->num_directions));
-            fit = fit && take_weights(weights + k, spec->proj_size > 0, frnn_describe(kind), cells + k);
+            fit = fit && take_weights(weights + k, spec, cells + k);
         }
         const frnn_stack stack = {spec->num_layers, spec->num_directions, {spec->reverse != 0, 1}, pointers};
         if (!fit) {

@@ -184,34 +184,43 @@ def test_nothing_to_run(c: Any) -> None:
             np.empty((T, B, 6), np.float32), None, None))  # fmt: skip
 
 
-def test_a_layer_of_arrays(c: Any, variant: str) -> None:
-    own = VARIANTS[variant][1]
-    if own.get("layer_norm"):
-        pytest.skip("a FastRNN_LayerSpec has no layer normalisation; frozen layers bring theirs")
-    there = {"clip": None, "num_heads": 1} | ({"nonlinearity": "positive"} if variant.startswith("min") else {})
-    other = {name: value for name, value in there.items() if name in own}  # options that it has not, either
+NORMS = {None: 0, "separate": 1, "sum": 2}  # FASTRNN_NORM_...
+
+
+def spec_of(cell: Any) -> dict[str, Any]:
+    """The fields of a FastRNN_LayerSpec that are options of the cell."""
+    options = cell.options
+    same = {name: options[name] for name in ("proj_size", "num_heads", "layer_norm_eps") if name in options}
+    zoneouts = dict(zip(("zoneout", "zoneout_cell"), cell.zoneouts, strict=True))
+    return same | zoneouts | {
+        "clip": options.get("clip") or 0.0, "layer_norm": NORMS[options.get("layer_norm")],
+        "linear": int(options.get("nonlinearity") == "linear"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("zoneout", [False, True])
+def test_a_layer_of_arrays(c: Any, variant: str, zoneout: bool) -> None:
+    zoneouts = {name: 0.1 for name in ("zoneout", "zoneout_cell") if name in VARIANTS[variant][0]._cell.defaults()}
     for bias, dtype, directions in ((True, np.float32, 2), (False, np.float64, 1)):
-        options = other | {"bias": bias, "dtype": dtype, "bidirectional": directions == 2}
-        layer = build_layer(variant, 5, 17, num_layers=2, **options)
+        options = {"bias": bias, "dtype": dtype, "bidirectional": directions == 2} | (zoneouts if zoneout else {})
+        layer = build_layer(variant, 5, 18, num_layers=2, **options)
         with fastrnn.engines.use("packed"):
             frozen = layer.freeze()
-        stack, cell, params = frozen._stack, frozen.cell, layer.params
-        fields = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "peephole")
+        stack, cell = frozen._stack, frozen.cell
         weights = tuple(
-            tuple(params.get(stack.names(k).get(field, ("",))[0]) for field in fields) for k in range(2 * directions)
+            {field: layer.params[name] for field, (name, _) in stack.names(k).items()} for k in range(2 * directions)
         )
         handle = c.layer_new(
-            cell.native, int(dtype == np.float64), 2, directions, 0, int(cell.replaces), 5, 17,
-            getattr(cell, "proj_size", 0), weights, False,
-        )  # fmt: skip
+            cell.native, int(dtype == np.float64), 2, directions, 0, int(cell.replaces), 5, 18, weights, **spec_of(cell)
+        )
         x, _ = drawn(layer, 6, 3)
         assert_same(run(c, layer, handle, x), expected(*frozen(x)))
 
 
 def test_a_layer_that_runs_backwards(c: Any) -> None:
     layer = fastrnn.GRU(4, 6, rng=0)
-    weights = tuple(layer.params[f"{name}_l0"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-    handle = c.layer_new("gru_after", 0, 1, 1, 1, 0, 4, 6, 0, ((*weights, None, None),), False)
+    weights = {name.removesuffix("_l0"): a for name, a in layer.params.items()}
+    handle = c.layer_new("gru_after", 0, 1, 1, 1, 0, 4, 6, (weights,))
     x, _ = drawn(layer, 5, 2)
     with fastrnn.engines.use("packed"):
         y, h = layer.freeze()(x[::-1].copy())
@@ -440,46 +449,72 @@ def test_a_run_s_errors(c: Any, changes: dict[str, Any], message: str) -> None:
 
 def test_a_layer_s_errors(c: Any) -> None:
     a = np.zeros(2000, np.float32)
-    good: list[Any] = ["lstm", 0, 1, 1, 0, 0, 4, 6, 0, ((a, a, a, a, None, None),), False]
-    c.layer_new(*good)
-    for place, value, message in (
-        (
-            0,
-            "elman",
-            "cell: expected one of rnn_tanh rnn_relu lstm lstm_coupled gru_after .* min_lstm, got elman",
-        ),
-        (0, None, "cell: expected one of .*, got NULL"),
-        (1, 2, "dtype: expected FASTRNN_FLOAT32 or FASTRNN_FLOAT64, got 2"),
-        (2, 0, "num_layers: expected 1 to 100000, got 0"),
-        (2, 2, "count: expected 2 weights, one for each direction of each layer, got 1"),
-        (3, 3, "num_directions: expected 1 or 2, got 3"),
-        (5, 1, "update_replaces: expected 0 of a cell that is no GRU"),
-        (6, 0, "input_size: expected at least 1, got 0"),
-        (7, 0, "hidden_size: expected at least 1, got 0"),
-        (7, 2**40, "input_size, hidden_size: expected weights that can be addressed"),
-        (6, 2**62, "input_size, hidden_size: expected weights that can be addressed"),
-        (8, 6, "proj_size: expected 0 to 5, got 6"),
-        (8, 2, "weight_hr: expected an array, got NULL"),
-        (9, ((a, a, a, a, a, None),), "weight_hr: expected NULL"),
-        (9, ((a, None, a, a, None, None),), "weight_hh: expected an array, got NULL"),
-        (9, ((a, a, a, None, None, None),), "bias_ih, bias_hh: expected both or none"),
-        (9, ((NOT_ALIGNED, a, None, None, None, None),), "weight_ih: expected an address that is a multiple"),
-        (10, True, r"FastRNN_LayerSpec\.size"),
-    ):
-        bad = list(good)
-        bad[place] = value
+    w = dict.fromkeys(("weight_ih", "weight_hh", "bias_ih", "bias_hh"), a)
+    good: dict[str, Any] = {
+        "cell": "lstm", "dtype": 0, "num_layers": 1, "num_directions": 1, "reverse": 0, "update_replaces": 0,
+        "input_size": 4, "hidden_size": 6, "weights": (w,),
+    }  # fmt: skip
+    c.layer_new(**good)
+    finite = "expected a number from 0 up to but not including"
+    norm_c = w | {"norm_c": a}
+    for changes, message in (
+        ({"cell": "elman"}, "cell: expected one of rnn_tanh rnn_relu lstm lstm_coupled .* min_lstm, got elman"),
+        ({"cell": None}, "cell: expected one of .*, got NULL"),
+        ({"dtype": 2}, "dtype: expected FASTRNN_FLOAT32 or FASTRNN_FLOAT64, got 2"),
+        ({"num_layers": 0}, "num_layers: expected 1 to 100000, got 0"),
+        ({"num_layers": 2}, "count: expected 2 weights, one for each direction of each layer, got 1"),
+        ({"num_directions": 3}, "num_directions: expected 1 or 2, got 3"),
+        ({"num_directions": 2, "reverse": 1, "weights": (w, w)}, "reverse: expected 0 with two directions"),
+        ({"input_size": 0}, "input_size: expected at least 1, got 0"),
+        ({"hidden_size": 0}, "hidden_size: expected at least 1, got 0"),
+        ({"hidden_size": 2**40}, "input_size, hidden_size: expected weights that can be addressed"),
+        ({"input_size": 2**62}, "input_size, hidden_size: expected weights that can be addressed"),
+        ({"proj_size": 6}, "proj_size: expected 0 to 5, got 6"),
+        ({"cell": "slstm", "num_heads": 4}, r"num_heads: expected a divisor of hidden_size \(6\), got 4"),
+        ({"cell": "slstm", "num_heads": -1}, r"num_heads: expected a divisor of hidden_size \(6\), got -1"),
+        ({"size": 47}, r"FastRNN_LayerSpec\.size"),
+        # options that the cell has not
+        ({"update_replaces": 1}, "update_replaces: expected 0 of a cell that is not a GRU, got 1"),
+        ({"cell": "gru_after", "proj_size": 2}, "proj_size: expected 0 of a cell that is not an LSTM, got 2"),
+        ({"num_heads": 2}, "num_heads: expected 0 of a cell that is not an sLSTM, got 2"),
+        ({"linear": 1}, "linear: expected 0 of a cell that is not a minGRU or minLSTM, got 1"),
+        ({"cell": "slstm", "layer_norm": 1}, "layer_norm: expected 0 of a cell that is not an RNN, LSTM or GRU, got 1"),
+        ({"cell": "slstm", "clip": 1.5}, "clip: expected 0 of a cell that is not an RNN, LSTM or GRU, got 1.5"),
+        ({"cell": "min_gru", "zoneout": 0.5}, "zoneout: expected 0 of a cell that is not an RNN, LSTM or GRU"),
+        ({"cell": "gru_after", "zoneout_cell": 0.5}, "zoneout_cell: expected 0 of a cell that is not an LSTM"),
+        # options that cannot be
+        ({"layer_norm": 3}, "layer_norm: expected one that lstm has, got 3"),
+        ({"layer_norm": -1}, "layer_norm: expected one that lstm has, got -1"),
+        ({"cell": "gru_after", "layer_norm": 2}, "layer_norm: expected one that gru_after has, got 2"),
+        ({"layer_norm": 1, "clip": 1.0}, "clip: expected 0 where there is layer normalisation, got 1"),
+        ({"clip": -1.0}, "clip: expected 0 or a number from 1.17549e-38 to 3.40282e[+]38, got -1"),
+        ({"clip": np.nan}, "clip: expected 0 or a number"),
+        ({"layer_norm_eps": np.inf}, f"layer_norm_eps: {finite} inf, got inf"),
+        ({"layer_norm_eps": np.nan}, f"layer_norm_eps: {finite} inf"),
+        ({"zoneout": 1.0}, f"zoneout: {finite} 1, got 1"),
+        ({"zoneout_cell": -0.5}, f"zoneout_cell: {finite} 1, got -0.5"),
+        # weights
+        ({"proj_size": 2}, "weight_hr: expected an array, got NULL"),
+        ({"weights": (w | {"weight_hr": a},)}, "weight_hr: expected NULL for proj_size is 0"),
+        ({"weights": (w | {"weight_hh": None},)}, "weight_hh: expected an array, got NULL"),
+        ({"weights": (w | {"bias_hh": None},)}, "bias_hh: expected an array, got NULL"),
+        ({"weights": (w | {"bias_ih": None},)}, "bias_hh: expected NULL as bias_ih is, got an array"),
+        ({"weights": (w | {"weight_ih": NOT_ALIGNED},)}, "weight_ih: expected an address that is a multiple"),
+        ({"cell": "rnn_relu", "weights": (w | {"peephole": a},)}, "peephole: expected NULL of a cell that is no LSTM"),
+        ({"cell": "min_gru"}, "weight_hh: expected NULL of a cell whose gates do not see the state"),
+        ({"cell": "min_gru", "weights": ({"weight_ih": a, "bias_hh": a},)}, "bias_hh: expected NULL of a cell whose"),
+        ({"weights": (w | {"norm_ih": a},)}, "norm_ih: expected NULL but for FASTRNN_NORM_SEPARATE"),
+        ({"weights": (w | {"norm_hh": a},), "layer_norm": 2}, "norm_hh: expected NULL but for FASTRNN_NORM_SEPARATE"),
+        ({"weights": (w | {"norm": a},)}, "norm: expected NULL but for FASTRNN_NORM_SUM"),
+        ({"layer_norm": 1}, "norm_ih: expected an array, got NULL"),
+        ({"layer_norm": 2}, "norm: expected an array, got NULL"),
+        ({"layer_norm": 2, "weights": (w | {"norm": a},)}, "norm_c: expected an array, got NULL"),
+        ({"weights": (norm_c,)}, "norm_c: expected NULL but for an LSTM with layer normalisation"),
+        ({"weights": (w | {"bias_c": a},)}, "bias_c: expected NULL but for an LSTM with layer normalisation"),
+        ({"cell": "rnn_tanh", "layer_norm": 2, "weights": (norm_c | {"norm": a},)}, "norm_c: expected NULL but for an"),
+    ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
-            c.layer_new(*bad)
-    with pytest.raises(ValueError, match="proj_size: expected 0 of a cell that is no LSTM"):
-        c.layer_new("gru_after", 0, 1, 1, 0, 0, 4, 6, 2, good[9], False)
-    with pytest.raises(ValueError, match="peephole: expected NULL of a cell that is no LSTM"):
-        c.layer_new("rnn_relu", 0, 1, 1, 0, 0, 4, 6, 0, ((a, a, a, a, None, a),), False)
-    with pytest.raises(
-        ValueError, match="weight_hh, bias_hh: expected NULL of a cell whose gates do not see the state"
-    ):
-        c.layer_new("min_gru", 0, 1, 1, 0, 0, 4, 6, 0, ((a, a, a, None, None, None),), False)
-    with pytest.raises(ValueError, match="reverse: expected 0 with two directions"):
-        c.layer_new("lstm", 0, 1, 2, 1, 0, 4, 6, 0, good[9] * 2, False)
+            c.layer_new(**good | changes)
 
 
 def test_a_stream_s_errors(c: Any) -> None:

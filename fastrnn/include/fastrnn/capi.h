@@ -39,6 +39,11 @@ extern "C" {
 #define FASTRNN_FLOAT32 0
 #define FASTRNN_FLOAT64 1
 
+/* Layer normalisation: none, of W x and U h each, or of each gate of W x + U h. */
+#define FASTRNN_NORM_NONE 0
+#define FASTRNN_NORM_SEPARATE 1
+#define FASTRNN_NORM_SUM 2
+
 /* A layer, or several, one upon the other: the weights, packed for the kernels. It never changes, so any number of
  * threads may use it at once. Its owners are counted; it does not depend on the Python object that it was made of. */
 typedef struct FastRNN_Layer FastRNN_Layer;
@@ -68,7 +73,7 @@ typedef struct {
     size_t size;             /* sizeof(FastRNN_LayerSpec) */
     const char *cell;        /* "rnn_tanh", "rnn_relu", "lstm", "lstm_coupled", "gru_after" or "gru_before": a GRU
                               * whose reset gate is applied after the product with the state (PyTorch), or before it;
-                              * "slstm", of one head; "min_gru" or "min_lstm", with n positive */
+                              * "slstm"; "min_gru" or "min_lstm" */
     int32_t dtype;           /* of the weights, and of all arrays of the layer: FASTRNN_FLOAT32 or FASTRNN_FLOAT64 */
     int32_t num_layers;      /* L */
     int32_t num_directions;  /* D: 2 runs forwards and backwards */
@@ -78,17 +83,29 @@ typedef struct {
     int64_t input_size;      /* I */
     int64_t hidden_size;     /* H */
     int64_t proj_size;       /* P, less than H: an LSTM's outputs are projected; 0: they are not */
+    int64_t num_heads;       /* N, a divisor of H: an sLSTM's heads; 0 is 1 */
+    int32_t linear;          /* 1: the candidate n of a minGRU or minLSTM is W x + b; 0: it is made positive */
+    int32_t layer_norm;      /* FASTRNN_NORM_..., of RNN, LSTM and, but for the sum, GRU; not beside clip */
+    double layer_norm_eps;   /* added to variances; PyTorch has 1e-5 */
+    double clip;             /* activations of an RNN, LSTM or GRU are given nothing outside -clip..clip; 0: anything */
+    double zoneout;          /* less than 1: an RNN, LSTM or GRU computes what is expected of this zoneout of h */
+    double zoneout_cell;     /* likewise an LSTM of that of c */
 } FastRNN_LayerSpec;
 
-/* One direction of one layer; gates in the order of PyTorch: LSTM i, f, g, o; GRU r, z, n; minGRU z, n; minLSTM i, f,
- * n. Layers above the first read D*O values. This structure does not grow. */
+/* One direction of one layer; gates in the order of PyTorch: LSTM i, f, g, o, coupled i, g, o; GRU r, z, n; sLSTM i, f,
+ * z, o; minGRU z, n; minLSTM i, f, n. Layers above the first read D*O values. This structure does not grow. */
 typedef struct {
     const void *weight_ih; /* (G*H, I) */
-    const void *weight_hh; /* (G*H, O); NULL of minGRU and minLSTM, as is bias_hh */
+    const void *weight_hh; /* (G*H, O), of N heads (G*H, H/N); NULL of minGRU and minLSTM, as is bias_hh */
     const void *bias_ih;   /* (G*H), or NULL */
     const void *bias_hh;   /* (G*H); NULL exactly if bias_ih is */
     const void *weight_hr; /* (P, H): projection; NULL without one */
     const void *peephole;  /* (3, H): p_i, p_f, p_o of an LSTM, coupled (2, H): p_i, p_o; or NULL */
+    const void *norm_ih;   /* (G*H) gains of FASTRNN_NORM_SEPARATE, of W x; else NULL, as the next three */
+    const void *norm_hh;   /* (G*H) likewise of U h */
+    const void *norm;      /* (G*H) gains of FASTRNN_NORM_SUM */
+    const void *norm_c;    /* (H) gains of an LSTM's c, of either */
+    const void *bias_c;    /* (H) what is added to an LSTM's c that was normalised, or NULL */
 } FastRNN_Weights;
 
 typedef struct {

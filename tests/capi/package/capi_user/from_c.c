@@ -40,24 +40,37 @@ static PyObject *layer_from_object(PyObject *self, PyObject *frozen) {
     return capsule_of(api->layer_from_object(frozen), "layer", free_layer);
 }
 
-static PyObject *layer_new(PyObject *self, PyObject *args) {
+static PyObject *layer_new(PyObject *self, PyObject *args, PyObject *keywords) {
+    static char *names[] = {
+        "cell",        "dtype",   "num_layers",   "num_directions", "reverse", "update_replaces", "input_size",
+        "hidden_size", "weights", "proj_size",    "num_heads",      "linear",  "layer_norm",      "layer_norm_eps",
+        "clip",        "zoneout", "zoneout_cell", "size",           NULL};
     FastRNN_LayerSpec spec = {.size = sizeof spec};
-    PyObject *arrays;
-    int size_is_wrong;
-    (void)self;
-    if (!PyArg_ParseTuple(args, "ziiiiiLLLOp", &spec.cell, &spec.dtype, &spec.num_layers, &spec.num_directions,
-                          &spec.reverse, &spec.update_replaces, &spec.input_size, &spec.hidden_size, &spec.proj_size,
-                          &arrays, &size_is_wrong))
-        return NULL;
-    if (size_is_wrong) spec.size--;
     FastRNN_Weights weights[16];
+    PyObject *arrays;
+    Py_ssize_t size = (Py_ssize_t)sizeof spec;
+    (void)self;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "ziiiiiLLO|LLiiddddn", names, &spec.cell, &spec.dtype,
+                                     &spec.num_layers, &spec.num_directions, &spec.reverse, &spec.update_replaces,
+                                     &spec.input_size, &spec.hidden_size, &arrays, &spec.proj_size, &spec.num_heads,
+                                     &spec.linear, &spec.layer_norm, &spec.layer_norm_eps, &spec.clip, &spec.zoneout,
+                                     &spec.zoneout_cell, &size))
+        return NULL;
+    spec.size = (size_t)size;
     memset(weights, 0, sizeof weights);
     const Py_ssize_t count = PyTuple_GET_SIZE(arrays);
     for (Py_ssize_t k = 0; k < count && k < 16; k++) {
+        static char *fields[] = {"weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "peephole",
+                                 "norm_ih",   "norm_hh",   "norm",    "norm_c",  "bias_c",    NULL};
         FastRNN_Weights *w = weights + k;
-        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(arrays, k), "O&O&O&O&O&O&", memory, &w->weight_ih, memory, &w->weight_hh,
-                              memory, &w->bias_ih, memory, &w->bias_hh, memory, &w->weight_hr, memory, &w->peephole))
-            return NULL;
+        PyObject *none = PyTuple_New(0);
+        const int fit = none && PyArg_ParseTupleAndKeywords(
+                                    none, PyTuple_GET_ITEM(arrays, k), "|O&O&O&O&O&O&O&O&O&O&O&", fields, memory,
+                                    &w->weight_ih, memory, &w->weight_hh, memory, &w->bias_ih, memory, &w->bias_hh,
+                                    memory, &w->weight_hr, memory, &w->peephole, memory, &w->norm_ih, memory,
+                                    &w->norm_hh, memory, &w->norm, memory, &w->norm_c, memory, &w->bias_c);
+        Py_XDECREF(none);
+        if (!fit) return NULL;
     }
     return capsule_of(api->layer_new(&spec, weights, count), "layer", free_layer);
 }
@@ -162,7 +175,7 @@ static PyObject *import_again(PyObject *self, PyObject *none) {
 
 static PyMethodDef methods[] = {
     {"layer_from_object", layer_from_object, METH_O, NULL},
-    {"layer_new", layer_new, METH_VARARGS, NULL},
+    {"layer_new", (PyCFunction)(void (*)(void))layer_new, METH_VARARGS | METH_KEYWORDS, NULL},
     {"layer_info", layer_info, METH_O, NULL},
     {"layer_run", (PyCFunction)(void (*)(void))layer_run, METH_VARARGS | METH_KEYWORDS, NULL},
     {"stream_new", stream_new, METH_VARARGS, NULL},
